@@ -1,0 +1,40 @@
+# The two commands of the README; everything else is for developers.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a process: several contending ones are slower on a few cores.
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+
+.PHONY: demo test lint bench lock clean
+
+demo: $(VENV)/.base ## Run the main job: serve, replay, ask
+	$(BIN)/chirpwatch demo $(if $(KEEP),--keep) $(ARGS)
+
+test: $(VENV)/.dev ## Run the whole test suite
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest $(ARGS)
+
+bench: $(VENV)/.dev ## Time chirpwatch against the reference method
+	$(BIN)/python -m benchmarks.replay
+
+lock: $(VENV)/.dev ## Resolve the lock files anew
+	$(BIN)/python -m pip install uv
+	cd requirements && sh ./compile.sh ../$(BIN)/uv
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) runs build *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: requirements/base.lock pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/base.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.lock
+	touch $@

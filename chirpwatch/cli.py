@@ -1,0 +1,61 @@
+"""The console command: one thin door to each package."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from chirpwatch import __version__
+from chirpwatch.errors import ChirpwatchError
+
+COMMANDS = {
+    "simulate": "train.cli:simulate",
+    "train": "train.cli:train",
+    "export": "export.cli:export",
+    "serve": "serve.cli:serve",
+    "replay": "streamer.cli:replay",
+    "api": "api.cli:command",
+    "demo": "chirpwatch.demo:demo",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is used: serving must not need torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order in which data flow through them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's package."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(__version__)
+def cli() -> None:
+    """Detect compact binary mergers in the strain of H1 and L1, online.
+
+    The parts, in the order in which data flow through them: simulate or fetch strain,
+    train a network, export it to a model repository, serve that with Triton, replay
+    strain through it, and ask the results API what was found and how far the search
+    could see.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the console command; a known error ends it with its message and status 1."""
+    try:
+        cli.main(arguments, prog_name="chirpwatch", standalone_mode=True)
+    except ChirpwatchError as error:
+        click.echo(f"chirpwatch: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

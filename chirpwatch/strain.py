@@ -1,0 +1,295 @@
+"""Strain: gap-free segments of all detectors, and the files that hold them."""
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, signal
+
+from chirpwatch.atomic import replacing
+from chirpwatch.errors import StrainError
+
+NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A gap-free stretch of strain of several detectors.
+
+    Attributes:
+        t0_ns: GPS time of the first sample, integer nanoseconds.
+        sample_rate: Hz.
+        strain: For each detector an array or HDF5 dataset, dimensionless, [size].
+        source: Where the strain came from, for messages and reports.
+        simulated: Whether the strain is simulated.
+
+    Raises:
+        StrainError: There is no strain, or the detectors differ in length.
+    """
+
+    t0_ns: int
+    sample_rate: int
+    strain: Mapping[str, Any] = field(repr=False)
+    source: str = "memory"
+    simulated: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = {ifo: len(data) for ifo, data in self.strain.items()}
+        if len(set(sizes.values())) != 1 or 0 in sizes.values():
+            raise StrainError(
+                f"{self.source}: expected the same number of samples, at least one, "
+                f"from each detector, found {sizes}"
+            )
+
+    @property
+    def size(self) -> int:
+        """Samples of each detector."""
+        return len(next(iter(self.strain.values())))
+
+    @property
+    def duration(self) -> float:
+        """Length, s."""
+        return self.size / self.sample_rate
+
+    @property
+    def name(self) -> str:
+        """``{t0}-{duration}`` in seconds, the name of the segment in its file."""
+        return f"{self.t0_ns / NANOSECONDS:.10g}-{self.duration:.10g}"
+
+    def time_ns(self, sample: int) -> int:
+        """GPS time of a sample's start, integer nanoseconds."""
+        return self.t0_ns + sample * NANOSECONDS // self.sample_rate
+
+    def read(self, ifo: str, start: int, stop: int) -> NDArray[Any]:
+        """Samples ``start`` to ``stop`` of one detector.
+
+        Returns:
+            Strain, float32, [stop - start].
+
+        Raises:
+            StrainError: The detector is missing, the range leaves the segment, or a
+                sample is not finite.
+        """
+        if ifo not in self.strain:
+            raise StrainError(
+                f"{self.source}, segment {self.name}: expected detector {ifo}, "
+                f"found {', '.join(self.strain)}"
+            )
+        if not 0 <= start <= stop <= self.size:
+            raise StrainError(
+                f"{self.source}, segment {self.name}: samples {start} to {stop} of "
+                f"{ifo} lie outside its {self.size} samples"
+            )
+        data = np.asarray(self.strain[ifo][start:stop], dtype=np.float32)
+        if not np.isfinite(data).all():
+            first = start + int(np.argmin(np.isfinite(data)))
+            raise StrainError(
+                f"{self.source}, segment {self.name}: expected finite strain, found "
+                f"{self.strain[ifo][first]} in {ifo} at GPS "
+                f"{self.time_ns(first) / NANOSECONDS:.6f}; cut the segment there"
+            )
+        return data
+
+
+def write_background(
+    path: str | Path,
+    split: str,
+    t0: int,
+    strain: Mapping[str, NDArray[Any]],
+    sample_rate: int,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Add one segment to a background file; the file appears whole or not at all.
+
+    Layout: ``{split}/{t0}-{duration}/{ifo}``, float64, with the attributes ``x0``
+    (GPS s) and ``dx`` (s) on each dataset.
+
+    Args:
+        path: The file; made where it is not there.
+        split: ``train``, ``valid`` or ``test``.
+        t0: GPS time of the first sample, s.
+        strain: For each detector the strain, [size].
+        sample_rate: Hz.
+        attributes: Attributes of the segment, such as ``simulated``.
+
+    Raises:
+        StrainError: The lengths differ, or the segment is in the file already.
+    """
+    segment = Segment(t0 * NANOSECONDS, sample_rate, strain, source=str(path))
+    with replacing(path) as temporary:
+        if Path(path).exists():
+            shutil.copyfile(path, temporary)
+        # An empty file is no HDF5 file: "a" would refuse it.
+        mode = "a" if temporary.stat().st_size else "w"
+        with h5py.File(temporary, mode) as file:
+            name = f"{split}/{segment.name}"
+            if name in file:
+                raise StrainError(f"{path}: segment {name} is there already")
+            group = file.create_group(name)
+            group.attrs.update(attributes)
+            for ifo, data in strain.items():
+                dataset = group.create_dataset(ifo, data=data, dtype="f8")
+                dataset.attrs["x0"] = float(t0)
+                dataset.attrs["dx"] = 1 / sample_rate
+
+
+def read_background(
+    path: str | Path, split: str, ifos: Sequence[str], sample_rate: int
+) -> list[Segment]:
+    """The segments of one split of a background file, in order of time.
+
+    The strain is read when it is used; the file stays open as long as its segments.
+
+    Raises:
+        StrainError: No such file or split, no HDF5, a detector is missing, or a
+            sample rate is not ``sample_rate``.
+    """
+    file = _open(path)
+    if split not in file or not len(file[split]):
+        raise StrainError(
+            f"{path}: expected segments under '{split}/', found {sorted(file)}"
+        )
+    segments = []
+    for name, group in file[split].items():
+        where = f"{path}, {split}/{name}"
+        missing = [ifo for ifo in ifos if ifo not in group]
+        if missing:
+            raise StrainError(
+                f"{where}: expected detectors {', '.join(ifos)}, found "
+                f"{', '.join(group) or 'none'}"
+            )
+        starts = set()
+        for ifo in ifos:
+            for attribute in ("x0", "dx"):
+                if attribute not in group[ifo].attrs:
+                    raise StrainError(f"{where}/{ifo}: no attribute {attribute}")
+            _check_rate(f"{where}/{ifo}", 1 / group[ifo].attrs["dx"], sample_rate)
+            starts.add(float(group[ifo].attrs["x0"]))
+        if len(starts) != 1:
+            raise StrainError(f"{where}: detectors start at different times: {starts}")
+        segments.append(
+            Segment(
+                t0_ns=round(starts.pop() * NANOSECONDS),
+                sample_rate=sample_rate,
+                strain={ifo: group[ifo] for ifo in ifos},
+                source=str(path),
+                simulated=bool(group.attrs.get("simulated", False)),
+            )
+        )
+    return sorted(segments, key=lambda segment: segment.t0_ns)
+
+
+def read_gwosc(
+    paths: Sequence[str | Path], ifos: Sequence[str], sample_rate: int
+) -> list[Segment]:
+    """Segments from the HDF5 files that GWOSC publishes, one for each detector.
+
+    The strain is resampled with a zero-phase polyphase filter. GWOSC marks missing
+    data with NaN; the stretches where every detector has data become the segments.
+
+    Args:
+        paths: One file for each detector, in any order.
+        ifos: The detectors wanted.
+        sample_rate: The rate wanted, Hz.
+
+    Raises:
+        StrainError: A file is missing or not GWOSC's, a detector is missing or there
+            twice, the files do not overlap, or a sample is infinite.
+
+    Source: gwosc.org, "What's in a LIGO data file" (``strain/Strain``, ``meta/*``).
+    """
+    series: dict[str, tuple[float, float, NDArray[Any]]] = {}
+    for path in paths:
+        with _open(path) as file:
+            try:
+                dataset = file["strain/Strain"]
+                ifo = file["meta/Detector"][()].decode()
+                start = float(dataset.attrs["Xstart"])
+                rate = 1 / float(dataset.attrs["Xspacing"])
+                data = dataset[()]
+            except KeyError as error:
+                raise StrainError(
+                    f"{path}: expected GWOSC's layout (strain/Strain, meta/Detector): "
+                    f"{error}"
+                ) from None
+        if ifo in series:
+            raise StrainError(f"{path}: a second file of detector {ifo}")
+        series[ifo] = start, rate, data
+    if set(series) < set(ifos):
+        raise StrainError(
+            f"expected files of detectors {', '.join(ifos)}, found "
+            f"{', '.join(sorted(series)) or 'none'}"
+        )
+    start = max(series[ifo][0] for ifo in ifos)
+    stop = min(series[ifo][0] + len(series[ifo][2]) / series[ifo][1] for ifo in ifos)
+    if stop <= start:
+        raise StrainError(f"the files {', '.join(map(str, paths))} do not overlap")
+    rates = {series[ifo][1] for ifo in ifos}
+    if len(rates) != 1:
+        raise StrainError(f"expected one sample rate, found {sorted(rates)} Hz")
+    rate = rates.pop()
+    cut = {}
+    for ifo in ifos:
+        begin = round((start - series[ifo][0]) * rate)
+        cut[ifo] = series[ifo][2][begin : begin + round((stop - start) * rate)]
+        if np.isinf(cut[ifo]).any():
+            first = int(np.argmax(np.isinf(cut[ifo])))
+            raise StrainError(
+                f"detector {ifo}: expected finite strain, found {cut[ifo][first]} at "
+                f"GPS {start + first / rate:.6f}"
+            )
+    present = ~np.any([np.isnan(data) for data in cut.values()], axis=0)
+    labels, _ = ndimage.label(present)
+    segments = []
+    for (run,) in ndimage.find_objects(labels):
+        segments.append(
+            Segment(
+                t0_ns=round(start * NANOSECONDS)
+                + round(run.start * NANOSECONDS / rate),
+                sample_rate=sample_rate,
+                strain={
+                    ifo: _resample(data[run], rate, sample_rate, ifo)
+                    for ifo, data in cut.items()
+                },
+                source=", ".join(Path(path).name for path in paths),
+            )
+        )
+    return segments
+
+
+def _open(path: str | Path) -> h5py.File:
+    if not Path(path).exists():
+        raise StrainError(f"{path}: no such file")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise StrainError(f"{path}: expected an HDF5 file: {error}") from None
+
+
+def _check_rate(where: str, found: float, expected: int) -> None:
+    if not math.isclose(found, expected, rel_tol=1e-9):
+        raise StrainError(
+            f"{where}: expected a sample rate of {expected} Hz, found {found:g} Hz; "
+            "resample it first"
+        )
+
+
+def _resample(data: NDArray[Any], rate: float, wanted: int, ifo: str) -> NDArray[Any]:
+    if rate == wanted:
+        return data
+    if rate % 1 or rate < wanted:
+        raise StrainError(
+            f"detector {ifo}: expected a whole sample rate of at least {wanted} Hz, "
+            f"found {rate:g} Hz"
+        )
+    common = math.gcd(round(rate), wanted)
+    resampled: NDArray[Any] = signal.resample_poly(
+        data, wanted // common, round(rate) // common, padtype="line"
+    )
+    return resampled

@@ -1,0 +1,9 @@
+#!/bin/sh
+# Resolve the lock files: base.lock for using chirpwatch, dev.lock for developing it
+# (training and checks included). dev.lock is resolved first, so that base.lock can
+# take its versions and the two can share one environment.
+set -eu
+uv=$1
+options="--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet --upgrade --custom-compile-command"
+$uv pip compile $options "make lock" ../pyproject.toml build.in --extra dev --extra train -o dev.lock
+$uv pip compile $options "make lock" ../pyproject.toml build.in -c dev.lock -o base.lock
