@@ -1,0 +1,1 @@
+"""Checkpoint to Triton model repository: ONNX models, configurations, parity report."""

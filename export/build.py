@@ -1,0 +1,75 @@
+"""From a checkpoint to a model repository."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from chirpwatch.geometry import Geometry
+from export import preprocessor, snapshotter
+from export.networks import export_networks
+from export.parity import measure
+from export.repository import write_repository
+from train.data.background import simulate_background
+from train.network import Network
+
+PACKAGES = ("onnx", "onnxruntime", "torch", "numpy")
+PARITY_LENGTH = 96
+"""Simulated noise for the parity report, s."""
+
+
+def build_models(
+    network: Network, peak_offset_size: float
+) -> dict[str, onnx.ModelProto]:
+    """The models of the ``detector`` ensemble, by name."""
+    frontend, head = export_networks(network, peak_offset_size)
+    return {
+        "snapshotter": snapshotter.build(network.geometry),
+        "preprocessor": preprocessor.build(network.geometry),
+        "frontend": frontend,
+        "head": head,
+    }
+
+
+def export_repository(
+    network: Network,
+    peak_offset_size: float,
+    provenance: dict[str, Any],
+    path: str | Path,
+) -> str:
+    """Export a network; the repository appears whole or not at all.
+
+    Args:
+        network: The trained network.
+        peak_offset_size: See :class:`export.networks.HeadModel`.
+        provenance: What it was made from.
+        path: The model repository; one that is there is replaced.
+
+    Returns:
+        The digest of the models.
+
+    Raises:
+        ModelError: The models differ from the reference, or ``path`` holds something
+            else.
+    """
+    geometry = network.geometry
+    models = build_models(network, peak_offset_size)
+    parity = measure(models, geometry, network, parity_strain(geometry))
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return write_repository(
+        path,
+        geometry,
+        models,
+        provenance | {"export_versions": versions},
+        {"parity.json": parity.to_json()},
+    )
+
+
+def parity_strain(geometry: Geometry) -> np.ndarray:
+    """Noise of the detectors' O3 curves, [1, ifos, size]."""
+    strain, _ = simulate_background(
+        PARITY_LENGTH, "O3", geometry.ifos, geometry.sample_rate, seed=0
+    )
+    return np.stack([strain[ifo] for ifo in geometry.ifos])[None]

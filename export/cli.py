@@ -1,0 +1,38 @@
+"""``chirpwatch export``: a trained network as a Triton model repository."""
+
+from pathlib import Path
+
+import click
+
+from chirpwatch.errors import ModelError
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("repository", type=click.Path(path_type=Path))
+def export(checkpoint: Path, repository: Path) -> None:
+    """Export CHECKPOINT, together with its whitening, to the model REPOSITORY.
+
+    The repository holds ONNX models and their configurations, for the embedded server
+    and NVIDIA's images alike. Before it is written, the models are held against
+    PyTorch, a float64 whitening filter and gwpy; the figures lie beside them in
+    parity.json. A repository that is there is replaced once the new one is complete.
+    """
+    # Imported here: the other commands must not need torch.
+    try:
+        from export.build import export_repository
+        from train.checkpoint import load_checkpoint
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"export needs {error.name}: pip install 'chirpwatch[train]'"
+        ) from None
+    network, details = load_checkpoint(checkpoint)
+    offset = details.get("peak_offset_size")
+    if offset is None:
+        raise ModelError(
+            f"{checkpoint}: expected the calibration peak_offset_size, found none; "
+            "train it to its end"
+        )
+    digest = export_repository(network, float(offset), details, repository)
+    click.echo(f"model {digest} in {repository}")
+    click.echo((repository / "parity.json").read_text(), nl=False)

@@ -1,0 +1,131 @@
+"""The network's two halves as ONNX models."""
+
+import logging
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from export.graph import IR_VERSION, OPSET
+from train.network import Network
+
+
+class FrontendModel(nn.Module):
+    """Whitened strain to feature frames.
+
+    Args:
+        network: The network, BatchNorm folded.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, whitened: Tensor) -> Tensor:
+        """Map [rows, ifos, samples] to [rows, ifos, channels, frames]."""
+        return self.network.features(whitened)
+
+
+class HeadModel(nn.Module):
+    """Feature frames to scores and times.
+
+    Args:
+        network: The network, BatchNorm folded.
+        peak_offset_size: Samples from the start of the loudest frame to the merger, as
+            calibrated in training.
+    """
+
+    def __init__(self, network: Network, peak_offset_size: float) -> None:
+        super().__init__()
+        self.head = network.head
+        geometry = network.geometry
+        self.frame_length = geometry.frame_size / geometry.sample_rate
+        kernel_start_size = geometry.kernel_size + geometry.filter_size // 2
+        self.start_length = (
+            kernel_start_size - peak_offset_size
+        ) / geometry.sample_rate
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Score each kernel and estimate the merger's time in it.
+
+        Args:
+            features: [rows, ifos, channels, frames].
+
+        Returns:
+            Two tensors [rows, strides]: the score, a logit; and the delay, s, by which
+            the right edge of the score's strain lags the estimated merger.
+        """
+        score, peak = self.head(features)
+        return score, self.start_length - self.frame_length * peak
+
+
+def export_networks(
+    network: Network, peak_offset_size: float
+) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Export frontend and head, with any number of rows and any length.
+
+    Args:
+        network: The trained network.
+        peak_offset_size: See :class:`HeadModel`.
+
+    Returns:
+        The frontend (``whitened`` to ``features``) and the head (``features`` to
+        ``score`` and ``delay``).
+    """
+    fused = network.fused()
+    geometry = network.geometry
+    # Without bounds the exporter derives guards that overflow 32 bits.
+    rows = torch.export.Dim("rows", min=1, max=2**12)
+    samples = torch.export.Dim("samples", min=geometry.kernel_size, max=2**26)
+    frames = torch.export.Dim("frames", min=fused.head.kernel_frames + 2, max=2**20)
+    whitened = torch.zeros(2, len(geometry.ifos), 4 * geometry.kernel_size)
+    with torch.no_grad():
+        features = fused.features(whitened)
+    frontend = _export(
+        FrontendModel(fused),
+        whitened,
+        ["whitened"],
+        ["features"],
+        {"whitened": {0: rows, 2: samples}},
+    )
+    head = _export(
+        HeadModel(fused, peak_offset_size),
+        features,
+        ["features"],
+        ["score", "delay"],
+        {"features": {0: rows, 3: frames}},
+    )
+    return frontend, head
+
+
+def _export(
+    module: nn.Module,
+    example: Tensor,
+    inputs: list[str],
+    outputs: list[str],
+    dynamic_shapes: dict[str, dict[int, object]],
+) -> onnx.ModelProto:
+    # It tells of operators of packages that are not installed, which none is needed of.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        module.eval(),
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=inputs,
+        output_names=outputs,
+        dynamic_shapes=dynamic_shapes,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    model.ir_version = min(model.ir_version, IR_VERSION)
+    # The exporter notes where each node came from, paths of this machine among them.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in model.graph.value_info:
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -1,0 +1,112 @@
+"""The offline path: the same scores in float64 and PyTorch, written independently.
+
+It shares the geometry and the network with what is served, and nothing else: PSDs come
+from SciPy, the filter is applied to the whole stretch at once, and the network runs in
+PyTorch. The parity report and the tests hold the served models against it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import signal
+
+from chirpwatch.errors import StrainError
+from chirpwatch.geometry import Geometry
+from train.network import Network
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """A whitened stretch.
+
+    Attributes:
+        strain: Unit variance in noise, float64, [rows, ifos, size].
+        start: Index, in the stretch, of its first sample.
+        psds: One-sided PSDs [ifos, bins] by the sample at which each fell due.
+    """
+
+    strain: np.ndarray
+    start: int
+    psds: dict[int, np.ndarray]
+
+
+def whiten(strain: np.ndarray, geometry: Geometry) -> Whitened:
+    """Whiten a stretch as one sequence is whitened on the server.
+
+    Args:
+        strain: [rows, ifos, size]; row 0 gives the PSD.
+        geometry: The analysis.
+
+    Returns:
+        The whitened stretch. Half of ``fduration`` is missing at either end, where the
+        filter would reach out of the data; nothing else is corrupted.
+
+    Raises:
+        StrainError: The stretch is shorter than the first PSD.
+    """
+    size, refresh = strain.shape[-1], geometry.psd_refresh_size
+    half = geometry.filter_size // 2
+    if size < refresh:
+        raise StrainError(f"expected at least {refresh} samples, found {size}")
+    output = np.full((*strain.shape[:-1], size - 2 * half), np.nan)
+    psds = {}
+    for due in range(refresh, size + 1, refresh):
+        data = strain[0, :, max(0, due - geometry.psd_size) : due].astype(float)
+        psds[due] = signal.welch(
+            data, geometry.sample_rate, nperseg=geometry.fft_size, average="median"
+        )[1]
+        # Whitened sample m needs strain up to m + half: it is this PSD's turn from the
+        # moment that this is newer than the PSD. The first PSD serves what came before.
+        begin = max(half, due - half) if due > refresh else half
+        end = min(size - half, due + refresh - half)
+        taps = _design(psds[due], geometry)
+        piece = strain[..., begin - half : end + half].astype(float)
+        output[..., begin - half : end - half] = signal.oaconvolve(
+            piece, taps[None], mode="valid", axes=-1
+        )[..., : end - begin]
+    return Whitened(output, half, psds)
+
+
+def _design(psd: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The truncated inverse spectrum as a filter, [ifos, filter_size + 1] taps."""
+    frequencies = np.fft.rfftfreq(geometry.fft_size, 1 / geometry.sample_rate)
+    inverse = np.where(frequencies >= geometry.highpass, psd**-0.5, 0)
+    inverse[..., -1] = 0
+    response = np.fft.fftshift(np.fft.irfft(inverse), axes=-1)
+    middle, half = geometry.fft_size // 2, geometry.filter_size // 2
+    taps = (
+        response[..., middle - half : middle + half + 1]
+        if (middle > half)
+        else np.concatenate([response, response[..., :1]], axis=-1)
+    )
+    window = signal.get_window("hann", geometry.filter_size + 1, fftbins=False)
+    scaled: np.ndarray = taps * window * np.sqrt(2 / geometry.sample_rate)
+    return scaled
+
+
+def score(
+    strain: np.ndarray, geometry: Geometry, network: Network
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score a stretch as one sequence is scored on the server.
+
+    Args:
+        strain: [rows, ifos, size]; row 0 gives the PSD.
+        geometry: The analysis.
+        network: The network, in evaluation mode.
+
+    Returns:
+        Scores, float32 [rows, strides], NaN where not valid; and their validity, bool
+        [strides].
+    """
+    whitened = whiten(strain, geometry)
+    strides = strain.shape[-1] // geometry.stride_size
+    scores = np.full((strain.shape[0], strides), np.nan, np.float32)
+    valid = np.arange(strides) >= geometry.warmup_strides
+    half = geometry.filter_size // 2
+    first = (geometry.warmup_strides + 1) * geometry.stride_size - half
+    begin = first - geometry.kernel_size - whitened.start
+    with torch.no_grad():
+        dense = network(torch.from_numpy(whitened.strain[..., begin:]).float())
+    scores[:, valid] = dense.numpy()[:, : valid.sum()]
+    return scores, valid

@@ -1,0 +1,187 @@
+"""ONNX Runtime for a Triton without its native backend, as a Python-based backend.
+
+Installed under the native backend's name, so that one model repository serves both. It
+refuses what the native backend refuses: a configured input, output, sequence control or
+state that the ONNX model does not have, or has with another type or shape. What loads
+here loads there.
+
+The server hands a declared state to a Python-based backend as an input but cannot take
+the new one back; so the states live here, by correlation id, from START to END or until
+the sequence has been idle for as long as the configuration allows.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import onnxruntime
+import triton_python_backend_utils as triton
+
+START = 1
+END = 2
+ONNX_TYPES = {
+    "TYPE_BOOL": "tensor(bool)",
+    "TYPE_INT32": "tensor(int32)",
+    "TYPE_INT64": "tensor(int64)",
+    "TYPE_FP16": "tensor(float16)",
+    "TYPE_FP32": "tensor(float)",
+    "TYPE_FP64": "tensor(double)",
+}
+
+
+def check(config, inputs, outputs):
+    """Hold a model configuration against an ONNX model, as the native backend does.
+
+    Args:
+        config: The model configuration, as Triton passes it.
+        inputs: The ONNX model's inputs: for each name its type and shape.
+        outputs: The ONNX model's outputs, alike.
+
+    Raises:
+        ValueError: They differ; says in what.
+    """
+    batched = config["max_batch_size"] > 0
+    sequence = config.get("sequence_batching", {})
+    states = sequence.get("state", [])
+    controls = [
+        control["name"]
+        for control in sequence.get("control_input", [])
+        if control["name"] not in inputs
+    ]
+    if controls:
+        raise ValueError(f"the ONNX model has no sequence control input {controls[0]}")
+    wanted_inputs = [(i["name"], i) for i in config["input"]]
+    wanted_inputs += [(s["input_name"], s) for s in states]
+    wanted_outputs = [(o["name"], o) for o in config["output"]]
+    wanted_outputs += [(s["output_name"], s) for s in states]
+    control_names = {c["name"] for c in sequence.get("control_input", [])}
+    for kind, wanted, found in (
+        ("input", wanted_inputs, inputs),
+        ("output", wanted_outputs, outputs),
+    ):
+        unknown = [name for name, _ in wanted if name not in found]
+        if unknown:
+            raise ValueError(
+                f"unexpected inference {kind} '{unknown[0]}', the ONNX model has: "
+                f"{', '.join(found)}"
+            )
+        for name, tensor in wanted:
+            element, shape = found[name]
+            if ONNX_TYPES.get(tensor["data_type"]) != element:
+                raise ValueError(
+                    f"{kind} '{name}': configured as {tensor['data_type']}, the ONNX "
+                    f"model has {element}"
+                )
+            dims = ([-1] if batched else []) + [int(d) for d in tensor["dims"]]
+            model_dims = [d if isinstance(d, int) else -1 for d in shape]
+            fits = len(dims) == len(model_dims) and all(
+                m == -1 or m == d for d, m in zip(dims, model_dims, strict=True)
+            )
+            if not fits:
+                raise ValueError(
+                    f"{kind} '{name}': configured shape {dims} does not fit the ONNX "
+                    f"model's {model_dims}"
+                )
+    missing = [
+        name
+        for name in inputs
+        if name not in dict(wanted_inputs) and name not in control_names
+    ]
+    if missing:
+        raise ValueError(f"the ONNX model's input '{missing[0]}' is not configured")
+
+
+class TritonPythonModel:
+    """One instance of one model, in a process of its own."""
+
+    def initialize(self, args):
+        """Load the ONNX model of this version and check it.
+
+        Raises:
+            triton.TritonModelException: It cannot be loaded, or does not fit.
+        """
+        config = json.loads(args["model_config"])
+        name = config.get("default_model_filename") or "model.onnx"
+        path = Path(args["model_repository"]) / args["model_version"] / name
+        options = onnxruntime.SessionOptions()
+        for parameter in ("intra_op_thread_count", "inter_op_thread_count"):
+            value = config.get("parameters", {}).get(parameter, {}).get("string_value")
+            if value is not None:
+                setattr(
+                    options,
+                    parameter.replace("thread_count", "num_threads"),
+                    int(value),
+                )
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+            check(
+                config,
+                {i.name: (i.type, i.shape) for i in self.session.get_inputs()},
+                {o.name: (o.type, o.shape) for o in self.session.get_outputs()},
+            )
+        except Exception as error:
+            raise triton.TritonModelException(f"{path}: {error}") from None
+        sequence = config.get("sequence_batching", {})
+        self.states = [
+            (s["input_name"], s["output_name"]) for s in sequence.get("state", [])
+        ]
+        idle = int(sequence.get("max_sequence_idle_microseconds") or 1_000_000)
+        self.idle_length = idle / 1e6
+        self.outputs = [o["name"] for o in config["output"]]
+        self.inputs = [i["name"] for i in config["input"]]
+        self.inputs += [c["name"] for c in sequence.get("control_input", [])]
+        self.kept = {}
+
+    def execute(self, requests):
+        """Answer each request; an error answers its own request alone."""
+        responses = []
+        for request in requests:
+            try:
+                responses.append(self._answer(request))
+            except Exception as error:
+                responses.append(
+                    triton.InferenceResponse(error=triton.TritonError(str(error)))
+                )
+        return responses
+
+    def _answer(self, request):
+        feed = {
+            name: triton.get_input_tensor_by_name(request, name).as_numpy()
+            for name in self.inputs
+        }
+        wanted = list(request.requested_output_names())
+        if not self.states:
+            values = self.session.run(wanted, feed)
+            return _response(wanted, values)
+        sequence, flags = request.correlation_id(), request.flags()
+        now = time.monotonic()
+        if flags & START:
+            for name, _ in self.states:
+                feed[name] = triton.get_input_tensor_by_name(request, name).as_numpy()
+        else:
+            # A failure below must not leave a state that has not seen this request.
+            held = self.kept.pop(sequence, None)
+            if held is None:
+                raise ValueError(
+                    f"sequence {sequence} has no state here: it must begin with START"
+                )
+            feed.update(zip((name for name, _ in self.states), held[1], strict=True))
+        names = wanted + [output for _, output in self.states]
+        values = self.session.run(names, feed)
+        if flags & END:
+            self.kept.pop(sequence, None)
+        else:
+            self.kept[sequence] = now, values[len(wanted) :]
+        for other, (used, _) in list(self.kept.items()):
+            # Twice as long as the server keeps a sequence: it must forget it first.
+            if now - used > 2 * self.idle_length:
+                del self.kept[other]
+        return _response(wanted, values[: len(wanted)])
+
+
+def _response(names, values):
+    return triton.InferenceResponse(
+        [triton.Tensor(name, value) for name, value in zip(names, values, strict=True)]
+    )

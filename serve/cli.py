@@ -1,0 +1,42 @@
+"""``chirpwatch serve``: the embedded Triton server."""
+
+import contextlib
+import time
+from pathlib import Path
+
+import click
+
+from serve.embedded import TritonServer
+
+REPOSITORY = Path(__file__).parent.parent / "model_repo"
+
+
+@click.command()
+@click.argument(
+    "repository", type=click.Path(path_type=Path), default=REPOSITORY, required=False
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address.")
+@click.option("--grpc-port", default=8001, show_default=True, help="0 finds one.")
+@click.option("--http-port", default=8000, show_default=True, help="0 finds one.")
+@click.option("--metrics-port", default=8002, show_default=True, help="0 finds one.")
+@click.option("--log", type=click.Path(path_type=Path), help="The server's log.")
+def serve(
+    repository: Path,
+    host: str,
+    grpc_port: int,
+    http_port: int,
+    metrics_port: int,
+    log: Path | None,
+) -> None:
+    """Serve a model repository with the embedded Triton until Ctrl-C.
+
+    REPOSITORY is the shipped one unless another is given. The server is NVIDIA's own,
+    from the package nvidia-pytriton: no Docker and no GPU are needed.
+    """
+    server = TritonServer(repository, grpc_port, http_port, metrics_port, host, log)
+    with server, contextlib.suppress(KeyboardInterrupt):
+        click.echo(f"serving {repository} at {server.address} (gRPC)")
+        click.echo(f"metrics at {server.metrics_url}, log in {server.log_path}")
+        while True:
+            server.check()
+            time.sleep(0.5)

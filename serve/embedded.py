@@ -1,0 +1,170 @@
+"""The embedded server: a real Triton as a child process, from start to teardown."""
+
+import os
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from chirpwatch.errors import ServerError
+from chirpwatch.process import free_ports, port_is_free, stop, with_parent
+from serve.runtime import find_runtime
+
+LOG_TAIL_SIZE = 4096
+"""Bytes of the server's log that an error quotes where it has no better reason."""
+
+
+class TritonServer:
+    """A context manager that owns the embedded server.
+
+    Args:
+        repository: The model repository.
+        grpc_port: Port for gRPC; a free one is found where it is 0.
+        http_port: Port for HTTP and health, alike.
+        metrics_port: Port for Prometheus metrics, alike.
+        host: Address to listen on.
+        log: File for the server's log; a temporary one where it is None.
+        startup_timeout: How long to wait for the models to be ready, s.
+
+    Attributes:
+        address: ``host:port`` of gRPC, once the server is up.
+
+    Raises:
+        ServerError: On entry: the platform is not supported, a port is taken, the
+            repository is broken, or the server died; with Triton's own reason.
+    """
+
+    def __init__(
+        self,
+        repository: str | Path,
+        grpc_port: int = 0,
+        http_port: int = 0,
+        metrics_port: int = 0,
+        host: str = "127.0.0.1",
+        log: str | Path | None = None,
+        startup_timeout: float = 120,
+    ) -> None:
+        self.repository = Path(repository)
+        self.host = host
+        self.startup_timeout = startup_timeout
+        self._ports = {"gRPC": grpc_port, "HTTP": http_port, "metrics": metrics_port}
+        self._log_path = Path(log) if log else None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Address of the gRPC service, ``host:port``."""
+        return f"{self.host}:{self._ports['gRPC']}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus finds the server's metrics."""
+        return f"http://{self.host}:{self._ports['metrics']}/metrics"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log_path(self) -> Path:
+        """The server's log."""
+        assert self._log_path is not None
+        return self._log_path
+
+    def __enter__(self) -> Self:
+        if not self.repository.is_dir():
+            raise ServerError(f"{self.repository}: no such model repository")
+        runtime = find_runtime()
+        for purpose, port in self._ports.items():
+            if port and not port_is_free(port, self.host):
+                raise ServerError(
+                    f"port {port} for {purpose} is taken on {self.host}; give another "
+                    "one, or 0 for a free one"
+                )
+        missing = [purpose for purpose, port in self._ports.items() if not port]
+        found = free_ports(len(missing), self.host)
+        self._ports.update(zip(missing, found, strict=True))
+        if self._log_path is None:
+            handle, name = tempfile.mkstemp(prefix="chirpwatch-triton-", suffix=".log")
+            os.close(handle)
+            self._log_path = Path(name)
+        command = [
+            str(runtime.executable),
+            f"--model-repository={self.repository.resolve()}",
+            f"--backend-directory={runtime.backends}",
+            "--disable-auto-complete-config",
+            f"--grpc-address={self.host}",
+            f"--grpc-port={self._ports['gRPC']}",
+            f"--http-address={self.host}",
+            f"--http-port={self._ports['HTTP']}",
+            f"--metrics-address={self.host}",
+            f"--metrics-port={self._ports['metrics']}",
+            "--allow-gpu-metrics=false",
+        ]
+        with open(self._log_path, "wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=os.environ | runtime.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=with_parent(os.getpid()),
+            )
+        try:
+            self._await_ready()
+        except BaseException:
+            stop(self._process, timeout=5)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._process is not None
+        stop(self._process, timeout=20)
+
+    def check(self) -> None:
+        """Raise a ServerError if the server is no longer running."""
+        assert self._process is not None
+        status = self._process.poll()
+        if status is not None:
+            raise ServerError(
+                f"the Triton server ended ({_describe(status)}); its log, "
+                f"{self._log_path}, says: {self._reason()}"
+            )
+
+    def _await_ready(self) -> None:
+        url = f"http://{self.host}:{self._ports['HTTP']}/v2/health/ready"
+        deadline = time.monotonic() + self.startup_timeout
+        while time.monotonic() < deadline:
+            self.check()
+            try:
+                if httpx.get(url, timeout=1, trust_env=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass  # Not listening yet: the loop asks again until the deadline.
+            time.sleep(0.05)
+        raise ServerError(
+            f"the Triton server was not ready within {self.startup_timeout:g} s; its "
+            f"log, {self._log_path}, says: {self._reason()}"
+        )
+
+    def _reason(self) -> str:
+        """Triton's own error lines, or the end of its log where it has none."""
+        text = self.log_path.read_text(errors="replace")
+        errors = re.findall(r'^E\d{4} .*?\] "?(.*?)"?$', text, flags=re.MULTILINE)
+        return "\n  ".join(dict.fromkeys(errors)) or text[-LOG_TAIL_SIZE:].strip()
+
+
+def _describe(status: int) -> str:
+    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
