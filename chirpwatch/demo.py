@@ -1,0 +1,87 @@
+"""The main job on simulated strain: what ``make demo`` runs."""
+
+from pathlib import Path
+
+import click
+
+from chirpwatch.statistics import JULIAN_YEAR
+from chirpwatch.strain import read_background, write_background
+
+SIGNALS = Path(__file__).parent / "data" / "test_signals.hdf5"
+# The stretch that the shipped signals were drawn for.
+START = 1262304000
+DURATION = 1200
+RUN = "O3"
+SEED = 0
+GLITCH_RATE = 0.01
+
+
+@click.command()
+@click.option(
+    "--slides",
+    type=click.IntRange(4),
+    default=16,
+    show_default=True,
+    help="Timeslides for the background.",
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=Path("runs/demo"),
+    show_default=True,
+    help="Where the strain, logs and results are kept.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Result.")
+@click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C.")
+def demo(slides: int, directory: Path, json_file: Path | None, keep: bool) -> None:
+    """Run the whole system on twenty minutes of simulated strain.
+
+    Makes strain of H1 and L1 with the noise curves of O3, starts the embedded Triton
+    on the shipped models and the results API, searches the strain as it is, with
+    45 injected mergers, and in timeslides, and prints what was found.
+    """
+    from streamer.cli import REPOSITORY, search
+
+    path = directory / "background.hdf5"
+    if not path.exists():
+        click.echo(f"simulating {DURATION} s of strain of H1 and L1 ...")
+        _simulate(path)
+
+    search(
+        lambda geometry: read_background(
+            path, "test", geometry.ifos, geometry.sample_rate
+        ),
+        SIGNALS,
+        name="demo",
+        slides=slides,
+        slide_length=4.0,
+        far=JULIAN_YEAR / 3600,
+        request_length=64.0,
+        workers=2,
+        triton=None,
+        repository=REPOSITORY,
+        api=None,
+        directory=directory,
+        json_file=json_file,
+        keep=keep,
+    )
+
+
+def _simulate(path: Path) -> None:
+    from train.data.background import simulate_background
+
+    strain, _ = simulate_background(
+        DURATION, RUN, ("H1", "L1"), 2048, SEED, GLITCH_RATE
+    )
+    write_background(
+        path,
+        "test",
+        START,
+        strain,
+        2048,
+        {
+            "simulated": True,
+            "noise": f"Gaussian, {RUN} curves, seed {SEED}",
+            "glitch_rate": GLITCH_RATE,
+        },
+    )

@@ -1,0 +1,1 @@
+"""Strain to requests, scores to events, events to the results API."""

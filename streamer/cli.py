@@ -1,0 +1,304 @@
+"""``chirpwatch replay``: recorded or simulated strain through the detector."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from api.client import ApiClient
+from api.process import ApiProcess
+from chirpwatch.atomic import replacing
+from chirpwatch.errors import ApiError, ServerError, StrainError
+from chirpwatch.geometry import Geometry
+from chirpwatch.signals import read_test_signals
+from chirpwatch.statistics import JULIAN_YEAR
+from chirpwatch.strain import Segment, read_background, read_gwosc
+from serve.embedded import TritonServer
+from streamer.client import Detector
+from streamer.outbox import Outbox
+from streamer.replay import Replay, run_replay
+from streamer.report import collect, show
+
+REPOSITORY = Path(__file__).parent.parent / "model_repo"
+
+
+@click.command()
+@click.option(
+    "--strain",
+    "strain_files",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="FILE_H1 FILE_L1",
+    help="Strain files as GWOSC publishes them (HDF5); resampled as needed.",
+)
+@click.option(
+    "--background",
+    "background_file",
+    type=click.Path(path_type=Path),
+    help="Segments in chirpwatch's own layout ({split}/{t0}-{duration}/{ifo}), as "
+    "'chirpwatch simulate background' writes them.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test"]),
+    default="test",
+    show_default=True,
+    help="Which segments of the background file.",
+)
+@click.option(
+    "--signals",
+    "signals_file",
+    type=click.Path(path_type=Path),
+    help="Projected test signals, injected into a copy of the zero-lag data.",
+)
+@click.option(
+    "--slides",
+    type=click.IntRange(0),
+    default=4,
+    show_default=True,
+    help="Timeslides: one detector read later than the other, for the background.",
+)
+@click.option(
+    "--slide-length",
+    type=click.FloatRange(0, min_open=True),
+    default=4.0,
+    show_default=True,
+    help="Step between two slides, s.",
+)
+@click.option(
+    "--far",
+    type=click.FloatRange(0, min_open=True),
+    default=JULIAN_YEAR / 3600,
+    show_default="one an hour",
+    help="False-alarm rate at which an injection counts as found, per year.",
+)
+@click.option(
+    "--request-length",
+    type=click.FloatRange(0, min_open=True),
+    default=64.0,
+    show_default=True,
+    help="Strain in one request, s; the scores do not depend on it.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Sequences under way at once.",
+)
+@click.option(
+    "--triton",
+    metavar="HOST:PORT",
+    help="gRPC address of a running Triton server. Without it, one is started.",
+)
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    default=REPOSITORY,
+    show_default="the shipped one",
+    help="Model repository for the server that is started.",
+)
+@click.option(
+    "--api",
+    "api_url",
+    metavar="URL",
+    help="Address of a running results API. Without it, one is started.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    help="File with the API's token, where it wants one.",
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Where logs, the database of an API started here, and results that the API "
+    "has not taken yet are kept.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Result.")
+@click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C.")
+def replay(
+    strain_files: tuple[Path, Path] | None,
+    background_file: Path | None,
+    split: str,
+    signals_file: Path | None,
+    api_url: str | None,
+    token_file: Path | None,
+    **options: Any,
+) -> None:
+    """Search recorded or simulated strain, and measure the background with timeslides.
+
+    Every score is computed by the Triton server; events, false-alarm rates and found
+    injections come from the results API. Give either --strain or --background.
+    """
+    if (strain_files is None) == (background_file is None):
+        raise click.UsageError("give either --strain or --background")
+
+    def load(geometry: Geometry) -> list[Segment]:
+        ifos, rate = geometry.ifos, geometry.sample_rate
+        if background_file is not None:
+            return read_background(background_file, split, ifos, rate)
+        assert strain_files is not None
+        found = read_gwosc(strain_files, ifos, rate)
+        long_enough = [s for s in found if s.duration > geometry.psd_min_length]
+        if not long_enough:
+            raise StrainError(
+                f"{found[0].source if found else strain_files}: expected a gap-free "
+                f"stretch longer than {geometry.psd_min_length:g} s in both detectors, "
+                f"the longest has {max((s.duration for s in found), default=0):g} s"
+            )
+        return long_enough
+
+    token = token_file.read_text().strip() if token_file else None
+    source = background_file or ", ".join(path.name for path in strain_files or ())
+    search(
+        load,
+        signals_file,
+        name=f"replay of {source}",
+        api=(api_url, token) if api_url else None,
+        **options,
+    )
+
+
+def search(
+    load: Any,
+    signals_file: Path | None,
+    *,
+    name: str,
+    slides: int,
+    slide_length: float,
+    far: float,
+    request_length: float,
+    workers: int,
+    triton: str | None,
+    repository: Path,
+    api: tuple[str, str | None] | None,
+    directory: Path,
+    json_file: Path | None,
+    keep: bool,
+) -> None:
+    """Start what is not running, replay, report.
+
+    Args:
+        load: Gives the segments, once the served geometry is known.
+        signals_file: Projected test signals, or None.
+        name: What people call the run.
+        api: Address and token of a running API; None starts one.
+        slides: Number of timeslides.
+        slide_length: Step between two of them, s.
+        request_length: Strain in one request, s.
+        workers: Sequences under way at once.
+        far: False-alarm rate at which injections count as found, per year.
+        triton: Address of a running server; None starts one on ``repository``.
+        repository: Model repository for that.
+        directory: Where logs, database and undelivered results are kept.
+        json_file: File for the result, or None.
+        keep: Leave the servers up until interrupted.
+
+    Raises:
+        ChirpwatchError: Bad input, or a part that failed.
+    """
+    console = Console()
+    directory.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        server: TritonServer | None = None
+        service: ApiProcess | None = None
+        if triton is None:
+            console.print("starting Triton ...")
+            server = stack.enter_context(
+                TritonServer(repository, log=directory / "triton.log")
+            )
+            triton = server.address
+        with Detector(triton) as detector:
+            geometry = detector.geometry
+        segments = load(geometry)
+        signals = {}
+        if signals_file is not None:
+            still = (0.0,) * len(geometry.ifos)
+            for segment in segments:
+                signals[segment.name] = read_test_signals(
+                    signals_file,
+                    segment.name,
+                    still,
+                    geometry.ifos,
+                    geometry.sample_rate,
+                )
+        plan = Replay(segments, slides, slide_length, signals, request_length, workers)
+        plan.jobs(geometry)
+        if api is None:
+            console.print("starting the results API ...")
+            service = stack.enter_context(
+                ApiProcess(directory / "results.db", log=directory / "api.log")
+            )
+            client = stack.enter_context(service.client())
+        else:
+            client = stack.enter_context(ApiClient(*api))
+        outbox = Outbox(directory / "outbox", client)
+        try:
+            with _progress(console) as told:
+                run, measured = run_replay(plan, triton, outbox, name, told)
+        except ServerError:
+            # A server of ours that died says more than the broken connection does.
+            if server is not None:
+                server.check()
+            raise
+        finally:
+            waiting = outbox.deliver()
+            if waiting and service is not None:
+                service.check()
+        if waiting:
+            raise ApiError(
+                f"no API at {client.url}: {waiting} results of run {run} wait in "
+                f"{outbox.directory}, and are delivered by the next replay that finds "
+                "it there"
+            )
+        result = collect(client, run, measured, far)
+        show(result, f"{client.url}/", console)
+        if json_file is not None:
+            with replacing(json_file) as temporary:
+                temporary.write_text(json.dumps(result, indent=2) + "\n")
+        if keep:
+            _wait(console, server, service)
+
+
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Any]:
+    bar = Progress(
+        TextColumn("scoring"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} s of strain"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("scoring", total=0.0)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _wait(
+    console: Console, server: TritonServer | None, service: ApiProcess | None
+) -> None:
+    """Keep the servers up until Ctrl-C, or until one of them ends."""
+    import time
+
+    console.print("The servers stay up until Ctrl-C.")
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            if server is not None:
+                server.check()
+            if service is not None:
+                service.check()
+            time.sleep(1)

@@ -1,0 +1,256 @@
+"""The served detector, as the streamer sees it: one stateful sequence at a time."""
+
+import queue
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
+
+from chirpwatch.errors import GeometryError, ModelError, ServerError
+from chirpwatch.geometry import Geometry
+
+MODEL = "detector"
+OUTPUTS = ("score", "delay", "valid")
+MAX_MESSAGE_SIZE = 2**31 - 1
+
+Read = Callable[[int, int], np.ndarray]
+"""Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start]."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the server answered to one request.
+
+    Attributes:
+        first: Stride of the sequence that the first score belongs to.
+        score: Logits, float32 [rows, strides].
+        delay: Time by which each score's right edge lags the estimated merger, s,
+            float32 [rows, strides].
+        valid: Whether each score rests on real data alone, bool [strides].
+        latency: From handing the request to gRPC to having its answer, s.
+    """
+
+    first: int
+    score: np.ndarray
+    delay: np.ndarray
+    valid: np.ndarray
+    latency: float
+
+
+class Detector:
+    """A connection to a Triton server that serves the ``detector`` ensemble.
+
+    Args:
+        address: ``host:port`` of the server's gRPC service.
+        window: Requests of a sequence that may be under way at once.
+        deadline: Longest wait for the answer to one request, s.
+
+    Attributes:
+        geometry: The geometry that the server publishes.
+        model: Digest of the served models.
+
+    Raises:
+        ServerError: There is no server at that address.
+        ModelError: It serves no detector, or one that says no geometry.
+    """
+
+    def __init__(self, address: str, window: int = 4, deadline: float = 60) -> None:
+        self.address = address
+        self.window = window
+        self.deadline = deadline
+        self._client = grpc.InferenceServerClient(
+            address,
+            # A dead server must be noticed though nothing is sent.
+            keepalive_options=grpc.KeepAliveOptions(
+                keepalive_time_ms=10_000, keepalive_timeout_ms=10_000
+            ),
+            channel_args=None,
+        )
+        try:
+            config = self._client.get_model_config(MODEL, client_timeout=10).config
+        except InferenceServerException as error:
+            self._client.close()
+            if "UNAVAILABLE" in str(error.status()) and "not found" not in str(error):
+                raise ServerError(
+                    f"no Triton server at {address}: {error.message()}; start one with "
+                    "'chirpwatch serve'"
+                ) from None
+            if "DEADLINE" in str(error.status()):
+                raise ServerError(f"{address}: no answer within 10 s") from None
+            raise ModelError(
+                f"the Triton server at {address} serves no model '{MODEL}': "
+                f"{error.message()}"
+            ) from None
+        try:
+            self.geometry = Geometry.from_json(
+                config.parameters["geometry"].string_value
+            )
+        except GeometryError as error:
+            self._client.close()
+            raise ModelError(f"the model served at {address}: {error}") from None
+        self.model: str = config.parameters["model"].string_value
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def stream(
+        self, read: Read, strides: int, request_strides: int, first: int = 0
+    ) -> Iterator[Scores]:
+        """Score one gap-free stretch as one sequence.
+
+        Where the server loses the sequence, or does not answer in time, the state may
+        or may not have advanced; so the sequence is begun anew, early enough that the
+        scores are those of an undisturbed one, to the last bit. A second failure
+        without a score in between is final.
+
+        Args:
+            read: Gives the strain.
+            strides: Length of the stretch in strides.
+            request_strides: Strides in one request.
+            first: First stride whose score is wanted.
+
+        Yields:
+            Scores in order, from stride ``first`` to the last one.
+
+        Raises:
+            ServerError: The server did not answer; says which stride.
+        """
+        wanted = first
+        failed_at: int | None = None
+        while wanted < strides:
+            try:
+                for scores in self._sequence(read, strides, request_strides, wanted):
+                    yield scores
+                    wanted = scores.first + len(scores.valid)
+            except ServerError:
+                if failed_at == wanted:
+                    raise
+                failed_at = wanted
+
+    def _burn_in(self, stride: int) -> int:
+        """Where a sequence must begin for the score of ``stride`` to be exact.
+
+        The PSD looks back by its length, from the last point of its grid; and the grid
+        is counted from the stretch's start, so the sequence begins on it.
+        """
+        geometry = self.geometry
+        refresh = geometry.psd_refresh_size // geometry.stride_size
+        memory = geometry.psd_size // geometry.stride_size
+        # The kernel's oldest sample may still be whitened by the PSD before the last.
+        grid = stride // refresh - 1
+        return max(0, grid * refresh - memory)
+
+    def _sequence(
+        self, read: Read, strides: int, request_strides: int, wanted: int
+    ) -> Iterator[Scores]:
+        begin = self._burn_in(wanted)
+        sequence_id = secrets.randbits(62) + 1
+        answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        client = grpc.InferenceServerClient(self.address)
+        under_way: deque[tuple[int, int, float]] = deque()
+        try:
+            client.start_stream(lambda result, error: answers.put((result, error)))
+            position = begin
+            while position < strides or under_way:
+                while position < strides and len(under_way) < self.window:
+                    stop = min(position + request_strides, strides)
+                    self._send(
+                        client, read, sequence_id, begin, position, stop, strides
+                    )
+                    under_way.append((position, stop, time.perf_counter()))
+                    position = stop
+                scores = self._receive(answers, under_way)
+                if scores.first + len(scores.valid) > wanted:
+                    yield _from(scores, wanted)
+        finally:
+            # Cancelling ends the wait for requests that nobody will answer.
+            client.stop_stream(cancel_requests=bool(under_way))
+            client.close()
+
+    def _send(
+        self,
+        client: grpc.InferenceServerClient,
+        read: Read,
+        sequence_id: int,
+        begin: int,
+        position: int,
+        stop: int,
+        strides: int,
+    ) -> None:
+        size = self.geometry.stride_size
+        strain = np.ascontiguousarray(read(position * size, stop * size), np.float32)
+        step = np.array([position], dtype=np.int64)
+        inputs = [
+            grpc.InferInput("strain", list(strain.shape), "FP32"),
+            grpc.InferInput("step", [1], "INT64"),
+        ]
+        inputs[0].set_data_from_numpy(strain)
+        inputs[1].set_data_from_numpy(step)
+        try:
+            client.async_stream_infer(
+                MODEL,
+                inputs,
+                outputs=[grpc.InferRequestedOutput(name) for name in OUTPUTS],
+                request_id=str(position),
+                sequence_id=sequence_id,
+                sequence_start=position == begin,
+                sequence_end=stop == strides,
+            )
+        except InferenceServerException as error:
+            raise ServerError(
+                f"the server at {self.address} ended the stream before stride "
+                f"{position} was sent: {error.message()}"
+            ) from None
+
+    def _receive(
+        self,
+        answers: "queue.SimpleQueue[tuple[Any, Any]]",
+        under_way: deque[tuple[int, int, float]],
+    ) -> Scores:
+        first, stop, sent = under_way[0]
+        what = f"strides {first} to {stop}, sent to {self.address}"
+        try:
+            remaining = sent + self.deadline - time.perf_counter()
+            result, error = answers.get(timeout=max(0, remaining))
+        except queue.Empty:
+            raise ServerError(f"{what}: no answer within {self.deadline:g} s") from None
+        if error is not None:
+            # An error on a stream does not say which request it is for; answers come
+            # in order, so it is the oldest one's.
+            raise ServerError(f"{what}: {error.message()}")
+        if result.get_response().id != str(first):
+            raise ServerError(f"{what}: answered as {result.get_response().id!r}")
+        under_way.popleft()
+        score, delay, valid = (result.as_numpy(name) for name in OUTPUTS)
+        return Scores(first, score, delay, valid, time.perf_counter() - sent)
+
+
+def _from(scores: Scores, wanted: int) -> Scores:
+    """Drop what lies before the first stride that is wanted."""
+    skip = max(0, wanted - scores.first)
+    return Scores(
+        scores.first + skip,
+        scores.score[:, skip:],
+        scores.delay[:, skip:],
+        scores.valid[skip:],
+        scores.latency,
+    )

@@ -1,0 +1,136 @@
+"""A job: one segment at one set of shifts, with or without injections."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from api.schema import Kind
+from chirpwatch.errors import ShiftError, SignalError, StrainError
+from chirpwatch.geometry import Geometry
+from chirpwatch.signals import ProjectedSignals
+from chirpwatch.strain import NANOSECONDS, Segment
+from streamer.injections import add_signals, signal_starts
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one sequence of requests analyses.
+
+    At analysis time *t* a detector shifted by *s* seconds gives its strain of *t + s*,
+    so only the time that all shifted detectors have is analysed: a slide neither wraps
+    around nor pads.
+
+    Attributes:
+        segment: The strain.
+        geometry: The served model's geometry.
+        shifts: Shift of each detector, s, whole samples, negative ones too.
+        signals: Signals added in a second row, at analysis times; with their arrival
+            times those of the analysis.
+
+    Raises:
+        StrainError: A detector is missing, the sample rate is another one, or what the
+            shifts leave is no longer than the warm-up.
+        ShiftError: A shift is not a whole number of samples, or longer than the
+            segment.
+        SignalError: The signals' sample rate or detectors are others.
+    """
+
+    segment: Segment
+    geometry: Geometry
+    shifts: tuple[float, ...]
+    signals: ProjectedSignals | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        where = f"{self.segment.source}, segment {self.segment.name}"
+        geometry = self.geometry
+        missing = [ifo for ifo in geometry.ifos if ifo not in self.segment.strain]
+        if missing:
+            raise StrainError(
+                f"{where}: expected detectors {', '.join(geometry.ifos)}, found "
+                f"{', '.join(self.segment.strain)}"
+            )
+        if self.segment.sample_rate != geometry.sample_rate:
+            raise StrainError(
+                f"{where}: the served model expects {geometry.sample_rate} Hz, found "
+                f"{self.segment.sample_rate} Hz"
+            )
+        if len(self.shifts) != len(geometry.ifos):
+            raise ShiftError(
+                f"expected a shift for each of {', '.join(geometry.ifos)}, found "
+                f"{self.shifts}"
+            )
+        for shift in self.shifts:
+            if shift * geometry.sample_rate % 1:
+                raise ShiftError(
+                    f"expected shifts of whole samples at {geometry.sample_rate} Hz, "
+                    f"found {shift} s"
+                )
+        if self.size <= 0:
+            raise ShiftError(
+                f"{where}: the shifts {self.shifts} s are longer than its "
+                f"{self.segment.duration:g} s"
+            )
+        if self.strides <= geometry.warmup_strides:
+            raise StrainError(
+                f"{where} at shifts {self.shifts}: {self.size / geometry.sample_rate:g}"
+                f" s are left, expected at least {geometry.psd_min_length:g} s, the "
+                "warm-up of the PSD"
+            )
+        if self.signals is not None and (
+            self.signals.sample_rate != geometry.sample_rate
+            or self.signals.ifos != geometry.ifos
+        ):
+            raise SignalError(
+                f"expected signals of {', '.join(geometry.ifos)} at "
+                f"{geometry.sample_rate} Hz, found {', '.join(self.signals.ifos)} at "
+                f"{self.signals.sample_rate} Hz"
+            )
+
+    @cached_property
+    def _offsets(self) -> tuple[int, ...]:
+        first = min(self.shifts)
+        rate = self.geometry.sample_rate
+        return tuple(round((shift - first) * rate) for shift in self.shifts)
+
+    @property
+    def size(self) -> int:
+        """Samples that all shifted detectors have."""
+        return self.segment.size - max(self._offsets)
+
+    @property
+    def strides(self) -> int:
+        """Whole strides of it, each of which gives a score."""
+        return self.size // self.geometry.stride_size
+
+    @property
+    def t0_ns(self) -> int:
+        """Analysis time of the first sample, GPS, integer nanoseconds."""
+        return self.segment.t0_ns - round(min(self.shifts) * NANOSECONDS)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What the results API calls each row of the scores."""
+        first: Kind = "background" if any(self._offsets) else "zero_lag"
+        return (first,) if self.signals is None else (first, "injections")
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        assert self.signals is not None
+        return signal_starts(self.signals, self.t0_ns)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start].
+
+        Row 0 is the strain as it is, row 1 has the injections in it.
+        """
+        strain = np.stack(
+            [
+                self.segment.read(ifo, start + offset, stop + offset)
+                for ifo, offset in zip(self.geometry.ifos, self._offsets, strict=True)
+            ]
+        )
+        if self.signals is None:
+            return strain[None]
+        injected = add_signals(strain, start, self.signals, self._starts)
+        return np.stack([strain, injected])
