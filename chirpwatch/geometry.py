@@ -50,6 +50,10 @@ class Geometry:
     def __post_init__(self) -> None:
         if not self.ifos or len(set(self.ifos)) != len(self.ifos):
             raise GeometryError(f"ifos: expected distinct detectors, found {self.ifos}")
+        for field in fields(self):
+            # Equal geometries have equal JSON: 32 s are 32.0 s.
+            if field.type is float:
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
         for name in (
             "kernel_length",
             "psd_length",

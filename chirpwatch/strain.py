@@ -86,7 +86,8 @@ class Segment:
                 f"{self.source}, segment {self.name}: samples {start} to {stop} of "
                 f"{ifo} lie outside its {self.size} samples"
             )
-        data = np.asarray(self.strain[ifo][start:stop], dtype=np.float32)
+        with np.errstate(over="ignore"):  # what overflows is reported below
+            data = np.asarray(self.strain[ifo][start:stop], dtype=np.float32)
         if not np.isfinite(data).all():
             first = start + int(np.argmin(np.isfinite(data)))
             raise StrainError(

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -107,6 +108,8 @@ class TritonServer:
             f"--metrics-address={self.host}",
             f"--metrics-port={self._ports['metrics']}",
             "--allow-gpu-metrics=false",
+            # A sequence that was left open must not hold up the end.
+            "--exit-timeout-secs=5",
         ]
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(
@@ -116,11 +119,18 @@ class TritonServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=with_parent(os.getpid()),
+                process_group=0,
             )
+        # It must outlive this process, to clear up if that is killed too.
+        self._reaper = subprocess.Popen(
+            [sys.executable, "-m", "serve.reaper", str(self._process.pid)],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             self._await_ready()
         except BaseException:
-            stop(self._process, timeout=5)
+            self._stop()
             raise
         return self
 
@@ -130,8 +140,12 @@ class TritonServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         assert self._process is not None
-        stop(self._process, timeout=20)
+        stop(self._process, timeout=10)
+        self._reaper.wait()
 
     def check(self) -> None:
         """Raise a ServerError if the server is no longer running."""

@@ -1,0 +1,158 @@
+"""What many tests share: strain, a network without training, and a real server."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from chirpwatch.geometry import Geometry
+from export.build import build_models
+from export.repository import write_repository
+from serve.embedded import TritonServer
+from train.data.background import simulate_background
+from train.network import Network
+
+torch.set_num_threads(1)
+
+SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+GW150914 = 1126259462.42
+
+
+@pytest.fixture(scope="session")
+def geometry() -> Geometry:
+    return Geometry()
+
+
+@pytest.fixture(scope="session")
+def network(geometry: Geometry) -> Network:
+    """A network with random weights whose norms have seen some noise."""
+    torch.manual_seed(1)
+    network = Network(geometry)
+    network.train()
+    with torch.no_grad():
+        for _ in range(5):
+            network(torch.randn(64, len(geometry.ifos), geometry.kernel_size))
+    return network.eval()
+
+
+class EnergyHead(nn.Module):
+    """The largest energy of a kernel's frames, and which frame has it."""
+
+    def __init__(self, kernel_frames: int, stride_frames: int) -> None:
+        super().__init__()
+        self.kernel_frames = kernel_frames
+        self.stride_frames = stride_frames
+        self.register_buffer("frames", torch.eye(kernel_frames)[:, None])
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        energy = features.sum(1)
+        kernels = nn.functional.conv1d(energy, self.frames, stride=self.stride_frames)
+        return kernels.max(1).values, kernels.argmax(1).float()
+
+
+class EnergyNetwork(nn.Module):
+    """A network whose score and time are known in closed form.
+
+    Its frames are the energy of ``frame_size`` whitened samples, so that an impulse
+    scores by its energy, at its frame: what the path around the network does with times
+    shows without the training of one.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.head = EnergyHead(
+            geometry.kernel_size // geometry.frame_size,
+            geometry.stride_size // geometry.frame_size,
+        )
+        self.mean = nn.AvgPool1d(geometry.frame_size)
+        self.hyperparameters: dict[str, int] = {}
+
+    def features(self, x: Tensor) -> Tensor:
+        rows, ifos, time = x.shape
+        energy = self.mean(x.reshape(rows * ifos, 1, time) ** 2)
+        return energy.reshape(rows, ifos, 1, -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))[0]
+
+    def fused(self) -> "EnergyNetwork":
+        return self
+
+
+@pytest.fixture(scope="session")
+def noise(geometry: Geometry) -> np.ndarray:
+    """Three minutes of simulated O3 noise, and again with a loud burst in row 1.
+
+    float32 [2, ifos, size].
+    """
+    strain, _ = simulate_background(
+        180, "O3", geometry.ifos, geometry.sample_rate, seed=7
+    )
+    rows = np.stack([np.stack([strain[ifo] for ifo in geometry.ifos])] * 2)
+    start = 100 * geometry.sample_rate
+    t = np.arange(512) / geometry.sample_rate
+    rows[1, :, start : start + 512] += 1e-21 * np.sin(2 * np.pi * 120 * t)
+    return rows.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def models(network: Network) -> dict[str, onnx.ModelProto]:
+    """The untrained network's ONNX models by name."""
+    return build_models(network, 64.0)
+
+
+@pytest.fixture(scope="session")
+def repository(
+    tmp_path_factory: pytest.TempPathFactory,
+    models: dict[str, onnx.ModelProto],
+    geometry: Geometry,
+) -> Path:
+    """A model repository of the untrained network."""
+    path = tmp_path_factory.mktemp("models") / "repository"
+    write_repository(path, geometry, models, {}, {})
+    return path
+
+
+@pytest.fixture(scope="session")
+def energy_repository(
+    tmp_path_factory: pytest.TempPathFactory, geometry: Geometry
+) -> Path:
+    """A model repository of the energy network."""
+    path = tmp_path_factory.mktemp("energy") / "repository"
+    network = EnergyNetwork(geometry)
+    write_repository(
+        path, geometry, build_models(network, geometry.frame_size / 2), {}, {}
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[TritonServer]:
+    """The embedded Triton on the untrained network."""
+    with TritonServer(repository) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def energy_server(energy_repository: Path) -> Iterator[TritonServer]:
+    """The embedded Triton on the energy network."""
+    with TritonServer(energy_repository) as server:
+        yield server
+
+
+@pytest.fixture
+def gwosc_files() -> list[Path]:
+    """32 s of strain around GW150914, of H1 and L1, from GWOSC."""
+    files = sorted(SHARED_DATA.glob("*LOSC_4_V2*.hdf5"))
+    if len(files) != 2:
+        pytest.skip("the GWOSC files around GW150914 are not at hand")
+    return files

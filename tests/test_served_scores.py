@@ -1,0 +1,180 @@
+"""A score is a function of the strain and its time alone."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chirpwatch.errors import ModelError, ServerError
+from chirpwatch.geometry import Geometry
+from export import reference
+from serve.embedded import TritonServer
+from streamer.client import Detector, Scores
+from tests.conftest import EnergyNetwork
+from train.network import Network
+
+
+def join(pieces: list[Scores]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores, delays and validity of a whole sequence."""
+    for before, after in zip(pieces, pieces[1:], strict=False):
+        assert after.first == before.first + len(before.valid)
+    return (
+        np.concatenate([piece.score for piece in pieces], axis=1),
+        np.concatenate([piece.delay for piece in pieces], axis=1),
+        np.concatenate([piece.valid for piece in pieces]),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(
+    server: TritonServer, noise: np.ndarray, geometry: Geometry
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three minutes scored as requests of 64 s."""
+    strides = noise.shape[-1] // geometry.stride_size
+    with Detector(server.address) as detector:
+        pieces = detector.stream(lambda a, b: noise[..., a:b], strides, 512)
+        return join(list(pieces))
+
+
+@pytest.mark.parametrize("length", [1 / 8, 1, 7])
+def test_request_length_does_not_matter(
+    server: TritonServer, noise: np.ndarray, geometry: Geometry, whole, length: float
+) -> None:
+    strides = noise.shape[-1] // geometry.stride_size
+    with Detector(server.address) as detector:
+        pieces = list(
+            detector.stream(
+                lambda a, b: noise[..., a:b],
+                strides,
+                round(length * geometry.inference_sampling_rate),
+            )
+        )
+    score, delay, valid = join(pieces)
+    assert (valid == whole[2]).all()
+    assert np.abs(score - whole[0])[:, valid].max() < 1e-4
+    assert np.abs(delay - whole[1])[:, valid].max() < 1e-4
+
+
+def test_offline_path_gives_the_same(
+    noise: np.ndarray, geometry: Geometry, network: Network, whole
+) -> None:
+    expected, valid = reference.score(noise, geometry, network)
+    assert (valid == whole[2]).all()
+    assert np.abs(expected - whole[0])[:, valid].max() < 1e-3
+    # The two rows differ where there is a signal, and the scores are no constants.
+    assert expected[0, valid].std() > 1e-3
+    assert np.abs(expected[0] - expected[1])[valid].max() > 1e-2
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+@given(st.data())
+def test_any_cut_of_any_stretch_gives_the_same(
+    server: TritonServer, noise: np.ndarray, geometry: Geometry, data: st.DataObject
+) -> None:
+    strides = data.draw(st.integers(64, 400), label="strides")
+    start = data.draw(st.integers(0, 1000), label="start") * 17
+    rows = data.draw(st.integers(1, 2), label="rows")
+    cut = data.draw(st.integers(1, strides), label="request")
+    strain = noise[:rows, :, start:]
+    with Detector(server.address) as detector:
+        one = join(list(detector.stream(lambda a, b: strain[..., a:b], strides, 512)))
+        other = join(list(detector.stream(lambda a, b: strain[..., a:b], strides, cut)))
+    valid = one[2]
+    assert valid.sum() == strides - geometry.warmup_strides
+    assert (valid == other[2]).all()
+    assert np.abs(one[0] - other[0])[:, valid].max() < 1e-4
+
+
+def test_a_signal_does_not_change_the_background_beside_it(
+    server: TritonServer, noise: np.ndarray, geometry: Geometry, whole
+) -> None:
+    strides = noise.shape[-1] // geometry.stride_size
+    with Detector(server.address) as detector:
+        alone = join(
+            list(detector.stream(lambda a, b: noise[:1, :, a:b], strides, 64))
+        )
+    assert np.abs(alone[0][0] - whole[0][0])[whole[2]].max() < 1e-4
+
+
+def test_a_sequence_that_is_resumed_gives_the_same(
+    server: TritonServer, noise: np.ndarray, geometry: Geometry, whole
+) -> None:
+    strides = noise.shape[-1] // geometry.stride_size
+    with Detector(server.address) as detector:
+        for first in (1, 63, 700, 1100, strides - 1):
+            pieces = list(
+                detector.stream(lambda a, b: noise[..., a:b], strides, 56, first)
+            )
+            score, _, valid = join(pieces)
+            assert pieces[0].first == first
+            assert (score[:, valid] == whole[0][:, first:][:, valid]).all()
+
+
+def test_a_sequence_survives_the_loss_of_its_state(
+    repository: Path, noise: np.ndarray, geometry: Geometry, whole
+) -> None:
+    """The server is killed in the middle and comes back at the same address."""
+    strides = noise.shape[-1] // geometry.stride_size
+    with TritonServer(repository) as first:
+        port = int(first.address.split(":")[1])
+        with Detector(first.address) as detector:
+            stream = detector.stream(lambda a, b: noise[..., a:b], strides, 64)
+            pieces = [next(stream) for _ in range(12)]
+            os.kill(first.pid, signal.SIGKILL)
+            with pytest.raises(ServerError, match="killed by signal 9"):
+                while True:
+                    first.check()
+                    time.sleep(0.05)
+            with TritonServer(repository, grpc_port=port):
+                pieces += list(stream)
+    score, _, valid = join(pieces)
+    assert (score[:, valid] == whole[0][:, valid]).all()
+
+
+@pytest.mark.parametrize("length", [1 / 8, 5, 64])
+def test_an_impulse_is_found_at_its_time(
+    energy_server: TritonServer, geometry: Geometry, length: float
+) -> None:
+    """The loudest score's right edge less its delay is the impulse's time."""
+    rate = geometry.sample_rate
+    rng = np.random.default_rng(3)
+    strain = 1e-22 * rng.standard_normal((1, 2, 30 * rate))
+    requests = round(length * geometry.inference_sampling_rate)
+    for sample in (20 * rate, 23 * rate + 77, 25 * rate + 1717):
+        struck = strain.copy()
+        struck[..., sample] += 1e-19
+        with Detector(energy_server.address) as detector:
+            score, delay, valid = join(
+                list(detector.stream(lambda a, b: struck[..., a:b], 240, requests))
+            )
+        loudest = int(np.argmax(np.where(valid, score[0], -np.inf)))
+        edge = (loudest + 1) * geometry.stride_length
+        assert abs(edge - delay[0, loudest] - sample / rate) < 1 / 32
+        offline, _ = reference.score(struck, geometry, EnergyNetwork(geometry))
+        assert np.nanargmax(offline[0]) in (
+            loudest,
+            # Equal to rounding, while the impulse is within the kernel.
+            *np.flatnonzero(np.isclose(score[0], score[0, loudest], rtol=1e-3)),
+        )
+
+
+def test_no_server_and_no_detector_are_told_apart() -> None:
+    with pytest.raises(ServerError, match=r"no Triton server at 127\.0\.0\.1:1"):
+        Detector("127.0.0.1:1")
+
+
+def test_a_server_without_the_detector_is_refused(
+    repository: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "repository"
+    shutil.copytree(repository / "frontend", other / "frontend")
+    with TritonServer(other) as server, pytest.raises(ModelError, match="detector"):
+        Detector(server.address)
