@@ -1,0 +1,1 @@
+"""The results service: takes chunks of scores, answers rates and candidates."""

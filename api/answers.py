@@ -1,0 +1,194 @@
+"""What the API answers. Every field says its unit, and its limit where it has one."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Answer(BaseModel):
+    """Base of the answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Problem(Answer):
+    """An error, as RFC 9457 describes it (`application/problem+json`)."""
+
+    type: str = Field(description="Kind of the problem; stable, for programs")
+    title: str = Field(description="The kind in words")
+    status: int = Field(description="HTTP status")
+    detail: str = Field(description="What was expected, found, and what to do")
+    instance: str = Field(description="Path of the request")
+    errors: list[str] = Field([], description="Each fault of the request's content")
+
+
+class FarAnswer(Answer):
+    """False-alarm rate of one statistic, (count + 1) / livetime."""
+
+    statistic: float = Field(description="The statistic asked about")
+    far_per_year: float = Field(description="False-alarm rate, per Julian year")
+    ifar_years: float = Field(description="Its inverse, Julian years")
+    count: int = Field(description="Background events at least as loud")
+    livetime: float = Field(description="Background livetime, s")
+    saturated: bool = Field(
+        description="No background event is as loud: the rate is an upper limit"
+    )
+    model: str = Field(description="Digest of the model of this run's background")
+
+
+class IfarPointAnswer(Answer):
+    """One point of the IFAR curve."""
+
+    statistic: float = Field(description="Statistic")
+    ifar_years: float = Field(description="Inverse false-alarm rate, Julian years")
+    ifar_years_low: float = Field(description="Lower end of the Poisson band, years")
+    ifar_years_high: float | None = Field(
+        description="Upper end of the band, years; null: unbounded"
+    )
+    count: int = Field(description="Background events at least as loud")
+    saturated: bool = Field(description="Count zero: the IFAR is a lower limit")
+
+
+class IfarAnswer(Answer):
+    """IFAR against statistic, ascending, from background of this run."""
+
+    points: list[IfarPointAnswer] = Field(
+        description="At most 300 points; the last is saturated"
+    )
+    livetime: float = Field(description="Background livetime, s")
+    events: int = Field(description="Background events")
+    model: str = Field(description="Digest of the model")
+
+
+class EventAnswer(Answer):
+    """An event."""
+
+    time_ns: int = Field(description="GPS time of the merger, integer ns")
+    time: float = Field(description="The same in GPS s, to a microsecond")
+    statistic: float = Field(description="Detection statistic")
+    stream: str = Field(description="Stream that it was seen in")
+
+
+class Candidate(EventAnswer):
+    """A zero-lag event and how rare it is."""
+
+    far_per_year: float | None = Field(
+        description="False-alarm rate, per Julian year; null without background"
+    )
+    saturated: bool = Field(
+        description="The rate is limited by the background's livetime: an upper limit"
+    )
+
+
+class Candidates(Answer):
+    """Zero-lag events, loudest first."""
+
+    candidates: list[Candidate] = Field(description="The loudest, as many as asked for")
+    total: int = Field(description="Zero-lag events in the run")
+    livetime: float = Field(description="Zero-lag livetime, s")
+    background_livetime: float = Field(description="Background livetime, s")
+    model: str = Field(description="Digest of the model")
+
+
+class Events(Answer):
+    """Events of one kind, loudest first."""
+
+    events: list[EventAnswer] = Field(description="One page of events")
+    total: int = Field(description="Events of this kind in the run")
+
+
+class Slide(Answer):
+    """Background of one set of shifts."""
+
+    shifts: dict[str, float] = Field(description="Shift of each detector, s")
+    streams: int = Field(description="Streams at these shifts")
+    streams_done: int = Field(description="Those with every chunk")
+    events: int = Field(description="Background events")
+    livetime: float = Field(description="Valid time, s")
+    loudest: float | None = Field(description="Largest statistic; null without events")
+
+
+class BackgroundAnswer(Answer):
+    """What the background of a run consists of."""
+
+    events: int = Field(description="Background events")
+    livetime: float = Field(description="Valid time of all slides together, s")
+    lowest_far_per_year: float | None = Field(
+        description="1 / livetime: no smaller rate can be stated, per Julian year"
+    )
+    slides: list[Slide] = Field(description="One for each set of shifts")
+    model: str = Field(description="Digest of the model")
+
+
+class Recovered(Answer):
+    """An injection and the event that was matched to it."""
+
+    time_ns: int = Field(description="GPS time of the injected merger, integer ns")
+    time: float = Field(description="The same in GPS s, to a microsecond")
+    set: str = Field(description="Injection set")
+    snr: float = Field(description="Network SNR")
+    parameters: dict[str, float] = Field(description="Parameters as they were sent")
+    event: EventAnswer | None = Field(description="The matched event, if there is one")
+    reason: str = Field(
+        description="`found`; `below_threshold`: its event is too quiet; `no_event`: "
+        "no event within the window; `not_analysed`: no valid score at its time"
+    )
+
+
+class EfficiencyBinAnswer(Answer):
+    """Injections found in one bin of network SNR."""
+
+    snr_low: float = Field(description="Lower edge, inclusive")
+    snr_high: float | None = Field(description="Upper edge, exclusive; null: none")
+    injections: int = Field(description="Injections, the denominator")
+    found: int = Field(description="Injections found")
+    not_analysed: int = Field(
+        description="Injections without a valid score; part of the denominator"
+    )
+    efficiency: float | None = Field(description="found / injections; null if empty")
+    low: float = Field(description="Lower end of the 68 % Wilson interval")
+    high: float = Field(description="Upper end of the 68 % Wilson interval")
+
+
+class InjectionsAnswer(Answer):
+    """Injections found and missed at a false-alarm rate."""
+
+    far_per_year: float = Field(description="The rate asked for, per Julian year")
+    threshold: float | None = Field(
+        description="Smallest statistic that counts; null: every event counts"
+    )
+    background_livetime: float = Field(description="Livetime behind the threshold, s")
+    window: float = Field(description="Most that event and injection differ, s")
+    total: int = Field(description="Found and missed together: the denominator")
+    pending: int = Field(
+        description="Injections at times that a running run has not come to; in none "
+        "of the other numbers. None are pending once the run is complete or failed"
+    )
+    found: list[Recovered] = Field(description="Found, in order of time")
+    missed: list[Recovered] = Field(description="Missed, in order of time")
+    efficiency: list[EfficiencyBinAnswer] = Field(description="By network SNR")
+    model: str = Field(description="Digest of the model")
+
+
+class Stretch(Answer):
+    """A stretch of time."""
+
+    start: float = Field(description="Begin, GPS s")
+    stop: float = Field(description="End, GPS s")
+
+
+class Scores(Answer):
+    """A stretch of scores, thinned so that every peak and trough is kept."""
+
+    start: float = Field(description="Begin of the answer, GPS s")
+    stop: float = Field(description="End of the answer, GPS s")
+    bucket: float = Field(description="Time that one point stands for, s")
+    time: list[float] = Field(
+        description="Of each point, right edge of the first stride's data, GPS s"
+    )
+    minimum: list[float | None] = Field(description="Smallest valid score; null: none")
+    maximum: list[float | None] = Field(description="Largest valid score; null: none")
+    invalid: list[Stretch] = Field(
+        description="Stretches that were analysed and are not valid, GPS s"
+    )
+    received: list[Stretch] = Field(
+        description="Stretches that scores are there for, valid or not, GPS s"
+    )

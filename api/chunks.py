@@ -1,0 +1,135 @@
+"""Storing a chunk: whole, once, and only where it agrees with what is there."""
+
+import numpy as np
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api.database import ChunkRow, EventRow, StreamRow
+from api.problems import conflict, invalid, not_found
+from api.schema import Chunk
+from api.store import digest_of, locked_run
+from chirpwatch.geometry import Geometry
+
+
+def put_chunk(
+    session: Session, run_id: str, stream_name: str, number: int, body: Chunk
+) -> bool:
+    """Store a chunk with its events; returns whether it is new."""
+    run = locked_run(session, run_id)
+    stream = session.scalar(
+        select(StreamRow).where(
+            StreamRow.run_id == run_id, StreamRow.name == stream_name
+        )
+    )
+    if stream is None:
+        raise not_found("stream", stream_name)
+    digest = digest_of([body])
+    stored = session.scalar(
+        select(ChunkRow.digest).where(
+            ChunkRow.stream_id == stream.id, ChunkRow.number == number
+        )
+    )
+    if stored == digest:
+        return False
+    where = f"chunk {number} of stream {stream_name!r} of run {run_id!r}"
+    if stored is not None:
+        raise conflict(f"{where} exists with other content; nothing was changed")
+    _check_content(stream, Geometry.from_json(run.geometry), body, where)
+    _check_place(session, stream, number, body, where)
+    chunk = ChunkRow(
+        stream_id=stream.id,
+        number=number,
+        start_ns=body.start_ns,
+        stop_ns=body.stop_ns,
+        stride_ns=body.stride_ns,
+        size=len(body.valid),
+        valid_count=sum(body.valid),
+        valid=np.packbits(body.valid).tobytes(),
+        scores=None
+        if body.scores is None
+        else np.asarray(body.scores, dtype="<f4").tobytes(),
+        last=body.last,
+        digest=digest,
+    )
+    session.add(chunk)
+    session.flush()
+    session.add_all(
+        EventRow(
+            stream_id=stream.id,
+            chunk_id=chunk.id,
+            time_ns=event.time_ns,
+            statistic=event.statistic,
+        )
+        for event in body.events
+    )
+    run.revision += 1
+    return True
+
+
+def _check_content(
+    stream: StreamRow, geometry: Geometry, body: Chunk, where: str
+) -> None:
+    """Refuse a chunk that its run's geometry or its own validity contradicts."""
+    stride_ns = round(geometry.stride_length * 1e9)
+    if body.stride_ns != stride_ns:
+        raise invalid(
+            f"{where}: expected strides of {stride_ns} ns as in the run's geometry, "
+            f"found {body.stride_ns} ns"
+        )
+    if (stream.kind == "background") != (body.scores is None):
+        raise invalid(
+            f"{where}: scores go with zero_lag and injections streams, and are null "
+            f"for background; this is {stream.kind}"
+        )
+    # An event is reported once its cluster is closed, and lies before the right edge
+    # of its score by at most the kernel and the filter.
+    lag = stream.cluster_length + geometry.kernel_length + geometry.fduration
+    edges = body.start_ns + np.flatnonzero(body.valid) * body.stride_ns
+    times = np.array([event.time_ns for event in body.events], dtype=np.int64)
+    seen = np.searchsorted(edges, times + round(lag * 1e9), side="right")
+    orphans = times[seen <= np.searchsorted(edges, times)]
+    if orphans.size:
+        raise invalid(
+            f"{where}: event at {orphans[0]} ns, but no valid score of this chunk "
+            f"follows it within {lag:g} s; the chunk's scores run from "
+            f"{body.start_ns} to {body.stop_ns} ns, {edges.size} of them valid"
+        )
+
+
+def _check_place(
+    session: Session, stream: StreamRow, number: int, body: Chunk, where: str
+) -> None:
+    """Refuse a chunk past the end, or over time that is already counted."""
+    end = session.scalar(
+        select(ChunkRow.number).where(ChunkRow.stream_id == stream.id, ChunkRow.last)
+    )
+    if end is not None and (number > end or body.last):
+        raise conflict(f"{where}: the stream ended with chunk {end}")
+    highest = session.scalar(
+        select(func.max(ChunkRow.number)).where(ChunkRow.stream_id == stream.id)
+    )
+    if body.last and highest is not None and highest > number:
+        raise conflict(f"{where} is marked last, but chunk {highest} is there")
+    # The same data at the same shifts may enter livetime once, whatever the stream.
+    same = (
+        StreamRow.run_id == stream.run_id,
+        StreamRow.kind == stream.kind,
+        StreamRow.shifts == stream.shifts,
+        StreamRow.injection_set == stream.injection_set
+        if stream.injection_set
+        else StreamRow.injection_set.is_(None),
+    )
+    other = session.execute(
+        select(StreamRow.name, ChunkRow.number)
+        .join(ChunkRow, ChunkRow.stream_id == StreamRow.id)
+        .where(
+            *same,
+            ChunkRow.start_ns - ChunkRow.stride_ns < body.stop_ns,
+            ChunkRow.stop_ns > body.start_ns - body.stride_ns,
+        )
+    ).first()
+    if other is not None:
+        raise conflict(
+            f"{where} covers time that chunk {other.number} of stream {other.name!r} "
+            "covers at the same shifts; livetime must not be counted twice"
+        )

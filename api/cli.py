@@ -1,0 +1,130 @@
+"""`chirpwatch api`: start the results service."""
+
+import contextlib
+import ipaddress
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+import click
+import uvicorn
+
+from api.app import create_app
+from api.process import READY, TOKEN_VARIABLE
+from chirpwatch.errors import ApiError, ChirpwatchError
+
+
+@click.command("api")
+@click.option(
+    "--database",
+    default="chirpwatch.db",
+    show_default=True,
+    help="SQLite file (made if missing), or a database URL such as "
+    "postgresql+psycopg://host/name.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. Other than loopback needs a token.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one and prints it.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with the token that writing needs; made, for you alone to read, if "
+    f"missing. The environment variable {TOKEN_VARIABLE} does the same.",
+)
+def command(database: str, host: str, port: int, token_file: Path | None) -> None:
+    """Take results of searches, and show rates, candidates and a live page.
+
+    The page is at the address that is printed, the description of the API at
+    /openapi.json there.
+    """
+    try:
+        serve(database, host, port, token_file)
+    except ChirpwatchError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def serve(
+    database: str,
+    host: str,
+    port: int,
+    token_file: Path | None = None,
+) -> None:
+    """Run the API until it is told to stop.
+
+    Args:
+        database: Database URL or SQLite file.
+        host: Address to listen on.
+        port: Port to listen on; 0 for a free one.
+        token_file: File with the token for writing.
+
+    Raises:
+        ApiError: The port is taken, the database cannot be opened, or the API would
+            take results from other machines without a token.
+    """
+    token = _token(token_file)
+    if token is None and not _is_loopback(host):
+        raise ApiError(
+            f"--host {host} lets other machines write; give a --token-file as well"
+        )
+    app = create_app(database, token)
+    listener = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    click.echo(f"{READY}http://{shown}:{listener.getsockname()[1]}")
+    sys.stdout.flush()
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=3, lifespan="on"
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _token(path: Path | None) -> str | None:
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
+        token = path.read_text().strip()
+    except (OSError, UnicodeError) as error:
+        raise ApiError(f"{path}: the token cannot be read ({error})") from None
+    if not token or not token.isascii():
+        raise ApiError(f"{path}: expected a token in one line of ASCII, found none")
+    return token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns off Nagle's delay, 40 ms an answer, where the protocol is named.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # Without it, a port stays taken for a minute after its last user.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ApiError(
+            f"cannot listen on {host} port {port} ({error.strerror}); "
+            "choose another --port, or 0 for a free one"
+        ) from None
+    return listener

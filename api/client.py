@@ -1,0 +1,212 @@
+"""A typed client: sends bodies of `api.schema`, returns those of `api.answers`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from api.answers import (
+    BackgroundAnswer,
+    Candidates,
+    Events,
+    FarAnswer,
+    IfarAnswer,
+    InjectionsAnswer,
+    Scores,
+)
+from api.schema import Chunk, Injection, Kind, Run, RunUpdate, Stream
+from api.status import Health, RunStatus, RunSummary, Stored, StreamAnswer
+from chirpwatch.errors import ApiError
+
+Model = TypeVar("Model", bound=BaseModel)
+Content = TypeVar("Content")
+
+
+class ApiUnavailable(ApiError):
+    """The API cannot be reached or is too busy: the same request may work later."""
+
+
+class ApiRefused(ApiError):
+    """The API understood the request and will not do it: repeating it won't help.
+
+    Attributes:
+        status: HTTP status, such as 409 for a contradiction with what is stored.
+        kind: The problem's `type`, such as `urn:chirpwatch:conflict`.
+    """
+
+    def __init__(self, message: str, status: int, kind: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+
+
+class ApiClient:
+    """Talks to one API; a context manager, safe to use from several threads.
+
+    Every method raises :class:`ApiUnavailable` or :class:`ApiRefused`. The `put_`
+    methods may be repeated freely; they return whether the content was new.
+
+    Args:
+        url: Where the API is, such as `http://127.0.0.1:8000`.
+        token: Token for writing, if the API wants one.
+        timeout: Longest wait for an answer, s.
+    """
+
+    def __init__(self, url: str, token: str | None = None, timeout: float = 30.0):
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # No proxy of the environment stands between parts of one machine or cluster.
+        self._http = httpx.Client(headers=headers, timeout=timeout, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # Writing
+
+    def put_run(self, run_id: str, run: Run) -> bool:
+        """Register a run."""
+        return self._put(f"/v1/runs/{run_id}", run.model_dump_json())
+
+    def update_run(self, run_id: str, update: RunUpdate) -> RunStatus:
+        """Report the state, throughput or latency of a run."""
+        body = update.model_dump_json(exclude_none=True)
+        response = self._request("PATCH", f"/v1/runs/{run_id}", body)
+        return _read(TypeAdapter(RunStatus), response)
+
+    def put_stream(self, run_id: str, stream_id: str, stream: Stream) -> bool:
+        """Declare a stream."""
+        path = f"/v1/runs/{run_id}/streams/{stream_id}"
+        return self._put(path, stream.model_dump_json())
+
+    def put_chunk(self, run_id: str, stream_id: str, number: int, chunk: Chunk) -> bool:
+        """Store a chunk."""
+        path = f"/v1/runs/{run_id}/streams/{stream_id}/chunks/{number}"
+        return self._put(path, chunk.model_dump_json())
+
+    def put_injections(
+        self, run_id: str, name: str, injections: Sequence[Injection]
+    ) -> bool:
+        """Store a set of injections."""
+        body = json.dumps([injection.model_dump() for injection in injections])
+        return self._put(f"/v1/runs/{run_id}/injections/{name}", body)
+
+    # Reading
+
+    def health(self) -> Health:
+        """Ask whether the API and its database answer."""
+        return self._get(Health, "/healthz")
+
+    def runs(self) -> list[RunSummary]:
+        """The newest 100 runs, the newest first."""
+        response = self._request("GET", "/v1/runs")
+        return _read(TypeAdapter(list[RunSummary]), response)
+
+    def run(self, run_id: str) -> RunStatus:
+        """A run with its livetimes and counts."""
+        return self._get(RunStatus, f"/v1/runs/{run_id}")
+
+    def streams(self, run_id: str) -> list[StreamAnswer]:
+        """The streams of a run; `next_number` says where to resume."""
+        response = self._request("GET", f"/v1/runs/{run_id}/streams")
+        return _read(TypeAdapter(list[StreamAnswer]), response)
+
+    def far(self, run_id: str, statistic: float) -> FarAnswer:
+        """False-alarm rate of a statistic."""
+        return self._get(FarAnswer, f"/v1/runs/{run_id}/far", statistic=statistic)
+
+    def ifar(self, run_id: str) -> IfarAnswer:
+        """The IFAR curve of the background."""
+        return self._get(IfarAnswer, f"/v1/runs/{run_id}/ifar")
+
+    def candidates(self, run_id: str, limit: int = 50) -> Candidates:
+        """Zero-lag events, loudest first."""
+        return self._get(Candidates, f"/v1/runs/{run_id}/candidates", limit=limit)
+
+    def background(self, run_id: str) -> BackgroundAnswer:
+        """Counts and livetime of the background."""
+        return self._get(BackgroundAnswer, f"/v1/runs/{run_id}/background")
+
+    def injections(self, run_id: str, far_per_year: float) -> InjectionsAnswer:
+        """Injections found and missed at a false-alarm rate."""
+        path = f"/v1/runs/{run_id}/injections"
+        return self._get(InjectionsAnswer, path, far_per_year=far_per_year)
+
+    def events(
+        self, run_id: str, kind: Kind, limit: int = 1000, offset: int = 0
+    ) -> Events:
+        """Events of one kind, loudest first."""
+        path = f"/v1/runs/{run_id}/events"
+        return self._get(Events, path, kind=kind, limit=limit, offset=offset)
+
+    def scores(self, run_id: str, **query: str | int) -> Scores:
+        """Thinned scores; `stream` or `kind`, `start_ns`, `stop_ns`, `points`."""
+        return self._get(Scores, f"/v1/runs/{run_id}/scores", **query)
+
+    # Underneath
+
+    def _put(self, path: str, body: str) -> bool:
+        return _read(TypeAdapter(Stored), self._request("PUT", path, body)).created
+
+    def _get(self, model: type[Model], path: str, **query: str | float) -> Model:
+        response = self._request("GET", path, query=query)
+        return _read(TypeAdapter(model), response)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: str | None = None,
+        query: Mapping[str, str | float] | None = None,
+    ) -> httpx.Response:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            response = self._http.request(
+                method,
+                self.url + path,
+                content=body,
+                headers=headers,
+                params=query,
+            )
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise ApiError(f"{self.url}: not an address of an API ({error})") from None
+        except httpx.TransportError as error:
+            raise ApiUnavailable(
+                f"no API at {self.url} ({type(error).__name__}: {error}); "
+                "is it running? `chirpwatch api --help` says how to start it"
+            ) from None
+        if response.is_success:
+            return response
+        try:
+            problem = response.json()
+            kind, detail = str(problem["type"]), str(problem["detail"])
+        except (ValueError, KeyError, TypeError):
+            kind, detail = "about:blank", response.text[:200]
+        message = f"{method} {self.url}{path}: {response.status_code}, {detail}"
+        if response.status_code in {502, 503, 504}:
+            raise ApiUnavailable(message)
+        raise ApiRefused(message, response.status_code, kind)
+
+
+def _read(adapter: TypeAdapter[Content], response: httpx.Response) -> Content:
+    try:
+        return adapter.validate_json(response.content)
+    except ValidationError as error:
+        raise ApiError(
+            f"{response.url}: not an answer of a chirpwatch API of this version "
+            f"({error.error_count()} faults, the first: {error.errors()[0]['msg']})"
+        ) from None

@@ -1,0 +1,233 @@
+"""Tables, and the two ways to reach them: reading, and writing whole or not at all.
+
+SQLite by default; nothing here is SQLite's own but the pragmas, so that a PostgreSQL
+URL works as well.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    create_engine,
+    event,
+)
+from sqlalchemy.engine import Connection, Dialect, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from chirpwatch.errors import ApiError
+
+# SQLite numbers its rows in columns of type INTEGER only, which holds 64 bits there.
+BigKey = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Base of the tables. Times are GPS nanoseconds in 64-bit integers."""
+
+    type_annotation_map = {dict[str, Any]: JSON, float: Double, bytes: LargeBinary}  # noqa: RUF012
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment; SQLite forgets the zone, which is always UTC here."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(
+        self, value: datetime | None, _dialect: Dialect
+    ) -> datetime | None:
+        """Give the moment its zone back."""
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+class RunRow(Base):
+    """A run; `revision` counts the changes of its results."""
+
+    __tablename__ = "runs"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    model: Mapped[str] = mapped_column(String(64))
+    geometry: Mapped[str] = mapped_column(Text)
+    simulated: Mapped[bool] = mapped_column(Boolean)
+    data: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16), default="running")
+    message: Mapped[str | None] = mapped_column(Text)
+    throughput: Mapped[float | None]
+    latency_ms: Mapped[dict[str, Any] | None]
+    revision: Mapped[int] = mapped_column(BigInteger, default=0)
+    created: Mapped[datetime] = mapped_column(
+        UtcTime, default=lambda: datetime.now(UTC)
+    )
+    updated: Mapped[datetime] = mapped_column(
+        UtcTime,
+        default=lambda: datetime.now(UTC),
+        onupdate=lambda: datetime.now(UTC),
+    )
+
+
+class StreamRow(Base):
+    """One sequence of scores of a run; `shifts` is canonical JSON, to be compared."""
+
+    __tablename__ = "streams"
+    __table_args__ = (UniqueConstraint("run_id", "name"),)
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    name: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    shifts: Mapped[str] = mapped_column(Text)
+    segment: Mapped[str] = mapped_column(String(64))
+    duration: Mapped[float]
+    injection_set: Mapped[str | None] = mapped_column(String(64))
+    cluster_length: Mapped[float]
+
+
+class ChunkRow(Base):
+    """Scores of consecutive strides, little-endian float32, and their validity bits.
+
+    `valid_count` is what livetime is summed from.
+    """
+
+    __tablename__ = "chunks"
+    __table_args__ = (
+        UniqueConstraint("stream_id", "number"),
+        Index("chunks_by_time", "stream_id", "start_ns"),
+    )
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    stream_id: Mapped[int] = mapped_column(ForeignKey("streams.id"))
+    number: Mapped[int] = mapped_column(BigInteger)
+    start_ns: Mapped[int] = mapped_column(BigInteger)
+    stop_ns: Mapped[int] = mapped_column(BigInteger)
+    stride_ns: Mapped[int] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(Integer)
+    valid_count: Mapped[int] = mapped_column(Integer)
+    valid: Mapped[bytes]
+    scores: Mapped[bytes | None]
+    last: Mapped[bool] = mapped_column(Boolean)
+    digest: Mapped[str] = mapped_column(String(64))
+
+
+class EventRow(Base):
+    """An event; its kind, run and model are those of its stream."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("events_by_statistic", "stream_id", "statistic"),)
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    stream_id: Mapped[int] = mapped_column(ForeignKey("streams.id"))
+    chunk_id: Mapped[int] = mapped_column(ForeignKey("chunks.id"))
+    time_ns: Mapped[int] = mapped_column(BigInteger)
+    statistic: Mapped[float]
+
+
+class InjectionSetRow(Base):
+    """A set of injections, complete from the start so that none can go missing."""
+
+    __tablename__ = "injection_sets"
+    __table_args__ = (UniqueConstraint("run_id", "name"),)
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    name: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(Integer)
+    digest: Mapped[str] = mapped_column(String(64))
+
+
+class InjectionRow(Base):
+    """One injection of a set."""
+
+    __tablename__ = "injections"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    set_id: Mapped[int] = mapped_column(ForeignKey("injection_sets.id"), index=True)
+    time_ns: Mapped[int] = mapped_column(BigInteger)
+    snr: Mapped[float]
+    parameters: Mapped[dict[str, Any]]
+
+
+class Database:
+    """A database by URL or, for short, by the path of an SQLite file.
+
+    Raises:
+        ApiError: Not a database that can be opened.
+    """
+
+    def __init__(self, url: str) -> None:
+        if "://" not in url:
+            url = f"sqlite:///{url}"
+        try:
+            shown = make_url(url).render_as_string(hide_password=True)
+            self._engine = create_engine(url, pool_pre_ping=True)
+            self._reader = self._engine
+            if self._engine.dialect.name == "sqlite":
+                event.listen(self._engine, "connect", _configure_sqlite)
+                event.listen(self._engine, "begin", _begin_sqlite)
+            else:
+                # As SQLite does: events and their livetime must be of one moment.
+                self._reader = self._engine.execution_options(
+                    isolation_level="REPEATABLE READ"
+                )
+            self._writer = self._engine.execution_options(writes=True)
+            with self._writer.begin() as connection:
+                Base.metadata.create_all(connection)
+        except (ArgumentError, ImportError) as error:
+            raise ApiError(
+                f"{url}: not a database URL or file name ({error})"
+            ) from None
+        except SQLAlchemyError as error:
+            raise ApiError(
+                f"{shown}: the database cannot be opened "
+                f"({getattr(error, 'orig', None) or error}); "
+                "is the folder there and writable, is it a chirpwatch database?"
+            ) from None
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that sees one state of the database throughout."""
+        with Session(self._reader) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session that is committed whole at the end, or not at all."""
+        with Session(self._writer) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    # The driver's own transactions would begin at the first write, after the reads
+    # that the write depends on; _begin_sqlite begins them instead.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "busy_timeout=15000",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads, then writes cannot wait its turn: it fails at once
+    # when another writer came in between. IMMEDIATE waits at the beginning.
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,86 @@
+"""What stands before every request: its size, its token, what a browser may load."""
+
+import secrets
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import ProblemError
+
+MAX_BODY_SIZE = 16 * 1024 * 1024
+"""Largest request body, bytes."""
+
+HEADERS = [
+    # Everything the page needs comes from this service.
+    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'self'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+]
+
+
+def _too_large() -> ProblemError:
+    return ProblemError(
+        413,
+        "too-large",
+        f"expected at most {MAX_BODY_SIZE} bytes; send several smaller chunks",
+    )
+
+
+class Guard:
+    """ASGI middleware that bounds request bodies and sets the security headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_SIZE:
+                raise _too_large()
+            return message
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *HEADERS]
+            await send(message)
+
+        await self._app(scope, bounded, with_headers)
+
+
+def declared_size_is_bounded(request: Request) -> None:
+    """Refuse a body that is announced as too large before any of it is read."""
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > MAX_BODY_SIZE:
+        raise _too_large()
+
+
+def token_check(token: str) -> Callable[..., None]:
+    """A dependency that lets requests pass that carry `token`."""
+    scheme = HTTPBearer(auto_error=False, description="The token the API started with")
+
+    def check(
+        given: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)],
+    ) -> None:
+        if given is None or not secrets.compare_digest(
+            given.credentials.encode(), token.encode()
+        ):
+            raise ProblemError(
+                401,
+                "token",
+                "writing needs `Authorization: Bearer TOKEN` with the token that the "
+                "API was started with; found "
+                + ("none" if given is None else "another one"),
+            )
+
+    return check

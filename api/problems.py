@@ -1,0 +1,131 @@
+"""Errors as problem details (RFC 9457): for programs to tell apart, people to read."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from starlette.exceptions import HTTPException
+
+from api.answers import Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+TITLES = {
+    400: "The request cannot be read",
+    401: "A token is needed",
+    404: "There is no such thing",
+    405: "This address does not take this method",
+    409: "This contradicts what is stored",
+    413: "The request is too large",
+    422: "The request's content is not valid",
+    500: "A fault of the service",
+    503: "The database is busy",
+}
+
+
+class ProblemError(HTTPException):
+    """An error with an answer; `kind` is its stable name."""
+
+    def __init__(self, status: int, kind: str, detail: str) -> None:
+        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+        super().__init__(status, detail, headers)
+        self.kind = kind
+
+
+def not_found(what: str, name: str) -> ProblemError:
+    """The problem that `what` called `name` is not stored."""
+    return ProblemError(404, "not-found", f"{what} {name!r} is not there")
+
+
+def conflict(detail: str) -> ProblemError:
+    """The problem that a request contradicts what is stored."""
+    return ProblemError(409, "conflict", detail)
+
+
+def invalid(detail: str) -> ProblemError:
+    """The problem that content is well-formed and yet cannot be."""
+    return ProblemError(422, "invalid", detail)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of problem answers with these statuses."""
+    reference = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        status: {"description": TITLES[status], "content": {MEDIA_TYPE: reference}}
+        for status in statuses
+    }
+
+
+def _answer(
+    request: Request, status: int, kind: str, detail: str, **more: Any
+) -> Response:
+    problem = Problem(
+        type=f"urn:chirpwatch:{kind}",
+        title=TITLES.get(status, "The request failed"),
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        **more,
+    )
+    return JSONResponse(problem.model_dump(), status, media_type=MEDIA_TYPE)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = (
+        error.kind if isinstance(error, ProblemError) else f"http-{error.status_code}"
+    )
+    response = _answer(request, error.status_code, kind, str(error.detail))
+    response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return response
+
+
+def _methods(request: Request) -> set[str]:
+    # The framework names the methods of the first route with this path alone.
+    return {
+        method
+        for router in request.app.state.routers
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.path_regex.match(request.url.path)
+        for method in route.methods or ()
+    }
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # The faulty input itself is left out: it may be huge, and NaN is not JSON.
+    errors = [
+        f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        for fault in error.errors()[:20]
+    ]
+    return _answer(request, 422, "invalid", "; ".join(errors[:3]), errors=errors)
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DBAPIError)
+    if isinstance(error, IntegrityError):
+        detail = "another writer stored the same at the same time; send it again"
+    else:
+        detail = f"{error.orig}; send it again later"
+    response = _answer(request, 503, "database", detail)
+    response.headers["Retry-After"] = "1"
+    return response
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    logging.getLogger("uvicorn.error").exception("unexpected", exc_info=error)
+    return _answer(request, 500, "fault", f"{type(error).__name__}; see the log")
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make `app` answer every error as a problem."""
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(DBAPIError, _database_error)
+    app.add_exception_handler(Exception, _fault)

@@ -1,0 +1,141 @@
+"""The API as a child process that never outlives its parent."""
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from api.client import ApiClient, ApiUnavailable
+from chirpwatch.errors import ApiError
+from chirpwatch.process import stop, with_parent
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 5.0
+TOKEN_VARIABLE = "CHIRPWATCH_API_TOKEN"  # noqa: S105 - the name, not a token
+READY = "chirpwatch API at "
+"""What the line begins with in which the API says where it listens."""
+
+
+class ApiProcess:
+    """Starts the API, waits until it answers, stops it at the end.
+
+    The child ends when the thread that started it does, even if by SIGKILL.
+
+    Args:
+        database: Database URL or SQLite file.
+        port: Port on loopback; 0 for a free one.
+        log: File that the API's output is appended to.
+        token: Token for writing; a new random one if not given.
+
+    Attributes:
+        url: Where the API is.
+        token: Token for writing.
+        pid: Process id.
+
+    Raises:
+        ApiError: On entering: the API did not start; with the end of its log.
+    """
+
+    url: str
+    pid: int
+
+    def __init__(
+        self,
+        database: str | Path,
+        port: int = 0,
+        log: str | Path = "api.log",
+        token: str | None = None,
+    ) -> None:
+        self.token = token or secrets.token_urlsafe(32)
+        self._command = [sys.executable, "-m", "api"]
+        self._command += ["--database", str(database), "--port", str(port)]
+        self._log = Path(log)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start the API and wait until it answers."""
+        try:
+            with self._log.open("ab") as log:
+                self._log_start = log.tell()
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | {TOKEN_VARIABLE: self.token},
+                    preexec_fn=with_parent(os.getpid()),
+                )
+        except OSError as error:
+            raise ApiError(f"the API cannot be started ({error})") from None
+        self.pid = self._process.pid
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def client(self) -> ApiClient:
+        """A client with this API's address and token."""
+        return ApiClient(self.url, self.token)
+
+    def check(self) -> None:
+        """Raise an ApiError with the end of the log if the API is no longer running."""
+        code = None if self._process is None else self._process.poll()
+        if code is not None:
+            raise ApiError(
+                f"the API ended with exit status {code}; end of {self._log}:\n"
+                + self._tail()
+            )
+
+    def stop(self) -> None:
+        """Stop the API: ask first, then kill. Harmless when it is gone already."""
+        process, self._process = self._process, None
+        if process is not None:
+            stop(process, STOP_TIMEOUT)
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            self.check()
+            if address := self._printed_address():
+                self.url = address
+                with self.client() as client:
+                    try:
+                        client.health()
+                    except ApiUnavailable:
+                        pass
+                    else:
+                        return
+            time.sleep(0.05)
+        raise ApiError(
+            f"the API did not answer within {START_TIMEOUT:g} s; end of {self._log}:\n"
+            + self._tail()
+        )
+
+    def _output(self) -> str:
+        with self._log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def _printed_address(self) -> str | None:
+        for line in self._output().splitlines(keepends=True):
+            # Without its end the line may not be written out yet.
+            if line.startswith(READY) and line.endswith("\n"):
+                return line.removeprefix(READY).strip()
+        return None
+
+    def _tail(self) -> str:
+        return "\n".join(self._output().splitlines()[-20:]) or "(nothing)"

@@ -1,0 +1,91 @@
+"""Writing. Every PUT may be repeated: the same content changes nothing."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Response
+
+from api import chunks, progress, store
+from api.guard import declared_size_is_bounded
+from api.problems import problem_responses
+from api.queries import get_run
+from api.routes.parts import ChunkNumber, DatabaseOf, RunId, SetName, StreamId
+from api.schema import Chunk, InjectionList, Run, RunUpdate, Stream
+from api.status import RunStatus, Stored
+
+router = APIRouter(
+    prefix="/v1/runs", tags=["ingest"], dependencies=[Depends(declared_size_is_bounded)]
+)
+
+_created: dict[int | str, dict[str, Any]] = {
+    201: {"model": Stored, "description": "Stored now"}
+}
+_responses = _created | problem_responses(400, 404, 409, 413, 422, 503)
+
+
+def _answer(response: Response, created: bool) -> Stored:
+    response.status_code = 201 if created else 200
+    return Stored(created=created)
+
+
+@router.put(
+    "/{run_id}", responses=_created | problem_responses(400, 409, 413, 422, 503)
+)
+def put_run(
+    run_id: RunId, body: Run, database: DatabaseOf, response: Response
+) -> Stored:
+    """Register a run under an identifier of the client's choice."""
+    with database.writing() as session:
+        created = store.put_run(session, run_id, body)
+    return _answer(response, created)
+
+
+@router.patch("/{run_id}", responses=problem_responses(400, 404, 413, 422, 503))
+def patch_run(run_id: RunId, body: RunUpdate, database: DatabaseOf) -> RunStatus:
+    """Report the state, throughput or latency of a run."""
+    with database.writing() as session:
+        store.update_run(session, run_id, body)
+    with database.reading() as session:
+        return progress.run_status(session, get_run(session, run_id))
+
+
+@router.put("/{run_id}/streams/{stream_id}", responses=_responses)
+def put_stream(
+    run_id: RunId,
+    stream_id: StreamId,
+    body: Stream,
+    database: DatabaseOf,
+    response: Response,
+) -> Stored:
+    """Declare a sequence of scores."""
+    with database.writing() as session:
+        created = store.put_stream(session, run_id, stream_id, body)
+    return _answer(response, created)
+
+
+@router.put("/{run_id}/streams/{stream_id}/chunks/{number}", responses=_responses)
+def put_chunk(
+    run_id: RunId,
+    stream_id: StreamId,
+    number: ChunkNumber,
+    body: Chunk,
+    database: DatabaseOf,
+    response: Response,
+) -> Stored:
+    """Store scores and events, in one transaction and in any order."""
+    with database.writing() as session:
+        created = chunks.put_chunk(session, run_id, stream_id, number, body)
+    return _answer(response, created)
+
+
+@router.put("/{run_id}/injections/{set_name}", responses=_responses)
+def put_injections(
+    run_id: RunId,
+    set_name: SetName,
+    body: Annotated[InjectionList, Body()],
+    database: DatabaseOf,
+    response: Response,
+) -> Stored:
+    """Store a set of injections, all of them at once."""
+    with database.writing() as session:
+        created = store.put_injections(session, run_id, set_name, body)
+    return _answer(response, created)

@@ -1,0 +1,47 @@
+"""The page that a control room keeps open."""
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, Response
+from fastapi.templating import Jinja2Templates
+from sqlalchemy import select
+
+import chirpwatch
+from api.database import RunRow
+from api.problems import problem_responses
+from api.progress import run_status
+from api.queries import get_run
+from api.routes.parts import DatabaseOf
+from api.schema import Identifier
+
+HERE = Path(__file__).parents[1]
+STATIC = HERE / "static"
+_templates = Jinja2Templates(HERE / "templates")
+
+router = APIRouter(tags=["page"])
+
+
+@router.get(
+    "/", response_class=HTMLResponse, responses=problem_responses(404, 422, 503)
+)
+def page(
+    request: Request,
+    database: DatabaseOf,
+    run: Annotated[
+        Identifier | None, Query(description="Run; the newest if none")
+    ] = None,
+) -> Response:
+    """The live page of a run."""
+    with database.reading() as session:
+        runs = session.scalars(
+            select(RunRow).order_by(RunRow.created.desc(), RunRow.id).limit(200)
+        ).all()
+        shown = get_run(session, run) if run else next(iter(runs), None)
+        status = run_status(session, shown) if shown else None
+        return _templates.TemplateResponse(
+            request,
+            "page.html",
+            {"runs": runs, "status": status, "version": chirpwatch.__version__},
+        )

@@ -1,0 +1,195 @@
+"""Reading: rates, candidates, efficiency, scores."""
+
+import math
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from sqlalchemy import select
+
+from api import progress, queries, scores, sensitivity
+from api.answers import (
+    BackgroundAnswer,
+    Candidate,
+    Candidates,
+    Events,
+    FarAnswer,
+    IfarAnswer,
+    IfarPointAnswer,
+    InjectionsAnswer,
+    Scores,
+)
+from api.database import StreamRow
+from api.problems import ProblemError, invalid, not_found, problem_responses
+from api.routes.parts import DatabaseOf, Limit, Offset, RunId
+from api.schema import MAX_TIME_NS, Identifier, Kind
+from chirpwatch.statistics import JULIAN_YEAR, Background
+
+router = APIRouter(tags=["results"])
+_run_errors = problem_responses(404, 422, 503)
+_rate_errors = problem_responses(404, 409, 422, 503)
+
+Finite = Annotated[float, Query(allow_inf_nan=False)]
+
+
+@router.get("/v1/runs/{run_id}/far", responses=_rate_errors)
+def get_far(
+    run_id: RunId,
+    database: DatabaseOf,
+    statistic: Annotated[Finite, Query(description="Detection statistic")],
+) -> FarAnswer:
+    """False-alarm rate of a statistic, from this run's background alone."""
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        rate = queries.background(session, run).far(statistic)
+        return FarAnswer(
+            statistic=statistic,
+            ifar_years=1 / rate.far_per_year,
+            model=run.model,
+            **asdict(rate),
+        )
+
+
+@router.get("/v1/runs/{run_id}/ifar", responses=_rate_errors)
+def get_ifar(run_id: RunId, database: DatabaseOf) -> IfarAnswer:
+    """The curve of inverse false-alarm rate against statistic."""
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        background = queries.background(session, run)
+    points = []
+    for point in background.ifar_curve():
+        values = asdict(point)
+        if math.isinf(point.ifar_years_high):
+            values["ifar_years_high"] = None
+        points.append(IfarPointAnswer(**values))
+    return IfarAnswer(
+        points=points,
+        livetime=background.livetime,
+        events=background.statistics.size,
+        model=run.model,
+    )
+
+
+@router.get("/v1/runs/{run_id}/candidates", responses=_run_errors)
+def get_candidates(
+    run_id: RunId, database: DatabaseOf, limit: Limit = 50
+) -> Candidates:
+    """Zero-lag events, loudest first, with their false-alarm rates."""
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        background: Background | None
+        try:
+            background = queries.background(session, run)
+        except ProblemError:
+            # A candidate is worth showing before there is anything to compare with.
+            background = None
+        candidates = []
+        for event in queries.loudest_events(session, run, "zero_lag", limit):
+            rate = background.far(event.statistic) if background else None
+            candidates.append(
+                Candidate(
+                    **dict(event),
+                    far_per_year=rate.far_per_year if rate else None,
+                    saturated=rate.saturated if rate else True,
+                )
+            )
+        return Candidates(
+            candidates=candidates,
+            total=queries.count_events(session, run, "zero_lag"),
+            livetime=queries.livetime(session, run, "zero_lag"),
+            background_livetime=background.livetime if background else 0.0,
+            model=run.model,
+        )
+
+
+@router.get("/v1/runs/{run_id}/background", responses=_run_errors)
+def get_background(run_id: RunId, database: DatabaseOf) -> BackgroundAnswer:
+    """Counts and livetime of the background, slide by slide."""
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        slides = progress.slides(session, run)
+    livetime = sum(slide.livetime for slide in slides)
+    return BackgroundAnswer(
+        events=sum(slide.events for slide in slides),
+        livetime=livetime,
+        lowest_far_per_year=JULIAN_YEAR / livetime if livetime else None,
+        slides=slides,
+        model=run.model,
+    )
+
+
+@router.get("/v1/runs/{run_id}/injections", responses=_rate_errors)
+def get_injections(
+    run_id: RunId,
+    database: DatabaseOf,
+    far_per_year: Annotated[
+        Finite, Query(gt=0, description="False-alarm rate, per Julian year")
+    ],
+) -> InjectionsAnswer:
+    """Injections found and missed at a false-alarm rate.
+
+    409 when the background is too short to reach that rate.
+    """
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        return sensitivity.found_and_missed(session, run, far_per_year)
+
+
+@router.get("/v1/runs/{run_id}/events", responses=_run_errors)
+def get_events(
+    run_id: RunId,
+    database: DatabaseOf,
+    kind: Annotated[Kind, Query(description="Which kind of data")],
+    limit: Limit = 1000,
+    offset: Offset = 0,
+) -> Events:
+    """Events of one kind, loudest first."""
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        return Events(
+            events=queries.loudest_events(session, run, kind, limit, offset),
+            total=queries.count_events(session, run, kind),
+        )
+
+
+@router.get("/v1/runs/{run_id}/scores", responses=_run_errors)
+def get_scores(
+    run_id: RunId,
+    database: DatabaseOf,
+    stream: Annotated[Identifier | None, Query(description="One stream")] = None,
+    kind: Annotated[
+        Literal["zero_lag", "injections"],
+        Query(description="All streams of a kind, where no one stream is named"),
+    ] = "zero_lag",
+    start_ns: Annotated[
+        int, Query(ge=0, le=MAX_TIME_NS, description="Begin, GPS ns")
+    ] = 0,
+    stop_ns: Annotated[
+        int, Query(ge=0, le=MAX_TIME_NS, description="End, GPS ns")
+    ] = MAX_TIME_NS,
+    points: Annotated[
+        int, Query(ge=1, le=20_000, description="Most points to answer, about")
+    ] = 2000,
+) -> Scores:
+    """Scores between two times; each point holds the extremes of its bucket."""
+    if stop_ns <= start_ns:
+        raise invalid("stop_ns must come after start_ns")
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        if stream is not None:
+            known = select(StreamRow.id).where(
+                StreamRow.run_id == run.id, StreamRow.name == stream
+            )
+            if session.scalar(known) is None:
+                raise not_found("stream", stream)
+        chunks = scores.load_chunks(
+            session,
+            run,
+            kind=None if stream else kind,
+            stream=stream,
+            start_ns=start_ns,
+            stop_ns=stop_ns,
+        )
+        # A background stream asked for by name has chunks without scores.
+        chunks = [chunk for chunk in chunks if chunk.scores is not None]
+        return scores.thin(chunks, start_ns, stop_ns, points)

@@ -1,0 +1,52 @@
+"""Reading: which runs there are, and where they stand."""
+
+from fastapi import APIRouter
+from sqlalchemy import select, text
+
+import chirpwatch
+from api import progress
+from api.database import RunRow
+from api.problems import problem_responses
+from api.queries import get_run
+from api.routes.parts import DatabaseOf, Limit, Offset, RunId
+from api.status import Health, RunStatus, RunSummary, StreamAnswer
+
+router = APIRouter(tags=["runs"])
+_run_errors = problem_responses(404, 422, 503)
+
+
+@router.get("/healthz", responses=problem_responses(503))
+def health(database: DatabaseOf) -> Health:
+    """Answer when the service and its database do."""
+    with database.reading() as session:
+        session.execute(text("SELECT 1"))
+    return Health(status="ok", version=chirpwatch.__version__)
+
+
+@router.get("/v1/runs", responses=problem_responses(422, 503))
+def list_runs(
+    database: DatabaseOf, limit: Limit = 100, offset: Offset = 0
+) -> list[RunSummary]:
+    """Runs, the newest first."""
+    with database.reading() as session:
+        rows = session.scalars(
+            select(RunRow)
+            .order_by(RunRow.created.desc(), RunRow.id)
+            .limit(limit)
+            .offset(offset)
+        )
+        return [progress.run_summary(row) for row in rows]
+
+
+@router.get("/v1/runs/{run_id}", responses=_run_errors)
+def get_status(run_id: RunId, database: DatabaseOf) -> RunStatus:
+    """A run with its livetimes and counts."""
+    with database.reading() as session:
+        return progress.run_status(session, get_run(session, run_id))
+
+
+@router.get("/v1/runs/{run_id}/streams", responses=_run_errors)
+def list_streams(run_id: RunId, database: DatabaseOf) -> list[StreamAnswer]:
+    """The streams of a run and how far each got."""
+    with database.reading() as session:
+        return progress.stream_answers(session, get_run(session, run_id))

@@ -1,0 +1,152 @@
+// The page: asks what changed, and draws what did.
+import { message, onResize } from "./draw.js";
+import { drawEfficiency } from "./efficiency.js";
+import { drawIfar } from "./ifar.js";
+import { move } from "./navigate.js";
+import { StreamPlot } from "./stream.js";
+import { hideBins, showBins, showCandidates, showSlides } from "./tables.js";
+import { YEAR, duration, number } from "./units.js";
+
+const INTERVAL = 2000; // between two looks at the API, ms
+const RATES = [["1 per year", 1], ["1 per month", 12], ["1 per week", YEAR / 604800], ["1 per day", YEAR / 86400],
+  ["4 per day", (4 * YEAR) / 86400], ["1 per hour", YEAR / 3600], ["1 per 10 minutes", YEAR / 600], ["1 per minute", YEAR / 60]];
+
+const byId = (id) => document.getElementById(id);
+const state = { run: document.body.dataset.run, revision: null, pinned: new URLSearchParams(location.search).has("run") };
+
+async function get(path, query = {}) {
+  const response = await fetch(`${path}?${new URLSearchParams(query)}`).catch(() => {
+    throw new Error("the API cannot be reached");
+  });
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.detail);
+  return body;
+}
+
+const nanoseconds = (seconds) => `${Math.floor(Math.max(0, seconds))}000000000`;
+const stream = new StreamPlot(byId("stream"), byId("readout"), (kind, start, stop, points) =>
+  get(`/v1/runs/${state.run}/scores`, { kind, start_ns: nanoseconds(start), stop_ns: nanoseconds(stop + 1), points }));
+
+function badge(id, text, tone) {
+  Object.assign(byId(id), { textContent: text, className: `badge ${tone}`, hidden: !text });
+}
+
+function showNumbers(run) {
+  const slides = run.background;
+  const text = (id, value) => { byId(id).textContent = value; };
+  badge("data-kind", run.simulated ? "simulated data" : "real data", run.simulated ? "warn" : "good");
+  badge("state", run.state, { running: "good", failed: "bad" }[run.state] ?? "");
+  byId("message").hidden = !run.message;
+  text("message", run.message ?? "");
+  byId("message").classList.toggle("bad", run.state === "failed");
+  text("provenance", `${run.data} · model ${run.model.slice(0, 12)} · geometry ${run.geometry_digest} · updated ${run.updated.slice(0, 19).replace("T", " ")} UTC`);
+  text("livetime", duration(run.zero_lag.livetime));
+  text("livetime-note", `of ${duration(run.zero_lag.planned)} planned`);
+  text("background", duration(slides.livetime));
+  text("background-note", `of ${duration(slides.planned)} planned, ${slides.events} events`);
+  text("lowest", slides.livetime ? `${number(YEAR / slides.livetime)} / yr` : "–");
+  text("lowest-note", slides.livetime ? `one per ${duration(slides.livetime)}` : "needs timeslides");
+  text("throughput", run.throughput === null ? "–" : `${number(run.throughput)} s/s`);
+  const latency = run.latency_ms;
+  text("latency", latency ? `${number(latency.p50)} ms` : "–");
+  text("latency-note", latency ? `median; 99 % below ${number(latency.p99)} ms` : "not measured yet");
+  document.title = `${run.name} · chirpwatch`;
+}
+
+// Offer the rates that the background reaches; keep the choice, or take the lowest.
+function offerRates(lowest) {
+  const select = byId("far");
+  const chosen = select.dataset.chosen;
+  const before = select.value;
+  select.replaceChildren(...RATES.map(([name, rate]) => {
+    const out = lowest === null || rate < lowest;
+    const option = new Option(out ? `${name} (out of reach)` : name, rate);
+    option.disabled = out;
+    return option;
+  }));
+  const open = [...select.options].filter((option) => !option.disabled);
+  select.value = (open.find((option) => chosen && option.value === before) ?? open[0] ?? select.options[0]).value;
+  return open.length ? Number(select.value) : null;
+}
+
+let shown = null;
+function drawAll() {
+  if (!shown) return;
+  const { ifar, candidates, injections } = shown;
+  drawIfar(byId("ifar"), ifar, candidates);
+  if (injections) {
+    drawEfficiency(byId("efficiency"), injections);
+    showBins(injections);
+  } else {
+    message(byId("efficiency"), "No efficiency yet: the background reaches none of these rates.");
+    hideBins();
+  }
+}
+
+async function load(run) {
+  const base = `/v1/runs/${run.id}`;
+  const [background, candidates] = await Promise.all([
+    get(`${base}/background`), get(`${base}/candidates`, { limit: 500 }),
+  ]);
+  // Only what the background can answer is asked.
+  const rate = offerRates(background.lowest_far_per_year);
+  const [ifar, injections] = await Promise.all([
+    background.livetime ? get(`${base}/ifar`) : null,
+    rate === null ? null : get(`${base}/injections`, { far_per_year: rate }),
+  ]);
+  shown = { ifar, candidates, injections };
+  showCandidates(candidates, (time) => stream.centre(time));
+  showSlides(background);
+  drawAll();
+  await stream.setRun(run);
+  stream.setMarks(candidates.candidates, injections ? [...injections.found, ...injections.missed] : []);
+}
+
+async function look() {
+  const runs = await get("/v1/runs", { limit: 200 });
+  const select = byId("run");
+  const names = runs.map((run) => `${run.id} ${run.name}`).join("\n");
+  if (names !== state.names) {
+    state.names = names;
+    select.replaceChildren(...runs.map((run) => new Option(run.name, run.id)));
+  }
+  // Without a choice, the wall shows the newest run.
+  if (!state.pinned && runs.length) state.run = runs[0].id;
+  byId("empty").hidden = runs.length > 0;
+  byId("content").hidden = byId("picker").hidden = !runs.length;
+  if (!state.run) return;
+  select.value = state.run;
+  const run = await get(`/v1/runs/${state.run}`);
+  const seen = `${run.id} ${run.revision}`;
+  if (seen === state.revision) return;
+  showNumbers(run);
+  await load(run);
+  state.revision = seen;
+  document.body.dataset.revision = run.revision;
+}
+
+async function watch() {
+  try {
+    await look();
+    badge("link", "", "");
+  } catch (error) {
+    badge("link", `not updating: ${error.message}`, "bad");
+  }
+  setTimeout(watch, INTERVAL);
+}
+
+byId("run").addEventListener("change", (event) => {
+  Object.assign(state, { run: event.target.value, pinned: true, revision: null });
+  history.replaceState(null, "", `?run=${encodeURIComponent(state.run)}`);
+  look();
+});
+byId("far").addEventListener("change", (event) => {
+  event.target.dataset.chosen = "yes";
+  state.revision = null;
+  look();
+});
+for (const button of document.querySelectorAll("[data-move]")) {
+  button.addEventListener("click", () => move(stream, button.dataset.move));
+}
+onResize(byId("ifar"), drawAll);
+watch();

@@ -1,0 +1,51 @@
+// Numbers as people read them.
+
+export const YEAR = 31557600; // Julian year, s
+
+// GPS time when the offset between GPS and UTC changed, and the offset since, s.
+const LEAPS = [[1167264017, 18], [1119744016, 17], [1025136015, 16], [914803214, 15], [820108813, 14], [0, 13]];
+const GPS_EPOCH = 315964800; // Unix time, s
+
+export function utc(gps, decimals = 0) {
+  const offset = LEAPS.find(([since]) => gps >= since)[1];
+  const scale = 10 ** decimals;
+  const unix = Math.floor((gps - offset + GPS_EPOCH) * scale) / scale;
+  const text = new Date(unix * 1000).toISOString();
+  return text.slice(0, 10) + " " + text.slice(11, decimals ? 20 + decimals : 19);
+}
+
+const SCALES = [
+  [YEAR, "yr"], [86400, "d"], [3600, "h"], [60, "min"], [1, "s"],
+];
+
+// A length of time in its two largest units: "1 h 35 min".
+export function duration(seconds) {
+  if (seconds >= 100 * YEAR) return `${number(seconds / YEAR)} yr`;
+  if (seconds > 0 && seconds < 1) return `${number(seconds)} s`;
+  if (seconds < 60) return `${+seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  const first = SCALES.findIndex(([size]) => seconds >= size);
+  const [large, name] = SCALES[first];
+  const [small, smallName] = SCALES[first + 1];
+  let whole = Math.floor(seconds / large);
+  let rest = Math.round((seconds - whole * large) / small);
+  if (rest * small >= large) [whole, rest] = [whole + 1, 0];
+  return rest ? `${whole} ${name} ${rest} ${smallName}` : `${whole} ${name}`;
+}
+
+// Three significant digits; powers of ten where digits would mislead or not fit.
+export function number(value) {
+  const size = Math.abs(value);
+  if (value === 0) return "0";
+  if (size >= 0.01 && size < 1e5) {
+    const digits = Math.max(0, 2 - Math.floor(Math.log10(size)));
+    return (+value.toFixed(digits)).toLocaleString("en", { maximumFractionDigits: digits })
+      .replaceAll(",", "\u202f").replace("-", "−");
+  }
+  const [mantissa, power] = value.toExponential(1).split("e");
+  const raised = [...String(+power)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("");
+  return `${mantissa.replace("-", "−")}×10${raised}`;
+}
+
+export const fixed = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
+
+export const percent = (share) => `${(100 * share).toFixed(0)} %`;

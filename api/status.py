@@ -1,0 +1,84 @@
+"""What the API answers about runs and streams: where they stand."""
+
+from datetime import datetime
+
+from pydantic import ConfigDict, Field
+
+from api.answers import Answer
+from api.schema import GeometryBody, Kind, LatencyMs, Run, State
+
+
+class Health(Answer):
+    """The service and its database answer."""
+
+    status: str = Field(description="`ok`")
+    version: str = Field(description="Version of chirpwatch")
+
+
+class Stored(Answer):
+    """What became of a PUT."""
+
+    created: bool = Field(
+        description="True when it was stored now (201), false when the same content "
+        "was there already (200)"
+    )
+
+
+class PerKind(Answer):
+    """One kind of data of a run."""
+
+    streams: int = Field(description="Streams declared")
+    streams_done: int = Field(description="Streams with every chunk to the last")
+    chunks: int = Field(description="Chunks received")
+    events: int = Field(description="Events received")
+    livetime: float = Field(description="Valid strides times the stride, s")
+    analysed: float = Field(description="All strides, valid or not, s")
+    planned: float = Field(description="Lengths of the streams' segments, s")
+
+
+class RunSummary(Run):
+    """A run and where it stands."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=False)
+
+    id: str = Field(description="The run's identifier")
+    geometry: GeometryBody
+    geometry_digest: str = Field(description="Digest of the geometry, hexadecimal")
+    state: State = Field(description="Where the run stands")
+    message: str | None = Field(description="Why, for people to read")
+    throughput: float | None = Field(
+        description="Strain scored per second of wall time, s/s; null if not reported"
+    )
+    latency_ms: LatencyMs | None = Field(
+        description="Latency of updates, ms; null if not reported"
+    )
+    revision: int = Field(description="Goes up with every change of the run")
+    created: datetime = Field(description="When the run was registered, UTC")
+    updated: datetime = Field(description="When it last changed, UTC")
+
+
+class RunStatus(RunSummary):
+    """A run with its livetimes and counts."""
+
+    zero_lag: PerKind
+    background: PerKind
+    injections: PerKind
+    start: float | None = Field(description="First time analysed, GPS s")
+    stop: float | None = Field(description="Last time analysed, GPS s")
+
+
+class StreamAnswer(Answer):
+    """A stream and how far it got."""
+
+    id: str = Field(description="The stream's identifier")
+    kind: Kind = Field(description="What kind of data it is")
+    shifts: dict[str, float] = Field(description="Shift of each detector, s")
+    segment: str = Field(description="Segment, `{GPS start in s}-{duration in s}`")
+    injection_set: str | None = Field(description="Set of injections in the data")
+    chunks: int = Field(description="Chunks received")
+    next_number: int = Field(
+        description="Smallest chunk number not received: where to resume"
+    )
+    done: bool = Field(description="Whether every chunk to the last is there")
+    events: int = Field(description="Events received")
+    livetime: float = Field(description="Valid strides times the stride, s")

@@ -1,0 +1,131 @@
+"""Writing: each function stores a body whole, finds it there already, or refuses it.
+
+They run in a transaction of `Database.writing`. All return whether the content is new.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.database import InjectionRow, InjectionSetRow, RunRow, StreamRow
+from api.problems import conflict, invalid, not_found
+from api.schema import Injection, Run, RunUpdate, Stream
+from chirpwatch.geometry import Geometry
+
+
+def digest_of(bodies: Sequence[BaseModel]) -> str:
+    """SHA-256 of the bodies' JSON, to recognise the same content by."""
+    whole = hashlib.sha256()
+    for body in bodies:
+        whole.update(body.model_dump_json().encode() + b"\n")
+    return whole.hexdigest()
+
+
+def locked_run(session: Session, run_id: str) -> RunRow:
+    """The run, locked until the transaction ends.
+
+    The checks of a writer and the insertion that follows must see the same rows.
+    (SQLite has one writer for everything anyway.)
+    """
+    run = session.get(RunRow, run_id, with_for_update=True)
+    if run is None:
+        raise not_found("run", run_id)
+    return run
+
+
+def put_run(session: Session, run_id: str, body: Run) -> bool:
+    """Register a run."""
+    values = {
+        "name": body.name,
+        "model": body.model,
+        "geometry": body.geometry.geometry().to_json(),
+        "simulated": body.simulated,
+        "data": body.data,
+    }
+    run = session.get(RunRow, run_id)
+    if run is None:
+        session.add(RunRow(id=run_id, **values))
+        return True
+    for name, value in values.items():
+        if getattr(run, name) != value:
+            raise conflict(
+                f"run {run_id!r} exists with {name} = {getattr(run, name)!r}, not "
+                f"{value!r}; choose another identifier for a new run"
+            )
+    return False
+
+
+def update_run(session: Session, run_id: str, body: RunUpdate) -> None:
+    """Change the state of a run and what was measured about it."""
+    run = locked_run(session, run_id)
+    changes = body.model_dump(exclude_none=True)
+    for name, value in changes.items():
+        setattr(run, name, value)
+    if changes:
+        run.revision += 1
+
+
+def put_stream(session: Session, run_id: str, name: str, body: Stream) -> bool:
+    """Declare a stream of a run."""
+    run = locked_run(session, run_id)
+    ifos = Geometry.from_json(run.geometry).ifos
+    if set(body.shifts) != set(ifos):
+        raise invalid(
+            f"shifts: expected one for each of {', '.join(ifos)} of run {run_id!r}, "
+            f"found {', '.join(sorted(body.shifts)) or 'none'}"
+        )
+    # Adding zero turns -0.0 into 0.0, which is the same shift.
+    shifts = {ifo: shift + 0.0 for ifo, shift in sorted(body.shifts.items())}
+    values = {
+        "kind": body.kind,
+        "shifts": json.dumps(shifts),
+        "segment": body.segment,
+        "injection_set": body.injection_set,
+        "cluster_length": body.cluster_length,
+    }
+    stream = session.scalar(
+        select(StreamRow).where(StreamRow.run_id == run_id, StreamRow.name == name)
+    )
+    if stream is None:
+        row = StreamRow(run_id=run_id, name=name, duration=body.duration, **values)
+        session.add(row)
+        run.revision += 1
+        return True
+    for field, value in values.items():
+        if getattr(stream, field) != value:
+            raise conflict(
+                f"stream {name!r} of run {run_id!r} exists with {field} = "
+                f"{getattr(stream, field)!r}, not {value!r}"
+            )
+    return False
+
+
+def put_injections(
+    session: Session, run_id: str, name: str, body: Sequence[Injection]
+) -> bool:
+    """Store a set of injections."""
+    run = locked_run(session, run_id)
+    digest = digest_of(body)
+    stored = session.scalar(
+        select(InjectionSetRow.digest).where(
+            InjectionSetRow.run_id == run_id, InjectionSetRow.name == name
+        )
+    )
+    if stored == digest:
+        return False
+    if stored is not None:
+        raise conflict(
+            f"injection set {name!r} of run {run_id!r} exists with other content"
+        )
+    row = InjectionSetRow(run_id=run_id, name=name, size=len(body), digest=digest)
+    session.add(row)
+    session.flush()
+    session.add_all(
+        InjectionRow(set_id=row.id, **injection.model_dump()) for injection in body
+    )
+    run.revision += 1
+    return True

@@ -1,0 +1,272 @@
+"""The page in a real headless browser, over a real API."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from api.client import ApiClient
+from api.process import ApiProcess
+from api.schema import (
+    Chunk,
+    Event,
+    GeometryBody,
+    Injection,
+    LatencyMs,
+    Run,
+    RunUpdate,
+    Stream,
+)
+from chirpwatch.geometry import Geometry
+
+GPS = 1_264_316_116
+SECOND = 10**9
+STRIDE = 125_000_000
+SIZE = 512
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = os.environ.get("CHIRPWATCH_CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium on the PATH; CHIRPWATCH_CHROMIUM may name one")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def api(tmp_path):
+    with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as process:
+        yield process
+
+
+@pytest.fixture
+def page(browser, api):
+    """A page whose every complaint fails the test, and that sees this API alone."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda request: (
+            request.url.startswith(api.url) or complaints.append(request.url)
+        ),
+    )
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def declare(client: ApiClient, run: str, name: str = "A run") -> None:
+    client.put_run(
+        run,
+        Run(
+            name=name,
+            model="9f2c4b7e01ad5c33",
+            geometry=GeometryBody.of(Geometry()),
+            simulated=True,
+            data="made up for a test",
+        ),
+    )
+    for kind, shift in {"zero_lag": 0.0, "background": 4.0, "injections": 0.0}.items():
+        client.put_stream(
+            run,
+            kind,
+            Stream(
+                kind=kind,
+                shifts={"H1": 0.0, "L1": shift},
+                segment=f"{GPS}-256",
+                injection_set="set" if kind == "injections" else None,
+            ),
+        )
+    injections = [
+        Injection(time_ns=(GPS + 10 + 20 * i) * SECOND, snr=5.0 + i, parameters={})
+        for i in range(12)
+    ]
+    client.put_injections(run, "set", injections)
+
+
+def send(client: ApiClient, run: str, number: int) -> None:
+    """Send chunk `number` of 64 s of each stream, with events 16 s apart."""
+    rng = np.random.default_rng(number)
+    for kind in ("zero_lag", "background", "injections"):
+        valid = np.ones(SIZE, dtype=bool)
+        valid[:63] = number > 0
+        times = [(GPS + 64 * number + 10 + 16 * i) * SECOND for i in range(3)]
+        loudness = rng.normal(size=3) + (9 * (kind == "injections"))
+        client.put_chunk(
+            run,
+            kind,
+            number,
+            Chunk(
+                start_ns=GPS * SECOND + (number * SIZE + 1) * STRIDE,
+                stride_ns=STRIDE,
+                valid=valid.tolist(),
+                scores=None
+                if kind == "background"
+                else (rng.normal(size=SIZE) - 6).tolist(),
+                events=[
+                    Event(time_ns=time, statistic=float(statistic))
+                    for time, statistic in zip(times, loudness, strict=True)
+                ],
+            ),
+        )
+    latency = LatencyMs(p50=6.4, p90=8.0, p99=14.0, max=31.0)
+    client.update_run(run, RunUpdate(throughput=177.0, latency_ms=latency))
+
+
+def wait_until_drawn(page: Page, revision: int) -> None:
+    page.wait_for_function(
+        "revision => Number(document.body.dataset.revision) >= revision",
+        arg=revision,
+        timeout=15_000,
+    )
+
+
+def test_everything_is_drawn_and_follows_the_run_without_a_reload(page, api):
+    with api.client() as client:
+        page.goto(api.url)
+        expect(page.locator("#empty")).to_be_visible()
+        page.evaluate("window.sameDocument = true")
+
+        declare(client, "first")
+        send(client, "first", 0)
+        wait_until_drawn(page, client.run("first").revision)
+        expect(page.locator("#empty")).to_be_hidden()
+        expect(page.locator("#data-kind")).to_have_text("simulated data")
+        expect(page.locator("#livetime")).to_have_text("56 s")
+        expect(page.locator("#throughput")).to_have_text("177 s/s")
+        expect(page.locator("#latency")).to_have_text("6.4 ms")
+        expect(page.locator("#provenance")).to_contain_text("9f2c4b7e01ad")
+        stream = page.locator("#stream")
+        for kind in ("zero_lag", "injections"):
+            path = stream.locator(f"[data-kind={kind}] path:is(.area, .series)")
+            assert len(path.first.get_attribute("d")) > 1000
+        expect(stream.locator(".invalid")).to_have_count(2)
+        expect(stream.locator(".candidate")).to_have_count(3)
+        ifar = page.locator("#ifar")
+        expect(ifar.locator("path.band")).to_have_count(1)
+        expect(ifar.locator("path.background")).to_have_count(1)
+        expect(ifar.locator(".mark")).to_have_count(3)
+        expect(page.locator("#candidates tbody tr")).to_have_count(3)
+        expect(page.locator("#slides tbody tr")).to_have_count(1)
+
+        send(client, "first", 1)
+        wait_until_drawn(page, client.run("first").revision)
+        expect(page.locator("#livetime")).to_have_text("2 min")
+        expect(page.locator("#candidates tbody tr")).to_have_count(6)
+        expect(stream.locator(".found, .missed")).to_have_count(6)
+        expect(page.locator("#efficiency .bin").first).to_be_attached()
+
+        declare(client, "second", "The newest run")
+        expect(page).to_have_title("The newest run · chirpwatch", timeout=15_000)
+        expect(page.locator("#ifar")).to_contain_text("No background yet")
+        page.locator("#run").select_option("first")
+        expect(page).to_have_title("A run · chirpwatch")
+    assert page.evaluate("window.sameDocument")
+
+
+def test_a_limited_rate_says_that_it_is_one(page, api):
+    with api.client() as client:
+        declare(client, "run")
+        send(client, "run", 0)
+        send(client, "run", 1)
+        loud = Event(time_ns=(GPS + 140) * SECOND, statistic=50.0)
+        client.put_chunk(
+            "run",
+            "zero_lag",
+            2,
+            Chunk(
+                start_ns=GPS * SECOND + (2 * SIZE + 1) * STRIDE,
+                stride_ns=STRIDE,
+                valid=[True] * SIZE,
+                scores=[0.0] * SIZE,
+                events=[loud],
+            ),
+        )
+        page.goto(api.url)
+        wait_until_drawn(page, client.run("run").revision)
+    first = page.locator("#candidates tbody tr").first
+    expect(first).to_contain_text("≤")
+    expect(first).to_contain_text("louder than all background")
+    assert page.locator("#ifar .arrow").count() >= 1
+    page.locator("#far").select_option(label="1 per minute")
+    expect(page.locator("#bins-note")).to_contain_text("6 not analysed yet")
+
+
+def test_time_is_moved_by_keys_buttons_and_candidates(page, api):
+    with api.client() as client:
+        declare(client, "run")
+        for number in range(3):
+            send(client, "run", number)
+        page.goto(api.url)
+        wait_until_drawn(page, client.run("run").revision)
+    axis = page.locator("#stream > svg > g").first
+    whole = axis.text_content()
+    stream = page.locator("#stream")
+    stream.focus()
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    expect(axis).not_to_have_text(whole)
+    zoomed = axis.text_content()
+    page.keyboard.press("ArrowRight")
+    expect(axis).not_to_have_text(zoomed)
+    page.get_by_role("button", name="All").click()
+    expect(axis).to_have_text(whole)
+    page.locator("#candidates tbody button").first.click()
+    expect(axis).not_to_have_text(whole)
+    stream.hover()
+    expect(page.locator("#readout")).to_contain_text("UTC")
+
+
+def test_a_phone_needs_no_sideways_scrolling(page, api):
+    with api.client() as client:
+        declare(client, "run", "A run with quite a long name, as they tend to have")
+        for number in range(2):
+            send(client, "run", number)
+        page.set_viewport_size({"width": 360, "height": 740})
+        page.goto(api.url)
+        wait_until_drawn(page, client.run("run").revision)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 360
+    for panel in page.locator("#stream, #ifar, #efficiency").all():
+        box = panel.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360
+
+
+def test_a_service_that_is_gone_is_said(browser, api):
+    context = browser.new_context()
+    page = context.new_page()
+    with api.client() as client:
+        declare(client, "run")
+    page.goto(api.url)
+    expect(page.locator("#state")).to_have_text("running")
+    api.stop()
+    expect(page.locator("#link")).to_contain_text("cannot be reached", timeout=15_000)
+    context.close()
+
+
+def test_names_are_text_and_never_markup(page, api):
+    name = '<img src=x onerror=alert(1)> & "quotes" {{ 7 * 7 }}'
+    with api.client() as client:
+        declare(client, "run", name)
+        page.goto(api.url)
+        wait_until_drawn(page, client.run("run").revision)
+    expect(page.locator("#run option")).to_have_text([name])
+    expect(page).to_have_title(f"{name} · chirpwatch")
