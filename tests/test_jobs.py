@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chirpwatch.errors import ShiftError, SignalError, StrainError
+from chirpwatch.geometry import Geometry
+from chirpwatch.strain import NANOSECONDS, Segment
+from streamer.jobs import Job
+from streamer.replay import Replay
+from tests.test_injections import signals
+
+RATE = 2048
+GEOMETRY = Geometry()
+T0_NS = 1262304000 * NANOSECONDS
+
+
+def segment(seconds: int = 40, rate: int = RATE) -> Segment:
+    """Strain whose values are the sample's index, negative in L1."""
+    ramp = np.arange(seconds * rate, dtype=float)
+    return Segment(T0_NS, rate, {"H1": ramp, "L1": -ramp})
+
+
+@given(st.integers(-30, 30), st.integers(-30, 30))
+def test_detectors_are_read_at_their_shifts(h1: int, l1: int) -> None:
+    """At analysis time t a detector shifted by s gives its strain of t + s."""
+    shifts = (h1 / 2, l1 / 2)
+    job = Job(segment(), GEOMETRY, shifts)
+    strain = job.read(0, job.size)
+    assert job.size == 40 * RATE - abs(h1 - l1) * RATE // 2
+    for row, shift, sign in zip(strain[0], shifts, (1, -1), strict=True):
+        analysis_time = (job.t0_ns - T0_NS) / NANOSECONDS
+        assert sign * row[0] == (analysis_time + shift) * RATE
+        assert sign * row[-1] - sign * row[0] == job.size - 1
+
+
+def test_livetime_of_a_slide_is_what_the_shift_leaves() -> None:
+    job = Job(segment(), GEOMETRY, (0.0, 4.0))
+    assert job.strides == 36 * 8
+    assert job.kinds == ("background",)
+    assert Job(segment(), GEOMETRY, (4.0, 4.0)).kinds == ("zero_lag",)
+
+
+@pytest.mark.parametrize(
+    ("shifts", "error", "words"),
+    [
+        ((0.0, 40.0), ShiftError, "longer than its 40 s"),
+        ((0.0, -40.0), ShiftError, "longer than its 40 s"),
+        ((0.0, 32.5), StrainError, "7.5 s are left, expected at least 8 s"),
+        ((0.0, 1e-4), ShiftError, "whole samples"),
+        ((0.0,), ShiftError, "a shift for each of H1, L1"),
+    ],
+)
+def test_shifts_that_leave_nothing_are_refused(
+    shifts: tuple[float, ...], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        Job(segment(), GEOMETRY, shifts)
+
+
+def test_a_segment_shorter_than_the_warmup_is_refused() -> None:
+    with pytest.raises(StrainError, match="the warm-up of the PSD"):
+        Job(segment(seconds=7), GEOMETRY, (0.0, 0.0))
+    # At the end of the warm-up is the first valid score.
+    assert Job(segment(seconds=8), GEOMETRY, (0.0, 0.0)).strides == 64
+
+
+def test_what_the_model_does_not_expect_is_refused() -> None:
+    with pytest.raises(StrainError, match="expects 2048 Hz, found 4096 Hz"):
+        Job(segment(rate=4096), GEOMETRY, (0.0, 0.0))
+    three = Geometry(ifos=("H1", "L1", "V1"))
+    with pytest.raises(StrainError, match="detectors H1, L1, V1, found H1, L1"):
+        Job(segment(), three, (0.0, 0.0, 0.0))
+    other = Geometry(sample_rate=4096)
+    with pytest.raises(SignalError, match="at 4096 Hz, found H1, L1 at 2048 Hz"):
+        Job(segment(rate=4096), other, (0.0, 0.0), signals([500]))
+
+
+def test_the_injected_row_differs_where_the_signal_is() -> None:
+    one = signals([20 * RATE])
+    job = Job(segment(), GEOMETRY, (0.0, 0.0), one)
+    assert job.kinds == ("zero_lag", "injections")
+    background, injected = job.read(0, job.size).astype(float)
+    changed = np.flatnonzero((background != injected).any(0))
+    start = 20 * RATE - one.merger_size
+    assert (changed[0], changed[-1]) == (start, start + one.size - 1)
+
+
+def test_slides_that_share_a_kernel_are_refused() -> None:
+    with pytest.raises(ShiftError, match="at least kernel and filter, 2 s"):
+        Replay([segment()], slides=2, slide_length=1).jobs(GEOMETRY)
+    jobs = Replay([segment()], slides=3, slide_length=2).jobs(GEOMETRY)
+    assert [job.shifts[1] for job in jobs] == [0, 2, 4, 6]

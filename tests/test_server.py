@@ -1,0 +1,143 @@
+"""The embedded server: what it refuses, and how it ends."""
+
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from chirpwatch.errors import ServerError
+from serve.embedded import TritonServer
+
+
+@pytest.fixture
+def copy(repository: Path, tmp_path: Path) -> Path:
+    """A model repository that a test may break."""
+    return Path(shutil.copytree(repository, tmp_path / "repository"))
+
+
+def edit(repository: Path, model: str) -> tuple[Path, pb.ModelConfig]:
+    path = repository / model / "config.pbtxt"
+    return path, text_format.Parse(path.read_text(), pb.ModelConfig())
+
+
+def refusal(repository: Path) -> str:
+    with pytest.raises(ServerError) as caught, TritonServer(repository):
+        pass
+    return str(caught.value)
+
+
+def test_a_sequence_control_that_the_model_lacks_is_refused(copy: Path) -> None:
+    path, config = edit(copy, "snapshotter")
+    control = config.sequence_batching.control_input.add(name="start")
+    control.control.add(
+        kind=pb.ModelSequenceBatching.Control.CONTROL_SEQUENCE_START,
+        int32_false_true=[0, 1],
+    )
+    path.write_text(text_format.MessageToString(config))
+    assert "no sequence control input start" in refusal(copy)
+
+
+def test_a_tensor_of_another_type_name_or_shape_is_refused(copy: Path) -> None:
+    path, config = edit(copy, "head")
+    original = config.SerializeToString()
+    config.input[0].data_type = pb.TYPE_FP16
+    path.write_text(text_format.MessageToString(config))
+    assert "configured as TYPE_FP16" in refusal(copy)
+
+    config.ParseFromString(original)
+    config.output[0].name = "scores"
+    path.write_text(text_format.MessageToString(config))
+    assert "unexpected inference output 'scores'" in refusal(copy)
+
+    config.ParseFromString(original)
+    config.input[0].dims[1] = 3
+    path.write_text(text_format.MessageToString(config))
+    assert "does not fit the ONNX model's" in refusal(copy)
+
+
+def test_a_broken_repository_is_refused_with_tritons_reason(copy: Path) -> None:
+    (copy / "frontend" / "1" / "model.onnx").write_bytes(b"no ONNX")
+    assert "model.onnx" in refusal(copy)
+    (copy / "frontend" / "config.pbtxt").write_text("no configuration")
+    assert "config.pbtxt" in refusal(copy)
+
+
+def test_a_repository_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "no such model repository" in refusal(tmp_path / "nothing")
+
+
+def test_a_taken_port_is_named(repository: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(ServerError, match=f"port {port} for gRPC is taken"),
+            TritonServer(repository, grpc_port=port),
+        ):
+            pass
+
+
+def test_another_platform_is_told_what_to_do(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert "found Linux aarch64; use docker compose" in refusal(repository)
+
+
+def processes_of(group: int) -> list[str]:
+    found = subprocess.run(
+        ["pgrep", "--pgroup", str(group)], capture_output=True, text=True, check=False
+    )
+    return found.stdout.split()
+
+
+def regions() -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if name.startswith("triton_")}
+
+
+def await_nothing_left(group: int, before: set[str]) -> None:
+    deadline = time.monotonic() + 10
+    while processes_of(group) or regions() != before:
+        assert time.monotonic() < deadline, "processes or memory were left"
+        time.sleep(0.1)
+
+
+def test_a_killed_server_is_named_and_leaves_nothing(repository: Path) -> None:
+    before = regions()
+    with TritonServer(repository) as server:
+        pid = server.pid
+        assert len(processes_of(pid)) > 1
+        assert regions() > before
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ServerError, match="killed by signal 9"):
+            while True:
+                server.check()
+                time.sleep(0.05)
+    await_nothing_left(pid, before)
+
+
+def test_a_server_ends_with_the_process_that_started_it(repository: Path) -> None:
+    before = regions()
+    program = (
+        "import sys, time\n"
+        "from serve.embedded import TritonServer\n"
+        "with TritonServer(sys.argv[1]) as server:\n"
+        "    print(server.pid, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", program, str(repository)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    await_nothing_left(pid, before)
