@@ -31,16 +31,41 @@ GLITCH_RATE = 0.01
     show_default=True,
     help="Where the strain, logs and results are kept.",
 )
+@click.option(
+    "--triton",
+    metavar="HOST:PORT",
+    help="gRPC address of a running Triton server. Without it, one is started.",
+)
+@click.option(
+    "--api",
+    "api_url",
+    metavar="URL",
+    help="Address of a running results API. Without it, one is started.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    help="File with the API's token, where it wants one.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Result.")
 @click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C.")
-def demo(slides: int, directory: Path, json_file: Path | None, keep: bool) -> None:
+def demo(
+    slides: int,
+    directory: Path,
+    triton: str | None,
+    api_url: str | None,
+    token_file: Path | None,
+    json_file: Path | None,
+    keep: bool,
+) -> None:
     """Run the whole system on twenty minutes of simulated strain.
 
     Makes strain of H1 and L1 with the noise curves of O3, starts the embedded Triton
     on the shipped models and the results API, searches the strain as it is, with
     45 injected mergers, and in timeslides, and prints what was found.
     """
-    from streamer.cli import REPOSITORY, search
+    # Imported here: `chirpwatch` is below the other packages, this command above them.
+    from streamer.cli import REPOSITORY, connection, search
 
     path = directory / "background.hdf5"
     if not path.exists():
@@ -58,9 +83,9 @@ def demo(slides: int, directory: Path, json_file: Path | None, keep: bool) -> No
         far=JULIAN_YEAR / 3600,
         request_length=64.0,
         workers=2,
-        triton=None,
+        triton=triton,
         repository=REPOSITORY,
-        api=None,
+        api=connection(api_url, token_file),
         directory=directory,
         json_file=json_file,
         keep=keep,

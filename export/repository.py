@@ -92,8 +92,8 @@ def write_repository(
                 content = models[name].SerializeToString(deterministic=True)
                 (version / "model.onnx").write_bytes(content)
             else:
-                # Git keeps no empty directory, and Triton wants this one.
-                (version / ".gitkeep").touch()
+                # Git and wheels keep no empty directory, and Triton wants this one.
+                (version / "README.txt").write_text("An ensemble has no model file.\n")
         for name, text in reports.items():
             (new / name).write_text(text)
         if target.exists():
@@ -204,6 +204,9 @@ def _ensemble(
                 output_map={t.name: t.name for t in configuration.output},
             )
         )
+    missing = [name for name in OUTPUTS if name not in made]
+    if missing:
+        raise ModelError(f"detector: no model gives its output {missing[0]}")
     return pb.ModelConfig(
         name="detector",
         platform="ensemble",

@@ -161,15 +161,32 @@ def replay(
             )
         return long_enough
 
-    token = token_file.read_text().strip() if token_file else None
     source = background_file or ", ".join(path.name for path in strain_files or ())
     search(
         load,
         signals_file,
         name=f"replay of {source}",
-        api=(api_url, token) if api_url else None,
+        api=connection(api_url, token_file),
         **options,
     )
+
+
+def connection(
+    url: str | None, token_file: Path | None
+) -> tuple[str, str | None] | None:
+    """Address and token of a running API, or None where no address is given.
+
+    Raises:
+        ApiError: The token's file cannot be read.
+    """
+    if url is None:
+        return None
+    if token_file is None:
+        return url, None
+    try:
+        return url, token_file.read_text().strip()
+    except OSError as error:
+        raise ApiError(f"the API's token: {error}") from None
 
 
 def search(

@@ -1,9 +1,11 @@
 """A score is a function of the strain and its time alone."""
 
+import itertools
 import os
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,13 @@ from tests.conftest import EnergyNetwork
 from train.network import Network
 
 
+def _cut(strain: np.ndarray, start: int, stop: int) -> np.ndarray:
+    return strain[..., start:stop]
+
+
 def join(pieces: list[Scores]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores, delays and validity of a whole sequence."""
-    for before, after in zip(pieces, pieces[1:], strict=False):
+    for before, after in itertools.pairwise(pieces):
         assert after.first == before.first + len(before.valid)
     return (
         np.concatenate([piece.score for piece in pieces], axis=1),
@@ -72,9 +78,7 @@ def test_offline_path_gives_the_same(
     assert np.abs(expected[0] - expected[1])[valid].max() > 1e-2
 
 
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_cut_of_any_stretch_gives_the_same(
     server: TritonServer, noise: np.ndarray, geometry: Geometry, data: st.DataObject
@@ -98,9 +102,7 @@ def test_a_signal_does_not_change_the_background_beside_it(
 ) -> None:
     strides = noise.shape[-1] // geometry.stride_size
     with Detector(server.address) as detector:
-        alone = join(
-            list(detector.stream(lambda a, b: noise[:1, :, a:b], strides, 64))
-        )
+        alone = join(list(detector.stream(lambda a, b: noise[:1, :, a:b], strides, 64)))
     assert np.abs(alone[0][0] - whole[0][0])[whole[2]].max() < 1e-4
 
 
@@ -153,7 +155,7 @@ def test_an_impulse_is_found_at_its_time(
         struck[..., sample] += 1e-19
         with Detector(energy_server.address) as detector:
             score, delay, valid = join(
-                list(detector.stream(lambda a, b: struck[..., a:b], 240, requests))
+                list(detector.stream(partial(_cut, struck), 240, requests))
             )
         loudest = int(np.argmax(np.where(valid, score[0], -np.inf)))
         edge = (loudest + 1) * geometry.stride_length

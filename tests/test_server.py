@@ -102,7 +102,7 @@ def processes_of(group: int) -> list[str]:
 
 
 def regions() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if name.startswith("triton_")}
+    return {path.name for path in Path("/dev/shm").glob("triton_*")}
 
 
 def await_nothing_left(group: int, before: set[str]) -> None:

@@ -118,16 +118,12 @@ def test_bad_gwosc_files_are_refused(tmp_path: Path) -> None:
         read_gwosc([h1, h1], IFOS, RATE)
     with pytest.raises(StrainError, match="detectors H1, L1, found H1"):
         read_gwosc([h1], IFOS, RATE)
-    slow = [
-        write_gwosc(tmp_path / f"slow-{ifo}.hdf5", ifo, data, 1024) for ifo in IFOS
-    ]
+    slow = [write_gwosc(tmp_path / f"slow-{ifo}.hdf5", ifo, data, 1024) for ifo in IFOS]
     with pytest.raises(StrainError, match="at least 2048 Hz, found 1024 Hz"):
         read_gwosc(slow, IFOS, RATE)
     data[7] = np.inf
     with pytest.raises(StrainError, match="expected finite strain, found inf"):
-        read_gwosc(
-            [write_gwosc(tmp_path / "L1.hdf5", "L1", data), h1], IFOS, RATE
-        )
+        read_gwosc([write_gwosc(tmp_path / "L1.hdf5", "L1", data), h1], IFOS, RATE)
     write_background(tmp_path / "ours.hdf5", "test", START, strain(), RATE, {})
     with pytest.raises(StrainError, match="GWOSC's layout"):
         read_gwosc([tmp_path / "ours.hdf5", h1], IFOS, RATE)

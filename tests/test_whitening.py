@@ -1,6 +1,5 @@
 """The exported whitening against gwpy, ml4gw and a float64 filter."""
 
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -71,9 +70,7 @@ def test_whitening_is_the_filter_in_float64(
     assert error < 0.005
 
 
-def test_whitening_is_ml4gws(
-    strain: np.ndarray, geometry: Geometry, models
-) -> None:
+def test_whitening_is_ml4gws(strain: np.ndarray, geometry: Geometry, models) -> None:
     """Excluded: half a filter (0.5 s) at either end of what ml4gw whitens.
 
     ml4gw takes the absolute value of the truncated filter's response, which is

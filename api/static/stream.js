@@ -112,7 +112,7 @@ export class StreamPlot {
     const room = (high - low) * 0.05;
     const y = linear([low - room, high + room], [box.bottom, box.top + RAIL]);
     const group = el("g", { class: "lane", "data-kind": kind });
-    group.append(yAxis(box, y, ticks(low, high, 4).map((v) => [v, number(v)]), `Score (logit), ${name}`));
+    group.append(yAxis(box, y, ticks(low, high, 5).map((v) => [v, number(v)]), `Score (logit), ${name}`));
     const drawn = el("g", { "clip-path": clip });
     const shade = (from, to, attributes) => drawn.append(el("rect", {
       x: x(from - this.lag), width: Math.max(1, x(to) - x(from)), y: box.top, height: box.bottom - box.top, ...attributes,

@@ -1,0 +1,132 @@
+"""A model repository appears whole or not at all, and says what it was made from."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from chirpwatch.errors import GeometryError, ModelError
+from chirpwatch.geometry import Geometry
+from export import parity, preprocessor
+from export.build import parity_strain
+from export.cli import export
+from export.repository import write_repository
+from train.checkpoint import save_checkpoint
+from train.network import Network
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_export_writes_a_repository_that_says_what_it_is(
+    network: Network, geometry: Geometry, tmp_path: Path
+) -> None:
+    checkpoint, repository = tmp_path / "network.ckpt", tmp_path / "repository"
+    save_checkpoint(checkpoint, network, {"peak_offset_size": 64.0, "seed": 1})
+    done = CliRunner().invoke(
+        export, [str(checkpoint), str(repository)], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    config = text_format.Parse(
+        (repository / "detector" / "config.pbtxt").read_text(), pb.ModelConfig()
+    )
+    parameters = {name: p.string_value for name, p in config.parameters.items()}
+    assert Geometry.from_json(parameters["geometry"]) == geometry
+    provenance = json.loads(parameters["provenance"])
+    assert provenance["seed"] == 1
+    assert "onnxruntime" in provenance["export_versions"]
+    for model in ("snapshotter", "preprocessor", "frontend", "head"):
+        loaded = onnx.load(repository / model / "1" / "model.onnx")
+        (entry,) = loaded.metadata_props
+        assert Geometry.from_json(entry.value) == geometry
+        # Neither paths nor names of the machine that exported it.
+        assert str(Path.cwd()).encode() not in loaded.SerializeToString()
+    report = json.loads((repository / "parity.json").read_text())
+    assert report["measured"].keys() == report["limits"].keys()
+    for name, value in report["measured"].items():
+        assert value <= report["limits"][name]
+    assert {path.name for path in tmp_path.iterdir()} == {"network.ckpt", "repository"}
+
+
+def test_a_failed_export_leaves_what_was_there(
+    models: dict[str, onnx.ModelProto], geometry: Geometry, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    write_repository(repository, geometry, models, {}, {})
+    before = contents(repository)
+    broken = dict(models)
+    broken["head"] = models["preprocessor"]
+    with pytest.raises(ModelError, match="no model gives its output score"):
+        write_repository(repository, geometry, broken, {}, {})
+    with pytest.raises(TypeError):
+        write_repository(repository, geometry, models, {}, {"report": None})  # type: ignore[dict-item]
+    assert contents(repository) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+    write_repository(repository, geometry, models, {"new": True}, {})
+    assert contents(repository) != before
+
+
+def test_a_directory_of_other_things_is_not_replaced(
+    models: dict[str, onnx.ModelProto], geometry: Geometry, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ModelError, match="something else"):
+        write_repository(tmp_path, geometry, models, {}, {})
+    assert contents(tmp_path) == {"thesis.tex": b"precious"}
+
+
+def test_a_model_that_differs_from_the_reference_is_not_written(
+    models: dict[str, onnx.ModelProto], geometry: Geometry
+) -> None:
+    other = Network(geometry).eval()
+    strain = parity_strain(geometry)
+    with pytest.raises(ModelError, match="score_against_torch"):
+        parity.measure(models, geometry, other, strain)
+
+
+def test_a_checkpoint_without_calibration_is_refused(
+    network: Network, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "network.ckpt", network, {})
+    with pytest.raises(ModelError, match="peak_offset_size"):
+        CliRunner().invoke(
+            export,
+            [str(tmp_path / "network.ckpt"), str(tmp_path / "repository")],
+            catch_exceptions=False,
+        )
+    assert not (tmp_path / "repository").exists()
+
+
+def test_lengths_that_the_filter_cannot_take_are_refused() -> None:
+    with pytest.raises(GeometryError, match="half of fduration"):
+        preprocessor.build(Geometry(fduration=1.03125))
+
+
+def test_rows_are_scored_independently_of_their_number(
+    models: dict[str, onnx.ModelProto], geometry: Geometry, noise: np.ndarray
+) -> None:
+    three = np.concatenate([noise, noise[1:]])[..., : 20 * geometry.sample_rate]
+    chain = parity.run_chain(models, geometry, three, 4 * geometry.sample_rate)
+    two = parity.run_chain(models, geometry, three[:2], 4 * geometry.sample_rate)
+    np.testing.assert_allclose(chain.score[:2], two.score, atol=1e-5)
+    np.testing.assert_allclose(chain.score[1], chain.score[2], atol=1e-5)
+
+
+def test_models_run_on_the_opset_of_the_native_backend(
+    models: dict[str, onnx.ModelProto],
+) -> None:
+    for model in models.values():
+        assert model.ir_version <= 10
+        assert all(opset.version <= 21 for opset in model.opset_import)
+        onnxruntime.InferenceSession(model.SerializeToString())

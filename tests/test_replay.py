@@ -1,0 +1,285 @@
+"""``chirpwatch replay`` and what it says when something is wrong."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from api.process import ApiProcess
+from chirpwatch.geometry import Geometry
+from chirpwatch.signals import ProjectedSignals, write_test_signals
+from chirpwatch.strain import NANOSECONDS, write_background
+from export.build import build_models
+from export.repository import write_repository
+from serve.embedded import TritonServer
+from tests.conftest import GW150914, EnergyNetwork
+
+RATE = 2048
+START = 1262304000
+DURATION = 120
+
+
+def chirpwatch(*arguments: object, **options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "chirpwatch.cli", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, **options
+    )
+
+
+def refusal(*arguments: object) -> str:
+    done = chirpwatch("replay", *arguments)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def background(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two minutes of white noise of H1 and L1."""
+    path = tmp_path_factory.mktemp("strain") / "background.hdf5"
+    rng = np.random.default_rng(5)
+    strain = {ifo: 1e-22 * rng.standard_normal(DURATION * RATE) for ifo in ("H1", "L1")}
+    write_background(path, "test", START, strain, RATE, {"simulated": True})
+    return path
+
+
+@pytest.fixture(scope="module")
+def bursts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Signals that the energy network sees, and one that lies in the warm-up."""
+    path = tmp_path_factory.mktemp("signals") / "signals.hdf5"
+    times = np.array([4.0, 33.3, 61.01, 99.99])
+    strain = np.zeros((4, 2, RATE), np.float32)
+    strain[:, :, 1500] = 2e-20
+    write_test_signals(
+        path,
+        f"{START}-{DURATION}",
+        (0.0, 0.0),
+        ProjectedSignals(
+            ("H1", "L1"),
+            RATE,
+            strain,
+            1500,
+            START * NANOSECONDS + np.round(times * 1e9).astype(np.int64),
+            {"snr": np.array([20.0, 21.0, 22.0, 23.0])},
+        ),
+    )
+    return path
+
+
+def test_replay_reports_what_was_injected_where_it_was(
+    energy_server: TritonServer, background: Path, bursts: Path, tmp_path: Path
+) -> None:
+    result_file = tmp_path / "result.json"
+    with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as api:
+        token = tmp_path / "token"
+        token.write_text(api.token)
+        done = chirpwatch(
+            *("replay", "--background", background, "--signals", bursts),
+            *("--triton", energy_server.address, "--slides", 8),
+            *("--api", api.url, "--token-file", token),
+            *("--directory", tmp_path, "--json", result_file),
+            *("--far", 60000, "--request-length", 5),
+        )
+        assert done.returncode == 0, done.stderr
+        result = json.loads(result_file.read_text())
+        with api.client() as client:
+            assert client.run(result["run"]).state == "complete"
+            assert len(client.streams(result["run"])) == 10
+    assert {
+        "zero_lag",
+        "livetime",
+        "background",
+        "injections",
+        "throughput",
+        "latency",
+    } <= set(result)
+    assert result["simulated"] is True
+
+    # A slide of 4 k seconds leaves 120 - 4 k, each less 7.875 s of warm-up.
+    warmup = Geometry().warmup_strides / 8
+    assert result["livetime"]["zero_lag"] == DURATION - warmup
+    assert result["livetime"]["background"] == sum(
+        DURATION - 4 * k - warmup for k in range(1, 9)
+    )
+    injections = result["injections"]
+    assert injections["total"] == 4
+    assert [one["snr"] for one in injections["found"]] == [21, 22, 23]
+    for one in injections["found"]:
+        assert abs(one["time"] - one["event"]["time"]) < 1 / 16
+    assert [one["snr"] for one in injections["missed"]] == [20]
+    for event in result["zero_lag"]:
+        assert set(event) == {"time", "statistic", "far_per_year", "saturated"}
+
+
+def test_gw150914_is_the_loudest_event_of_its_strain(
+    gwosc_files: list[Path], tmp_path: Path
+) -> None:
+    result_file = tmp_path / "result.json"
+    done = chirpwatch(
+        *("replay", "--strain", *gwosc_files, "--directory", tmp_path),
+        *("--json", result_file),
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(result_file.read_text())
+    assert result["simulated"] is False
+    loudest = max(result["zero_lag"], key=lambda event: event["statistic"])
+    assert abs(loudest["time"] - GW150914) < 0.1
+    assert loudest["saturated"]
+    assert result["livetime"]["zero_lag"] == 32 - 7.875
+
+
+def test_results_wait_for_an_api_that_is_away(
+    energy_server: TritonServer, background: Path, tmp_path: Path
+) -> None:
+    common = ("--background", background, "--triton", energy_server.address)
+    message = refusal(
+        *common, "--slides", 1, "--directory", tmp_path, "--api", "http://127.0.0.1:1"
+    )
+    assert "no API at http://127.0.0.1:1" in message
+    assert "wait in" in message
+    assert list((tmp_path / "outbox").glob("*.json"))
+    # The next replay, which starts an API of its own, delivers them.
+    done = chirpwatch("replay", *common, "--slides", 1, "--directory", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "outbox").iterdir())
+    with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as api:
+        with api.client() as client:
+            runs = client.runs()
+            assert [run.state for run in runs] == ["complete", "complete"]
+            livetimes = {client.run(run.id).background.livetime for run in runs}
+    assert livetimes == {DURATION - 4 - 7.875}
+
+
+def test_a_server_that_is_not_there_is_named(background: Path, tmp_path: Path) -> None:
+    message = refusal(
+        *("--background", background, "--triton", "127.0.0.1:1"),
+        *("--directory", tmp_path),
+    )
+    assert "no Triton server at 127.0.0.1:1" in message
+
+
+def test_bad_strain_is_refused_before_anything_runs(
+    energy_server: TritonServer, background: Path, tmp_path: Path
+) -> None:
+    common = ("--triton", energy_server.address, "--directory", tmp_path)
+    message = refusal("--background", tmp_path / "none.hdf5", *common)
+    assert "none.hdf5: no such file" in message
+
+    short = tmp_path / "short.hdf5"
+    strain = {ifo: np.zeros(5 * RATE) for ifo in ("H1", "L1")}
+    write_background(short, "test", START, strain, RATE, {})
+    assert "warm-up" in refusal("--background", short, "--slides", 0, *common)
+
+    message = refusal("--background", background, "--slides", 40, *common)
+    assert "at shifts (0.0, 116.0): 4 s are left" in message
+
+    message = refusal("--background", background, "--signals", background, *common)
+    assert "expected signals" in message
+
+
+def test_nan_fails_the_run_and_says_where(
+    energy_server: TritonServer, background: Path, tmp_path: Path
+) -> None:
+    spoilt = tmp_path / "spoilt.hdf5"
+    spoilt.write_bytes(background.read_bytes())
+    with h5py.File(spoilt, "a") as file:
+        file[f"test/{START}-{DURATION}/H1"][100 * RATE] = np.nan
+    message = refusal(
+        *("--background", spoilt, "--triton", energy_server.address),
+        *("--slides", 1, "--directory", tmp_path),
+    )
+    assert f"found nan in H1 at GPS {START + 100}.000000" in message
+    with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as api:
+        with api.client() as client:
+            (run,) = client.runs()
+    assert run.state == "failed"
+    assert "found nan" in (run.message or "")
+
+
+def test_a_model_of_another_geometry_is_refused(
+    background: Path, tmp_path: Path
+) -> None:
+    geometry = Geometry(sample_rate=4096)
+    repository = tmp_path / "repository"
+    network = EnergyNetwork(geometry)
+    write_repository(repository, geometry, build_models(network, 0.0), {}, {})
+    message = refusal(
+        *("--background", background, "--repository", repository),
+        *("--directory", tmp_path),
+    )
+    assert "expected a sample rate of 4096 Hz, found 2048 Hz" in message
+
+
+@pytest.mark.parametrize("option", ["--no-such-option", "--slides=-1", "--far=0"])
+def test_bad_options_are_named(option: str) -> None:
+    done = chirpwatch("replay", option)
+    assert done.returncode == 2
+    assert option.split("=")[0] in done.stderr
+
+
+@pytest.mark.parametrize("victim", ["triton", "api", "replay"])
+def test_a_killed_part_is_named_and_the_next_run_works(
+    repository: Path, background: Path, tmp_path: Path, victim: str
+) -> None:
+    arguments = [
+        *("replay", "--background", str(background), "--repository", str(repository)),
+        *("--directory", str(tmp_path), "--request-length", "1", "--slides", "8"),
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "chirpwatch.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        database = tmp_path / "results.db"
+        deadline = time.monotonic() + 60
+        while not (database.exists() and _chunks(database)):
+            assert time.monotonic() < deadline, "no results came"
+            time.sleep(0.05)
+        if victim == "replay":
+            process.kill()
+        else:
+            os.kill(_child(process.pid, victim), signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    if victim == "triton":
+        assert process.returncode == 1
+        assert "the Triton server ended (killed by signal 9)" in errors
+    if victim == "api":
+        assert process.returncode == 1
+        assert "the API ended" in errors
+    assert "Traceback" not in errors
+
+    done = chirpwatch(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "outbox").glob("*.json"))
+
+
+def _chunks(database: Path) -> bool:
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        try:
+            return connection.execute("select count(*) from chunks").fetchone()[0] > 2
+        except sqlite3.OperationalError:
+            return False
+
+
+def _child(parent: int, name: str) -> int:
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (path / "stat").read_text().rsplit(")", 1)[1].split()
+            command = (path / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        wanted = b"tritonserver" if name == "triton" else b"api"
+        if int(status[1]) == parent and any(
+            part.endswith(wanted) for part in command[:3]
+        ):
+            return int(path.name)
+    raise AssertionError(f"no process {name} under {parent}")
