@@ -6,9 +6,7 @@ from scipy.signal import find_peaks
 from streamer.events import Clusterer
 
 
-def find(
-    score: np.ndarray, valid: np.ndarray, size: int, cuts: list[int]
-) -> list[int]:
+def find(score: np.ndarray, valid: np.ndarray, size: int, cuts: list[int]) -> list[int]:
     clusterer, events, position = Clusterer(size), [], 0
     for cut in [*cuts, len(score)]:
         piece = slice(position, position + cut)

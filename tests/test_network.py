@@ -1,0 +1,147 @@
+"""The network: one pass over a long stretch equals a pass over each kernel."""
+
+import copy
+
+import pytest
+import torch
+
+from chirpwatch.errors import GeometryError
+from chirpwatch.geometry import Geometry
+from train.baseline import SeedResNet
+from train.network import Network
+
+GEOMETRY = Geometry()
+STRIDES = 9
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """A network whose BatchNorm has seen data, so that folding it matters."""
+    torch.manual_seed(1)
+    network = Network(GEOMETRY, limit=4.0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(8):
+        x = 2 * torch.randn(16, 2, GEOMETRY.kernel_size) + 0.3
+        x[:8, :, 1000:1100] += torch.sin(torch.arange(100.0))
+        (network(x)[8:].mean() - network(x)[:8].mean()).backward()
+        optimizer.step()
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def strain() -> torch.Tensor:
+    size = GEOMETRY.kernel_size + (STRIDES - 1) * GEOMETRY.stride_size
+    return torch.randn(3, 2, size, generator=torch.Generator().manual_seed(2))
+
+
+@torch.inference_mode()
+def test_dense_scores_equal_those_of_each_kernel_alone(network, strain) -> None:
+    windows = strain.unfold(-1, GEOMETRY.kernel_size, GEOMETRY.stride_size)
+    dense, dense_peak = network.head(network.features(strain))
+    assert dense.shape == dense_peak.shape == (3, STRIDES)
+    for i in range(STRIDES):
+        alone, peak = network.head(network.features(windows[:, :, i]))
+        assert alone.shape == (3, 1)
+        torch.testing.assert_close(alone[:, 0], dense[:, i], atol=1e-4, rtol=0)
+        torch.testing.assert_close(peak[:, 0], dense_peak[:, i])
+
+
+@torch.inference_mode()
+def test_extra_samples_before_the_next_stride_change_nothing(network, strain) -> None:
+    short = strain[..., : -GEOMETRY.stride_size + 1]
+    assert network(short).shape == (3, STRIDES - 1)
+    torch.testing.assert_close(network(short), network(strain)[:, :-1])
+
+
+@torch.inference_mode()
+def test_frames_shift_with_the_strain(network, strain) -> None:
+    frames = network.features(strain)
+    shifted = network.features(strain[..., GEOMETRY.frame_size :])
+    torch.testing.assert_close(shifted, frames[..., 1:])
+
+
+@pytest.mark.parametrize("frame", [0, 5])
+def test_a_frame_depends_on_its_receptive_field_alone(network, strain, frame) -> None:
+    x = strain[:1].clone().requires_grad_()
+    features = network.features(x)
+    features[0, 1, :, frame].square().sum().backward()
+    start = frame * GEOMETRY.frame_size
+    stop = start + network.frontend.receptive_field
+    reached = x.grad[0, 1].nonzero().flatten()
+    assert start <= reached.min() and reached.max() < stop
+    # The whole field is used, up to where ReLU and maximum happen to be closed.
+    assert reached.max() - reached.min() > 0.8 * network.frontend.receptive_field
+    assert x.grad[0, 0].abs().sum() == 0, "another detector's strain was used"
+
+
+@torch.inference_mode()
+def test_fused_network_gives_the_same_scores(network, strain) -> None:
+    fused = network.fused()
+    kinds = {type(module).__name__ for module in fused.modules()}
+    assert not any("BatchNorm" in kind for kind in kinds)
+    torch.testing.assert_close(fused(strain), network(strain), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        fused.features(strain).sum(1).relu(),
+        network.head.norm(network.features(strain).sum(1)).relu(),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+    assert fused.fused()(strain).equal(fused(strain)), "fusing twice changed something"
+
+
+@torch.inference_mode()
+def test_rows_of_a_batch_do_not_meet(network, strain) -> None:
+    together = network(strain)
+    other = torch.cat([strain[:1], 100 * strain[1:]])
+    torch.testing.assert_close(network(other)[0], together[0])
+    torch.testing.assert_close(network(strain[:1])[0], together[0])
+
+
+@torch.inference_mode()
+def test_limit_bends_loud_strain_and_leaves_faint_strain(network, strain) -> None:
+    free = copy.deepcopy(network)
+    free.limit = None
+    faint = 0.1 * strain
+    torch.testing.assert_close(network(faint), free(faint), atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(
+        network(1e3 * strain), network(1e5 * strain), atol=0.3, rtol=0.1
+    )
+    assert (free(1e3 * strain) - free(1e5 * strain)).abs().max() > 100
+
+
+def test_every_weight_learns(strain) -> None:
+    network = Network(GEOMETRY, width=8).train()
+    score, salience = network.head.evaluate(network.features(strain))
+    (score.square().sum() + salience.square().sum()).backward()
+    for name, weight in network.named_parameters():
+        assert weight.grad is not None and weight.grad.abs().sum() > 0, name
+
+
+@torch.inference_mode()
+def test_peak_points_to_the_frame_that_sees_a_burst(network) -> None:
+    """A network that is proud of power alone tells where the power is."""
+    torch.manual_seed(3)
+    network = Network(GEOMETRY).eval()
+    network.head.peak_logit.weight.abs_()
+    x = torch.zeros(1, 2, GEOMETRY.kernel_size)
+    x[..., 1200:1230] = 50 * torch.randn(30)
+    _, peak = network.head(network.features(x))
+    start = peak.item() * GEOMETRY.frame_size
+    assert start <= 1230 and start + network.receptive_field >= 1200
+
+
+def test_kernel_shorter_than_the_receptive_field_is_refused() -> None:
+    with pytest.raises(GeometryError, match="receptive field of 1059"):
+        Network(Geometry(kernel_length=0.25))
+
+
+def test_frame_size_that_the_frontend_cannot_make_is_refused() -> None:
+    with pytest.raises(GeometryError, match="power of two"):
+        Network(Geometry(frame_size=4))
+
+
+def test_baseline_has_the_size_of_the_seed() -> None:
+    baseline = SeedResNet(ifos=2).eval()
+    parameters = sum(weight.numel() for weight in baseline.parameters())
+    assert 4.6e6 < parameters < 4.85e6
+    assert baseline(torch.zeros(2, 2, 2048)).shape == (2, 1)

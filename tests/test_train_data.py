@@ -1,0 +1,343 @@
+"""Simulated strain: noise, whitening, glitches, mergers, against independent codes."""
+
+import subprocess
+import sys
+
+import lal
+import numpy as np
+import pytest
+import torch
+from gwpy.timeseries import TimeSeries
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ml4gw.gw import compute_antenna_responses, get_ifo_geometry
+from ml4gw.transforms import SpectralDensity, Whiten
+from pycbc.filter import match, sigma
+from pycbc.types import FrequencySeries
+from pycbc.types import TimeSeries as PycbcTimeSeries
+from pycbc.waveform import get_fd_waveform
+
+from chirpwatch.errors import SignalError, StrainError
+from train.data import whitening
+from train.data.background import simulate_background
+from train.data.curves import read_curve, regrid
+from train.data.glitches import FAMILIES, draw_glitch, scale_to_snr
+from train.data.injections import (
+    InjectionSettings,
+    draw_mergers,
+    network_snr,
+    project,
+    rejection_sample,
+    simulate_polarizations,
+    simulate_test_signals,
+)
+from train.data.noise import coloured_noise
+from train.data.signals import (
+    antenna_amplitudes,
+    arrival_delays,
+    face_on_waveforms,
+    sky,
+)
+
+RATE = 2048
+IFOS = ("H1", "L1")
+GPS = 1262304000
+
+
+@pytest.fixture(scope="module")
+def strain() -> np.ndarray:
+    return coloured_noise(
+        read_curve("O3", "L1"), 300 * RATE, RATE, np.random.default_rng(1)
+    )
+
+
+@pytest.fixture(scope="module")
+def waveforms() -> torch.Tensor:
+    torch.manual_seed(1)
+    masses = torch.tensor([[35.0, 35.0], [50.0, 15.0], [20.0, 10.0]])
+    zeros = torch.zeros(3)
+    return face_on_waveforms(*masses.T, zeros, zeros, 8192, 7168, RATE)
+
+
+def test_strain_is_simulated_and_signals_are_read_without_torch() -> None:
+    """The demo runs on an installation that has no torch."""
+    code = (
+        "import sys, chirpwatch.signals\n"
+        "from train.data.background import simulate_background\n"
+        "simulate_background(8, 'O3', ('H1', 'L1'), 2048, 1, 0.2)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_curves_of_two_runs_and_detectors_are_there_and_differ() -> None:
+    curves = [read_curve(run, ifo) for run in ("O3", "O4") for ifo in IFOS]
+    for curve in curves:
+        assert (
+            curve.shape == (2049,) and (curve > 1e-24).all() and (curve < 1e-18).all()
+        )
+    assert len({float(curve[400]) for curve in curves}) == 4
+    with pytest.raises(
+        StrainError, match=r"expected the noise curve O9/H1, found .*O3/H1"
+    ):
+        read_curve("O9", "H1")
+
+
+def test_regridding_keeps_the_power_of_a_narrow_line() -> None:
+    frequencies = np.arange(15, 1600, 1 / 32)
+    asd = np.ones_like(frequencies)
+    asd[np.isclose(frequencies, 60)] = 100
+    grid = regrid(frequencies, asd)
+    assert grid[120] ** 2 == pytest.approx((15 + 100**2) / 16)
+    assert grid[0] == grid[2048] == 1
+
+
+def test_noise_has_the_spectrum_of_its_curve(strain) -> None:
+    curve = read_curve("O3", "L1")
+    found = TimeSeries(strain, sample_rate=RATE).psd(2, method="median").value
+    ratio = np.sqrt(found[64:2000]) / curve[64:2000]
+    assert np.median(ratio) == pytest.approx(1, abs=0.01)
+    # Lines are as wide as the filter resolves; elsewhere the scatter is statistical.
+    assert np.percentile(ratio, [3, 97]) == pytest.approx([1, 1], abs=0.15)
+
+
+def test_noise_of_two_seeds_and_detectors_is_independent() -> None:
+    one, _ = simulate_background(8, "O3", IFOS, RATE, 1)
+    two, _ = simulate_background(8, "O3", IFOS, RATE, 2)
+    again, _ = simulate_background(8, "O3", IFOS, RATE, 1)
+    np.testing.assert_array_equal(one["H1"], again["H1"])
+    for other in (one["L1"], two["H1"]):
+        assert abs(np.corrcoef(one["H1"], other)[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("segments", [7, 8, 63])
+def test_psd_and_whitening_agree_with_ml4gw(strain, segments) -> None:
+    piece = strain[: (segments + 1) * RATE]
+    spectra = whitening.periodograms(piece, 2 * RATE, RATE)
+    assert len(spectra) == segments
+    psd = whitening.median_psd(spectra)
+    expected = SpectralDensity(RATE, 2, average="median")(torch.from_numpy(piece)[None])
+    np.testing.assert_allclose(psd[64:-1], expected[0, 64:-1], rtol=1e-4)
+    taps = whitening.whitening_taps(psd, RATE, RATE, 32)
+    # As long as the PSD's segments, so that ml4gw does not interpolate.
+    data = strain[100 * RATE : 102 * RATE]
+    whitened = whitening.whiten(data, taps)
+    reference = Whiten(1, RATE, 32)(torch.from_numpy(data)[None, None], expected[None])
+    assert whitened.shape == reference[0, 0].shape
+    np.testing.assert_allclose(whitened, reference[0, 0], atol=0.005 * whitened.std())
+
+
+def test_response_of_the_filter_is_that_of_its_taps(strain) -> None:
+    psd = whitening.median_psd(whitening.periodograms(strain, 2 * RATE, RATE))
+    taps = whitening.whitening_taps(psd, RATE, RATE, 32)
+    data = np.zeros(3 * RATE)
+    data[2500:2600] = np.hanning(100)
+    response = whitening.zero_phase_response(taps, len(data))
+    found = np.fft.irfft(np.fft.rfft(data) * response)[RATE // 2 : -RATE // 2]
+    np.testing.assert_allclose(
+        found, whitening.whiten(data, taps), atol=1e-6 * np.abs(found).max()
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_glitches_have_the_snr_asked_for(family) -> None:
+    rng = np.random.default_rng(1)
+    times = (np.arange(4 * RATE) - 2 * RATE) / RATE
+    asd = read_curve("O3", "H1")
+    for _ in range(5):
+        shape = FAMILIES[family](times, rng)
+        assert np.isfinite(shape).all() and 0.5 < np.abs(shape).max() <= 1
+        glitch = scale_to_snr(shape, asd, 12.0, RATE, 32.0)
+        grid = np.interp(np.arange(0, 1024.25, 0.25), np.arange(0, 1024.5, 0.5), asd)
+        psd = FrequencySeries(grid**2, delta_f=0.25)
+        series = PycbcTimeSeries(glitch, delta_t=1 / RATE)
+        found = sigma(series, psd, low_frequency_cutoff=32, high_frequency_cutoff=1023)
+        assert found == pytest.approx(12, rel=0.01)
+
+
+def test_glitches_of_the_background_are_where_it_says() -> None:
+    quiet, none = simulate_background(60, "O3", IFOS, RATE, 3)
+    loud, times = simulate_background(60, "O3", IFOS, RATE, 3, glitch_rate=0.1)
+    assert none == {"H1": [], "L1": []}
+    for ifo in IFOS:
+        assert times[ifo] and times["H1"] != times["L1"]
+        changed = np.flatnonzero(loud[ifo] != quiet[ifo]) / RATE
+        for time in changed[:: RATE // 4]:
+            assert np.abs(np.array(times[ifo]) - time).min() <= 2
+    assert draw_glitch(100, 50, RATE, np.random.default_rng(1)).shape == (100,)
+
+
+@pytest.mark.parametrize(
+    ("row", "masses"), [(0, (35, 35)), (1, (50, 15)), (2, (20, 10))]
+)
+def test_waveforms_match_lalsimulation(waveforms, row, masses) -> None:
+    plus, _ = get_fd_waveform(
+        approximant="IMRPhenomD",
+        mass1=masses[0],
+        mass2=masses[1],
+        delta_f=0.25,
+        f_lower=20,
+        f_final=1024,
+        distance=100,
+    )
+    plus.resize(4097)
+    ours = PycbcTimeSeries(
+        waveforms[row].numpy(), delta_t=1 / RATE
+    ).to_frequencyseries()
+    curve = read_curve("O3", "L1")
+    grid = np.interp(np.arange(0, 1024.25, 0.25), np.arange(0, 1024.5, 0.5), curve)
+    psd = FrequencySeries(grid**2, delta_f=0.25)
+    overlap, _ = match(ours, plus, psd=psd, low_frequency_cutoff=32)
+    assert overlap > 0.999
+    size = sigma(ours, psd, low_frequency_cutoff=32)
+    assert size == pytest.approx(sigma(plus, psd, low_frequency_cutoff=32), rel=0.01)
+
+
+def test_mergers_are_where_they_are_asked_for_and_nothing_wraps(waveforms) -> None:
+    analytic = torch.fft.fft(waveforms)
+    analytic[:, 4097:] = 0
+    envelope = torch.fft.ifft(analytic).abs()
+    assert (envelope.argmax(-1) - 7168).abs().max() <= 2
+    ringdown = waveforms[:, 7168 + 400 :].abs().amax(-1)
+    assert (ringdown < 1e-3 * waveforms.abs().amax(-1)).all()
+    assert (waveforms[:, 0] == 0).all()
+
+
+def test_delays_and_antenna_responses_agree_with_lal() -> None:
+    torch.manual_seed(2)
+    angles = sky(20)
+    delays = arrival_delays(angles, IFOS)
+    amplitudes = antenna_amplitudes(angles | {"phase": torch.zeros(20)}, IFOS)
+    gmst = lal.GreenwichMeanSiderealTime(lal.LIGOTimeGPS(GPS))
+    for i, ifo in enumerate(IFOS):
+        detector = lal.cached_detector_by_prefix[ifo]
+        for n in range(20):
+            dec, psi = float(angles["dec"][n]), float(angles["psi"][n])
+            ra = float(angles["phi"][n]) + gmst
+            delay = lal.TimeDelayFromEarthCenter(detector.location, ra, dec, GPS)
+            assert float(delays[n, i]) == pytest.approx(delay, abs=1e-6)
+            plus, cross = lal.ComputeDetAMResponse(
+                detector.response, ra, dec, psi, gmst
+            )
+            cosine = np.cos(float(angles["inclination"][n]))
+            expected = plus * (1 + cosine**2) / 2 - 1j * cross * cosine
+            assert complex(amplitudes[n, i]) == pytest.approx(expected, abs=1e-5)
+    assert (delays[:, 0] - delays[:, 1]).abs().max() < 0.0101
+
+
+def test_projected_mergers_carry_the_delay_between_the_sites(waveforms) -> None:
+    """Both detectors must see one merger in one geometry: up to 10 ms apart."""
+    torch.manual_seed(3)
+    angles = sky(64)
+    strain, delays = project(waveforms[:1].expand(64, -1), angles, IFOS, RATE)
+    assert (delays.amin(1) == 0).all() and 0.008 < delays.max() < 0.0101
+    # Envelopes do not feel the detectors' phases.
+    spectrum = torch.fft.fft(strain)
+    spectrum[..., 4097:] = 0
+    peaks = torch.fft.ifft(spectrum).abs().argmax(-1)
+    expected = 7168 + delays * RATE
+    assert (peaks - expected).abs().max() < 3
+
+
+def test_projection_moves_nothing_around_an_end() -> None:
+    """An impulse at the last sample is delayed out of the data, not to their start."""
+    impulse = torch.zeros(32, 1024, dtype=torch.float64)
+    impulse[:, -1] = 1
+    torch.manual_seed(4)
+    strain, delays = project(impulse, sky(32), IFOS, RATE)
+    late = delays > 0.004
+    assert late.any()
+    assert strain[late][:, :512].abs().max() < 1e-2
+
+
+def test_network_snr_agrees_with_pycbc() -> None:
+    torch.manual_seed(5)
+    mergers = draw_mergers(6, InjectionSettings())
+    grid = np.arange(0, 1024.25, 0.25)
+    squares = np.zeros(6)
+    for i, ifo in enumerate(IFOS):
+        curve = np.interp(grid, np.arange(0, 1024.5, 0.5), read_curve("O3", ifo))
+        psd = FrequencySeries(curve**2, delta_f=0.25)
+        for n in range(6):
+            series = PycbcTimeSeries(mergers["strain"][n, i].numpy(), delta_t=1 / RATE)
+            squares[n] += sigma(series, psd, low_frequency_cutoff=32) ** 2
+    np.testing.assert_allclose(mergers["snr"], np.sqrt(squares), rtol=0.01)
+    again = network_snr(mergers["strain"], "O3", IFOS, RATE, 32.0)
+    np.testing.assert_allclose(mergers["snr"], again, rtol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=60).filter(any),
+    st.integers(1, 70),
+    st.data(),
+)
+def test_rejected_draws_are_counted_exactly(loud, batch, data) -> None:
+    """Draws of the last batch that follow the last accepted one never happened."""
+    wanted = data.draw(st.integers(1, sum(loud)))
+    stream = iter(loud + [True] * 200)
+    position = iter(range(1000))
+
+    def draw(n: int) -> dict[str, torch.Tensor]:
+        snrs = [8.0 if next(stream) else 2.0 for _ in range(n)]
+        index = [next(position) for _ in range(n)]
+        return {"snr": torch.tensor(snrs), "index": torch.tensor(index)}
+
+    accepted, rejected = rejection_sample(draw, wanted, 4.0, batch)
+    expected = [i for i, is_loud in enumerate(loud) if is_loud][:wanted]
+    assert accepted["index"].tolist() == expected
+    assert rejected == expected[-1] + 1 - wanted
+
+
+def test_polarizations_give_the_strain_that_a_projection_gives() -> None:
+    waves = simulate_polarizations(4, InjectionSettings(), seed=6)
+    angles = {
+        name: torch.from_numpy(waves.parameters[name])
+        for name in ("dec", "psi", "phi", "inclination", "phase")
+    }
+    masses = [torch.from_numpy(waves.parameters[f"mass_{i}"]) for i in (1, 2)]
+    zeros = torch.zeros(4)
+    face_on = face_on_waveforms(*masses, zeros, zeros, 8192, 7168, RATE)
+    strain, _ = project(face_on, angles, ("H1",), RATE)
+    tensors, _ = get_ifo_geometry("H1")
+    responses = compute_antenna_responses(
+        torch.pi / 2 - angles["dec"],
+        angles["psi"],
+        angles["phi"],
+        tensors.double(),
+        ["plus", "cross"],
+    )
+    expected = (
+        responses[:, 0].numpy() * waves.plus + responses[:, 1].numpy() * waves.cross
+    )
+    # At the ends the quadrature depends on how the transform was padded.
+    inner = slice(256, -256)
+    np.testing.assert_allclose(
+        strain[:, 0, inner], expected[:, inner], atol=1e-3 * np.abs(expected).max()
+    )
+
+
+def test_volume_draws_have_consistent_distances_and_are_rejected_below_snr_4() -> None:
+    from astropy.cosmology import Planck18
+
+    kind = InjectionSettings(snr_range=None, max_redshift=1.0)
+    signals = simulate_test_signals(GPS, 200, kind, 1, "test")
+    assert signals.num_rejected > 0
+    assert signals.parameters["snr"].min() >= 4
+    np.testing.assert_allclose(
+        signals.parameters["distance"],
+        Planck18.luminosity_distance(signals.parameters["redshift"]).to_value("Mpc"),
+        rtol=1e-6,
+    )
+
+
+def test_injections_are_placed_on_whole_samples_inside_the_segment() -> None:
+    signals = simulate_test_signals(GPS, 120, InjectionSettings(), 1, "test")
+    assert len(signals) == 3
+    since = signals.gps_time_ns - GPS * 10**9
+    samples = since * RATE / 1e9
+    np.testing.assert_allclose(samples, np.round(samples), atol=1e-5)
+    assert np.round(samples).min() >= signals.merger_size
+    assert np.round(samples).max() + signals.size - signals.merger_size <= 120 * RATE
+    with pytest.raises(SignalError, match="expected room for a merger"):
+        simulate_test_signals(GPS, 20, InjectionSettings(), 1, "test")

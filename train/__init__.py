@@ -1,0 +1,1 @@
+"""Training: simulated strain, the network, its training and its validation."""

@@ -1,0 +1,1 @@
+"""Simulated strain: noise curves, noise, glitches, mergers, whitening."""

@@ -1,0 +1,157 @@
+"""Mergers: waveforms from ml4gw's IMRPhenomD, their projection and their SNR.
+
+A merger's time is the peak of the (2, 2) mode's amplitude.
+"""
+
+import torch
+from ml4gw.distributions import Cosine, Sine
+from ml4gw.gw import compute_antenna_responses, get_ifo_geometry
+from ml4gw.waveforms import IMRPhenomD
+from ml4gw.waveforms.conversion import chirp_mass_and_mass_ratio_to_components
+from ml4gw.waveforms.generator import TimeDomainCBCWaveformGenerator
+from torch import Tensor
+
+SPEED_OF_LIGHT = 299_792_458.0
+MIN_FREQUENCY = 20.0
+TAPER_LENGTH = 0.125
+WAVEFORM_BATCH = 64
+
+
+def face_on_waveforms(
+    mass_1: Tensor,
+    mass_2: Tensor,
+    spin_1: Tensor,
+    spin_2: Tensor,
+    size: int,
+    merger_size: int,
+    sample_rate: int,
+) -> Tensor:
+    """Generate the plus polarization of face-on mergers at 100 Mpc.
+
+    The cross polarization is ``-1j`` times it in frequency; other inclinations scale
+    the two (:func:`antenna_amplitudes`).
+
+    Args:
+        mass_1: Heavier mass, detector frame, solar masses, [n].
+        mass_2: Lighter mass, detector frame, solar masses, [n].
+        spin_1: Dimensionless spin of the heavier along the orbit's axis, [n].
+        spin_2: Same of the lighter, [n].
+        size: Samples wanted.
+        merger_size: Sample of the merger.
+        sample_rate: Hz.
+
+    Returns:
+        Strain, float64, [n, size]. Inspiral that began before the first sample is cut
+        off with a taper of 1/8 s; nothing wraps around.
+    """
+    chirp_mass = (mass_1 * mass_2) ** 0.6 / (mass_1 + mass_2) ** 0.2
+    # ml4gw's mass ratio is lighter over heavier.
+    mass_ratio = mass_2 / mass_1
+    waveforms = torch.empty(len(mass_1), size, dtype=torch.float64)
+    generator = TimeDomainCBCWaveformGenerator(
+        IMRPhenomD(), sample_rate, size / sample_rate, MIN_FREQUENCY, MIN_FREQUENCY, 0.5
+    )
+    taper_size = round(TAPER_LENGTH * sample_rate)
+    ramp = torch.arange(taper_size, dtype=torch.float64) / taper_size
+    taper = torch.ones(size, dtype=torch.float64)
+    taper[:taper_size] = torch.sin(torch.pi / 2 * ramp) ** 2
+    # Equal lengths together: the longest of a batch sets the length of all.
+    order = torch.argsort(chirp_mass)
+    for batch in torch.split(order, WAVEFORM_BATCH):
+        m1, m2 = chirp_mass_and_mass_ratio_to_components(
+            chirp_mass[batch], mass_ratio[batch]
+        )
+        zeros = torch.zeros(len(batch))
+        _, plus = generator.generate_conditioned_fd_waveform(
+            mass_1=m1,
+            mass_2=m2,
+            s1z=spin_1[batch],
+            s2z=spin_2[batch],
+            chirp_mass=chirp_mass[batch],
+            mass_ratio=mass_ratio[batch],
+            chi1=spin_1[batch],
+            chi2=spin_2[batch],
+            distance=zeros + 100.0,
+            phic=zeros,
+            inclination=zeros,
+        )
+        # Without negative frequencies: the envelope is the modulus.
+        spectrum = plus.to(torch.complex128)
+        full_size = 2 * (spectrum.shape[-1] - 1)
+        padded = torch.zeros(len(batch), full_size, dtype=torch.complex128)
+        padded[:, : spectrum.shape[-1]] = 2 * spectrum
+        analytic = torch.fft.ifft(padded) * sample_rate
+        peaks = analytic.abs().argmax(-1)
+        for row, peak, wave in zip(
+            batch.tolist(), peaks.tolist(), analytic.real, strict=True
+        ):
+            before, after = min(peak, merger_size), size - merger_size
+            piece = wave[peak - before : peak + after]
+            start = merger_size - before
+            waveforms[row].zero_()
+            waveforms[row, start : start + len(piece)] = piece
+        waveforms[batch] *= taper
+    return waveforms
+
+
+def sky(n: int) -> dict[str, Tensor]:
+    """Draw isotropic positions and orientations.
+
+    Returns:
+        Tensors [n], rad: ``dec``; ``psi``, polarization; ``phi``, longitude east of
+        Greenwich; ``inclination``; ``phase``, at coalescence.
+    """
+    return {
+        "dec": Cosine().sample((n,)),
+        "psi": torch.rand(n) * torch.pi,
+        "phi": (torch.rand(n) * 2 - 1) * torch.pi,
+        "inclination": Sine().sample((n,)),
+        "phase": torch.rand(n) * 2 * torch.pi,
+    }
+
+
+def antenna_amplitudes(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
+    """What each detector multiplies the face-on plus polarization's spectrum with.
+
+    Args:
+        angles: As from :func:`sky`, each [n].
+        ifos: Detectors.
+
+    Returns:
+        Complex factors, [n, ifos].
+    """
+    tensors, _ = get_ifo_geometry(*ifos)
+    responses = compute_antenna_responses(
+        torch.pi / 2 - angles["dec"],
+        angles["psi"],
+        angles["phi"],
+        tensors,
+        ["plus", "cross"],
+    )
+    cosine = torch.cos(angles["inclination"])[:, None]
+    factors = torch.complex(
+        responses[:, 0] * (1 + cosine**2) / 2, -responses[:, 1] * cosine
+    )
+    return factors * torch.exp(2j * angles["phase"])[:, None]
+
+
+def arrival_delays(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
+    """Time at which a wave reaches each detector after it reaches the geocentre.
+
+    Not rounded to samples, unlike ml4gw's ``compute_observed_strain``.
+
+    Args:
+        angles: ``dec`` and ``phi`` as from :func:`sky`, each [n].
+        ifos: Detectors.
+
+    Returns:
+        Delays, s, [n, ifos]; negative where the detector sees it first.
+    """
+    _, vertices = get_ifo_geometry(*ifos)
+    dec, phi = angles["dec"].double(), angles["phi"].double()
+    source = torch.stack(
+        [torch.cos(dec) * torch.cos(phi), torch.cos(dec) * torch.sin(phi), dec.sin()],
+        -1,
+    )
+    delays: Tensor = -source @ vertices.double().T / SPEED_OF_LIGHT
+    return delays

@@ -1,0 +1,326 @@
+"""Whitened training windows, made while the network trains.
+
+Noise is coloured, and whitened with filters made from as few or as many periodograms
+as the served system has (8 to 64 s), so that windows show the PSD's own error. Signals
+and glitches are whitened in the frequency domain by the filter of the noise that they
+are added to. Detectors draw their noise independently, which multiplies it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ml4gw.distributions import PowerLaw
+from torch import Tensor
+
+from chirpwatch.geometry import Geometry
+from train.data.glitches import draw_glitch
+from train.data.pool import BUFFER_LENGTH, SCALE, NoisePool
+from train.data.signals import (
+    antenna_amplitudes,
+    arrival_delays,
+    face_on_waveforms,
+    sky,
+)
+
+# Where the kernel starts in the buffer, and where the bank has its mergers, s.
+WINDOW_START_LENGTH = 1.0
+BANK_MERGER_LENGTH = 1.7
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """What training windows hold.
+
+    Attributes:
+        batch_size: Windows in a batch, half of them with a signal.
+        runs: Observing runs whose noise curves are used.
+        bank_size: Waveforms drawn once, to be oriented and scaled afresh each time.
+        min_mass, max_mass: Range of the component masses, detector frame, solar
+            masses.
+        max_spin: Largest dimensionless aligned spin.
+        first_snr, last_snr: Smallest network SNR at the start, and from halfway on.
+        max_snr: Largest network SNR.
+        snr_index: Exponent of the SNR's power law above the smallest.
+        loud_share: Share of the positives whose SNR is uniform in the logarithm
+            instead. Among a power law's few loud signals, loud glitches prevail, and
+            scores would fall with SNR above 20.
+        logarithmic_share: Share of the mergers whose masses are uniform in the
+            logarithm; the others' are uniform.
+        earliest_merger, latest_merger: Where in a kernel mergers lie, s from its
+            start.
+        stretches: Noise stretches of twice ``psd_length`` kept for each detector.
+        refresh_batches: Batches after which one stretch is replaced.
+        glitch_share: Share of the negatives with a glitch in one detector.
+        double_glitch_share: Share of the negatives with a glitch in each detector.
+        single_share: Share of the negatives with a merger in one detector alone.
+        background_glitch_share: Share of the positives with a glitch as well.
+        min_glitch_snr, min_single_snr: Smallest SNR of glitches, and of mergers in one
+            detector alone. A fainter merger is no evidence against itself: a tenth of
+            all true ones show little in one of two detectors.
+        max_disturbance_snr: Largest SNR of both; they are uniform in the logarithm.
+    """
+
+    batch_size: int = 256
+    runs: tuple[str, ...] = ("O3", "O4")
+    bank_size: int = 6000
+    min_mass: float = 7.0
+    max_mass: float = 60.0
+    max_spin: float = 0.4
+    first_snr: float = 15.0
+    last_snr: float = 5.0
+    max_snr: float = 100.0
+    snr_index: float = -3.0
+    loud_share: float = 0.15
+    logarithmic_share: float = 0.7
+    earliest_merger: float = 0.35
+    latest_merger: float = 0.92
+    stretches: int = 30
+    refresh_batches: int = 4
+    glitch_share: float = 0.16
+    double_glitch_share: float = 0.04
+    single_share: float = 0.03
+    background_glitch_share: float = 0.08
+    min_glitch_snr: float = 4.0
+    min_single_snr: float = 20.0
+    max_disturbance_snr: float = 100.0
+
+
+class WindowMaker:
+    """Makes batches of whitened windows.
+
+    Args:
+        geometry: Kernel, PSD and filter lengths.
+        settings: What the windows hold.
+        seed: Seed of everything that is drawn.
+    """
+
+    def __init__(self, geometry: Geometry, settings: WindowSettings, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.geometry, self.settings = geometry, settings
+        self.rng = np.random.default_rng(seed)
+        self.pools = [
+            NoisePool(geometry, ifo, settings.runs, settings.stretches, self.rng)
+            for ifo in geometry.ifos
+        ]
+        self.size = self.pools[0].buffer_size
+        self.frequencies = torch.fft.rfftfreq(self.size, 1 / geometry.sample_rate)
+        self.set_bank(*self._draw_masses())
+        glitches = [
+            draw_glitch(self.size, self.size / 2, geometry.sample_rate, self.rng)
+            for _ in range(settings.bank_size // 2)
+        ]
+        self.glitches = torch.fft.rfft(torch.tensor(np.array(glitches)).float())
+
+    def _draw_masses(self) -> tuple[Tensor, Tensor]:
+        """Masses, uniform or uniform in the logarithm; spins, uniform."""
+        settings, n = self.settings, self.settings.bank_size
+        span = settings.max_mass - settings.min_mass
+        uniform = settings.min_mass + span * torch.rand(n, 2)
+        ratio = settings.max_mass / settings.min_mass
+        logarithmic = settings.min_mass * ratio ** torch.rand(n, 2)
+        masses = torch.where(
+            torch.rand(n, 1) < settings.logarithmic_share, logarithmic, uniform
+        )
+        masses = masses.sort(1, descending=True).values
+        return masses, (2 * torch.rand(n, 2) - 1) * settings.max_spin
+
+    def set_bank(self, masses: Tensor, spins: Tensor) -> None:
+        """Make the waveforms that signals are drawn from.
+
+        Args:
+            masses: Heavier and lighter, detector frame, solar masses, [bank, 2].
+            spins: Dimensionless aligned spins, [bank, 2].
+        """
+        merger_size = round(BANK_MERGER_LENGTH * self.geometry.sample_rate)
+        waveforms = face_on_waveforms(
+            masses[:, 0],
+            masses[:, 1],
+            spins[:, 0],
+            spins[:, 1],
+            self.size,
+            merger_size,
+            self.geometry.sample_rate,
+        )
+        # Rolled so that the merger is at the first sample; a phase moves it on.
+        waveforms = waveforms.roll(-merger_size, -1) * SCALE
+        spectra = torch.fft.rfft(waveforms) / self.geometry.sample_rate
+        self.bank = spectra.to(torch.complex64)
+        self.powers = self._bank_powers()
+
+    def _bank_powers(self) -> Tensor:
+        """Squared SNR of each face-on waveform, [ifos, runs, bank]."""
+        band = self.frequencies >= self.geometry.highpass
+        power = (self.bank.abs() ** 2)[:, band]
+        result = []
+        for pool in self.pools:
+            for asd in pool.asds:
+                grid = np.linspace(0, self.geometry.sample_rate / 2, len(asd))
+                curve = np.interp(self.frequencies.numpy(), grid, asd * SCALE)
+                weights = torch.from_numpy(curve[band.numpy()] ** -2).float()
+                result.append(4 / BUFFER_LENGTH * power @ weights)
+        return torch.stack(result).reshape(len(self.pools), -1, len(self.bank))
+
+    def draw_snrs(self, n: int, min_snr: float) -> Tensor:
+        """Draw network SNRs above ``min_snr``, [n]."""
+        settings = self.settings
+        faint = PowerLaw(min_snr, settings.max_snr, settings.snr_index).sample((n,))
+        loud = PowerLaw(min_snr, settings.max_snr, -1).sample((n,))
+        return torch.where(torch.rand(n) < settings.loud_share, loud, faint)
+
+    def signals(
+        self,
+        rows: Tensor,
+        snrs: Tensor,
+        bank: Tensor | None = None,
+        margin_size: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """Whiten mergers as the detectors see them.
+
+        They merge at a time drawn between the settings' earliest and latest, counted
+        from the kernel's start and at the geocentre.
+
+        Args:
+            rows: Noise block of each detector, [n, ifos].
+            snrs: Network SNR above ``highpass`` in the blocks' noise curves, [n].
+            bank: Waveform of each signal, [n]; drawn if None.
+            margin_size: Samples wanted before and after the kernel as well.
+
+        Returns:
+            Whitened signals, [n, ifos, kernel_size + 2 * margin_size], and the samples
+            of these at which the merger reaches each detector, [n, ifos].
+        """
+        n, settings = len(snrs), self.settings
+        if bank is None:
+            bank = torch.randint(len(self.bank), (n,))
+        angles = sky(n)
+        amplitudes = antenna_amplitudes(angles, self.geometry.ifos)
+        powers = torch.stack(
+            [
+                self.powers[i, pool.runs[rows[:, i]], bank]
+                for i, pool in enumerate(self.pools)
+            ],
+            1,
+        )
+        network = (powers * amplitudes.abs() ** 2).sum(1).sqrt()
+        amplitudes = amplitudes * (snrs / network)[:, None]
+        span = settings.latest_merger - settings.earliest_merger
+        mergers = settings.earliest_merger + span * torch.rand(n)
+        delays = arrival_delays(angles, self.geometry.ifos).float()
+        times = mergers[:, None] + delays
+        series = self._render(self.bank[bank], amplitudes, times, rows, margin_size)
+        return series, times * self.geometry.sample_rate + margin_size
+
+    def _render(
+        self,
+        spectra: Tensor,
+        amplitudes: Tensor,
+        times: Tensor,
+        rows: Tensor,
+        margin_size: int = 0,
+    ) -> Tensor:
+        """Move spectra to times within the kernel, and whiten them, detector-wise."""
+        start = round(WINDOW_START_LENGTH * self.geometry.sample_rate)
+        stop = start + self.geometry.kernel_size
+        window = slice(start - margin_size, stop + margin_size)
+        result = []
+        for i, pool in enumerate(self.pools):
+            angle = (times[:, i, None] + WINDOW_START_LENGTH) * self.frequencies
+            phase = torch.polar(torch.ones(()), -2 * torch.pi * (angle % 1))
+            spectrum = spectra * phase * pool.responses[rows[:, i]]
+            spectrum = spectrum * amplitudes[:, i, None]
+            series = torch.fft.irfft(spectrum, self.size) * self.geometry.sample_rate
+            result.append(series[:, window])
+        return torch.stack(result, 1)
+
+    def lone_disturbances(self, rows: Tensor, mergers: Tensor) -> Tensor:
+        """Draw a glitch in every detector, or a merger where ``mergers`` is true.
+
+        Args:
+            rows: Noise block of each detector, [n, ifos].
+            mergers: Whether it is a merger, [n].
+
+        Returns:
+            Whitened disturbances of independent times and shapes, [n, ifos,
+            kernel_size].
+        """
+        (n, ifos), settings = rows.shape, self.settings
+        min_snrs = torch.where(
+            mergers, settings.min_single_snr, settings.min_glitch_snr
+        )[:, None]
+        ratios = settings.max_disturbance_snr / min_snrs
+        result = []
+        for i in range(ifos):
+            spectra = self.glitches[torch.randint(len(self.glitches), (n,))]
+            spectra = spectra * torch.exp(
+                torch.tensor(2j * torch.pi) * self.frequencies * BUFFER_LENGTH / 2
+            )
+            chosen = torch.randint(len(self.bank), (int(mergers.sum()),))
+            spectra[mergers] = self.bank[chosen] * torch.exp(
+                2j * torch.pi * torch.rand(len(chosen), 1)
+            )
+            times = torch.rand(n, 1).expand(n, ifos)
+            series = self._render(spectra, torch.ones(n, ifos), times, rows)[:, i]
+            snrs = min_snrs * ratios ** torch.rand(n, 1)
+            result.append(series * snrs / series.norm(dim=-1, keepdim=True))
+        return torch.stack(result, 1)
+
+    def noise(self, rows: Tensor, margin_size: int = 0) -> Tensor:
+        """Cut noise at random from the given blocks.
+
+        Args:
+            rows: Noise block of each detector, [n, ifos].
+            margin_size: Samples wanted before and after the kernel as well.
+
+        Returns:
+            Whitened noise, [n, ifos, kernel_size + 2 * margin_size].
+        """
+        result = []
+        for i, pool in enumerate(self.pools):
+            size = self.geometry.kernel_size + 2 * margin_size
+            windows = pool.blocks.unfold(-1, size, 1)
+            offsets = torch.randint(windows.shape[1], (len(rows),))
+            result.append(windows[rows[:, i], offsets])
+        return torch.stack(result, 1)
+
+    def draw_rows(self, n: int) -> Tensor:
+        """Draw a noise block for each detector, [n, ifos]."""
+        return torch.randint(len(self.pools[0].blocks), (n, len(self.pools)))
+
+    def batch(self, min_snr: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Make one batch.
+
+        Args:
+            min_snr: Smallest network SNR of the positives.
+
+        Returns:
+            Windows [batch, ifos, kernel_size]; labels [batch]: 1 for a signal; and the
+            sample at which its merger reaches the first detector, [batch], 0 without.
+        """
+        settings, n = self.settings, self.settings.batch_size
+        ifos = len(self.pools)
+        rows = self.draw_rows(n)
+        windows = self.noise(rows)
+        labels = (torch.arange(n) < n // 2).float()
+        positive = labels > 0
+        snrs = self.draw_snrs(n // 2, min_snr)
+        signals, arrivals = self.signals(rows[positive], snrs)
+        windows[positive] += signals
+        mergers = torch.zeros(n)
+        mergers[positive] = arrivals.min(1).values
+        draw = torch.rand(n)
+        single = settings.glitch_share + settings.single_share
+        merger = ~positive & (draw < settings.single_share)
+        one = torch.where(
+            positive, draw < settings.background_glitch_share, draw < single
+        )
+        both = ~positive & ~one & (draw < single + settings.double_glitch_share)
+        disturbed = one | both
+        if not disturbed.any():
+            return windows, labels, mergers
+        chosen = rows[disturbed]
+        series = self.lone_disturbances(chosen, merger[disturbed])
+        lone = torch.nn.functional.one_hot(torch.randint(ifos, (len(chosen),)), ifos)
+        keep = lone.bool() | both[disturbed, None]
+        windows[disturbed] += series * keep[..., None]
+        return windows, labels, mergers
