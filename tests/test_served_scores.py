@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tritonclient.grpc import model_config_pb2 as pb
 
 from chirpwatch.errors import ModelError, ServerError
 from chirpwatch.geometry import Geometry
@@ -180,3 +182,57 @@ def test_a_server_without_the_detector_is_refused(
     shutil.copytree(repository / "frontend", other / "frontend")
     with TritonServer(other) as server, pytest.raises(ModelError, match="detector"):
         Detector(server.address)
+
+
+def test_a_sequence_that_the_server_forgot_is_begun_anew(
+    repository: Path, tmp_path: Path, noise: np.ndarray, geometry: Geometry, whole
+) -> None:
+    """Idle for too long, a sequence is reaped: "must specify the START flag"."""
+    impatient = Path(shutil.copytree(repository, tmp_path / "repository"))
+    path = impatient / "snapshotter" / "config.pbtxt"
+    config = text_format.Parse(path.read_text(), pb.ModelConfig())
+    config.sequence_batching.max_sequence_idle_microseconds = 300_000
+    path.write_text(text_format.MessageToString(config))
+    pause = 600 * geometry.stride_size
+    starts: list[int] = []
+
+    def read(start: int, stop: int) -> np.ndarray:
+        if start == pause and pause not in starts:
+            time.sleep(3)
+        starts.append(start)
+        return noise[..., start:stop]
+
+    with (
+        TritonServer(impatient) as server,
+        Detector(server.address, window=1) as detector,
+    ):
+        pieces = list(detector.stream(read, 800, 8))
+    score, _, valid = join(pieces)
+    assert starts.count(pause) == 2
+    assert starts[starts.index(pause) + 1] < pause
+    assert (score[:, valid] == whole[0][:, :800][:, valid]).all()
+
+
+def test_a_server_that_does_not_answer_fails_the_request_in_time(
+    repository: Path, noise: np.ndarray
+) -> None:
+    with TritonServer(repository) as server:
+        with Detector(server.address, deadline=1) as detector:
+            stream = detector.stream(lambda a, b: noise[..., a:b], 400, 8)
+            next(stream)
+            os.kill(server.pid, signal.SIGSTOP)
+            begin = time.monotonic()
+            with pytest.raises(ServerError, match=r"strides \d+ to \d+, sent to"):
+                list(stream)
+            assert time.monotonic() - begin < 20
+        os.kill(server.pid, signal.SIGCONT)
+
+
+def test_the_state_is_one_tensor(repository: Path) -> None:
+    """The server pairs several by the order of their names, not by meaning."""
+    for path in repository.glob("*/config.pbtxt"):
+        config = text_format.Parse(path.read_text(), pb.ModelConfig())
+        states = config.sequence_batching.state
+        assert len(states) == (1 if config.name == "snapshotter" else 0)
+        # Without an initial state a sequence would begin with whatever memory holds.
+        assert all(state.initial_state for state in states)
