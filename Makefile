@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test bench lock clean
 
 demo: $(VENV)/.base ## Run the main job: serve, replay, ask
 	$(BIN)/chirpwatch demo $(if $(KEEP),--keep) $(ARGS)
