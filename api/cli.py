@@ -33,7 +33,7 @@ from chirpwatch.errors import ApiError, ChirpwatchError
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=8000,
+    default=8080,
     show_default=True,
     help="Port to listen on; 0 takes a free one and prints it.",
 )

@@ -50,7 +50,7 @@ class ApiClient:
     methods may be repeated freely; they return whether the content was new.
 
     Args:
-        url: Where the API is, such as `http://127.0.0.1:8000`.
+        url: Where the API is, such as `http://127.0.0.1:8080`.
         token: Token for writing, if the API wants one.
         timeout: Longest wait for an answer, s.
     """

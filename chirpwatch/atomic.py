@@ -1,10 +1,31 @@
 """Files that appear whole or not at all."""
 
+import ctypes
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two paths of one file system change places, at once.
+
+    Source: renameat2(2), RENAME_EXCHANGE.
+
+    Raises:
+        OSError: The file system or kernel cannot do it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    failed = libc.renameat2(
+        _AT_FDCWD, bytes(one), _AT_FDCWD, bytes(other), _RENAME_EXCHANGE
+    )
+    if failed:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def demo(
 
     Makes strain of H1 and L1 with the noise curves of O3, starts the embedded Triton
     on the shipped models and the results API, searches the strain as it is, with
-    45 injected mergers, and in timeslides, and prints what was found.
+    48 injected mergers, and in timeslides, and prints what was found.
     """
     # Imported here: `chirpwatch` is below the other packages, this command above them.
     from streamer.cli import REPOSITORY, connection, search

@@ -13,6 +13,10 @@ class GeometryError(ChirpwatchError):
     """A length, rate or detector list that cannot describe an analysis."""
 
 
+class ConfigurationError(ChirpwatchError):
+    """An option, or options together, that cannot be."""
+
+
 class StrainError(ChirpwatchError):
     """Strain that is missing, malformed, not finite or too short."""
 

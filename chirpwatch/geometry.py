@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -51,9 +52,20 @@ class Geometry:
         if not self.ifos or len(set(self.ifos)) != len(self.ifos):
             raise GeometryError(f"ifos: expected distinct detectors, found {self.ifos}")
         for field in fields(self):
-            # Equal geometries have equal JSON: 32 s are 32.0 s.
-            if field.type is float:
-                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+            value = getattr(self, field.name)
+            if field.type in (int, float):
+                if not isinstance(value, int | float) or not math.isfinite(value):
+                    raise GeometryError(
+                        f"{field.name}: expected a number, found {value}"
+                    )
+                # Equal geometries have equal JSON: 32 s are 32.0 s, 2048.0 Hz 2048 Hz.
+                if field.type is int and value != int(value):
+                    raise GeometryError(
+                        f"{field.name}: expected a whole number, found {value}"
+                    )
+                object.__setattr__(self, field.name, field.type(value))
+        if self.inference_sampling_rate <= 0 or self.sample_rate <= 0:
+            raise GeometryError(f"expected rates above 0 Hz, found {self}")
         for name in (
             "kernel_length",
             "psd_length",

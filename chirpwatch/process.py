@@ -1,6 +1,7 @@
 """Child processes that end when the process that started them does."""
 
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -52,12 +53,18 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen on that port now."""
+    """Whether a server could listen on that port now.
+
+    Raises:
+        OSError: There is no such address, or the port is not for us to have.
+    """
     with socket.socket() as one:
         # As servers do: a port in TIME_WAIT is free for them.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             one.bind((host, port))
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise
         return True

@@ -77,6 +77,11 @@ class ProjectedSignals:
                 raise SignalError(
                     f"signals: expected {n} values of {name}, found {len(column)}"
                 )
+            if not np.isfinite(column).all():
+                raise SignalError(
+                    f"signals: expected finite {name}, found NaN or infinity in signal "
+                    f"{int(np.argmin(np.isfinite(column)))}"
+                )
         if (np.diff(self.gps_time_ns) < 0).any():
             raise SignalError("signals: expected them in order of time")
         finite = np.isfinite(self.strain).all(axis=(1, 2))
@@ -178,13 +183,13 @@ def read_test_signals(
             merger_size = int(attributes.pop("merger_size"))
             num_rejected = int(attributes.pop("num_rejected"))
             columns = {key: data[()] for key, data in group["parameters"].items()}
-            gps_time = columns.pop("gps_time")
+            gps_time, _ = columns.pop("gps_time"), columns["snr"]
             strain = np.stack([_rows(group[ifo]) for ifo in ifos], axis=1)
         except KeyError as error:
             raise SignalError(
                 f"{where}: expected detectors {', '.join(ifos)}, parameters/gps_time "
-                "and the attributes sample_rate, merger_size and num_rejected; "
-                f"missing: {error}"
+                "and snr, and the attributes sample_rate, merger_size and "
+                f"num_rejected; missing: {error}"
             ) from None
         except ValueError as error:
             raise SignalError(f"{where}: detectors differ in shape: {error}") from None

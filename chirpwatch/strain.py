@@ -60,7 +60,8 @@ class Segment:
     @property
     def name(self) -> str:
         """``{t0}-{duration}`` in seconds, the name of the segment in its file."""
-        return f"{self.t0_ns / NANOSECONDS:.10g}-{self.duration:.10g}"
+        duration_ns = self.size * NANOSECONDS // self.sample_rate
+        return f"{_seconds(self.t0_ns)}-{_seconds(duration_ns)}"
 
     def time_ns(self, sample: int) -> int:
         """GPS time of a sample's start, integer nanoseconds."""
@@ -222,7 +223,7 @@ def read_gwosc(
         if ifo in series:
             raise StrainError(f"{path}: a second file of detector {ifo}")
         series[ifo] = start, rate, data
-    if set(series) < set(ifos):
+    if not set(ifos) <= set(series):
         raise StrainError(
             f"expected files of detectors {', '.join(ifos)}, found "
             f"{', '.join(sorted(series)) or 'none'}"
@@ -262,6 +263,12 @@ def read_gwosc(
             )
         )
     return segments
+
+
+def _seconds(time_ns: int) -> str:
+    """Seconds, with as many decimals as it takes."""
+    whole, rest = divmod(time_ns, NANOSECONDS)
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
 
 
 def _open(path: str | Path) -> h5py.File:

@@ -1,5 +1,6 @@
 """``chirpwatch export``: a trained network as a Triton model repository."""
 
+import hashlib
 from pathlib import Path
 
 import click
@@ -33,6 +34,8 @@ def export(checkpoint: Path, repository: Path) -> None:
             f"{checkpoint}: expected the calibration peak_offset_size, found none; "
             "train it to its end"
         )
-    digest = export_repository(network, float(offset), details, repository)
+    digest_of_checkpoint = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    provenance = details | {"checkpoint_sha256": digest_of_checkpoint}
+    digest = export_repository(network, float(offset), provenance, repository)
     click.echo(f"model {digest} in {repository}")
     click.echo((repository / "parity.json").read_text(), nl=False)

@@ -177,7 +177,7 @@ def measure(
     refresh, half = geometry.psd_refresh_size, geometry.filter_size // 2
     chain = run_chain(models, geometry, strain, 7 * geometry.sample_rate)
     expected = reference.whiten(strain.astype(np.float32), geometry)
-    scores, valid = reference.score(strain.astype(np.float32), geometry, network)
+    scores, _, valid = reference.score(strain.astype(np.float32), geometry, network)
 
     # From the first PSD on, the exported models whiten what they are asked to; before
     # it, they are asked for nothing that is valid.

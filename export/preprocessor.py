@@ -8,6 +8,8 @@ within a factor of two of what the processor can do and needs no Fourier transfo
 the strain.
 """
 
+import math
+
 import numpy as np
 import onnx
 from onnx import TensorProto
@@ -15,10 +17,7 @@ from onnx import TensorProto
 from chirpwatch.errors import GeometryError
 from chirpwatch.geometry import Geometry
 from export.graph import Graph, Value
-from export.snapshotter import Layout
-
-BLOCK_SIZE = 64
-"""Whitened samples that share one Toeplitz matrix."""
+from export.snapshotter import BLOCK_SIZE, Layout
 
 
 def build(geometry: Geometry) -> onnx.ModelProto:
@@ -126,7 +125,7 @@ def _filters(graph: Graph, geometry: Geometry, psd: Value) -> Value:
     """
     size, half_size = geometry.fft_size, geometry.filter_size // 2
     bins = size // 2 + 1
-    passed = np.arange(bins) >= int(geometry.highpass * geometry.fftlength)
+    passed = np.arange(bins) >= math.ceil(geometry.highpass * geometry.fftlength)
     passed[-1] = False
     there = graph.Greater(psd, 0.0)
     safe = graph.Where(there, psd, 1.0)

@@ -86,27 +86,38 @@ def _design(psd: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def score(
-    strain: np.ndarray, geometry: Geometry, network: Network
-) -> tuple[np.ndarray, np.ndarray]:
+    strain: np.ndarray,
+    geometry: Geometry,
+    network: Network,
+    peak_offset_size: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Score a stretch as one sequence is scored on the server.
 
     Args:
         strain: [rows, ifos, size]; row 0 gives the PSD.
         geometry: The analysis.
         network: The network, in evaluation mode.
+        peak_offset_size: Samples from the start of the loudest frame to the merger.
 
     Returns:
-        Scores, float32 [rows, strides], NaN where not valid; and their validity, bool
+        Scores, float32 [rows, strides], NaN where not valid; the time by which each
+        score's right edge lags the estimated merger, s, alike; and validity, bool
         [strides].
     """
     whitened = whiten(strain, geometry)
     strides = strain.shape[-1] // geometry.stride_size
     scores = np.full((strain.shape[0], strides), np.nan, np.float32)
+    delays = scores.copy()
     valid = np.arange(strides) >= geometry.warmup_strides
     half = geometry.filter_size // 2
     first = (geometry.warmup_strides + 1) * geometry.stride_size - half
     begin = first - geometry.kernel_size - whitened.start
     with torch.no_grad():
-        dense = network(torch.from_numpy(whitened.strain[..., begin:]).float())
-    scores[:, valid] = dense.numpy()[:, : valid.sum()]
-    return scores, valid
+        dense = torch.from_numpy(whitened.strain[..., begin:]).float()
+        score, peak = network.head(network.features(dense))
+    scores[:, valid] = score.numpy()[:, : valid.sum()]
+    # From the kernel's start, which lies a kernel and half a filter before the edge.
+    merger_size = peak.numpy()[:, : valid.sum()] * geometry.frame_size
+    lag_size = geometry.kernel_size + half - merger_size - peak_offset_size
+    delays[:, valid] = lag_size / geometry.sample_rate
+    return scores, delays, valid

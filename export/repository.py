@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import onnx
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from chirpwatch.atomic import exchange
 from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
 
@@ -64,9 +64,13 @@ def write_repository(
             "it is left as it is"
         )
     digest = hashlib.sha256()
+    contents = {}
     for name in STEPS:
-        onnx.helper.set_model_props(models[name], {"geometry": geometry.to_json()})
-        digest.update(models[name].SerializeToString(deterministic=True))
+        model = onnx.ModelProto()
+        model.CopyFrom(models[name])
+        onnx.helper.set_model_props(model, {"geometry": geometry.to_json()})
+        contents[name] = model.SerializeToString(deterministic=True)
+        digest.update(contents[name])
     key = digest.hexdigest()[:16]
     parameters = {
         "geometry": geometry.to_json(),
@@ -88,23 +92,18 @@ def write_repository(
             (new / name / "config.pbtxt").write_text(
                 text_format.MessageToString(configuration)
             )
-            if name in models:
-                content = models[name].SerializeToString(deterministic=True)
-                (version / "model.onnx").write_bytes(content)
+            if name in contents:
+                (version / "model.onnx").write_bytes(contents[name])
             else:
                 # Git and wheels keep no empty directory, and Triton wants this one.
                 (version / "README.txt").write_text("An ensemble has no model file.\n")
         for name, text in reports.items():
             (new / name).write_text(text)
         if target.exists():
-            target.rename(Path(temporary) / "old")
-        try:
+            # The old one is then in the temporary directory, and goes with it.
+            exchange(new, target)
+        else:
             new.rename(target)
-        except OSError:
-            if (Path(temporary) / "old").exists():
-                (Path(temporary) / "old").rename(target)
-            raise
-        shutil.rmtree(Path(temporary) / "old", ignore_errors=True)
     return key
 
 

@@ -8,6 +8,7 @@ made on a fixed grid of times counted from the sequence's start. Nothing depends
 the strain was cut into requests.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,9 @@ SCALE = 2.0**66
 
 About 1e20; a power of two, so that the product is exact.
 """
+
+BLOCK_SIZE = 64
+"""Whitened samples that share one Toeplitz matrix, and so one PSD."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,7 @@ def build(geometry: Geometry) -> onnx.ModelProto:
     newest_psd = graph.Transpose(graph.cut(psd, [-2], None, axis=0), perm=[1, 0, 2])
     new_tail = graph.Transpose(graph.cut(buffer, [-tail], None, axis=2), perm=[1, 0, 2])
     parts = [graph.Reshape(x, [ifos, -1]) for x in (newest, newest_psd, new_tail)]
-    strides = graph.Div(graph.size("strain", 2), geometry.stride_size)
-    ordinals = graph.Range(1, graph.Add(graph.Squeeze(strides), 1), 1)
-    edges = graph.Mul(graph.Add("step", ordinals), geometry.stride_size)
+    valid = _validity(graph, layout, psd, before)
     return graph.model(
         "snapshotter",
         inputs=[
@@ -136,12 +138,7 @@ def build(geometry: Geometry) -> onnx.ModelProto:
                 ["rows", ifos, "snapshot_samples"],
             ),
             ("psd", psd, TensorProto.FLOAT, ["spectra", ifos, bins]),
-            (
-                "valid",
-                graph.GreaterOrEqual(edges, geometry.psd_min_size),
-                TensorProto.BOOL,
-                ["strides"],
-            ),
+            ("valid", valid, TensorProto.BOOL, ["strides"]),
             (
                 "new_state",
                 graph.Concat(*parts, axis=1),
@@ -229,3 +226,33 @@ def _spectra(
         return body.Concat(psd, body.Unsqueeze(median, [0]), axis=0)
 
     return graph.loop(graph.Squeeze(due), old, refresh)
+
+
+def _validity(graph: Graph, layout: Layout, psd: Value, before: Value) -> Value:
+    """Whether each stride's kernel is whitened by PSDs of real data: bool [strides].
+
+    A PSD that is not finite or not positive above the highpass, such as that of a
+    detector that is off, whitens nothing.
+    """
+    geometry = layout.geometry
+    strides = graph.Div(graph.size("strain", 2), geometry.stride_size)
+    ordinals = graph.Range(1, graph.Add(graph.Squeeze(strides), 1), 1)
+    edges = graph.Mul(graph.Add("step", ordinals), geometry.stride_size)
+
+    first_bin = math.ceil(geometry.highpass * geometry.fftlength)
+    band = graph.cut(psd, [first_bin], [-1], axis=2)
+    sound = graph.And(graph.Greater(band, 0.0), graph.Less(band, float("inf")))
+    sound = graph.Cast(sound, to=TensorProto.INT64)
+    sound = graph.ReduceMin(sound, [1, 2], keepdims=0)
+
+    valid = graph.GreaterOrEqual(edges, geometry.psd_min_size)
+    now = graph.Div(before, geometry.psd_refresh_size)
+    # The PSDs of the kernel's newest and oldest block; see the preprocessor.
+    for age in (BLOCK_SIZE, geometry.kernel_size):
+        turns = graph.Sub(edges, age)
+        turns = graph.Max(graph.Div(turns, geometry.psd_refresh_size), [1])
+        turns = graph.Add(graph.Sub(turns, now), 1)
+        turns = graph.Min(turns, graph.Sub(graph.size(psd, 0), 1))
+        used = graph.Cast(graph.Gather(sound, turns, axis=0), to=TensorProto.BOOL)
+        valid = graph.And(valid, used)
+    return valid

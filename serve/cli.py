@@ -8,6 +8,7 @@ import click
 
 from serve.embedded import TritonServer
 
+PORT = click.IntRange(0, 65535)
 REPOSITORY = Path(__file__).parent.parent / "model_repo"
 
 
@@ -16,9 +17,15 @@ REPOSITORY = Path(__file__).parent.parent / "model_repo"
     "repository", type=click.Path(path_type=Path), default=REPOSITORY, required=False
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address.")
-@click.option("--grpc-port", default=8001, show_default=True, help="0 finds one.")
-@click.option("--http-port", default=8000, show_default=True, help="0 finds one.")
-@click.option("--metrics-port", default=8002, show_default=True, help="0 finds one.")
+@click.option(
+    "--grpc-port", type=PORT, default=8001, show_default=True, help="0 finds one."
+)
+@click.option(
+    "--http-port", type=PORT, default=8000, show_default=True, help="0 finds one."
+)
+@click.option(
+    "--metrics-port", type=PORT, default=8002, show_default=True, help="0 finds one."
+)
 @click.option("--log", type=click.Path(path_type=Path), help="The server's log.")
 def serve(
     repository: Path,

@@ -29,7 +29,8 @@ class TritonServer:
         http_port: Port for HTTP and health, alike.
         metrics_port: Port for Prometheus metrics, alike.
         host: Address to listen on.
-        log: File for the server's log; a temporary one where it is None.
+        log: File for the server's log; where it is None, one that is removed at the
+            end.
         startup_timeout: How long to wait for the models to be ready, s.
 
     Attributes:
@@ -55,6 +56,7 @@ class TritonServer:
         self.startup_timeout = startup_timeout
         self._ports = {"gRPC": grpc_port, "HTTP": http_port, "metrics": metrics_port}
         self._log_path = Path(log) if log else None
+        self._log_is_temporary = False
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -84,7 +86,13 @@ class TritonServer:
             raise ServerError(f"{self.repository}: no such model repository")
         runtime = find_runtime()
         for purpose, port in self._ports.items():
-            if port and not port_is_free(port, self.host):
+            try:
+                free = not port or port_is_free(port, self.host)
+            except OSError as error:
+                raise ServerError(
+                    f"cannot listen on {self.host}, port {port}: {error}"
+                ) from None
+            if not free:
                 raise ServerError(
                     f"port {port} for {purpose} is taken on {self.host}; give another "
                     "one, or 0 for a free one"
@@ -92,7 +100,10 @@ class TritonServer:
         missing = [purpose for purpose, port in self._ports.items() if not port]
         found = free_ports(len(missing), self.host)
         self._ports.update(zip(missing, found, strict=True))
-        if self._log_path is None:
+        if self._log_path is not None:
+            self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            self._log_is_temporary = True
             handle, name = tempfile.mkstemp(prefix="chirpwatch-triton-", suffix=".log")
             os.close(handle)
             self._log_path = Path(name)
@@ -146,6 +157,8 @@ class TritonServer:
         assert self._process is not None
         stop(self._process, timeout=10)
         self._reaper.wait()
+        if self._log_is_temporary:
+            self.log_path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise a ServerError if the server is no longer running."""

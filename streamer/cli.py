@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,14 +153,10 @@ def replay(
             return read_background(background_file, split, ifos, rate)
         assert strain_files is not None
         found = read_gwosc(strain_files, ifos, rate)
-        long_enough = [s for s in found if s.duration > geometry.psd_min_length]
-        if not long_enough:
-            raise StrainError(
-                f"{found[0].source if found else strain_files}: expected a gap-free "
-                f"stretch longer than {geometry.psd_min_length:g} s in both detectors, "
-                f"the longest has {max((s.duration for s in found), default=0):g} s"
-            )
-        return long_enough
+        if not found:
+            names = ", ".join(str(path) for path in strain_files)
+            raise StrainError(f"{names}: no time at which every detector has data")
+        return found
 
     source = background_file or ", ".join(path.name for path in strain_files or ())
     search(
@@ -238,8 +235,7 @@ def search(
                 TritonServer(repository, log=directory / "triton.log")
             )
             triton = server.address
-        with Detector(triton) as detector:
-            geometry = detector.geometry
+        geometry = Detector(triton).geometry
         segments = load(geometry)
         signals = {}
         if signals_file is not None:
@@ -253,7 +249,9 @@ def search(
                     geometry.sample_rate,
                 )
         plan = Replay(segments, slides, slide_length, signals, request_length, workers)
-        plan.jobs(geometry)
+        _, left_out = plan.jobs(geometry)
+        for what in left_out:
+            console.print(f"left out: {what}")
         if api is None:
             console.print("starting the results API ...")
             service = stack.enter_context(
@@ -262,7 +260,7 @@ def search(
             client = stack.enter_context(service.client())
         else:
             client = stack.enter_context(ApiClient(*api))
-        outbox = Outbox(directory / "outbox", client)
+        outbox = stack.enter_context(Outbox(directory / "outbox", client))
         try:
             with _progress(console) as told:
                 run, measured = run_replay(plan, triton, outbox, name, told)
@@ -275,6 +273,8 @@ def search(
             waiting = outbox.deliver()
             if waiting and service is not None:
                 service.check()
+            for what in outbox.refused:
+                console.print(f"refused by the API, kept aside: {what}")
         if waiting:
             raise ApiError(
                 f"no API at {client.url}: {waiting} results of run {run} wait in "
@@ -309,8 +309,6 @@ def _wait(
     console: Console, server: TritonServer | None, service: ApiProcess | None
 ) -> None:
     """Keep the servers up until Ctrl-C, or until one of them ends."""
-    import time
-
     console.print("The servers stay up until Ctrl-C.")
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -6,8 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from tritonclient import grpc
@@ -17,8 +16,11 @@ from chirpwatch.errors import GeometryError, ModelError, ServerError
 from chirpwatch.geometry import Geometry
 
 MODEL = "detector"
+ANSWER_TIMEOUT = 10
+"""Longest wait for what the server says of itself, s."""
 OUTPUTS = ("score", "delay", "valid")
-MAX_MESSAGE_SIZE = 2**31 - 1
+# A dead server must be noticed though nothing is sent.
+KEEPALIVE = grpc.KeepAliveOptions(keepalive_time_ms=10_000, keepalive_timeout_ms=10_000)
 
 Read = Callable[[int, int], np.ndarray]
 """Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start]."""
@@ -34,7 +36,7 @@ class Scores:
         delay: Time by which each score's right edge lags the estimated merger, s,
             float32 [rows, strides].
         valid: Whether each score rests on real data alone, bool [strides].
-        latency: From handing the request to gRPC to having its answer, s.
+        latency: From having the strain to having its scores, s.
     """
 
     first: int
@@ -45,7 +47,7 @@ class Scores:
 
 
 class Detector:
-    """A connection to a Triton server that serves the ``detector`` ensemble.
+    """The ``detector`` ensemble that a Triton server serves.
 
     Args:
         address: ``host:port`` of the server's gRPC service.
@@ -65,52 +67,33 @@ class Detector:
         self.address = address
         self.window = window
         self.deadline = deadline
-        self._client = grpc.InferenceServerClient(
-            address,
-            # A dead server must be noticed though nothing is sent.
-            keepalive_options=grpc.KeepAliveOptions(
-                keepalive_time_ms=10_000, keepalive_timeout_ms=10_000
-            ),
-            channel_args=None,
-        )
+        client = grpc.InferenceServerClient(address)
         try:
-            config = self._client.get_model_config(MODEL, client_timeout=10).config
+            client.is_server_live(client_timeout=ANSWER_TIMEOUT)
         except InferenceServerException as error:
-            self._client.close()
-            if "UNAVAILABLE" in str(error.status()) and "not found" not in str(error):
-                raise ServerError(
-                    f"no Triton server at {address}: {error.message()}; start one with "
-                    "'chirpwatch serve'"
-                ) from None
-            if "DEADLINE" in str(error.status()):
-                raise ServerError(f"{address}: no answer within 10 s") from None
+            client.close()
+            raise ServerError(
+                f"no Triton server at {address}: {error.message()}; start one with "
+                "'chirpwatch serve'"
+            ) from None
+        try:
+            config = client.get_model_config(
+                MODEL, client_timeout=ANSWER_TIMEOUT
+            ).config
+        except InferenceServerException as error:
             raise ModelError(
                 f"the Triton server at {address} serves no model '{MODEL}': "
                 f"{error.message()}"
             ) from None
+        finally:
+            client.close()
         try:
             self.geometry = Geometry.from_json(
                 config.parameters["geometry"].string_value
             )
         except GeometryError as error:
-            self._client.close()
             raise ModelError(f"the model served at {address}: {error}") from None
         self.model: str = config.parameters["model"].string_value
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
 
     def stream(
         self, read: Read, strides: int, request_strides: int, first: int = 0
@@ -165,7 +148,7 @@ class Detector:
         begin = self._burn_in(wanted)
         sequence_id = secrets.randbits(62) + 1
         answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-        client = grpc.InferenceServerClient(self.address)
+        client = grpc.InferenceServerClient(self.address, keepalive_options=KEEPALIVE)
         under_way: deque[tuple[int, int, float]] = deque()
         try:
             client.start_stream(lambda result, error: answers.put((result, error)))
@@ -173,31 +156,32 @@ class Detector:
             while position < strides or under_way:
                 while position < strides and len(under_way) < self.window:
                     stop = min(position + request_strides, strides)
-                    self._send(
-                        client, read, sequence_id, begin, position, stop, strides
-                    )
+                    size = self.geometry.stride_size
+                    strain = read(position * size, stop * size)
                     under_way.append((position, stop, time.perf_counter()))
+                    flags = {
+                        "sequence_id": sequence_id,
+                        "sequence_start": position == begin,
+                        "sequence_end": stop == strides,
+                    }
+                    self._send(client, strain, position, flags)
                     position = stop
                 scores = self._receive(answers, under_way)
                 if scores.first + len(scores.valid) > wanted:
                     yield _from(scores, wanted)
         finally:
-            # Cancelling ends the wait for requests that nobody will answer.
-            client.stop_stream(cancel_requests=bool(under_way))
+            # Every answer is in, or will not come: without this the end could wait.
+            client.stop_stream(cancel_requests=True)
             client.close()
 
     def _send(
         self,
         client: grpc.InferenceServerClient,
-        read: Read,
-        sequence_id: int,
-        begin: int,
+        strain: np.ndarray,
         position: int,
-        stop: int,
-        strides: int,
+        flags: dict[str, int | bool],
     ) -> None:
-        size = self.geometry.stride_size
-        strain = np.ascontiguousarray(read(position * size, stop * size), np.float32)
+        strain = np.ascontiguousarray(strain, dtype=np.float32)
         step = np.array([position], dtype=np.int64)
         inputs = [
             grpc.InferInput("strain", list(strain.shape), "FP32"),
@@ -211,9 +195,7 @@ class Detector:
                 inputs,
                 outputs=[grpc.InferRequestedOutput(name) for name in OUTPUTS],
                 request_id=str(position),
-                sequence_id=sequence_id,
-                sequence_start=position == begin,
-                sequence_end=stop == strides,
+                **flags,
             )
         except InferenceServerException as error:
             raise ServerError(

@@ -123,6 +123,10 @@ class Job:
         """Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start].
 
         Row 0 is the strain as it is, row 1 has the injections in it.
+
+        Raises:
+            StrainError: A sample is not finite, or a detector gives the same value for
+                a whole stride, as one does that is off.
         """
         strain = np.stack(
             [
@@ -130,6 +134,19 @@ class Job:
                 for ifo, offset in zip(self.geometry.ifos, self._offsets, strict=True)
             ]
         )
+        stride_size = self.geometry.stride_size
+        whole = strain.shape[1] // stride_size * stride_size
+        strides = strain[:, :whole].reshape(len(strain), -1, stride_size)
+        dead = np.argwhere(strides.max(axis=2) == strides.min(axis=2))
+        if len(dead):
+            ifo, stride = dead[0]
+            sample = start + self._offsets[ifo] + stride * stride_size
+            raise StrainError(
+                f"{self.segment.source}, segment {self.segment.name}: expected strain, "
+                f"found the same value from GPS "
+                f"{self.segment.time_ns(int(sample)) / NANOSECONDS:.6f} on in "
+                f"{self.geometry.ifos[ifo]}: is it off? Cut the segment there"
+            )
         if self.signals is None:
             return strain[None]
         injected = add_signals(strain, start, self.signals, self._starts)

@@ -1,10 +1,12 @@
 """Results on their way to the API: on disk first, delivered in order, never lost."""
 
+import contextlib
+import fcntl
 import json
 import threading
-import time
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from pydantic import BaseModel
 
@@ -13,30 +15,74 @@ from api.schema import Chunk, Injection, Run, RunUpdate, Stream
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ApiError
 
-RETRY_LENGTH = 1.0
-"""Time between two tries while the API is away, s."""
+FIRST_RETRY_LENGTH = 0.5
+LAST_RETRY_LENGTH = 30.0
+"""Time between two tries while the API is away, s: it doubles from first to last."""
+
+# Not found, conflict, too large, invalid: the same result will never be taken. Others,
+# such as a missing token, are not the result's fault.
+FINAL_REFUSALS = {404, 409, 413, 422}
 
 
 class Outbox:
-    """A directory of results that wait for the API.
+    """A directory of results that wait for the API; a context manager.
 
-    Each result is a file, whole before it is sent and removed once the API has it.
-    Sending one twice changes nothing, so a process may die at any point. While the API
-    is away the results gather; they are delivered when it is there again, those that
-    an earlier process left before the new ones.
+    Each result is a file, whole before it is sent and removed once the API has it; a
+    thread of its own sends them, so that an API that is slow or away holds nobody up.
+    Sending one twice changes nothing, so a process may die at any point: the next one
+    that uses the directory delivers what is left first, and marks as failed the runs
+    that were never ended.
 
     Args:
         directory: Where results wait; made where it is not there.
         client: The API.
+
+    Attributes:
+        refused: Results that the API will never take, kept aside, with its reasons.
+
+    Raises:
+        ApiError: On entry: another process uses the directory.
     """
 
     def __init__(self, directory: str | Path, client: ApiClient) -> None:
         self.directory = Path(directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.refused: list[str] = []
         self._client = client
-        self._lock = threading.Lock()
-        self._next_try = 0.0
+        self._runs: set[str] = set()
+        self._failure: ApiError | None = None
+        self._next = 1
+        self._writing = threading.Lock()
+        self._news = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._deliver_until_ended, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.directory / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise ApiError(
+                f"{self.directory} is in use by another replay; give this one a "
+                "directory of its own with --directory"
+            ) from None
         self._next = max((int(path.stem) for path in self.waiting()), default=0) + 1
+        for path in self.directory.glob("*.running"):
+            message = "the process ended before the run did"
+            self.update_run(path.stem, RunUpdate(state="failed", message=message))
+        self._runs.clear()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+        self._lock.close()
 
     def waiting(self) -> list[Path]:
         """The files that are not delivered yet, in order."""
@@ -44,11 +90,14 @@ class Outbox:
 
     def put_run(self, run: str, body: Run) -> None:
         """Register a run."""
+        (self.directory / f"{run}.running").touch()
         self._put({"what": "run", "run": run, "body": body})
 
     def update_run(self, run: str, body: RunUpdate) -> None:
-        """Report the state of a run."""
+        """Report the state of a run; its end is the last that is put of it."""
         self._put({"what": "update", "run": run, "body": body})
+        if body.state in {"complete", "failed"}:
+            (self.directory / f"{run}.running").unlink(missing_ok=True)
 
     def put_injections(self, run: str, name: str, body: list[Injection]) -> None:
         """Store a set of injections."""
@@ -60,52 +109,84 @@ class Outbox:
 
     def put_chunk(self, run: str, stream: str, number: int, body: Chunk) -> None:
         """Store a chunk of a stream."""
-        self._put(
-            {
-                "what": "chunk",
-                "run": run,
-                "stream": stream,
-                "number": number,
-                "body": body,
-            }
-        )
+        message = {"what": "chunk", "run": run, "stream": stream, "number": number}
+        self._put(message | {"body": body})
 
     def _put(self, message: dict[str, Any]) -> None:
-        with self._lock:
+        with self._writing:
+            self._runs.add(message["run"])
             path = self.directory / f"{self._next:012d}.json"
             self._next += 1
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(message, default=_plain))
-            if time.monotonic() >= self._next_try:
-                self._deliver()
+        self._news.set()
+
+    def check(self) -> None:
+        """Raise what stands in the way of delivery.
+
+        Raises:
+            ApiError: The API refused a result of this process's runs, or wants another
+                token.
+        """
+        if self._failure is not None:
+            raise self._failure
 
     def deliver(self) -> int:
-        """Try to deliver everything that waits.
+        """End the sending thread, and try once more to deliver all that waits.
 
         Returns:
             How many results still wait: none, or the API is away.
 
         Raises:
-            ApiError: The API refused a result; it is kept aside, with the reason.
+            ApiError: See :meth:`check`.
         """
-        with self._lock:
-            return self._deliver()
+        self._end()
+        with contextlib.suppress(ApiUnavailable):
+            self._deliver()
+        self.check()
+        return len(self.waiting())
 
-    def _deliver(self) -> int:
-        paths = self.waiting()
-        for done, path in enumerate(paths):
+    def _end(self) -> None:
+        self._ended.set()
+        self._news.set()
+        self._thread.join()
+
+    def _deliver_until_ended(self) -> None:
+        pause = FIRST_RETRY_LENGTH
+        while not self._ended.is_set():
+            self._news.wait()
+            self._news.clear()
             try:
-                self._send(json.loads(path.read_text()))
+                self._deliver()
             except ApiUnavailable:
-                self._next_try = time.monotonic() + RETRY_LENGTH
-                return len(paths) - done
+                self._ended.wait(pause)
+                pause = min(2 * pause, LAST_RETRY_LENGTH)
+                self._news.set()
+            else:
+                pause = FIRST_RETRY_LENGTH
+
+    def _deliver(self) -> None:
+        """Send all that waits, in order, as far as the API takes it."""
+        for path in self.waiting():
+            message = json.loads(path.read_text())
+            try:
+                self._send(message)
+            except ApiUnavailable:
+                raise
             except (ApiRefused, ValueError) as error:
-                # ValueError: no result, or one of another version.
+                # ValueError: a result of another version.
+                if isinstance(error, ApiRefused) and (
+                    error.status not in FINAL_REFUSALS
+                ):
+                    self._failure = ApiError(f"{error}; the results wait on disk")
+                    return
                 aside = path.with_suffix(".refused")
                 path.replace(aside)
-                raise ApiError(f"{error}; the result is kept in {aside}") from None
-            path.unlink()
-        return 0
+                self.refused.append(f"{aside}: {error}")
+                if message["run"] in self._runs:
+                    self._failure = ApiError(f"{error}; the result is kept in {aside}")
+            else:
+                path.unlink()
 
     def _send(self, message: dict[str, Any]) -> None:
         run, body = message["run"], json.dumps(message["body"])

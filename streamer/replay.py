@@ -4,10 +4,11 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import ValidationError
 
 from api.schema import (
     Chunk,
@@ -19,7 +20,13 @@ from api.schema import (
     RunUpdate,
     Stream,
 )
-from chirpwatch.errors import ChirpwatchError, ShiftError
+from chirpwatch.errors import (
+    ConfigurationError,
+    ModelError,
+    ShiftError,
+    SignalError,
+    StrainError,
+)
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import ProjectedSignals
 from chirpwatch.strain import NANOSECONDS, Segment
@@ -30,6 +37,9 @@ from streamer.outbox import Outbox
 
 LATENCY_STRIDES = 400
 """Single-stride updates that the latency is measured with."""
+
+MAX_REQUEST_STRIDES = 32_768
+"""A chunk holds the scores of a request, and the API bounds what it takes."""
 
 
 @dataclass(frozen=True)
@@ -54,28 +64,57 @@ class Replay:
     request_length: float = 64.0
     workers: int = 2
 
-    def jobs(self, geometry: Geometry) -> list[Job]:
-        """Zero-lag and slides of each segment.
+    def jobs(self, geometry: Geometry) -> tuple[list[Job], list[str]]:
+        """Zero-lag and slides of each segment, as far as they are long enough.
+
+        Slide *k* shifts the first detector by nothing, the second by *k* steps, a third
+        by 2 *k*, so that no two stay in coincidence.
+
+        Returns:
+            The jobs, and what was left out and why.
 
         Raises:
-            ChirpwatchError: See :class:`Job`; nothing has been started then.
-            ShiftError: A step so small that two slides would share a kernel's data.
+            StrainError: No segment is longer than the warm-up; or see :class:`Job`.
+            ShiftError: A step so small that two slides would share a kernel's data, or
+                slides of one detector.
+            ConfigurationError: The length of a request is no whole number of strides.
         """
+        self._check(geometry)
+        order = range(len(geometry.ifos))
+        jobs, left_out = [], []
+        for segment in self.segments:
+            where = f"{segment.source}, segment {segment.name}"
+            for k in range(self.slides + 1):
+                shifts = tuple(i * k * self.slide_length for i in order)
+                left = segment.duration - shifts[-1]
+                if left < geometry.psd_min_length and len(self.segments) + k > 1:
+                    left_out.append(
+                        f"{where} at shifts {shifts}: {max(left, 0):g} s are left, no "
+                        f"more than the warm-up of {geometry.psd_min_length:g} s"
+                    )
+                    continue
+                signals = None if k else self.signals.get(segment.name)
+                jobs.append(Job(segment, geometry, shifts, signals))
+        if not jobs:
+            raise StrainError("\n".join(left_out) or "no segments to analyse")
+        return jobs, left_out
+
+    def _check(self, geometry: Geometry) -> None:
+        strides = self.request_length * geometry.inference_sampling_rate
+        if not (strides % 1 == 0 and 1 <= strides <= MAX_REQUEST_STRIDES):
+            raise ConfigurationError(
+                f"request length: expected a multiple of {geometry.stride_length:g} s, "
+                f"at most {MAX_REQUEST_STRIDES * geometry.stride_length:g} s, found "
+                f"{self.request_length:g} s"
+            )
         least = geometry.kernel_length + geometry.fduration
         if self.slides and self.slide_length < least:
             raise ShiftError(
                 f"slides: expected a step of at least kernel and filter, {least:g} s, "
                 f"found {self.slide_length:g} s"
             )
-        jobs = []
-        for segment in self.segments:
-            signals = self.signals.get(segment.name)
-            still = (0.0,) * len(geometry.ifos)
-            jobs.append(Job(segment, geometry, still, signals))
-            for k in range(1, self.slides + 1):
-                shifts = (0.0, k * self.slide_length, *still[2:])
-                jobs.append(Job(segment, geometry, shifts))
-        return jobs
+        if self.slides and len(geometry.ifos) < 2:
+            raise ShiftError("slides need two detectors; found one")
 
 
 @dataclass(frozen=True)
@@ -129,77 +168,69 @@ def run_replay(
         The run's identifier and how fast it was.
 
     Raises:
-        ChirpwatchError: The input is bad (then nothing was started), the server failed,
-            or the API refused a result. The run is then marked as failed.
+        ChirpwatchError: The input is bad, the server failed, or the API refused a
+            result. A run that was begun is then marked as failed.
     """
-    with Detector(address) as detector:
-        geometry, model = detector.geometry, detector.model
-        jobs = replay.jobs(geometry)
-        latencies = _measure_latency(detector, jobs[0])
+    detector = Detector(address)
+    geometry, model = detector.geometry, detector.model
+    jobs, _ = replay.jobs(geometry)
+    injections = {
+        _set_name(job): _injections(job.signals)
+        for job in jobs
+        if job.signals is not None
+    }
+    latencies = _measure_latency(address, jobs[0])
     run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     sources = sorted({segment.source for segment in replay.segments})
-    outbox.put_run(
-        run,
-        Run(
-            name=name,
-            model=model,
-            geometry=GeometryBody.of(geometry),
-            simulated=any(segment.simulated for segment in replay.segments),
-            data=f"{', '.join(sources)}: {len(replay.segments)} segment(s), "
-            f"{sum(segment.duration for segment in replay.segments):g} s",
-        ),
+    body = Run(
+        name=name,
+        model=model,
+        geometry=GeometryBody.of(geometry),
+        simulated=any(segment.simulated for segment in replay.segments),
+        data=f"{', '.join(sources)}: {len(replay.segments)} segment(s), "
+        f"{sum(segment.duration for segment in replay.segments):g} s",
     )
-    for job in jobs:
-        if job.signals is not None:
-            outbox.put_injections(run, _set_name(job), _injections(job.signals))
-
+    outbox.put_run(run, body)
     total = sum(len(job.kinds) * job.strides * geometry.stride_length for job in jobs)
+    requests = round(replay.request_length * geometry.inference_sampling_rate)
     done = 0.0
-    lock = threading.Lock()
+    counting = threading.Lock()
     failed = threading.Event()
 
     def work(job: Job) -> None:
         nonlocal done
-        if failed.is_set():
-            return
         streams = [_Stream(run, job, row, outbox) for row in range(len(job.kinds))]
-        try:
-            with Detector(address) as detector:
-                if detector.model != model:
-                    raise ChirpwatchError(
-                        f"the server at {address} began with model {model} and now "
-                        f"serves {detector.model}; results of two models do not mix"
-                    )
-                requests = round(
-                    replay.request_length * geometry.inference_sampling_rate
-                )
-                for scores in detector.stream(job.read, job.strides, requests):
-                    if failed.is_set():
-                        return
-                    for stream in streams:
-                        stream.push(scores)
-                    with lock:
-                        done += (
-                            len(streams) * len(scores.valid) * geometry.stride_length
-                        )
-                        progress(done, total)
+        detector = Detector(address)
+        if detector.model != model:
+            raise ModelError(
+                f"the server at {address} began with model {model} and now serves "
+                f"{detector.model}; results of two models do not mix"
+            )
+        for scores in detector.stream(job.read, job.strides, requests):
+            if failed.is_set():
+                return
+            outbox.check()
             for stream in streams:
-                stream.finish()
-        except BaseException:
-            failed.set()
-            raise
+                stream.push(scores)
+            with counting:
+                done += len(streams) * len(scores.valid) * geometry.stride_length
+                progress(done, total)
+        for stream in streams:
+            stream.finish()
 
     begin = time.perf_counter()
     try:
+        for set_name, bodies in injections.items():
+            outbox.put_injections(run, set_name, bodies)
         with ThreadPoolExecutor(replay.workers) as pool:
             futures = [pool.submit(work, job) for job in jobs]
             try:
-                wait(futures, return_when=FIRST_EXCEPTION)
+                for future in as_completed(futures):
+                    future.result()
             except BaseException:
                 failed.set()
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
-            for future in futures:
-                future.result()
     except BaseException as error:
         message = str(error).splitlines()[0][:500] if str(error) else "interrupted"
         outbox.update_run(run, RunUpdate(state="failed", message=message))
@@ -281,7 +312,8 @@ class _Stream:
                 valid=self._valid[:count].tolist(),
                 scores=None
                 if self._kind == "background"
-                else self._score[:count].tolist(),
+                # A score that is not valid may be no number.
+                else np.where(self._valid, self._score, 0)[:count].tolist(),
                 events=[
                     Event(
                         time_ns=edge_ns(event.stride)
@@ -303,25 +335,28 @@ def _set_name(job: Job) -> str:
 
 
 def _injections(signals: ProjectedSignals) -> list[Injection]:
-    return [
-        Injection(
-            time_ns=int(signals.gps_time_ns[i]),
-            snr=float(signals.parameters["snr"][i]),
-            parameters={
-                name: float(column[i])
-                for name, column in signals.parameters.items()
-                if name != "snr"
-            },
-        )
-        for i in range(len(signals))
-    ]
+    try:
+        return [
+            Injection(
+                time_ns=int(signals.gps_time_ns[i]),
+                snr=float(signals.parameters["snr"][i]),
+                parameters={
+                    name: float(column[i])
+                    for name, column in signals.parameters.items()
+                    if name != "snr"
+                },
+            )
+            for i in range(len(signals))
+        ]
+    except ValidationError as error:
+        raise SignalError(
+            f"signals that the results API does not take: {error}"
+        ) from None
 
 
-def _measure_latency(detector: Detector, job: Job) -> np.ndarray:
-    """Time single-stride updates of the first job, one at a time."""
+def _measure_latency(address: str, job: Job) -> np.ndarray:
+    """Time single-stride updates of a job, one at a time."""
     strides = min(LATENCY_STRIDES, job.strides)
-    window, detector.window = detector.window, 1
-    latencies = [scores.latency for scores in detector.stream(job.read, strides, 1)]
-    detector.window = window
+    pieces = Detector(address, window=1).stream(job.read, strides, 1)
     # The first answers include the set-up of stream and sequence.
-    return np.array(latencies[min(8, strides // 2) :])
+    return np.array([piece.latency for piece in pieces][min(8, strides // 2) :])

@@ -13,6 +13,7 @@ from chirpwatch.statistics import JULIAN_YEAR
 from streamer.replay import Measured
 
 CANDIDATES = 200
+"""Zero-lag events that the report lists, the loudest."""
 
 
 def collect(
@@ -28,9 +29,9 @@ def collect(
 
     Returns:
         Plain values, ready for JSON: ``run``, ``model``, ``simulated``, ``data``,
-        ``zero_lag`` (events, loudest first), ``livetime`` (s), ``background``,
-        ``injections`` (``null`` without any), ``throughput`` (s of strain per s) and
-        ``latency`` (ms, of 1/8 s updates).
+        ``zero_lag`` (the loudest events) of ``zero_lag_events``, ``livetime`` (s),
+        ``background``, ``injections`` (``null`` without any), ``throughput`` (s of
+        strain per s) and ``latency`` (ms, of 1/8 s updates).
     """
     status = client.run(run)
     candidates = client.candidates(run, limit=CANDIDATES)
@@ -48,6 +49,7 @@ def collect(
         "model": status.model,
         "simulated": status.simulated,
         "data": status.data,
+        "zero_lag_events": candidates.total,
         "zero_lag": [
             {
                 "time": event.time,

@@ -1,5 +1,6 @@
 """A model repository appears whole or not at all, and says what it was made from."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from export.cli import export
 from export.repository import write_repository
 from train.checkpoint import save_checkpoint
 from train.network import Network
+
+ROOT = Path(__file__).parent.parent
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -57,6 +60,17 @@ def test_export_writes_a_repository_that_says_what_it_is(
     for name, value in report["measured"].items():
         assert value <= report["limits"][name]
     assert {path.name for path in tmp_path.iterdir()} == {"network.ckpt", "repository"}
+
+
+def test_the_shipped_models_are_those_of_the_shipped_checkpoint() -> None:
+    checkpoint = ROOT / "train" / "checkpoints" / "shipped.ckpt"
+    config = text_format.Parse(
+        (ROOT / "model_repo" / "detector" / "config.pbtxt").read_text(),
+        pb.ModelConfig(),
+    )
+    provenance = json.loads(config.parameters["provenance"].string_value)
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert provenance["checkpoint_sha256"] == digest
 
 
 def test_a_failed_export_leaves_what_was_there(

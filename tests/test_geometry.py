@@ -10,6 +10,7 @@ def test_json_gives_back_the_same_geometry() -> None:
     geometry = Geometry(ifos=("H1", "L1", "V1"), psd_length=32)
     assert Geometry.from_json(geometry.to_json()) == geometry
     assert Geometry(psd_length=32).digest == Geometry(psd_length=32.0).digest
+    assert Geometry(sample_rate=2048.0).digest == Geometry().digest  # type: ignore[arg-type]
 
 
 @given(st.integers(1, 4096), st.sampled_from([2, 4, 8, 16, 32]))
@@ -30,6 +31,10 @@ def test_a_stride_is_a_whole_number_of_samples_or_an_error(
     [
         ({"kernel_length": 1.0001}, "kernel_length"),
         ({"kernel_length": 0}, "kernel_length"),
+        ({"inference_sampling_rate": 0}, "rates above 0"),
+        ({"sample_rate": 2048.5}, "sample_rate"),
+        ({"sample_rate": "2048"}, "sample_rate"),
+        ({"psd_length": float("nan")}, "psd_length"),
         ({"inference_sampling_rate": 7}, "inference_sampling_rate"),
         ({"frame_size": 48}, "frame_size"),
         ({"ifos": ("H1", "H1")}, "ifos"),

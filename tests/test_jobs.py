@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chirpwatch.errors import ShiftError, SignalError, StrainError
+from chirpwatch.errors import ConfigurationError, ShiftError, SignalError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import NANOSECONDS, Segment
 from streamer.jobs import Job
@@ -89,5 +89,45 @@ def test_the_injected_row_differs_where_the_signal_is() -> None:
 def test_slides_that_share_a_kernel_are_refused() -> None:
     with pytest.raises(ShiftError, match="at least kernel and filter, 2 s"):
         Replay([segment()], slides=2, slide_length=1).jobs(GEOMETRY)
-    jobs = Replay([segment()], slides=3, slide_length=2).jobs(GEOMETRY)
+    jobs, left_out = Replay([segment()], slides=3, slide_length=2).jobs(GEOMETRY)
     assert [job.shifts[1] for job in jobs] == [0, 2, 4, 6]
+    assert left_out == []
+
+
+def test_what_is_too_short_is_left_out_and_said() -> None:
+    replay = Replay([segment(40), segment(16), segment(5)], slides=3)
+    jobs, left_out = replay.jobs(GEOMETRY)
+    assert [(job.segment.duration, job.shifts[1]) for job in jobs] == [
+        *((40, shift) for shift in (0, 4, 8, 12)),
+        *((16, shift) for shift in (0, 4, 8)),
+    ]
+    assert len(left_out) == 1 + 4
+    assert "at shifts (0.0, 12.0): 4 s are left" in left_out[0]
+
+
+def test_no_two_of_three_detectors_stay_in_coincidence() -> None:
+    three = Geometry(ifos=("H1", "L1", "V1"))
+    ramp = np.arange(60.0 * RATE)
+    strain = Segment(T0_NS, RATE, {"H1": ramp, "L1": ramp, "V1": ramp})
+    jobs, _ = Replay([strain], slides=2).jobs(three)
+    assert [job.shifts for job in jobs[1:]] == [(0, 4, 8), (0, 8, 16)]
+    one = Geometry(ifos=("H1",))
+    with pytest.raises(ShiftError, match="slides need two detectors"):
+        Replay([strain], slides=2).jobs(one)
+
+
+@pytest.mark.parametrize("length", [0.05, 0.3, 0, 1e9, float("inf")])
+def test_requests_are_whole_strides(length: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"a multiple of 0\.125 s"):
+        Replay([segment()], request_length=length).jobs(GEOMETRY)
+
+
+def test_a_detector_that_is_off_is_refused_with_its_time() -> None:
+    ramp = np.arange(40.0 * RATE)
+    off = ramp.copy()
+    off[20 * RATE : 21 * RATE] = 0
+    strain = Segment(T0_NS, RATE, {"H1": ramp, "L1": off})
+    job = Job(strain, GEOMETRY, (0.0, 4.0))
+    assert job.read(0, 16 * RATE).shape == (1, 2, 16 * RATE)
+    with pytest.raises(StrainError, match=r"from GPS 1262304020\.000000 on in L1"):
+        job.read(0, 40 * RATE - 4 * RATE)

@@ -1,5 +1,8 @@
 """Results wait on disk while the API is away, and are delivered once it is there."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -55,30 +58,39 @@ def fill(outbox: Outbox, name: str = "run") -> None:
     outbox.update_run(name, RunUpdate(state="complete"))
 
 
+def left(directory: Path) -> list[str]:
+    """What lies in the outbox, but for its lock."""
+    files = (directory / "outbox").iterdir()
+    return sorted(path.name for path in files if path.name != ".lock")
+
+
 def test_results_wait_and_are_delivered_in_order_by_another_process(
     tmp_path: Path,
 ) -> None:
     with ApiClient(NOWHERE) as client:
-        outbox = Outbox(tmp_path / "outbox", client)
-        fill(outbox)
-        assert outbox.deliver() == 6
+        with Outbox(tmp_path / "outbox", client) as outbox:
+            fill(outbox)
+            assert outbox.deliver() == 6
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
         with api.client() as client:
-            outbox = Outbox(tmp_path / "outbox", client)
-            assert outbox.deliver() == 0
+            with Outbox(tmp_path / "outbox", client) as outbox:
+                assert outbox.deliver() == 0
             status = client.run("run")
         assert status.state == "complete"
         assert status.background.events == 3
         assert status.background.livetime == 300 / 8
-    assert not list((tmp_path / "outbox").iterdir())
+    assert left(tmp_path) == []
 
 
 def test_new_results_come_after_those_that_wait(tmp_path: Path) -> None:
     with ApiClient(NOWHERE) as client:
-        fill(Outbox(tmp_path / "outbox", client), "first")
+        with Outbox(tmp_path / "outbox", client) as outbox:
+            fill(outbox, "first")
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
         with api.client() as client:
-            fill(Outbox(tmp_path / "outbox", client), "second")
+            with Outbox(tmp_path / "outbox", client) as outbox:
+                fill(outbox, "second")
+                assert outbox.deliver() == 0
             assert {one.id for one in client.runs()} == {"first", "second"}
 
 
@@ -87,18 +99,80 @@ def test_a_result_delivered_twice_changes_nothing(tmp_path: Path) -> None:
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
         with api.client() as client:
             for _ in range(2):
-                fill(Outbox(tmp_path / "outbox", client))
+                with Outbox(tmp_path / "outbox", client) as outbox:
+                    fill(outbox)
+                    assert outbox.deliver() == 0
             assert client.run("run").background.events == 3
 
 
-def test_a_refused_result_is_kept_with_the_reason(tmp_path: Path) -> None:
+def test_a_refused_result_is_kept_and_stands_in_nobodys_way(tmp_path: Path) -> None:
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
         with api.client() as client:
-            outbox = Outbox(tmp_path / "outbox", client)
-            outbox.put_run("run", run())
-            with pytest.raises(ApiError, match=r"409.*kept in .*refused"):
+            with Outbox(tmp_path / "outbox", client) as outbox:
+                outbox.put_run("run", run())
                 outbox.put_run("run", run(model="fedcba9876543210"))
-            # It does not stand in the way of others.
-            outbox.update_run("run", RunUpdate(state="failed", message="test"))
+                outbox.update_run("run", RunUpdate(state="failed", message="test"))
+                with pytest.raises(ApiError, match=r"409.*kept in .*refused"):
+                    outbox.deliver()
             assert client.run("run").state == "failed"
-    assert [path.suffix for path in (tmp_path / "outbox").iterdir()] == [".refused"]
+    assert [Path(name).suffix for name in left(tmp_path)] == [".refused"]
+
+
+def test_results_of_a_lost_database_do_not_fail_another_run(tmp_path: Path) -> None:
+    with ApiClient(NOWHERE) as client:
+        with Outbox(tmp_path / "outbox", client) as outbox:
+            fill(outbox, "lost")
+    for path in sorted((tmp_path / "outbox").glob("*.json"))[:1]:
+        path.unlink()  # the registration of the run, which another database had
+    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
+        with api.client() as client, Outbox(tmp_path / "outbox", client) as outbox:
+            fill(outbox, "new")
+            assert outbox.deliver() == 0
+            assert client.run("new").background.events == 3
+            assert len(outbox.refused) == 5
+
+
+def test_a_wrong_token_loses_nothing(tmp_path: Path) -> None:
+    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
+        with ApiClient(api.url, "wrong") as client:
+            with Outbox(tmp_path / "outbox", client) as outbox:
+                fill(outbox)
+                with pytest.raises(ApiError, match=r"401.*wait on disk"):
+                    outbox.deliver()
+        with api.client() as client, Outbox(tmp_path / "outbox", client) as outbox:
+            assert outbox.deliver() == 0
+            assert client.run("run").background.events == 3
+
+
+def test_two_processes_do_not_share_a_directory(tmp_path: Path) -> None:
+    with ApiClient(NOWHERE) as client, Outbox(tmp_path, client):
+        with pytest.raises(ApiError, match="in use by another replay"):
+            Outbox(tmp_path, client).__enter__()
+    with ApiClient(NOWHERE) as client, Outbox(tmp_path, client):
+        pass
+
+
+def test_a_run_whose_process_died_is_marked_as_failed(tmp_path: Path) -> None:
+    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
+        with api.client() as client:
+            with Outbox(tmp_path / "outbox", client) as outbox:
+                outbox.put_run("run", run())
+                assert outbox.deliver() == 0
+            assert client.run("run").state == "running"
+            with Outbox(tmp_path / "outbox", client) as outbox:
+                assert outbox.deliver() == 0
+            status = client.run("run")
+    assert status.state == "failed"
+    assert "ended before the run did" in (status.message or "")
+
+
+def test_an_api_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
+    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
+        with ApiClient(api.url, api.token, timeout=2) as client:
+            with Outbox(tmp_path / "outbox", client) as outbox:
+                os.kill(api.pid, signal.SIGSTOP)
+                begin = time.monotonic()
+                fill(outbox)
+                assert time.monotonic() - begin < 1
+                os.kill(api.pid, signal.SIGCONT)
+                assert outbox.deliver() == 0

@@ -149,7 +149,7 @@ def test_results_wait_for_an_api_that_is_away(
     # The next replay, which starts an API of its own, delivers them.
     done = chirpwatch("replay", *common, "--slides", 1, "--directory", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert not list((tmp_path / "outbox").iterdir())
+    assert [path.name for path in (tmp_path / "outbox").iterdir()] == [".lock"]
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as api:
         with api.client() as client:
             runs = client.runs()
@@ -178,8 +178,8 @@ def test_bad_strain_is_refused_before_anything_runs(
     write_background(short, "test", START, strain, RATE, {})
     assert "warm-up" in refusal("--background", short, "--slides", 0, *common)
 
-    message = refusal("--background", background, "--slides", 40, *common)
-    assert "at shifts (0.0, 116.0): 4 s are left" in message
+    message = refusal("--background", background, "--request-length", 0.3, *common)
+    assert "expected a multiple of 0.125 s" in message
 
     message = refusal("--background", background, "--signals", background, *common)
     assert "expected signals" in message
@@ -260,6 +260,12 @@ def test_a_killed_part_is_named_and_the_next_run_works(
     done = chirpwatch(*arguments)
     assert done.returncode == 0, done.stderr
     assert not list((tmp_path / "outbox").glob("*.json"))
+    with ApiProcess(database, log=tmp_path / "api.log") as api:
+        with api.client() as client:
+            new, old = client.runs()
+    assert (old.state, new.state) == ("failed", "complete")
+    if victim == "replay":
+        assert old.message == "the process ended before the run did"
 
 
 def _chunks(database: Path) -> bool:

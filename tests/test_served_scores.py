@@ -20,7 +20,7 @@ from chirpwatch.geometry import Geometry
 from export import reference
 from serve.embedded import TritonServer
 from streamer.client import Detector, Scores
-from tests.conftest import EnergyNetwork
+from tests.conftest import OFFSET_SIZE, EnergyNetwork
 from train.network import Network
 
 
@@ -45,9 +45,9 @@ def whole(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Three minutes scored as requests of 64 s."""
     strides = noise.shape[-1] // geometry.stride_size
-    with Detector(server.address) as detector:
-        pieces = detector.stream(lambda a, b: noise[..., a:b], strides, 512)
-        return join(list(pieces))
+    detector = Detector(server.address)
+    pieces = detector.stream(lambda a, b: noise[..., a:b], strides, 512)
+    return join(list(pieces))
 
 
 @pytest.mark.parametrize("length", [1 / 8, 1, 7])
@@ -55,14 +55,14 @@ def test_request_length_does_not_matter(
     server: TritonServer, noise: np.ndarray, geometry: Geometry, whole, length: float
 ) -> None:
     strides = noise.shape[-1] // geometry.stride_size
-    with Detector(server.address) as detector:
-        pieces = list(
-            detector.stream(
-                lambda a, b: noise[..., a:b],
-                strides,
-                round(length * geometry.inference_sampling_rate),
-            )
+    detector = Detector(server.address)
+    pieces = list(
+        detector.stream(
+            lambda a, b: noise[..., a:b],
+            strides,
+            round(length * geometry.inference_sampling_rate),
         )
+    )
     score, delay, valid = join(pieces)
     assert (valid == whole[2]).all()
     assert np.abs(score - whole[0])[:, valid].max() < 1e-4
@@ -72,12 +72,14 @@ def test_request_length_does_not_matter(
 def test_offline_path_gives_the_same(
     noise: np.ndarray, geometry: Geometry, network: Network, whole
 ) -> None:
-    expected, valid = reference.score(noise, geometry, network)
+    expected, delay, valid = reference.score(noise, geometry, network, OFFSET_SIZE)
     assert (valid == whole[2]).all()
     assert np.abs(expected - whole[0])[:, valid].max() < 1e-3
-    # The two rows differ where there is a signal, and the scores are no constants.
-    assert expected[0, valid].std() > 1e-3
-    assert np.abs(expected[0] - expected[1])[valid].max() > 1e-2
+    # Two frames of almost the same salience may change places.
+    assert np.mean(np.abs(delay - whole[1])[:, valid] < 1e-4) > 0.999
+    # The scores are no constants, and a signal changes them.
+    assert expected[0, valid].std() > 0.5
+    assert np.abs(expected[0] - expected[1])[valid].max() > 1
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -90,9 +92,9 @@ def test_any_cut_of_any_stretch_gives_the_same(
     rows = data.draw(st.integers(1, 2), label="rows")
     cut = data.draw(st.integers(1, strides), label="request")
     strain = noise[:rows, :, start:]
-    with Detector(server.address) as detector:
-        one = join(list(detector.stream(lambda a, b: strain[..., a:b], strides, 512)))
-        other = join(list(detector.stream(lambda a, b: strain[..., a:b], strides, cut)))
+    detector = Detector(server.address)
+    one = join(list(detector.stream(lambda a, b: strain[..., a:b], strides, 512)))
+    other = join(list(detector.stream(lambda a, b: strain[..., a:b], strides, cut)))
     valid = one[2]
     assert valid.sum() == strides - geometry.warmup_strides
     assert (valid == other[2]).all()
@@ -103,8 +105,8 @@ def test_a_signal_does_not_change_the_background_beside_it(
     server: TritonServer, noise: np.ndarray, geometry: Geometry, whole
 ) -> None:
     strides = noise.shape[-1] // geometry.stride_size
-    with Detector(server.address) as detector:
-        alone = join(list(detector.stream(lambda a, b: noise[:1, :, a:b], strides, 64)))
+    detector = Detector(server.address)
+    alone = join(list(detector.stream(lambda a, b: noise[:1, :, a:b], strides, 64)))
     assert np.abs(alone[0][0] - whole[0][0])[whole[2]].max() < 1e-4
 
 
@@ -112,14 +114,12 @@ def test_a_sequence_that_is_resumed_gives_the_same(
     server: TritonServer, noise: np.ndarray, geometry: Geometry, whole
 ) -> None:
     strides = noise.shape[-1] // geometry.stride_size
-    with Detector(server.address) as detector:
-        for first in (1, 63, 700, 1100, strides - 1):
-            pieces = list(
-                detector.stream(lambda a, b: noise[..., a:b], strides, 56, first)
-            )
-            score, _, valid = join(pieces)
-            assert pieces[0].first == first
-            assert (score[:, valid] == whole[0][:, first:][:, valid]).all()
+    detector = Detector(server.address)
+    for first in (1, 63, 700, 1100, strides - 1):
+        pieces = list(detector.stream(lambda a, b: noise[..., a:b], strides, 56, first))
+        score, _, valid = join(pieces)
+        assert pieces[0].first == first
+        assert (score[:, valid] == whole[0][:, first:][:, valid]).all()
 
 
 def test_a_sequence_survives_the_loss_of_its_state(
@@ -129,16 +129,16 @@ def test_a_sequence_survives_the_loss_of_its_state(
     strides = noise.shape[-1] // geometry.stride_size
     with TritonServer(repository) as first:
         port = int(first.address.split(":")[1])
-        with Detector(first.address) as detector:
-            stream = detector.stream(lambda a, b: noise[..., a:b], strides, 64)
-            pieces = [next(stream) for _ in range(12)]
-            os.kill(first.pid, signal.SIGKILL)
-            with pytest.raises(ServerError, match="killed by signal 9"):
-                while True:
-                    first.check()
-                    time.sleep(0.05)
-            with TritonServer(repository, grpc_port=port):
-                pieces += list(stream)
+        detector = Detector(first.address)
+        stream = detector.stream(lambda a, b: noise[..., a:b], strides, 64)
+        pieces = [next(stream) for _ in range(12)]
+        os.kill(first.pid, signal.SIGKILL)
+        with pytest.raises(ServerError, match="killed by signal 9"):
+            while True:
+                first.check()
+                time.sleep(0.05)
+        with TritonServer(repository, grpc_port=port):
+            pieces += list(stream)
     score, _, valid = join(pieces)
     assert (score[:, valid] == whole[0][:, valid]).all()
 
@@ -155,19 +155,19 @@ def test_an_impulse_is_found_at_its_time(
     for sample in (20 * rate, 23 * rate + 77, 25 * rate + 1717):
         struck = strain.copy()
         struck[..., sample] += 1e-19
-        with Detector(energy_server.address) as detector:
-            score, delay, valid = join(
-                list(detector.stream(partial(_cut, struck), 240, requests))
-            )
+        detector = Detector(energy_server.address)
+        score, delay, valid = join(
+            list(detector.stream(partial(_cut, struck), 240, requests))
+        )
         loudest = int(np.argmax(np.where(valid, score[0], -np.inf)))
         edge = (loudest + 1) * geometry.stride_length
         assert abs(edge - delay[0, loudest] - sample / rate) < 1 / 32
-        offline, _ = reference.score(struck, geometry, EnergyNetwork(geometry))
-        assert np.nanargmax(offline[0]) in (
-            loudest,
-            # Equal to rounding, while the impulse is within the kernel.
-            *np.flatnonzero(np.isclose(score[0], score[0, loudest], rtol=1e-3)),
+        offline, lag, _ = reference.score(
+            struck, geometry, EnergyNetwork(geometry), geometry.frame_size / 2
         )
+        loudest = int(np.nanargmax(offline[0]))
+        edge = (loudest + 1) * geometry.stride_length
+        assert abs(edge - lag[0, loudest] - sample / rate) < 1 / 32
 
 
 def test_no_server_and_no_detector_are_told_apart() -> None:
@@ -202,10 +202,8 @@ def test_a_sequence_that_the_server_forgot_is_begun_anew(
         starts.append(start)
         return noise[..., start:stop]
 
-    with (
-        TritonServer(impatient) as server,
-        Detector(server.address, window=1) as detector,
-    ):
+    with TritonServer(impatient) as server:
+        detector = Detector(server.address, window=1)
         pieces = list(detector.stream(read, 800, 8))
     score, _, valid = join(pieces)
     assert starts.count(pause) == 2
@@ -217,14 +215,14 @@ def test_a_server_that_does_not_answer_fails_the_request_in_time(
     repository: Path, noise: np.ndarray
 ) -> None:
     with TritonServer(repository) as server:
-        with Detector(server.address, deadline=1) as detector:
-            stream = detector.stream(lambda a, b: noise[..., a:b], 400, 8)
-            next(stream)
-            os.kill(server.pid, signal.SIGSTOP)
-            begin = time.monotonic()
-            with pytest.raises(ServerError, match=r"strides \d+ to \d+, sent to"):
-                list(stream)
-            assert time.monotonic() - begin < 20
+        detector = Detector(server.address, deadline=1)
+        stream = detector.stream(lambda a, b: noise[..., a:b], 400, 8)
+        next(stream)
+        os.kill(server.pid, signal.SIGSTOP)
+        begin = time.monotonic()
+        with pytest.raises(ServerError, match=r"strides \d+ to \d+, sent to"):
+            list(stream)
+        assert time.monotonic() - begin < 20
         os.kill(server.pid, signal.SIGCONT)
 
 

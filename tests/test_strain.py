@@ -108,6 +108,9 @@ def test_gwosc_files_are_cut_at_gaps_of_either_detector(tmp_path: Path) -> None:
     ]
     segments = read_gwosc(files, IFOS, RATE)
     assert [s.name for s in segments] == [f"{START}-10", f"{START + 11}-14"]
+    # Names tell segments apart that begin in the same second.
+    later = Segment(segments[0].t0_ns + 1_000, RATE, segments[0].strain)
+    assert later.name == f"{START}.000001-10"
     assert all(np.isfinite(s.read("H1", 0, s.size)).all() for s in segments)
 
 
@@ -116,8 +119,10 @@ def test_bad_gwosc_files_are_refused(tmp_path: Path) -> None:
     h1 = write_gwosc(tmp_path / "H1.hdf5", "H1", data)
     with pytest.raises(StrainError, match="a second file of detector H1"):
         read_gwosc([h1, h1], IFOS, RATE)
-    with pytest.raises(StrainError, match="detectors H1, L1, found H1"):
-        read_gwosc([h1], IFOS, RATE)
+    v1 = write_gwosc(tmp_path / "V1.hdf5", "V1", data)
+    for files, found in (([h1], "H1"), ([h1, v1], "H1, V1")):
+        with pytest.raises(StrainError, match=f"detectors H1, L1, found {found}"):
+            read_gwosc(files, IFOS, RATE)
     slow = [write_gwosc(tmp_path / f"slow-{ifo}.hdf5", ifo, data, 1024) for ifo in IFOS]
     with pytest.raises(StrainError, match="at least 2048 Hz, found 1024 Hz"):
         read_gwosc(slow, IFOS, RATE)

@@ -1,6 +1,7 @@
 """Training, checkpoints, validation and their commands, on a small scale."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +115,30 @@ def test_thresholds_let_the_stated_share_of_a_mixture_through(share, rate) -> No
     exceed = [float((scores > limit).double().mean()) for scores in (noise, glitch)]
     found = (1 - share) * exceed[0] + share * exceed[1]
     assert found <= rate * (1 + 1e-9) and found == pytest.approx(rate, rel=0.06)
+
+
+@torch.inference_mode()
+def test_shipped_network_finds_what_its_report_says() -> None:
+    path = Path(__file__).parents[1] / "train" / "checkpoints" / "shipped.ckpt"
+    report = json.loads(path.with_suffix(".json").read_text())
+    network, details = load_checkpoint(path)
+    assert details["peak_offset_size"] == report["timing"]["peak_offset_size"]
+    assert details["wall_time_length"] < 30 * 60
+    assert report["timing"]["peak_within_sixteenth"] > 0.95
+    required = {8.0: (0.91, 0.83), 10.0: (0.995, 0.995)}
+    for entry in report["found"]["gaussian"]:
+        if (entry["mass_1"], entry["mass_2"]) == (35, 35) and entry["snr"] in required:
+            shares = entry["found"]["0.001"], entry["found"]["0.0001"]
+            assert all(np.array(shares) >= required[entry["snr"]])
+    settings = WindowSettings(runs=("O3",), stretches=2, bank_size=4)
+    maker = WindowMaker(network.geometry, settings, seed=11)
+    maker.set_bank(torch.full((4, 2), 35.0), torch.zeros(4, 2))
+    rows = maker.draw_rows(400)
+    noise = maker.noise(rows)
+    signals, _ = maker.signals(rows, torch.full((400,), 10.0))
+    limit = report["thresholds"]["gaussian"]["0.001"]
+    assert (network(noise) > limit).sum() <= 3
+    assert (network(noise + signals) > limit).float().mean() > 0.98
 
 
 def test_commands_simulate_strain_and_the_mergers_in_it(tmp_path) -> None:

@@ -1,6 +1,5 @@
 """The exported whitening against gwpy, ml4gw and a float64 filter."""
 
-
 import h5py
 import numpy as np
 import pytest

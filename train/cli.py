@@ -281,7 +281,7 @@ def train() -> None:
 @click.option(
     "--steps",
     type=click.IntRange(10),
-    default=5000,
+    default=6500,
     show_default=True,
     help="Batches of 256 windows to train on.",
 )
@@ -291,14 +291,6 @@ def train() -> None:
     default=16,
     show_default=True,
     help="Channels of the frontend's first layer.",
-)
-@click.option(
-    "--limit",
-    type=click.FloatRange(0),
-    default=4.0,
-    show_default=True,
-    help="Bound of the whitened strain that the network sees, standard deviations; "
-    "0 leaves the strain as it is.",
 )
 @click.option(
     "--learning-rate",
@@ -317,7 +309,6 @@ def fit(
     checkpoint: Path,
     steps: int,
     width: int,
-    limit: float,
     learning_rate: float,
     log: Path | None,
     seed: int,
@@ -326,7 +317,7 @@ def fit(
 
     Windows are made while the network trains: O3 and O4 noise, whitened as the search
     whitens it; mergers of 7 to 60 solar masses from loud to faint; glitches of single
-    detectors. On two cores 5000 steps take about 20 minutes.
+    detectors. On two cores 6500 steps take about 20 minutes.
     """
     from train.fit import fit_and_validate
     from train.windows import WindowSettings
@@ -338,7 +329,6 @@ def fit(
         steps=steps,
         seed=seed,
         width=width,
-        limit=limit or None,
         learning_rate=learning_rate,
         log_folder=log,
         command=_command(),

@@ -26,7 +26,6 @@ def fit(
     steps: int,
     seed: int,
     width: int = 16,
-    limit: float | None = 4.0,
     learning_rate: float = 6e-3,
     log_folder: str | Path | None = None,
     workers: int = 1,
@@ -40,7 +39,6 @@ def fit(
         steps: Batches to train on.
         seed: Seed of weights and windows.
         width: Channels of the frontend's stem.
-        limit: Bound of the whitened strain, see :class:`train.network.Network`.
         learning_rate: Highest learning rate.
         log_folder: Where the CSV log goes; none is written if None.
         workers: Processes that make windows; 0 makes them in this one.
@@ -52,7 +50,7 @@ def fit(
     # Two contending threads are slower than one beside the process that makes windows.
     torch.set_num_threads(1)
     lightning.seed_everything(seed, verbose=False)
-    network = Network(geometry, width=width, limit=limit)
+    network = Network(geometry, width=width)
     stream = WindowStream(geometry, settings, steps, seed)
     logger: Any = False
     if log_folder is not None:

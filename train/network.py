@@ -211,27 +211,16 @@ class Network(nn.Module):
         geometry: Kernel, stride and frame sizes.
         width: Channels of the frontend's stem.
         channels: Channels of the projected frames and of the head.
-        limit: Whitened strain is bent smoothly so that it stays within this many
-            standard deviations: ``limit * tanh(strain / limit)``. Noise hardly feels
-            it, and signals of SNR 20 and of 80 look alike. None leaves the strain as
-            it is.
 
     Raises:
         GeometryError: No frame of the head fits in a kernel, or the frame size is
             none that the frontend can make.
     """
 
-    def __init__(
-        self,
-        geometry: Geometry,
-        width: int = 16,
-        channels: int = 32,
-        limit: float | None = None,
-    ) -> None:
+    def __init__(self, geometry: Geometry, width: int = 16, channels: int = 32) -> None:
         super().__init__()
         self.geometry = geometry
-        self.hyperparameters = {"width": width, "channels": channels, "limit": limit}
-        self.limit = limit
+        self.hyperparameters = {"width": width, "channels": channels}
         self.frontend = Frontend(geometry.frame_size, width)
         # The bias is left to the head's BatchNorm.
         self.projections = nn.ModuleList(
@@ -266,8 +255,6 @@ class Network(nn.Module):
             [batch, ifos, channels, frames]. No detector's frames depend on another's
             strain.
         """
-        if self.limit is not None:
-            x = self.limit * torch.tanh(x / self.limit)
         batch, ifos, time = x.shape
         frames = self.frontend(x.reshape(batch * ifos, 1, time))
         frames = frames.reshape(batch, ifos, *frames.shape[1:])
