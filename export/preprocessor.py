@@ -81,15 +81,9 @@ def build(geometry: Geometry) -> onnx.ModelProto:
         windows = body.Add(body.Unsqueeze(members, [1]), np.arange(reach)[None])
         windows = body.Gather(strain, windows, axis=2)
         windows = body.Reshape(windows, [ifos, -1, reach * BLOCK_SIZE])
-        # Row p, column r: the tap that takes sample p of the windows to output r.
-        taps = (
-            reach * BLOCK_SIZE
-            - 1
-            + np.subtract.outer(-np.arange(reach * BLOCK_SIZE), -np.arange(BLOCK_SIZE))
-        )
         one = body.Squeeze(body.Gather(filters, turn, axis=0), [0])
-        toeplitz = body.Gather(one, taps, axis=1)
-        whitened = body.MatMul(windows, toeplitz)
+        toeplitz = _toeplitz(body, one, ifos, reach * BLOCK_SIZE)
+        whitened = body.MatMul(windows, body.Transpose(toeplitz, perm=[0, 2, 1]))
         shape = body.Concat([ifos], body.size(strain, 1), count, [BLOCK_SIZE], axis=0)
         return body.Concat(done, body.Reshape(whitened, shape, allowzero=1), axis=2)
 
@@ -115,9 +109,9 @@ def build(geometry: Geometry) -> onnx.ModelProto:
 
 
 def _filters(graph: Graph, geometry: Geometry, psd: Value) -> Value:
-    """The whitening filters: taps from last to first, [spectra, ifos, taps].
+    """The whitening filters, [spectra, ifos, taps]: the taps, which are symmetric.
 
-    The taps are padded with zeros to what the Toeplitz matrix addresses. A PSD that is
+    They are padded with zeros for :func:`_toeplitz`. A PSD that is
     not there yet (zeros) gives a filter that passes nothing.
 
     Source: B. Allen et al., Phys. Rev. D 85, 122006 (2012), section VII, for the
@@ -143,6 +137,19 @@ def _filters(graph: Graph, geometry: Geometry, psd: Value) -> Value:
     hann = 0.5 + 0.5 * np.cos(np.pi * lags / half_size)
     response = graph.Mul(response, hann * np.sqrt(2 / geometry.sample_rate) / size)
     mirrored = graph.Slice(response, [-1], [0], [2], [-1])
-    padding = BLOCK_SIZE
     taps = graph.Concat(mirrored, response, axis=2)
-    return graph.Pad(taps, [0, 0, padding, 0, 0, padding])
+    return graph.Pad(taps, [0, 0, 1, 0, 0, 2 * BLOCK_SIZE])
+
+
+def _toeplitz(graph: Graph, taps: Value, ifos: int, window_size: int) -> Value:
+    """The matrix that takes a window of strain to a block: [ifos, block, window].
+
+    Row r holds the taps r places later than row 0 does. Copies of the taps one after
+    the other, read in rows one value shorter than a copy, are just that; the zeros at
+    the end of a copy fill the begin of the next row.
+    """
+    period = window_size + BLOCK_SIZE
+    copies = graph.Tile(taps, [1, BLOCK_SIZE])
+    copies = graph.cut(copies, [0], [BLOCK_SIZE * (period - 1)], axis=1)
+    rows = graph.Reshape(copies, [ifos, BLOCK_SIZE, period - 1])
+    return graph.cut(rows, [0], [window_size], axis=2)

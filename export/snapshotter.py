@@ -17,6 +17,7 @@ from onnx import TensorProto
 
 from chirpwatch.geometry import Geometry
 from export.graph import Graph, Value
+from export.median import median
 
 SCALE = 2.0**66
 """Strain is multiplied by this first: the square of 1e-21 underflows float32.
@@ -218,12 +219,9 @@ def _spectra(
         count = body.Min(ended, [segments])
         stop = body.Add(body.Sub(ended, done), segments)
         members = body.cut(periodograms, body.Sub(stop, count), stop, axis=1)
-        half = body.Div(count, 2)
-        larger, _ = body.TopK(members, body.Add(half, 1), axis=1, sorted=0, outputs=2)
-        median = body.Div(
-            body.ReduceMin(larger, [1], keepdims=0), body.Gather(biases, half)
-        )
-        return body.Concat(psd, body.Unsqueeze(median, [0]), axis=0)
+        middle = median(body, members, count, segments)
+        unbiased = body.Div(middle, body.Gather(biases, body.Div(count, 2)))
+        return body.Concat(psd, body.Unsqueeze(unbiased, [0]), axis=0)
 
     return graph.loop(graph.Squeeze(due), old, refresh)
 
