@@ -271,16 +271,19 @@ def search(
             raise
         finally:
             waiting = outbox.deliver()
-            if waiting and service is not None:
-                service.check()
             for what in outbox.refused:
                 console.print(f"refused by the API, kept aside: {what}")
         if waiting:
-            raise ApiError(
-                f"no API at {client.url}: {waiting} results of run {run} wait in "
-                f"{outbox.directory}, and are delivered by the next replay that finds "
-                "it there"
+            kept = (
+                f"{waiting} results of run {run} wait in {outbox.directory}, and are "
+                "delivered by the next replay with this directory that finds an API"
             )
+            try:
+                if service is not None:
+                    service.check()
+            except ApiError as error:
+                raise ApiError(f"{error}\n{kept}") from None
+            raise ApiError(f"no API at {client.url}: {kept}")
         result = collect(client, run, measured, far)
         show(result, f"{client.url}/", console)
         if json_file is not None:
