@@ -6,6 +6,8 @@ import click
 
 from chirpwatch.statistics import JULIAN_YEAR
 from chirpwatch.strain import read_background, write_background
+from streamer.cli import REPOSITORY, connection, search, with_options
+from train.data.background import simulate_background
 
 SIGNALS = Path(__file__).parent / "data" / "test_signals.hdf5"
 # The stretch that the shipped signals were drawn for.
@@ -31,24 +33,7 @@ GLITCH_RATE = 0.01
     show_default=True,
     help="Where the strain, logs and results are kept.",
 )
-@click.option(
-    "--triton",
-    metavar="HOST:PORT",
-    help="gRPC address of a running Triton server. Without it, one is started.",
-)
-@click.option(
-    "--api",
-    "api_url",
-    metavar="URL",
-    help="Address of a running results API. Without it, one is started.",
-)
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    help="File with the API's token, where it wants one.",
-)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Result.")
-@click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C.")
+@with_options
 def demo(
     slides: int,
     directory: Path,
@@ -60,13 +45,11 @@ def demo(
 ) -> None:
     """Run the whole system on twenty minutes of simulated strain.
 
-    Makes strain of H1 and L1 with the noise curves of O3, starts the embedded Triton
-    on the shipped models and the results API, searches the strain as it is, with
-    48 injected mergers, and in timeslides, and prints what was found.
+    Makes strain of H1 and L1 with the noise curves of O3 and a glitch about every 100
+    s in each, starts the embedded Triton on the shipped models and the results API,
+    searches the strain as it is, with 48 injected mergers, and in timeslides, and
+    prints what was found.
     """
-    # Imported here: `chirpwatch` is below the other packages, this command above them.
-    from streamer.cli import REPOSITORY, connection, search
-
     path = directory / "background.hdf5"
     if not path.exists():
         click.echo(f"simulating {DURATION} s of strain of H1 and L1 ...")
@@ -93,8 +76,6 @@ def demo(
 
 
 def _simulate(path: Path) -> None:
-    from train.data.background import simulate_background
-
     strain, _ = simulate_background(
         DURATION, RUN, ("H1", "L1"), 2048, SEED, GLITCH_RATE
     )

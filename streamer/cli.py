@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,38 @@ from streamer.replay import Replay, run_replay
 from streamer.report import collect, show
 
 REPOSITORY = Path(__file__).parent.parent / "model_repo"
+
+
+OPTIONS = [
+    click.option(
+        "--triton",
+        metavar="HOST:PORT",
+        help="gRPC address of a running Triton server. Without it, one is started.",
+    ),
+    click.option(
+        "--api",
+        "api_url",
+        metavar="URL",
+        help="Address of a running results API. Without it, one is started.",
+    ),
+    click.option(
+        "--token-file",
+        type=click.Path(path_type=Path),
+        help="File with the API's token, where it wants one.",
+    ),
+    click.option(
+        "--json", "json_file", type=click.Path(path_type=Path), help="Result."
+    ),
+    click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C."),
+]
+"""Options of every command that searches: where the servers are, what to leave."""
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options in :data:`OPTIONS`."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -98,27 +130,11 @@ REPOSITORY = Path(__file__).parent.parent / "model_repo"
     help="Sequences under way at once.",
 )
 @click.option(
-    "--triton",
-    metavar="HOST:PORT",
-    help="gRPC address of a running Triton server. Without it, one is started.",
-)
-@click.option(
     "--repository",
     type=click.Path(path_type=Path),
     default=REPOSITORY,
     show_default="the shipped one",
     help="Model repository for the server that is started.",
-)
-@click.option(
-    "--api",
-    "api_url",
-    metavar="URL",
-    help="Address of a running results API. Without it, one is started.",
-)
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    help="File with the API's token, where it wants one.",
 )
 @click.option(
     "--directory",
@@ -128,8 +144,7 @@ REPOSITORY = Path(__file__).parent.parent / "model_repo"
     help="Where logs, the database of an API started here, and results that the API "
     "has not taken yet are kept.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Result.")
-@click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C.")
+@with_options
 def replay(
     strain_files: tuple[Path, Path] | None,
     background_file: Path | None,

@@ -127,3 +127,16 @@ def test_noise_is_white_and_of_unit_variance(
     assert np.quantile(np.abs(psd[:, band] * RATE / 2 - 1), 0.95) < 0.1
     samples = settled.ravel()
     assert np.mean(samples**4) / np.mean(samples**2) ** 2 == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e38])
+def test_scores_of_a_detector_that_is_off_or_absurd_are_not_valid(
+    models, noise: np.ndarray, geometry: Geometry, factor: float
+) -> None:
+    """Its PSD is zero, or overflows: no number above the highpass."""
+    strain = noise[:1, :, : 20 * RATE].astype(float)
+    chain = run_chain(models, geometry, strain, 3 * RATE)
+    assert chain.valid[geometry.warmup_strides :].all()
+    strain[0, 1] *= factor
+    chain = run_chain(models, geometry, strain, 3 * RATE)
+    assert not chain.valid.any()
