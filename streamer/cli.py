@@ -51,7 +51,10 @@ OPTIONS = [
         help="File with the API's token, where it wants one.",
     ),
     click.option(
-        "--json", "json_file", type=click.Path(path_type=Path), help="Result."
+        "--json",
+        "json_file",
+        type=click.Path(path_type=Path),
+        help="File for the same result as JSON, for scripts.",
     ),
     click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C."),
 ]
