@@ -37,6 +37,7 @@ def export_repository(
     network: Network,
     peak_offset_size: float,
     provenance: dict[str, Any],
+    reports: dict[str, str],
     path: str | Path,
 ) -> str:
     """Export a network; the repository appears whole or not at all.
@@ -45,6 +46,7 @@ def export_repository(
         network: The trained network.
         peak_offset_size: See :class:`export.networks.HeadModel`.
         provenance: What it was made from.
+        reports: Files by name that lie beside the models, as the parity report does.
         path: The model repository; one that is there is replaced.
 
     Returns:
@@ -63,7 +65,7 @@ def export_repository(
         geometry,
         models,
         provenance | {"export_versions": versions},
-        {"parity.json": parity.to_json()},
+        reports | {"parity.json": parity.to_json()},
     )
 
 

@@ -17,7 +17,8 @@ def export(checkpoint: Path, repository: Path) -> None:
     The repository holds ONNX models and their configurations, for the embedded server
     and NVIDIA's images alike. Before it is written, the models are held against
     PyTorch, a float64 whitening filter and gwpy; the figures lie beside them in
-    parity.json. A repository that is there is replaced once the new one is complete.
+    parity.json. A report of the training (CHECKPOINT's name with .md) is copied to
+    training.md. A repository that is there is replaced once the new one is complete.
     """
     # Imported here: the other commands must not need torch.
     try:
@@ -36,6 +37,8 @@ def export(checkpoint: Path, repository: Path) -> None:
         )
     digest_of_checkpoint = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     provenance = details | {"checkpoint_sha256": digest_of_checkpoint}
-    digest = export_repository(network, float(offset), provenance, repository)
+    report = checkpoint.with_suffix(".md")
+    reports = {"training.md": report.read_text()} if report.exists() else {}
+    digest = export_repository(network, float(offset), provenance, reports, repository)
     click.echo(f"model {digest} in {repository}")
     click.echo((repository / "parity.json").read_text(), nl=False)
