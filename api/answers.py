@@ -51,7 +51,7 @@ class IfarAnswer(Answer):
     """IFAR against statistic, ascending, from background of this run."""
 
     points: list[IfarPointAnswer] = Field(
-        description="At most 300 points; the last is saturated"
+        description="At most 301 points; the last is saturated"
     )
     livetime: float = Field(description="Background livetime, s")
     events: int = Field(description="Background events")

@@ -110,11 +110,12 @@ def _check_place(
     )
     if body.last and highest is not None and highest > number:
         raise conflict(f"{where} is marked last, but chunk {highest} is there")
-    # The same data at the same shifts may enter livetime once, whatever the stream.
+    # The same pairs of data may enter livetime once, whatever the stream: those of
+    # the same relative shifts, by the time of the first detector's data.
     same = (
         StreamRow.run_id == stream.run_id,
         StreamRow.kind == stream.kind,
-        StreamRow.shifts == stream.shifts,
+        StreamRow.relative_shifts == stream.relative_shifts,
         StreamRow.injection_set == stream.injection_set
         if stream.injection_set
         else StreamRow.injection_set.is_(None),
@@ -124,12 +125,14 @@ def _check_place(
         .join(ChunkRow, ChunkRow.stream_id == StreamRow.id)
         .where(
             *same,
-            ChunkRow.start_ns - ChunkRow.stride_ns < body.stop_ns,
-            ChunkRow.stop_ns > body.start_ns - body.stride_ns,
+            ChunkRow.start_ns - ChunkRow.stride_ns + StreamRow.origin_ns
+            < body.stop_ns + stream.origin_ns,
+            ChunkRow.stop_ns + StreamRow.origin_ns
+            > body.start_ns - body.stride_ns + stream.origin_ns,
         )
     ).first()
     if other is not None:
         raise conflict(
             f"{where} covers time that chunk {other.number} of stream {other.name!r} "
-            "covers at the same shifts; livetime must not be counted twice"
+            "covers at the same relative shifts; livetime must not be counted twice"
         )

@@ -83,7 +83,12 @@ class RunRow(Base):
 
 
 class StreamRow(Base):
-    """One sequence of scores of a run; `shifts` is canonical JSON, to be compared."""
+    """One sequence of scores of a run.
+
+    `shifts` and `relative_shifts` (less the first detector's shift, `origin_ns`) are
+    canonical JSON, to be compared: what the detectors are shifted together pairs the
+    same data, only at other times.
+    """
 
     __tablename__ = "streams"
     __table_args__ = (UniqueConstraint("run_id", "name"),)
@@ -92,6 +97,8 @@ class StreamRow(Base):
     name: Mapped[str] = mapped_column(String(64))
     kind: Mapped[str] = mapped_column(String(16))
     shifts: Mapped[str] = mapped_column(Text)
+    relative_shifts: Mapped[str] = mapped_column(Text)
+    origin_ns: Mapped[int] = mapped_column(BigInteger)
     segment: Mapped[str] = mapped_column(String(64))
     duration: Mapped[float]
     injection_set: Mapped[str | None] = mapped_column(String(64))
@@ -168,6 +175,8 @@ class Database:
     def __init__(self, url: str) -> None:
         if "://" not in url:
             url = f"sqlite:///{url}"
+        # The URL may hold a password, which no message shows.
+        shown = url.split("://")[0] + "://…"
         try:
             shown = make_url(url).render_as_string(hide_password=True)
             self._engine = create_engine(url, pool_pre_ping=True)
@@ -183,10 +192,13 @@ class Database:
             self._writer = self._engine.execution_options(writes=True)
             with self._writer.begin() as connection:
                 Base.metadata.create_all(connection)
-        except (ArgumentError, ImportError) as error:
+        except ImportError as error:
             raise ApiError(
-                f"{url}: not a database URL or file name ({error})"
+                f"{shown}: the driver of this kind of database is not installed "
+                f"({error})"
             ) from None
+        except (ArgumentError, ValueError):
+            raise ApiError(f"{shown}: not a database URL or file name") from None
         except SQLAlchemyError as error:
             raise ApiError(
                 f"{shown}: the database cannot be opened "

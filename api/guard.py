@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import ProblemError
+from api.problems import ProblemError, answer
 
 MAX_BODY_SIZE = 16 * 1024 * 1024
 """Largest request body, bytes."""
@@ -40,6 +40,13 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > MAX_BODY_SIZE:
+            refusal = answer(Request(scope), 413, "too-large", _too_large().detail)
+            # Nothing of the body is read: the connection ends with the answer.
+            refusal.headers["Connection"] = "close"
+            await refusal(scope, receive, send)
+            return
         received = 0
 
         async def bounded() -> Message:
@@ -56,13 +63,6 @@ class Guard:
             await send(message)
 
         await self._app(scope, bounded, with_headers)
-
-
-def declared_size_is_bounded(request: Request) -> None:
-    """Refuse a body that is announced as too large before any of it is read."""
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > MAX_BODY_SIZE:
-        raise _too_large()
 
 
 def token_check(token: str) -> Callable[..., None]:

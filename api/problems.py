@@ -7,7 +7,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from api.answers import Problem
@@ -60,9 +61,10 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _answer(
+def answer(
     request: Request, status: int, kind: str, detail: str, **more: Any
 ) -> Response:
+    """The answer that describes a problem; ``more`` are further fields of it."""
     problem = Problem(
         type=f"urn:chirpwatch:{kind}",
         title=TITLES.get(status, "The request failed"),
@@ -79,7 +81,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     kind = (
         error.kind if isinstance(error, ProblemError) else f"http-{error.status_code}"
     )
-    response = _answer(request, error.status_code, kind, str(error.detail))
+    response = answer(request, error.status_code, kind, str(error.detail))
     response.headers.update(error.headers or {})
     if error.status_code == 405:
         response.headers["Allow"] = ", ".join(sorted(_methods(request)))
@@ -104,28 +106,31 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
         f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
         for fault in error.errors()[:20]
     ]
-    return _answer(request, 422, "invalid", "; ".join(errors[:3]), errors=errors)
+    return answer(request, 422, "invalid", "; ".join(errors[:3]), errors=errors)
 
 
-async def _database_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, DBAPIError)
+async def _database_busy(request: Request, error: Exception) -> Response:
     if isinstance(error, IntegrityError):
         detail = "another writer stored the same at the same time; send it again"
     else:
-        detail = f"{error.orig}; send it again later"
-    response = _answer(request, 503, "database", detail)
+        reason = getattr(error, "orig", None) or "too many requests at once"
+        detail = f"{reason}; send it again later"
+    response = answer(request, 503, "database", detail)
     response.headers["Retry-After"] = "1"
     return response
 
 
 async def _fault(request: Request, error: Exception) -> Response:
     logging.getLogger("uvicorn.error").exception("unexpected", exc_info=error)
-    return _answer(request, 500, "fault", f"{type(error).__name__}; see the log")
+    return answer(request, 500, "fault", f"{type(error).__name__}; see the log")
 
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Make `app` answer every error as a problem."""
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(DBAPIError, _database_error)
+    app.add_exception_handler(OperationalError, _database_busy)
+    app.add_exception_handler(IntegrityError, _database_busy)
+    # The pool of connections is used up.
+    app.add_exception_handler(PoolTimeoutError, _database_busy)
     app.add_exception_handler(Exception, _fault)

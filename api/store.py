@@ -4,6 +4,7 @@ They run in a transaction of `Database.writing`. All return whether the content 
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 
@@ -72,7 +73,8 @@ def update_run(session: Session, run_id: str, body: RunUpdate) -> None:
 def put_stream(session: Session, run_id: str, name: str, body: Stream) -> bool:
     """Declare a stream of a run."""
     run = locked_run(session, run_id)
-    ifos = Geometry.from_json(run.geometry).ifos
+    geometry = Geometry.from_json(run.geometry)
+    ifos = geometry.ifos
     if set(body.shifts) != set(ifos):
         raise invalid(
             f"shifts: expected one for each of {', '.join(ifos)} of run {run_id!r}, "
@@ -80,9 +82,15 @@ def put_stream(session: Session, run_id: str, name: str, body: Stream) -> bool:
         )
     # Adding zero turns -0.0 into 0.0, which is the same shift.
     shifts = {ifo: shift + 0.0 for ifo, shift in sorted(body.shifts.items())}
+    if body.kind == "background":
+        _check_slide(shifts, geometry)
+    origin_ns = round(body.shifts[ifos[0]] * 1e9)
+    relative = {ifo: round(shift * 1e9) - origin_ns for ifo, shift in shifts.items()}
     values = {
         "kind": body.kind,
         "shifts": json.dumps(shifts),
+        "relative_shifts": json.dumps(relative),
+        "origin_ns": origin_ns,
         "segment": body.segment,
         "injection_set": body.injection_set,
         "cluster_length": body.cluster_length,
@@ -91,6 +99,7 @@ def put_stream(session: Session, run_id: str, name: str, body: Stream) -> bool:
         select(StreamRow).where(StreamRow.run_id == run_id, StreamRow.name == name)
     )
     if stream is None:
+        _check_injection_set(session, run_id, body.injection_set, json.dumps(shifts))
         row = StreamRow(run_id=run_id, name=name, duration=body.duration, **values)
         session.add(row)
         run.revision += 1
@@ -102,6 +111,38 @@ def put_stream(session: Session, run_id: str, name: str, body: Stream) -> bool:
                 f"{getattr(stream, field)!r}, not {value!r}"
             )
     return False
+
+
+def _check_slide(shifts: dict[str, float], geometry: Geometry) -> None:
+    """Refuse a slide in which two detectors may still see the same signal."""
+    least = geometry.kernel_length + geometry.fduration
+    for (one, first), (other, second) in itertools.combinations(shifts.items(), 2):
+        if abs(first - second) < least:
+            raise invalid(
+                f"shifts: expected at least kernel and filter, {least:g} s, between "
+                "any two detectors of a background stream, found "
+                f"{abs(first - second):g} s between {one} and {other}"
+            )
+
+
+def _check_injection_set(
+    session: Session, run_id: str, name: str | None, shifts: str
+) -> None:
+    """Refuse a set that is used at other shifts: each injection has one try."""
+    if name is None:
+        return
+    other = session.scalar(
+        select(StreamRow.name).where(
+            StreamRow.run_id == run_id,
+            StreamRow.injection_set == name,
+            StreamRow.shifts != shifts,
+        )
+    )
+    if other is not None:
+        raise conflict(
+            f"injection set {name!r} is in stream {other!r} at other shifts; an "
+            "injection that has two tries is found too often: use one set for each"
+        )
 
 
 def put_injections(

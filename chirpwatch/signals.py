@@ -226,6 +226,7 @@ class Polarizations:
         merger_size: Sample of the merger.
         parameters: Columns [n].
         num_rejected: Draws that were thrown away for being too faint.
+        attributes: Where the signals came from.
     """
 
     sample_rate: int
@@ -234,6 +235,7 @@ class Polarizations:
     merger_size: int
     parameters: Mapping[str, NDArray[Any]] = field(repr=False)
     num_rejected: int = 0
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_polarizations(path: str | Path, split: str, signals: Polarizations) -> None:
@@ -251,6 +253,7 @@ def write_polarizations(path: str | Path, split: str, signals: Polarizations) ->
         if split in file:
             raise SignalError(f"{path}: {split} is there already")
         group = file.create_group(split)
+        group.attrs.update(signals.attributes)
         group.attrs["sample_rate"] = signals.sample_rate
         group.attrs["merger_size"] = signals.merger_size
         group.attrs["num_rejected"] = signals.num_rejected
@@ -274,13 +277,15 @@ def read_polarizations(path: str | Path, split: str) -> Polarizations:
     with _open(path) as file:
         try:
             group = file[split]
+            attributes = dict(group.attrs)
             return Polarizations(
-                sample_rate=int(group.attrs["sample_rate"]),
+                sample_rate=int(attributes.pop("sample_rate")),
                 plus=group["polarizations/plus"][()],
                 cross=group["polarizations/cross"][()],
-                merger_size=int(group.attrs["merger_size"]),
+                merger_size=int(attributes.pop("merger_size")),
                 parameters={key: data[()] for key, data in group["parameters"].items()},
-                num_rejected=int(group.attrs["num_rejected"]),
+                num_rejected=int(attributes.pop("num_rejected")),
+                attributes=attributes,
             )
         except KeyError as error:
             raise SignalError(

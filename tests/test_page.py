@@ -40,6 +40,7 @@ ARGUMENTS = [
 def browser():
     path = os.environ.get("CHIRPWATCH_CHROMIUM") or shutil.which("chromium")
     if path is None:
+        assert "CI" not in os.environ, "CI must test the page: install chromium"
         pytest.skip("no chromium on the PATH; CHIRPWATCH_CHROMIUM may name one")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)

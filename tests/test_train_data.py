@@ -3,10 +3,12 @@
 import subprocess
 import sys
 
+import h5py
 import lal
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from gwpy.timeseries import TimeSeries
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,8 @@ from pycbc.types import TimeSeries as PycbcTimeSeries
 from pycbc.waveform import get_fd_waveform
 
 from chirpwatch.errors import SignalError, StrainError
+from chirpwatch.signals import read_polarizations
+from train.cli import simulate
 from train.data import whitening
 from train.data.background import simulate_background
 from train.data.curves import read_curve, regrid
@@ -290,7 +294,7 @@ def test_rejected_draws_are_counted_exactly(loud, batch, data) -> None:
 
 
 def test_polarizations_give_the_strain_that_a_projection_gives() -> None:
-    waves = simulate_polarizations(4, InjectionSettings(), seed=6)
+    waves = simulate_polarizations(4, InjectionSettings(), seed=6, command="a test")
     angles = {
         name: torch.from_numpy(waves.parameters[name])
         for name in ("dec", "psi", "phi", "inclination", "phase")
@@ -341,3 +345,40 @@ def test_injections_are_placed_on_whole_samples_inside_the_segment() -> None:
     assert np.round(samples).max() + signals.size - signals.merger_size <= 120 * RATE
     with pytest.raises(SignalError, match="expected room for a merger"):
         simulate_test_signals(GPS, 20, InjectionSettings(), 1, "test")
+
+
+def test_segments_and_splits_are_independent(tmp_path) -> None:
+    out = tmp_path / "background.hdf5"
+    for start, split in ((1000, "train"), (2000, "train"), (1000, "valid")):
+        arguments = ["--start", start, "--split", split, "--duration", 8]
+        CliRunner().invoke(
+            simulate,
+            ["background", str(out), *map(str, arguments)],
+            catch_exceptions=False,
+        )
+    with h5py.File(out) as file:
+        one, later = (file[f"train/{start}-8/H1"][:] for start in (1000, 2000))
+        other = file["valid/1000-8/H1"][:]
+    assert not (one == later).any()
+    assert not (one == other).any()
+
+
+def test_jitter_may_swap_neighbours() -> None:
+    settings = InjectionSettings(
+        spacing_length=6, jitter_length=4, snr_range=(10.0, 12.0)
+    )
+    signals = simulate_test_signals(1000, 100, settings, seed=1, command="a test")
+    assert (np.diff(signals.gps_time_ns) >= 0).all()
+
+
+def test_made_polarizations_say_so(tmp_path) -> None:
+    out = tmp_path / "signals.hdf5"
+    for split in ("train", "valid"):
+        CliRunner().invoke(
+            simulate,
+            ["polarizations", str(out), "--count", "2", "--split", split],
+            catch_exceptions=False,
+        )
+    train, valid = (read_polarizations(out, split) for split in ("train", "valid"))
+    assert train.attributes["simulated"]
+    assert (train.parameters["mass_1"] != valid.parameters["mass_1"]).any()

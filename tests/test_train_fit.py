@@ -36,7 +36,7 @@ def trained(tmp_path_factory):
         seed=1,
         width=8,
         log_folder=folder / "log",
-        workers=0,
+        in_background=False,
     )
     return folder, network
 
@@ -68,9 +68,9 @@ def test_checkpoint_gives_the_same_scores_and_says_how_it_was_made(trained) -> N
 
 def test_same_seed_gives_the_same_network(tmp_path) -> None:
     arguments = (GEOMETRY, SETTINGS, 3)
-    one = fit(tmp_path / "a", *arguments, seed=2, width=8, workers=0)
-    two = fit(tmp_path / "b", *arguments, seed=2, width=8, workers=1)
-    other = fit(tmp_path / "c", *arguments, seed=3, width=8, workers=0)
+    one = fit(tmp_path / "a", *arguments, seed=2, width=8, in_background=False)
+    two = fit(tmp_path / "b", *arguments, seed=2, width=8, in_background=True)
+    other = fit(tmp_path / "c", *arguments, seed=3, width=8, in_background=False)
     weight = one.frontend.stem.conv.weight
     torch.testing.assert_close(weight, two.frontend.stem.conv.weight)
     assert not torch.allclose(weight, other.frontend.stem.conv.weight)

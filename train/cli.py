@@ -110,7 +110,13 @@ def background(
 
     rate = Geometry().sample_rate
     strain, glitches = simulate_background(
-        duration, curve, IFOS, rate, seed, glitch_rate / 60
+        duration,
+        curve,
+        IFOS,
+        rate,
+        # Segments and splits are independent of one another.
+        [seed, start, *split.encode()],
+        glitch_rate / 60,
     )
     attributes = {
         "simulated": True,
@@ -267,7 +273,10 @@ def polarizations(
     settings = InjectionSettings(
         min_mass=min(masses), max_mass=max(masses), reference_share=reference_share
     )
-    write_polarizations(out, split, simulate_polarizations(count, settings, seed))
+    # The splits are independent of one another.
+    drawn = np.random.SeedSequence([seed, *split.encode()]).generate_state(1)
+    signals = simulate_polarizations(count, settings, int(drawn[0]), _command())
+    write_polarizations(out, split, signals)
     click.echo(f"{out}: {count} mergers for {split}")
 
 
@@ -355,6 +364,11 @@ def validate(checkpoint: Path, report: Path, seed: int) -> None:
     from train.validate import validate, write_report
 
     network, details = load_checkpoint(checkpoint)
+    if seed == details.get("seed"):
+        raise click.BadParameter(
+            f"{seed} is the seed of the training: its windows would be met again",
+            param_hint="--seed",
+        )
     result = validate(network, seed)
     if "command" in details:
         result = {"checkpoint": details} | result

@@ -10,12 +10,13 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
+from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from train.checkpoint import load_checkpoint, provenance, save_checkpoint
 from train.module import Detector
 from train.network import Network
 from train.stream import WindowStream
-from train.validate import validate, write_report
+from train.validate import VALIDATION_SEED, validate, write_report
 from train.windows import WindowSettings
 
 
@@ -28,7 +29,7 @@ def fit(
     width: int = 16,
     learning_rate: float = 6e-3,
     log_folder: str | Path | None = None,
-    workers: int = 1,
+    in_background: bool = True,
 ) -> Network:
     """Train a network and write its checkpoint.
 
@@ -41,7 +42,7 @@ def fit(
         width: Channels of the frontend's stem.
         learning_rate: Highest learning rate.
         log_folder: Where the CSV log goes; none is written if None.
-        workers: Processes that make windows; 0 makes them in this one.
+        in_background: Whether windows are made in a process of their own.
 
     Returns:
         The trained network, in evaluation mode.
@@ -70,8 +71,9 @@ def fit(
         DataLoader(
             stream,
             batch_size=None,
-            num_workers=workers,
-            prefetch_factor=16 if workers else None,
+            # No more than one: each would make the whole stream.
+            num_workers=int(in_background),
+            prefetch_factor=16 if in_background else None,
         ),
     )
     network.eval()
@@ -97,9 +99,16 @@ def fit_and_validate(
         *arguments: Further arguments of :func:`fit`.
         command: How to do this again; kept in the checkpoint.
         **options: Further arguments of :func:`fit`.
+
+    Raises:
+        ConfigurationError: The seed is that of the validation.
     """
+    if options.get("seed") == VALIDATION_SEED:
+        raise ConfigurationError(
+            f"seed: {VALIDATION_SEED} is the validation's; choose another"
+        )
     network = fit(checkpoint, *arguments, **options)
-    result = validate(network)
+    result = validate(network, VALIDATION_SEED)
     _, details = load_checkpoint(checkpoint)
     del details["geometry"], details["hyperparameters"]
     details = details | {"command": command} | result["timing"]

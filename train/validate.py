@@ -22,6 +22,7 @@ from train.windows import WindowMaker, WindowSettings
 MASSES = ((35.0, 35.0), (35.0, 20.0), (20.0, 20.0), (20.0, 10.0))
 SNRS = (6.0, 8.0, 10.0, 12.0)
 RATES = (1e-3, 1e-4)
+VALIDATION_SEED = 1000
 GLITCH_SHARE = 0.1
 SLIDES = 4
 STRETCHES = 20
@@ -167,7 +168,7 @@ def calibrate(validation: Validation, n: int) -> dict[str, float]:
 
 def validate(
     network: Network,
-    seed: int = 1000,
+    seed: int = VALIDATION_SEED,
     noise_length: float = 100_000,
     signals: int = 2000,
     glitch_windows: int = 40_000,
@@ -177,7 +178,7 @@ def validate(
     Args:
         network: What is judged.
         seed: Seed of all windows.
-        noise_length: Noise of each detector, s.
+        noise_length: Noise of each detector, s; rounded up to whole sets of stretches.
         signals: Windows for each pair of masses and SNR.
         glitch_windows: Noise windows with a glitch.
 
@@ -189,6 +190,11 @@ def validate(
     validation = Validation(network, seed)
     timing = calibrate(validation, signals)
     noise = validation.noise_scores(noise_length)
+    # What was drawn: whole sets of stretches, each block of which gives these windows.
+    geometry = network.geometry
+    per_block = round(geometry.psd_refresh_length - geometry.kernel_length)
+    per_block = round(per_block * geometry.inference_sampling_rate) + 1
+    blocks = len(noise) / (SLIDES * per_block)
     glitch = validation.window_scores(glitch_windows, None, 0, glitches=True)
     validation.maker.set_bank(torch.tensor(MASSES), torch.zeros(len(MASSES), 2))
     thresholds = {
@@ -221,7 +227,7 @@ def validate(
         "simulated": True,
         "seed": seed,
         "noise_windows": len(noise),
-        "noise_length": noise_length,
+        "noise_length": blocks * geometry.psd_refresh_length,
         "slides": SLIDES,
         "signals": signals,
         "glitch_windows": glitch_windows,

@@ -12,7 +12,7 @@ const RATES = [["1 per year", 1], ["1 per month", 12], ["1 per week", YEAR / 604
   ["4 per day", (4 * YEAR) / 86400], ["1 per hour", YEAR / 3600], ["1 per 10 minutes", YEAR / 600], ["1 per minute", YEAR / 60]];
 
 const byId = (id) => document.getElementById(id);
-const state = { run: document.body.dataset.run, revision: null, pinned: new URLSearchParams(location.search).has("run") };
+const state = { run: document.body.dataset.run, revision: null, turn: 0, pinned: new URLSearchParams(location.search).has("run") };
 
 async function get(path, query = {}) {
   const response = await fetch(`${path}?${new URLSearchParams(query)}`).catch(() => {
@@ -83,17 +83,20 @@ function drawAll() {
   }
 }
 
-async function load(run) {
+// A look that a newer one has overtaken must not draw: it may be of another rate or run.
+async function load(run, current) {
   const base = `/v1/runs/${run.id}`;
   const [background, candidates] = await Promise.all([
     get(`${base}/background`), get(`${base}/candidates`, { limit: 500 }),
   ]);
   // Only what the background can answer is asked.
+  if (!current()) return;
   const rate = offerRates(background.lowest_far_per_year);
   const [ifar, injections] = await Promise.all([
     background.livetime ? get(`${base}/ifar`) : null,
     rate === null ? null : get(`${base}/injections`, { far_per_year: rate }),
   ]);
+  if (!current()) return;
   shown = { ifar, candidates, injections };
   showCandidates(candidates, (time) => stream.centre(time));
   showSlides(background);
@@ -103,7 +106,10 @@ async function load(run) {
 }
 
 async function look() {
+  const turn = ++state.turn;
+  const current = () => turn === state.turn;
   const runs = await get("/v1/runs", { limit: 200 });
+  if (!current()) return;
   const select = byId("run");
   const names = runs.map((run) => `${run.id} ${run.name}`).join("\n");
   if (names !== state.names) {
@@ -118,32 +124,44 @@ async function look() {
   select.value = state.run;
   const run = await get(`/v1/runs/${state.run}`);
   const seen = `${run.id} ${run.revision}`;
-  if (seen === state.revision) return;
+  if (!current() || seen === state.revision) return;
   showNumbers(run);
-  await load(run);
+  await load(run, current);
+  if (!current()) return;
   state.revision = seen;
   document.body.dataset.revision = run.revision;
 }
 
-async function watch() {
+async function lookOrSay() {
   try {
     await look();
     badge("link", "", "");
   } catch (error) {
     badge("link", `not updating: ${error.message}`, "bad");
   }
+}
+
+async function watch() {
+  // A look that someone waits for is not overtaken by the clock.
+  if (!state.asked) await lookOrSay();
   setTimeout(watch, INTERVAL);
 }
 
+async function ask() {
+  state.revision = null;
+  state.asked = (state.asked ?? 0) + 1;
+  await lookOrSay();
+  state.asked -= 1;
+}
+
 byId("run").addEventListener("change", (event) => {
-  Object.assign(state, { run: event.target.value, pinned: true, revision: null });
+  Object.assign(state, { run: event.target.value, pinned: true });
   history.replaceState(null, "", `?run=${encodeURIComponent(state.run)}`);
-  look();
+  ask();
 });
 byId("far").addEventListener("change", (event) => {
   event.target.dataset.chosen = "yes";
-  state.revision = null;
-  look();
+  ask();
 });
 for (const button of document.querySelectorAll("[data-move]")) {
   button.addEventListener("click", () => move(stream, button.dataset.move));

@@ -18,7 +18,7 @@ def simulate_background(
     run: str,
     ifos: Sequence[str],
     sample_rate: int,
-    seed: int,
+    seed: int | Sequence[int],
     glitch_rate: float = 0.0,
 ) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
     """Draw strain of several detectors, independent of one another.
@@ -28,7 +28,9 @@ def simulate_background(
         run: Observing run whose noise curves are used.
         ifos: Detectors.
         sample_rate: Hz.
-        seed: Each detector draws from a stream of its own, named by seed and detector.
+        seed: One number or several; each detector draws from a stream of its own,
+            named by seed and detector. Segments that shall be independent need seeds
+            of their own.
         glitch_rate: Glitches of each detector, Hz; SNR 5 to 100, uniform in the
             logarithm.
 
@@ -37,8 +39,9 @@ def simulate_background(
         of its glitches, s from the start.
     """
     strain, times = {}, {}
+    seeds = [seed] if isinstance(seed, int) else list(seed)
     for ifo in ifos:
-        rng = np.random.default_rng([seed, *ifo.encode()])
+        rng = np.random.default_rng([*seeds, *ifo.encode()])
         asd = read_curve(run, ifo)
         strain[ifo] = coloured_noise(asd, duration * sample_rate, sample_rate, rng)
         size = round(GLITCH_LENGTH * sample_rate)

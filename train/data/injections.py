@@ -195,7 +195,7 @@ def draw_mergers(n: int, settings: InjectionSettings) -> dict[str, Tensor]:
 
 
 def simulate_polarizations(
-    n: int, settings: InjectionSettings, seed: int
+    n: int, settings: InjectionSettings, seed: int, command: str
 ) -> Polarizations:
     """Draw mergers to train on: what arrives at the Earth, before any detector.
 
@@ -203,6 +203,7 @@ def simulate_polarizations(
         n: Mergers wanted, at 100 Mpc each.
         settings: Their population; SNR, distance and times are not used.
         seed: Seed of everything that is drawn.
+        command: How to make this again, for the attributes.
 
     Returns:
         Plus and cross polarization with the inclination and phase drawn, and the
@@ -223,6 +224,7 @@ def simulate_polarizations(
         cross=torch.fft.irfft(-1j * spectrum * cosine, size).numpy(),
         merger_size=round(MERGER_LENGTH * settings.sample_rate),
         parameters={name: column.double().numpy() for name, column in columns.items()},
+        attributes={"simulated": True, "command": command, "waveform": "IMRPhenomD"},
     )
 
 
@@ -298,7 +300,8 @@ def simulate_test_signals(
     jitter = settings.jitter_length * (2 * torch.rand(n, dtype=torch.float64) - 1)
     times = settings.first_length + settings.spacing_length * torch.arange(n) + jitter
     # Whole samples, so that an injection needs no interpolation.
-    samples = torch.round(times * rate).long().numpy()
+    # In order of time: jitter may swap neighbours, which are exchangeable.
+    samples = torch.round(times * rate).long().sort().values.numpy()
     strain, delays = columns.pop("strain"), columns.pop("delays")
     parameters = {name: column.double().numpy() for name, column in columns.items()}
     for i, ifo in enumerate(settings.ifos):
