@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -271,3 +272,48 @@ def test_names_are_text_and_never_markup(page, api):
         wait_until_drawn(page, client.run("run").revision)
     expect(page.locator("#run option")).to_have_text([name])
     expect(page).to_have_title(f"{name} · chirpwatch")
+
+
+def test_of_two_quick_choices_the_last_is_drawn(page, api):
+    run, size = "choices", 60_000
+    with api.client() as client:
+        declare(client, run)
+        for kind in ("background", "injections"):
+            times = [(GPS + 10 + 20 * i) * SECOND for i in range(12)]
+            client.put_chunk(
+                run,
+                kind,
+                0,
+                Chunk(
+                    start_ns=GPS * SECOND + STRIDE,
+                    stride_ns=STRIDE,
+                    valid=[True] * size,
+                    scores=None if kind == "background" else [0.0] * size,
+                    events=[
+                        Event(time_ns=time, statistic=float(i))
+                        for i, time in enumerate(times)
+                    ],
+                ),
+            )
+        client.update_run(run, RunUpdate(state="complete"))
+
+    def slowly(route):
+        time.sleep(0.1)
+        route.continue_()
+
+    page.route("**/v1/**", slowly)
+    page.goto(f"{api.url}/?run={run}")
+    threshold = page.locator("#bins-note")
+    expect(threshold).to_contain_text("threshold", timeout=10_000)
+    drawn = {}
+    for label in ("1 per 10 minutes", "1 per minute", "1 per hour"):
+        page.locator("#far").select_option(label=label)
+        page.wait_for_timeout(1500)
+        drawn[label] = threshold.inner_text()
+    assert len(set(drawn.values())) == 3
+    for gap in (150, 300, 450):
+        page.locator("#far").select_option(label="1 per minute")
+        page.wait_for_timeout(gap)
+        page.locator("#far").select_option(label="1 per hour")
+        page.wait_for_timeout(1500)
+        assert threshold.inner_text() == drawn["1 per hour"]
