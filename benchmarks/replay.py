@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from ml4gw.transforms import SpectralDensity, Whiten
 
@@ -110,6 +111,50 @@ def time_updates(address: str, strain: np.ndarray) -> dict[str, float]:
     return {"median": p50, "p99": p99}
 
 
+def time_stages(strain: np.ndarray) -> dict[str, float]:
+    """Time of each model alone, ms for a second of both rows, on one core."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    sessions = {
+        name: onnxruntime.InferenceSession(
+            str(REPOSITORY / name / "1" / "model.onnx"), options
+        )
+        for name in ("snapshotter", "preprocessor", "frontend", "head")
+    }
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+
+    def run(name: str, outputs: list[str], feed: dict[str, np.ndarray]) -> list[Any]:
+        begin = time.process_time()
+        values = sessions[name].run(outputs, feed)
+        times[name].append(time.process_time() - begin)
+        return values
+
+    size = REQUEST_STRIDES * STRIDE
+    state = np.zeros((IFOS, 1), np.float32)
+    for begin in range(0, strain.shape[-1], size):
+        step = np.array([begin // STRIDE])
+        feed = {"strain": strain[..., begin : begin + size], "step": step}
+        names = ["snapshot", "psd", "new_state"]
+        snapshot, psd, state = run("snapshotter", names, feed | {"state": state})
+        feed = {"snapshot": snapshot, "psd": psd, "step": step}
+        (whitened,) = run("preprocessor", ["whitened"], feed)
+        (features,) = run("frontend", ["features"], {"whitened": whitened})
+        run("head", ["score", "delay"], {"features": features})
+    length = size / RATE
+    return {name: 1e3 * statistics.median(t) / length for name, t in times.items()}
+
+
+def matrix_product_rate() -> float:
+    """What a large matrix product reaches on one core, GFLOP/s in fp32."""
+    torch.set_num_threads(1)
+    one, n = torch.randn(2048, 2048), 5
+    one @ one
+    begin = time.process_time()
+    for _ in range(n):
+        one @ one
+    return n * 2 * 2048**3 / (time.process_time() - begin) / 1e9
+
+
 def main() -> None:
     """Run both in turns, print and write the figures."""
     data, _ = simulate_background(LENGTH, "O3", ("H1", "L1"), RATE, seed=0)
@@ -130,6 +175,9 @@ def main() -> None:
         "seed_strain_per_second": statistics.median(seed),
         "replay_strain_per_second": statistics.median(replay),
         "update_latency_ms": latency,
+        "stages_ms": time_stages(strain),
+        "seed_windows_per_core_second": statistics.median(seed) * RATE / STRIDE / CORES,
+        "matrix_product_gflops": matrix_product_rate(),
         "cores": CORES,
         "processor": platform.processor() or platform.machine(),
         "torch": torch.__version__,

@@ -30,7 +30,7 @@ class TritonServer:
         metrics_port: Port for Prometheus metrics, alike.
         host: Address to listen on.
         log: File for the server's log; where it is None, one that is removed at the
-            end.
+            end, unless there was an error.
         startup_timeout: How long to wait for the models to be ready, s.
 
     Attributes:
@@ -152,13 +152,14 @@ class TritonServer:
         traceback: TracebackType | None,
     ) -> None:
         self._stop()
+        # A log that an error speaks of is kept.
+        if self._log_is_temporary and error is None:
+            self.log_path.unlink(missing_ok=True)
 
     def _stop(self) -> None:
         assert self._process is not None
         stop(self._process, timeout=10)
         self._reaper.wait()
-        if self._log_is_temporary:
-            self.log_path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise a ServerError if the server is no longer running."""

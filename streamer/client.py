@@ -116,6 +116,7 @@ class Detector:
 
         Raises:
             ServerError: The server did not answer; says which stride.
+            ModelError: The server came back with another model.
         """
         wanted = first
         failed_at: int | None = None
@@ -124,10 +125,23 @@ class Detector:
                 for scores in self._sequence(read, strides, request_strides, wanted):
                     yield scores
                     wanted = scores.first + len(scores.valid)
-            except ServerError:
+            except ServerError as error:
                 if failed_at == wanted:
                     raise
                 failed_at = wanted
+                self._check_unchanged(error)
+
+    def _check_unchanged(self, failure: ServerError) -> None:
+        """Refuse to go on with a server that came back with another model."""
+        try:
+            model = Detector(self.address).model
+        except ServerError:
+            raise failure from None
+        if model != self.model:
+            raise ModelError(
+                f"the server at {self.address} began with model {self.model} and now "
+                f"serves {model}; results of two models do not mix"
+            )
 
     def _burn_in(self, stride: int) -> int:
         """Where a sequence must begin for the score of ``stride`` to be exact.

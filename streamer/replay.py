@@ -74,7 +74,7 @@ class Replay:
             The jobs, and what was left out and why.
 
         Raises:
-            StrainError: No segment is longer than the warm-up; or see :class:`Job`.
+            StrainError: No segment is as long as the warm-up; or see :class:`Job`.
             ShiftError: A step so small that two slides would share a kernel's data, or
                 slides of one detector.
             ConfigurationError: The length of a request is no whole number of strides.
@@ -87,16 +87,16 @@ class Replay:
             for k in range(self.slides + 1):
                 shifts = tuple(i * k * self.slide_length for i in order)
                 left = segment.duration - shifts[-1]
-                if left < geometry.psd_min_length and len(self.segments) + k > 1:
+                if left < geometry.psd_min_length:
                     left_out.append(
-                        f"{where} at shifts {shifts}: {max(left, 0):g} s are left, no "
-                        f"more than the warm-up of {geometry.psd_min_length:g} s"
+                        f"{where} at shifts {shifts}: {max(left, 0):g} s are left, "
+                        f"less than the warm-up of {geometry.psd_min_length:g} s"
                     )
                     continue
                 signals = None if k else self.signals.get(segment.name)
                 jobs.append(Job(segment, geometry, shifts, signals))
         if not jobs:
-            raise StrainError("\n".join(left_out) or "no segments to analyse")
+            raise StrainError(left_out[0] if left_out else "no segments to analyse")
         return jobs, left_out
 
     def _check(self, geometry: Geometry) -> None:

@@ -65,7 +65,9 @@ def test_request_length_does_not_matter(
     )
     score, delay, valid = join(pieces)
     assert (valid == whole[2]).all()
-    assert np.abs(score - whole[0])[:, valid].max() < 1e-4
+    error = np.abs(score - whole[0])[:, valid].max()
+    print(f"requests of {length:g} s: largest difference {error:.1e}")
+    assert error < 1e-4
     assert np.abs(delay - whole[1])[:, valid].max() < 1e-4
 
 
@@ -74,7 +76,9 @@ def test_offline_path_gives_the_same(
 ) -> None:
     expected, delay, valid = reference.score(noise, geometry, network, OFFSET_SIZE)
     assert (valid == whole[2]).all()
-    assert np.abs(expected - whole[0])[:, valid].max() < 1e-3
+    error = np.abs(expected - whole[0])[:, valid].max()
+    print(f"offline path: largest difference {error:.1e}")
+    assert error < 1e-3
     # Two frames of almost the same salience may change places.
     assert np.mean(np.abs(delay - whole[1])[:, valid] < 1e-4) > 0.999
     # The scores are no constants, and a signal changes them.
@@ -141,6 +145,18 @@ def test_a_sequence_survives_the_loss_of_its_state(
             pieces += list(stream)
     score, _, valid = join(pieces)
     assert (score[:, valid] == whole[0][:, valid]).all()
+
+
+def test_a_server_that_comes_back_with_another_model_is_refused(
+    repository: Path, energy_repository: Path, noise: np.ndarray
+) -> None:
+    with TritonServer(repository) as first:
+        port = int(first.address.split(":")[1])
+        stream = Detector(first.address).stream(lambda a, b: noise[..., a:b], 800, 64)
+        next(stream)
+    with TritonServer(energy_repository, grpc_port=port):
+        with pytest.raises(ModelError, match="results of two models do not mix"):
+            list(stream)
 
 
 @pytest.mark.parametrize("length", [1 / 8, 5, 64])
