@@ -18,7 +18,7 @@ test: $(VENV)/.dev ## Run the whole test suite
 	$(BIN)/pytest $(ARGS)
 
 bench: $(VENV)/.dev ## Time chirpwatch against the reference method
-	$(BIN)/python -m benchmarks.replay
+	$(BIN)/python -m benchmarks
 
 lock: $(VENV)/.dev ## Resolve the lock files anew
 	$(BIN)/python -m pip install uv

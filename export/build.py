@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 
 from chirpwatch.geometry import Geometry
-from export import preprocessor, snapshotter
+from export import preprocessor, snapshotter, timeslides
 from export.networks import export_networks
 from export.parity import measure
 from export.repository import write_repository
@@ -23,13 +24,20 @@ PARITY_LENGTH = 96
 def build_models(
     network: Network, peak_offset_size: float
 ) -> dict[str, onnx.ModelProto]:
-    """The models of the ``detector`` ensemble, by name."""
-    frontend, head = export_networks(network, peak_offset_size)
+    """The models of the ensembles ``detector`` and ``timeslides``, by name."""
+    geometry = network.geometry
+    frontend, head, sum_head = export_networks(network, peak_offset_size)
+    stateful = snapshotter.build(geometry)
+    with torch.no_grad():
+        kernel = torch.zeros(1, len(geometry.ifos), geometry.kernel_size)
+        kernel_frames = network.features(kernel).shape[-1]
     return {
-        "snapshotter": snapshotter.build(network.geometry),
-        "preprocessor": preprocessor.build(network.geometry),
+        "snapshotter": stateful,
+        "stretch": timeslides.build_stretch(stateful, len(geometry.ifos)),
+        "preprocessor": preprocessor.build(geometry),
         "frontend": frontend,
         "head": head,
+        "slides": timeslides.build(geometry, sum_head, kernel_frames),
     }
 
 

@@ -6,7 +6,7 @@ exporter writes the networks; this is for what it cannot express: loops whose tr
 depend on the request, and shapes that differ between two trips.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,10 @@ IR_VERSION = 10
 
 Value = str
 """The name of an edge of the graph."""
+
+
+Mapped = tuple[Value, int]
+"""An edge and its element type."""
 
 
 class Graph:
@@ -84,20 +88,22 @@ class Graph:
         piece: Value = self.Slice(x, start, end, [axis])
         return piece
 
-    def loop(
+    def collect(
         self,
         trips: Value,
-        carried: Value,
-        body: "Callable[[Graph, Value, Value], Value]",
+        first: Value,
+        axis: int,
+        body: "Callable[[Graph, Value], Value]",
     ) -> Value:
-        """Apply ``body(graph, trip, carried)`` ``trips`` times.
+        """Join ``first`` and what ``body(graph, trip)`` gives in ``trips`` trips.
 
-        ``trips`` is an int64 scalar. ``carried`` may change its shape from trip to
-        trip; its final value is returned. The body may use the outer graph's edges.
+        ``trips`` is an int64 scalar. The pieces, float32, may differ in length along
+        ``axis``, along which they are joined once, in the end. The body may use the
+        outer graph's edges.
         """
         inner = Graph(prefix=f"{self._edge()}_")
-        trip, condition, previous = inner._edge(), inner._edge(), inner._edge()
-        result = body(inner, trip, previous)
+        trip, condition, pieces = inner._edge(), inner._edge(), inner._edge()
+        result = inner.SequenceInsert(pieces, body(inner, trip))
         go_on = inner.Identity(condition)
         graph = helper.make_graph(
             inner._nodes,
@@ -105,15 +111,72 @@ class Graph:
             [
                 helper.make_tensor_value_info(trip, TensorProto.INT64, []),
                 helper.make_tensor_value_info(condition, TensorProto.BOOL, []),
-                helper.make_tensor_value_info(previous, TensorProto.FLOAT, None),
+                helper.make_tensor_sequence_value_info(pieces, TensorProto.FLOAT, None),
             ],
             [
                 helper.make_tensor_value_info(go_on, TensorProto.BOOL, []),
-                helper.make_tensor_value_info(result, TensorProto.FLOAT, None),
+                helper.make_tensor_sequence_value_info(result, TensorProto.FLOAT, None),
             ],
         )
-        final: Value = self.Loop(trips, None, carried, body=graph)
-        return final
+        final = self.Loop(trips, None, self.SequenceConstruct(first), body=graph)
+        joined: Value = self.ConcatFromSequence(final, axis=axis)
+        return joined
+
+    def map(
+        self, trips: Value, body: "Callable[[Graph, Value], Sequence[Mapped]]"
+    ) -> list[Value]:
+        """Stack what ``body(graph, trip)`` gives in each of ``trips`` trips.
+
+        ``trips`` is an int64 scalar. The body returns for each of its results the
+        edge and its element type; it has the same shape in every trip. The body may
+        use the outer graph's edges.
+        """
+        inner = Graph(prefix=f"{self._edge()}_")
+        trip, condition = inner._edge(), inner._edge()
+        results = body(inner, trip)
+        go_on = inner.Identity(condition)
+        graph = helper.make_graph(
+            inner._nodes,
+            "body",
+            [
+                helper.make_tensor_value_info(trip, TensorProto.INT64, []),
+                helper.make_tensor_value_info(condition, TensorProto.BOOL, []),
+            ],
+            [
+                helper.make_tensor_value_info(go_on, TensorProto.BOOL, []),
+                *(
+                    helper.make_tensor_value_info(edge, element, None)
+                    for edge, element in results
+                ),
+            ],
+        )
+        stacked = self.Loop(trips, None, outputs=len(results), body=graph)
+        return list(stacked) if len(results) > 1 else [stacked]
+
+    def inline(
+        self, model: onnx.ModelProto, inputs: Mapping[str, Value]
+    ) -> list[Value]:
+        """The outputs of another model, its nodes copied in.
+
+        Args:
+            model: A model of the same opset, without subgraphs.
+            inputs: For each of its inputs the edge that takes its place.
+        """
+        names = dict(inputs) | {"": ""}
+        for tensor in model.graph.initializer:
+            names[tensor.name] = self._edge()
+            self._nodes.append(
+                helper.make_node("Constant", [], [names[tensor.name]], value=tensor)
+            )
+        for node in model.graph.node:
+            names.update({name: self._edge() for name in node.output if name})
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.name = ""
+            copy.input[:] = [names[name] for name in node.input]
+            copy.output[:] = [names[name] for name in node.output]
+            self._nodes.append(copy)
+        return [names[output.name] for output in model.graph.output]
 
     def model(
         self,

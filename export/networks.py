@@ -55,13 +55,30 @@ class HeadModel(nn.Module):
             Two tensors [rows, strides]: the score, a logit; and the delay, s, by which
             the right edge of the score's strain lags the estimated merger.
         """
-        score, peak = self.head(features)
+        return self._timed(*self.head(features))
+
+    def _timed(self, score: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
         return score, self.start_length - self.frame_length * peak
+
+
+class SumHeadModel(HeadModel):
+    """The same for frames that were added up, as each timeslide adds them anew."""
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Score each kernel and estimate the merger's time in it.
+
+        Args:
+            features: Added over the detectors, [rows, channels, frames].
+
+        Returns:
+            As :meth:`HeadModel.forward`.
+        """
+        return self._timed(*self.head.forward_sum(features))
 
 
 def export_networks(
     network: Network, peak_offset_size: float
-) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+) -> tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto]:
     """Export frontend and head, with any number of rows and any length.
 
     Args:
@@ -69,8 +86,9 @@ def export_networks(
         peak_offset_size: See :class:`HeadModel`.
 
     Returns:
-        The frontend (``whitened`` to ``features``) and the head (``features`` to
-        ``score`` and ``delay``).
+        The frontend (``whitened`` to ``features``), the head (``features`` to
+        ``score`` and ``delay``), and the head for features that were added up
+        (``features`` [rows, channels, frames]).
     """
     fused = network.fused()
     geometry = network.geometry
@@ -95,7 +113,14 @@ def export_networks(
         ["score", "delay"],
         {"features": {0: rows, 3: frames}},
     )
-    return frontend, head
+    sum_head = _export(
+        SumHeadModel(fused, peak_offset_size),
+        features.sum(1),
+        ["features"],
+        ["score", "delay"],
+        {"features": {0: rows, 2: frames}},
+    )
+    return frontend, head, sum_head
 
 
 def _export(

@@ -77,13 +77,13 @@ def run_chain(
     usable = strain.shape[-1] // geometry.stride_size * geometry.stride_size
     for begin in range(0, usable, request_size):
         piece = strain[..., begin : min(begin + request_size, usable)]
-        step = np.array([begin // geometry.stride_size])
+        position = np.full(len(geometry.ifos), begin)
         snapshot, psd, valid, state = sessions["snapshotter"].run(
             ["snapshot", "psd", "valid", "new_state"],
-            {"strain": piece.astype(np.float32), "step": step, "state": state},
+            {"strain": piece.astype(np.float32), "position": position, "state": state},
         )
         (whitened,) = sessions["preprocessor"].run(
-            None, {"snapshot": snapshot, "psd": psd, "step": step}
+            None, {"snapshot": snapshot, "psd": psd, "position": position}
         )
         (features,) = sessions["frontend"].run(None, {"whitened": whitened})
         score, delay = sessions["head"].run(["score", "delay"], {"features": features})

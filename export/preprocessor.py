@@ -17,14 +17,15 @@ from onnx import TensorProto
 from chirpwatch.errors import GeometryError
 from chirpwatch.geometry import Geometry
 from export.graph import Graph, Value
-from export.snapshotter import BLOCK_SIZE, Layout
+from export.snapshotter import BLOCK_SIZE, Layout, Turn
 
 
 def build(geometry: Geometry) -> onnx.ModelProto:
     """Build the preprocessor.
 
     Inputs, from the snapshotter: ``snapshot`` [rows, ifos, history + n], ``psd``
-    [spectra, ifos, bins]; and ``step`` [1], strides before this request.
+    [spectra, ifos, bins]; and ``position`` [ifos], samples of each detector's data
+    before this request.
 
     Output: ``whitened`` [rows, ifos, kernel - stride + n], unit variance in noise; its
     last sample lies ``fduration / 2`` before the last one of the request. A sample is
@@ -46,66 +47,90 @@ def build(geometry: Geometry) -> onnx.ModelProto:
                 f"{name}: expected a multiple of {BLOCK_SIZE} samples, found {size}"
             )
     ifos = len(geometry.ifos)
-    reach = 2 * half_size // BLOCK_SIZE + 1
-    stride_blocks = geometry.stride_size // BLOCK_SIZE
-    overlap_blocks = layout.overlap_size // BLOCK_SIZE
-    refresh_blocks = geometry.psd_refresh_size // BLOCK_SIZE
-
     graph = Graph()
     filters = _filters(graph, geometry, "psd")
-    strain = graph.Transpose("snapshot", perm=[1, 0, 2])
-    strain = graph.Reshape(strain, [ifos, 0, -1, BLOCK_SIZE])
-
-    # `turns[b]`: which PSD whitens block b. Its last strain sample lies in the block
-    # that is half a filter later; counted from the sequence's start in refreshes, less
-    # the number of the first PSD at hand.
-    blocks = graph.Sub(graph.size(strain, 2), reach - 1)
-    now = graph.Mul("step", stride_blocks)
-    edges = graph.Range(0, graph.Squeeze(blocks), 1)
-    edges = graph.Sub(graph.Add(edges, now), overlap_blocks)
-    turns = graph.Max(graph.Div(edges, refresh_blocks), [1])
-    turns = graph.Add(graph.Sub(turns, graph.Div(now, refresh_blocks)), 1)
-    last = graph.Sub(graph.size("psd", 0), 1)
-    turns = graph.Min(turns, last)
-    first_turn = graph.ReduceMin(turns, [0])
-    trips = graph.Add(graph.Sub(graph.ReduceMax(turns, [0]), first_turn), 1)
-
-    def whiten(body: Graph, trip: Value, done: Value) -> Value:
-        turn = body.Add(first_turn, trip)
-        begin = body.size(done, 2)
-        until = body.Cast(body.LessOrEqual(turns, turn), to=TensorProto.INT64)
-        count = body.Sub(body.ReduceSum(until, [0]), begin)
-        members = body.Range(
-            body.Squeeze(begin), body.Squeeze(body.Add(begin, count)), 1
-        )
-        windows = body.Add(body.Unsqueeze(members, [1]), np.arange(reach)[None])
-        windows = body.Gather(strain, windows, axis=2)
-        windows = body.Reshape(windows, [ifos, -1, reach * BLOCK_SIZE])
-        one = body.Squeeze(body.Gather(filters, turn, axis=0), [0])
-        toeplitz = _toeplitz(body, one, ifos, reach * BLOCK_SIZE)
-        whitened = body.MatMul(windows, body.Transpose(toeplitz, perm=[0, 2, 1]))
-        shape = body.Concat([ifos], body.size(strain, 1), count, [BLOCK_SIZE], axis=0)
-        return body.Concat(done, body.Reshape(whitened, shape, allowzero=1), axis=2)
-
-    nothing = graph.cut(strain, [0], [0], axis=2)
-    whitened = graph.loop(graph.Squeeze(trips), nothing, whiten)
-    whitened = graph.Reshape(whitened, [ifos, 0, -1])
+    size = graph.Sub(graph.size("snapshot", 2), layout.history_size)
+    whitened = []
+    for i in range(ifos):
+        before = graph.cut("position", [i], [i + 1], axis=0)
+        turn = Turn.of(graph, geometry, before, size)
+        strain = graph.Gather("snapshot", i, axis=1)
+        taps = graph.Gather(filters, i, axis=1)
+        whitened.append(_whiten(graph, layout, strain, taps, turn))
     return graph.model(
         "preprocessor",
         inputs=[
             ("snapshot", TensorProto.FLOAT, ["rows", ifos, "snapshot_samples"]),
             ("psd", TensorProto.FLOAT, ["spectra", ifos, layout.bins]),
-            ("step", TensorProto.INT64, [1]),
+            ("position", TensorProto.INT64, [ifos]),
         ],
         outputs=[
             (
                 "whitened",
-                graph.Transpose(whitened, perm=[1, 0, 2]),
+                graph.Concat(*whitened, axis=1),
                 TensorProto.FLOAT,
                 ["rows", ifos, "whitened_samples"],
             )
         ],
     )
+
+
+def _whiten(
+    graph: Graph, layout: Layout, strain: Value, filters: Value, turn: Turn
+) -> Value:
+    """One detector's whitened samples, [rows, 1, samples].
+
+    Args:
+        graph: Where nodes are added.
+        layout: Sizes.
+        strain: [rows, history + n].
+        filters: One for each PSD, [spectra, taps].
+        turn: Where the detector stands.
+    """
+    geometry = layout.geometry
+    reach = geometry.filter_size // BLOCK_SIZE + 1
+    overlap_blocks = layout.overlap_size // BLOCK_SIZE
+    refresh_blocks = geometry.psd_refresh_size // BLOCK_SIZE
+
+    # Blocks lie on a grid that is counted from where the detector's data begin, so that
+    # a PSD changes between two of them; the first and the last may be whitened in part.
+    odd = graph.Mod(turn.before, BLOCK_SIZE)
+    strain = graph.cut(strain, graph.Sub(BLOCK_SIZE, odd), None, axis=1)
+    padding = graph.Mod(graph.Sub(0, odd), BLOCK_SIZE)
+    strain = graph.Pad(strain, graph.Concat([0, 0, 0], padding, axis=0))
+    strain = graph.Reshape(strain, [0, -1, BLOCK_SIZE])
+
+    # `turns[b]`: which PSD whitens block b. Its last strain sample lies in the block
+    # that is half a filter later.
+    blocks = graph.Sub(graph.size(strain, 1), reach - 1)
+    now = graph.Div(graph.Sub(turn.before, odd), BLOCK_SIZE)
+    edges = graph.Range(0, graph.Squeeze(blocks), 1)
+    edges = graph.Sub(graph.Add(edges, now), overlap_blocks)
+    turns = turn.spectrum(graph, graph.Div(edges, refresh_blocks))
+    first_turn = graph.ReduceMin(turns, [0])
+    trips = graph.Add(graph.Sub(graph.ReduceMax(turns, [0]), first_turn), 1)
+
+    def whiten(body: Graph, trip: Value) -> Value:
+        index = body.Add(first_turn, trip)
+        begin, stop = (
+            body.ReduceSum(body.Cast(flags, to=TensorProto.INT64))
+            for flags in (body.Less(turns, index), body.LessOrEqual(turns, index))
+        )
+        members = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
+        windows = body.Add(body.Unsqueeze(members, [1]), np.arange(reach)[None])
+        windows = body.Gather(strain, windows, axis=1)
+        windows = body.Reshape(windows, [0, -1, reach * BLOCK_SIZE])
+        one = body.Squeeze(body.Gather(filters, index, axis=0), [0])
+        toeplitz = _toeplitz(body, one, reach * BLOCK_SIZE)
+        return body.MatMul(windows, body.Transpose(toeplitz, perm=[1, 0]))
+
+    nothing = graph.cut(strain, [0], [0], axis=1)
+    whitened = graph.collect(graph.Squeeze(trips), nothing, 1, whiten)
+    whitened = graph.Reshape(whitened, [0, -1])
+    stop = graph.Sub(graph.size(whitened, 1), padding)
+    whitened = graph.cut(whitened, odd, stop, axis=1)
+    column: Value = graph.Unsqueeze(whitened, [1])
+    return column
 
 
 def _filters(graph: Graph, geometry: Geometry, psd: Value) -> Value:
@@ -141,15 +166,15 @@ def _filters(graph: Graph, geometry: Geometry, psd: Value) -> Value:
     return graph.Pad(taps, [0, 0, 1, 0, 0, 2 * BLOCK_SIZE])
 
 
-def _toeplitz(graph: Graph, taps: Value, ifos: int, window_size: int) -> Value:
-    """The matrix that takes a window of strain to a block: [ifos, block, window].
+def _toeplitz(graph: Graph, taps: Value, window_size: int) -> Value:
+    """The matrix that takes a window of strain to a block: [block, window].
 
     Row r holds the taps r places later than row 0 does. Copies of the taps one after
     the other, read in rows one value shorter than a copy, are just that; the zeros at
     the end of a copy fill the begin of the next row.
     """
     period = window_size + BLOCK_SIZE
-    copies = graph.Tile(taps, [1, BLOCK_SIZE])
-    copies = graph.cut(copies, [0], [BLOCK_SIZE * (period - 1)], axis=1)
-    rows = graph.Reshape(copies, [ifos, BLOCK_SIZE, period - 1])
-    return graph.cut(rows, [0], [window_size], axis=2)
+    copies = graph.Tile(taps, [BLOCK_SIZE])
+    copies = graph.cut(copies, [0], [BLOCK_SIZE * (period - 1)], axis=0)
+    rows = graph.Reshape(copies, [BLOCK_SIZE, period - 1])
+    return graph.cut(rows, [0], [window_size], axis=1)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,47 @@ TYPES = {
     onnx.TensorProto.BOOL: pb.TYPE_BOOL,
 }
 
-# The ensemble: each model with what its inputs are called, and which of its outputs
-# leave the ensemble. A tensor has one name from its making to its last use.
-STEPS = ("snapshotter", "preprocessor", "frontend", "head")
-INPUTS = ("strain", "step")
-OUTPUTS = ("score", "delay", "valid")
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Models that are run one after the other.
+
+    A tensor has one name from its making to its last use.
+
+    Attributes:
+        steps: The models.
+        inputs: Tensors that enter.
+        outputs: Tensors that leave.
+    """
+
+    steps: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+ENSEMBLES = {
+    "detector": Ensemble(
+        steps=("snapshotter", "preprocessor", "frontend", "head"),
+        inputs=("strain", "position"),
+        outputs=("score", "delay", "valid"),
+    ),
+    "timeslides": Ensemble(
+        steps=("stretch", "preprocessor", "frontend", "slides"),
+        inputs=("strain", "shifts"),
+        outputs=(
+            "score",
+            "delay",
+            "valid",
+            "peak",
+            "peak_stride",
+            "peak_delay",
+            "peak_is_event",
+        ),
+    ),
+}
+MODELS = tuple(
+    dict.fromkeys(step for ensemble in ENSEMBLES.values() for step in ensemble.steps)
+)
 
 
 def write_repository(
@@ -44,10 +81,10 @@ def write_repository(
     Args:
         path: Directory of the repository; one that is there is replaced, once the new
             one is complete.
-        geometry: The analysis; it goes into the ensemble's parameters and into the
+        geometry: The analysis; it goes into the ensembles' parameters and into the
             metadata of each ONNX model.
-        models: The models by name: snapshotter, preprocessor, frontend, head.
-        provenance: What the network was made from, for the ensemble's parameters.
+        models: The models by name: all of :data:`MODELS`.
+        provenance: What the network was made from, for the ensembles' parameters.
         reports: Files by name, to lie beside the models.
 
     Returns:
@@ -65,7 +102,7 @@ def write_repository(
         )
     digest = hashlib.sha256()
     contents = {}
-    for name in STEPS:
+    for name in MODELS:
         model = onnx.ModelProto()
         model.CopyFrom(models[name])
         onnx.helper.set_model_props(model, {"geometry": geometry.to_json()})
@@ -77,11 +114,12 @@ def write_repository(
         "model": key,
         "provenance": json.dumps(provenance, sort_keys=True),
     }
-    configurations = {name: _model_config(name, models[name]) for name in STEPS}
+    configurations = {name: _model_config(name, models[name]) for name in MODELS}
     configurations["snapshotter"] = _stateful(
         configurations["snapshotter"], len(geometry.ifos)
     )
-    configurations["detector"] = _ensemble(configurations, parameters)
+    for name in ENSEMBLES:
+        configurations[name] = _ensemble(name, configurations, parameters)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
@@ -176,51 +214,58 @@ def _stateful(configuration: pb.ModelConfig, ifos: int) -> pb.ModelConfig:
 
 
 def _ensemble(
-    configurations: Mapping[str, pb.ModelConfig], parameters: Mapping[str, str]
+    name: str,
+    configurations: Mapping[str, pb.ModelConfig],
+    parameters: Mapping[str, str],
 ) -> pb.ModelConfig:
-    """The ``detector`` ensemble; checks that what is wired together fits."""
-    made: dict[str, pb.ModelInput | pb.ModelOutput] = {}
-    for tensor in configurations["snapshotter"].input:
-        made[tensor.name] = tensor
+    """An ensemble's configuration; checks that what is wired together fits."""
+    ensemble = ENSEMBLES[name]
+    made: dict[str, pb.ModelInput | pb.ModelOutput] = {
+        tensor.name: tensor
+        for step in ensemble.steps
+        for tensor in configurations[step].input
+        if tensor.name in ensemble.inputs
+    }
+    inputs = [made[tensor] for tensor in ensemble.inputs]
     steps = []
-    for name in STEPS:
-        configuration = configurations[name]
+    for step in ensemble.steps:
+        configuration = configurations[step]
         for tensor in configuration.input:
             source = made.get(tensor.name)
             if source is None or source.data_type != tensor.data_type:
-                raise ModelError(f"{name}: nothing gives its input {tensor.name}")
+                raise ModelError(f"{step}: nothing gives its input {tensor.name}")
             if not _fit(source.dims, tensor.dims):
                 raise ModelError(
-                    f"{name}: input {tensor.name} expects {list(tensor.dims)}, gets "
+                    f"{step}: input {tensor.name} expects {list(tensor.dims)}, gets "
                     f"{list(source.dims)}"
                 )
         made.update({tensor.name: tensor for tensor in configuration.output})
         steps.append(
             pb.ModelEnsembling.Step(
-                model_name=name,
+                model_name=step,
                 model_version=-1,
                 input_map={t.name: t.name for t in configuration.input},
                 output_map={t.name: t.name for t in configuration.output},
             )
         )
-    missing = [name for name in OUTPUTS if name not in made]
+    missing = [tensor for tensor in ensemble.outputs if tensor not in made]
     if missing:
-        raise ModelError(f"detector: no model gives its output {missing[0]}")
+        raise ModelError(f"{name}: no model gives its output {missing[0]}")
     return pb.ModelConfig(
-        name="detector",
+        name=name,
         platform="ensemble",
         max_batch_size=0,
-        input=[made[name] for name in INPUTS],
+        input=inputs,
         output=[
             pb.ModelOutput(
-                name=name, data_type=made[name].data_type, dims=made[name].dims
+                name=tensor, data_type=made[tensor].data_type, dims=made[tensor].dims
             )
-            for name in OUTPUTS
+            for tensor in ensemble.outputs
         ],
         ensemble_scheduling=pb.ModelEnsembling(step=steps),
         parameters={
-            name: pb.ModelParameter(string_value=value)
-            for name, value in parameters.items()
+            key: pb.ModelParameter(string_value=value)
+            for key, value in parameters.items()
         },
     )
 

@@ -4,7 +4,7 @@ import queue
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,11 @@ import numpy as np
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from chirpwatch.errors import GeometryError, ModelError, ServerError
-from chirpwatch.geometry import Geometry
+from chirpwatch.errors import ModelError, ServerError
+from streamer.served import KEEPALIVE, describe
 
 MODEL = "detector"
-ANSWER_TIMEOUT = 10
-"""Longest wait for what the server says of itself, s."""
 OUTPUTS = ("score", "delay", "valid")
-# A dead server must be noticed though nothing is sent.
-KEEPALIVE = grpc.KeepAliveOptions(keepalive_time_ms=10_000, keepalive_timeout_ms=10_000)
 
 Read = Callable[[int, int], np.ndarray]
 """Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start]."""
@@ -67,36 +63,15 @@ class Detector:
         self.address = address
         self.window = window
         self.deadline = deadline
-        client = grpc.InferenceServerClient(address)
-        try:
-            client.is_server_live(client_timeout=ANSWER_TIMEOUT)
-        except InferenceServerException as error:
-            client.close()
-            raise ServerError(
-                f"no Triton server at {address}: {error.message()}; start one with "
-                "'chirpwatch serve'"
-            ) from None
-        try:
-            config = client.get_model_config(
-                MODEL, client_timeout=ANSWER_TIMEOUT
-            ).config
-        except InferenceServerException as error:
-            raise ModelError(
-                f"the Triton server at {address} serves no model '{MODEL}': "
-                f"{error.message()}"
-            ) from None
-        finally:
-            client.close()
-        try:
-            self.geometry = Geometry.from_json(
-                config.parameters["geometry"].string_value
-            )
-        except GeometryError as error:
-            raise ModelError(f"the model served at {address}: {error}") from None
-        self.model: str = config.parameters["model"].string_value
+        self.geometry, self.model = describe(address, MODEL)
 
     def stream(
-        self, read: Read, strides: int, request_strides: int, first: int = 0
+        self,
+        read: Read,
+        strides: int,
+        request_strides: int,
+        first: int = 0,
+        offsets: Sequence[int] | None = None,
     ) -> Iterator[Scores]:
         """Score one gap-free stretch as one sequence.
 
@@ -110,6 +85,10 @@ class Detector:
             strides: Length of the stretch in strides.
             request_strides: Strides in one request.
             first: First stride whose score is wanted.
+            offsets: For each detector the samples of its data before stride 0, none
+                where it is None. They are asked for, at negative samples, as far as
+                they matter for its PSD; what is given for another detector then is
+                ignored.
 
         Yields:
             Scores in order, from stride ``first`` to the last one.
@@ -118,11 +97,14 @@ class Detector:
             ServerError: The server did not answer; says which stride.
             ModelError: The server came back with another model.
         """
+        offsets = offsets or (0,) * len(self.geometry.ifos)
         wanted = first
         failed_at: int | None = None
         while wanted < strides:
             try:
-                for scores in self._sequence(read, strides, request_strides, wanted):
+                for scores in self._sequence(
+                    read, strides, request_strides, wanted, offsets
+                ):
                     yield scores
                     wanted = scores.first + len(scores.valid)
             except ServerError as error:
@@ -143,23 +125,31 @@ class Detector:
                 f"serves {model}; results of two models do not mix"
             )
 
-    def _burn_in(self, stride: int) -> int:
+    def _burn_in(self, stride: int, offsets: Sequence[int]) -> int:
         """Where a sequence must begin for the score of ``stride`` to be exact.
 
-        The PSD looks back by its length, from the last point of its grid; and the grid
-        is counted from the stretch's start, so the sequence begins on it.
+        A detector's PSD looks back by its length, from the last point of its grid; and
+        the grid is counted from where the detector's data begin.
         """
         geometry = self.geometry
-        refresh = geometry.psd_refresh_size // geometry.stride_size
-        memory = geometry.psd_size // geometry.stride_size
-        # The kernel's oldest sample may still be whitened by the PSD before the last.
-        grid = stride // refresh - 1
-        return max(0, grid * refresh - memory)
+        begin = stride
+        for offset in offsets:
+            edge = offset + stride * geometry.stride_size
+            # The kernel's oldest sample may still be whitened by the PSD before.
+            grid = edge // geometry.psd_refresh_size - 1
+            oldest = max(0, grid * geometry.psd_refresh_size - geometry.psd_size)
+            begin = min(begin, (oldest - offset) // geometry.stride_size)
+        return begin
 
     def _sequence(
-        self, read: Read, strides: int, request_strides: int, wanted: int
+        self,
+        read: Read,
+        strides: int,
+        request_strides: int,
+        wanted: int,
+        offsets: Sequence[int],
     ) -> Iterator[Scores]:
-        begin = self._burn_in(wanted)
+        begin = self._burn_in(wanted, offsets)
         sequence_id = secrets.randbits(62) + 1
         answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
         client = grpc.InferenceServerClient(self.address, keepalive_options=KEEPALIVE)
@@ -178,7 +168,7 @@ class Detector:
                         "sequence_start": position == begin,
                         "sequence_end": stop == strides,
                     }
-                    self._send(client, strain, position, flags)
+                    self._send(client, strain, position, offsets, flags)
                     position = stop
                 scores = self._receive(answers, under_way)
                 if scores.first + len(scores.valid) > wanted:
@@ -192,29 +182,30 @@ class Detector:
         self,
         client: grpc.InferenceServerClient,
         strain: np.ndarray,
-        position: int,
+        stride: int,
+        offsets: Sequence[int],
         flags: dict[str, int | bool],
     ) -> None:
         strain = np.ascontiguousarray(strain, dtype=np.float32)
-        step = np.array([position], dtype=np.int64)
+        position = np.array(offsets, np.int64) + stride * self.geometry.stride_size
         inputs = [
             grpc.InferInput("strain", list(strain.shape), "FP32"),
-            grpc.InferInput("step", [1], "INT64"),
+            grpc.InferInput("position", list(position.shape), "INT64"),
         ]
         inputs[0].set_data_from_numpy(strain)
-        inputs[1].set_data_from_numpy(step)
+        inputs[1].set_data_from_numpy(position)
         try:
             client.async_stream_infer(
                 MODEL,
                 inputs,
                 outputs=[grpc.InferRequestedOutput(name) for name in OUTPUTS],
-                request_id=str(position),
+                request_id=str(stride),
                 **flags,
             )
         except InferenceServerException as error:
             raise ServerError(
                 f"the server at {self.address} ended the stream before stride "
-                f"{position} was sent: {error.message()}"
+                f"{stride} was sent: {error.message()}"
             ) from None
 
     def _receive(

@@ -19,7 +19,8 @@ class Job:
 
     At analysis time *t* a detector shifted by *s* seconds gives its strain of *t + s*,
     so only the time that all shifted detectors have is analysed: a slide neither wraps
-    around nor pads.
+    around nor pads. Each detector is whitened as it is at zero-lag: its PSD looks back
+    into what it has seen before the analysis begins.
 
     Attributes:
         segment: The strain.
@@ -31,8 +32,8 @@ class Job:
     Raises:
         StrainError: A detector is missing, the sample rate is another one, or what the
             shifts leave is no longer than the warm-up.
-        ShiftError: A shift is not a whole number of samples, or longer than the
-            segment.
+        ShiftError: The shifts differ by no whole number of feature frames, or are
+            longer than the segment.
         SignalError: The signals' sample rate or detectors are others.
     """
 
@@ -61,10 +62,12 @@ class Job:
                 f"{self.shifts}"
             )
         for shift in self.shifts:
-            if shift * geometry.sample_rate % 1:
+            frames = (shift - min(self.shifts)) * geometry.sample_rate
+            if frames % geometry.frame_size:
                 raise ShiftError(
-                    f"expected shifts of whole samples at {geometry.sample_rate} Hz, "
-                    f"found {shift} s"
+                    "expected shifts that differ by whole feature frames of "
+                    f"{geometry.frame_size / geometry.sample_rate:g} s, found "
+                    f"{self.shifts} s"
                 )
         if self.size <= 0:
             raise ShiftError(
@@ -88,7 +91,8 @@ class Job:
             )
 
     @cached_property
-    def _offsets(self) -> tuple[int, ...]:
+    def offsets(self) -> tuple[int, ...]:
+        """Samples of each detector's strain before the analysis begins."""
         first = min(self.shifts)
         rate = self.geometry.sample_rate
         return tuple(round((shift - first) * rate) for shift in self.shifts)
@@ -96,7 +100,7 @@ class Job:
     @property
     def size(self) -> int:
         """Samples that all shifted detectors have."""
-        return self.segment.size - max(self._offsets)
+        return self.segment.size - max(self.offsets)
 
     @property
     def strides(self) -> int:
@@ -111,7 +115,7 @@ class Job:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """What the results API calls each row of the scores."""
-        first: Kind = "background" if any(self._offsets) else "zero_lag"
+        first: Kind = "background" if any(self.offsets) else "zero_lag"
         return (first,) if self.signals is None else (first, "injections")
 
     @cached_property
@@ -122,32 +126,38 @@ class Job:
     def read(self, start: int, stop: int) -> np.ndarray:
         """Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start].
 
-        Row 0 is the strain as it is, row 1 has the injections in it.
+        Row 0 is the strain as it is, row 1 has the injections in it. Before sample 0
+        there is strain of the detectors alone that are read later than another one;
+        that one's is zero.
 
         Raises:
             StrainError: A sample is not finite, or a detector gives the same value for
                 a whole stride, as one does that is off.
         """
-        strain = np.stack(
-            [
-                self.segment.read(ifo, start + offset, stop + offset)
-                for ifo, offset in zip(self.geometry.ifos, self._offsets, strict=True)
-            ]
-        )
-        stride_size = self.geometry.stride_size
-        whole = strain.shape[1] // stride_size * stride_size
-        strides = strain[:, :whole].reshape(len(strain), -1, stride_size)
-        dead = np.argwhere(strides.max(axis=2) == strides.min(axis=2))
-        if len(dead):
-            ifo, stride = dead[0]
-            sample = start + self._offsets[ifo] + stride * stride_size
-            raise StrainError(
-                f"{self.segment.source}, segment {self.segment.name}: expected strain, "
-                f"found the same value from GPS "
-                f"{self.segment.time_ns(int(sample)) / NANOSECONDS:.6f} on in "
-                f"{self.geometry.ifos[ifo]}: is it off? Cut the segment there"
-            )
+        strain = np.zeros((len(self.offsets), stop - start), np.float32)
+        for row, ifo, offset in zip(
+            strain, self.geometry.ifos, self.offsets, strict=True
+        ):
+            begin, end = max(0, start + offset), max(0, stop + offset)
+            row[len(row) - (end - begin) :] = self._read(ifo, begin, end)
         if self.signals is None:
             return strain[None]
         injected = add_signals(strain, start, self.signals, self._starts)
         return np.stack([strain, injected])
+
+    def _read(self, ifo: str, begin: int, end: int) -> np.ndarray:
+        """Samples of the segment, from a detector that is on."""
+        strain = self.segment.read(ifo, begin, end)
+        stride_size = self.geometry.stride_size
+        whole = len(strain) // stride_size * stride_size
+        strides = strain[:whole].reshape(-1, stride_size)
+        dead = np.flatnonzero(strides.max(axis=1) == strides.min(axis=1))
+        if len(dead):
+            sample = begin + int(dead[0]) * stride_size
+            raise StrainError(
+                f"{self.segment.source}, segment {self.segment.name}: expected strain, "
+                f"found the same value from GPS "
+                f"{self.segment.time_ns(sample) / NANOSECONDS:.6f} on in {ifo}: is it "
+                "off? Cut the segment there"
+            )
+        return strain

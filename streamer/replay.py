@@ -206,7 +206,8 @@ def run_replay(
                 f"the server at {address} began with model {model} and now serves "
                 f"{detector.model}; results of two models do not mix"
             )
-        for scores in detector.stream(job.read, job.strides, requests):
+        pieces = detector.stream(job.read, job.strides, requests, offsets=job.offsets)
+        for scores in pieces:
             if failed.is_set():
                 return
             outbox.check()

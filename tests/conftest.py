@@ -61,7 +61,9 @@ class EnergyHead(nn.Module):
         self.register_buffer("frames", torch.eye(kernel_frames)[:, None])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        energy = features.sum(1)
+        return self.forward_sum(features.sum(1))
+
+    def forward_sum(self, energy: Tensor) -> tuple[Tensor, Tensor]:
         kernels = nn.functional.conv1d(energy, self.frames, stride=self.stride_frames)
         return kernels.max(1).values, kernels.argmax(1).float()
 

@@ -47,7 +47,7 @@ def test_livetime_of_a_slide_is_what_the_shift_leaves() -> None:
         ((0.0, 40.0), ShiftError, "longer than its 40 s"),
         ((0.0, -40.0), ShiftError, "longer than its 40 s"),
         ((0.0, 32.5), StrainError, "7.5 s are left, expected at least 8 s"),
-        ((0.0, 1e-4), ShiftError, "whole samples"),
+        ((0.0, 1 / 128), ShiftError, "whole feature frames of 0.015625 s"),
         ((0.0,), ShiftError, "a shift for each of H1, L1"),
     ],
 )

@@ -97,7 +97,7 @@ def test_rows_of_a_batch_do_not_meet(network, strain) -> None:
 
 def test_every_weight_learns(strain) -> None:
     network = Network(GEOMETRY, width=8).train()
-    score, salience = network.head.evaluate(network.features(strain))
+    score, salience = network.head.evaluate(network.features(strain).sum(1))
     (score.square().sum() + salience.square().sum()).backward()
     for name, weight in network.named_parameters():
         assert weight.grad is not None and weight.grad.abs().sum() > 0, name

@@ -38,7 +38,7 @@ class Detector(lightning.LightningModule):
         """Loss of one batch as made by :meth:`train.windows.WindowMaker.batch`."""
         windows, labels, mergers = batch
         network = self.network
-        scores, salience = network.head.evaluate(network.features(windows))
+        scores, salience = network.head.evaluate(network.features(windows).sum(1))
         scores, positive = scores.float().squeeze(1), labels > 0
         loss = torch.nn.functional.binary_cross_entropy_with_logits(scores, labels)
         frame = mergers[positive] - PEAK_FRACTION * network.receptive_field

@@ -179,20 +179,31 @@ class Head(nn.Module):
             Two tensors [batch, strides]: the score, a logit; and the peak, the index
             (as float32) of the frame within the kernel that tells when the merger was.
         """
-        score, salience = self.evaluate(features)
+        return self.forward_sum(features.sum(1))
+
+    def forward_sum(self, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Score every whole kernel of frames that were added up.
+
+        Args:
+            total: The detectors' projected frames, added, [batch, channels, frames].
+
+        Returns:
+            As :meth:`forward`.
+        """
+        score, salience = self.evaluate(total)
         return score, salience.argmax(1).float()
 
-    def evaluate(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(self, total: Tensor) -> tuple[Tensor, Tensor]:
         """Score every whole kernel, and each frame in it as the merger's.
 
         Args:
-            features: Projected frames, [batch, ifos, channels, frames].
+            total: The detectors' projected frames, added, [batch, channels, frames].
 
         Returns:
             The score, [batch, strides], and the salience, [batch, kernel_frames,
             strides]: logits of which frame tells the merger's time.
         """
-        fused = torch.relu(self.norm(features.sum(1)))
+        fused = torch.relu(self.norm(total))
         frames = torch.relu(self.conv(fused.unsqueeze(2)))
         score = self.mean_logit(self.mean(frames).squeeze(2))
         score = score + self.max_logit(self.max(frames).squeeze(2))

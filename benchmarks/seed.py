@@ -1,0 +1,101 @@
+"""The reference: the seed's method in PyTorch, and what the processor can do."""
+
+import multiprocessing
+import time
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from ml4gw.transforms import SpectralDensity, Whiten
+from onnx import TensorProto
+
+from export.graph import Graph
+from train.baseline import SeedResNet
+
+CORES = 2
+BATCH = 128
+SEED_BATCHES = 4
+RATE, STRIDE, PSD_LENGTH, IFOS = 2048, 256, 64, 2
+
+
+def _worker(barrier: Any, result: Any, rows: int) -> None:
+    """Score batches in the seed's way; report strain scored per second."""
+    torch.set_num_threads(1)
+    network = SeedResNet().eval()
+    psd = SpectralDensity(RATE, 2.0, average="median").double()
+    whiten = Whiten(1.0, RATE, 32.0)
+    new_size = BATCH * STRIDE
+    size = PSD_LENGTH * RATE + 2 * RATE - STRIDE + new_size
+    strain = 1e-21 * torch.randn(rows, IFOS, size, dtype=torch.float64)
+
+    def batch() -> None:
+        spectrum = psd(strain[0, :, : PSD_LENGTH * RATE])
+        whitened = whiten(strain[..., PSD_LENGTH * RATE :], spectrum[None]).float()
+        windows = whitened.unfold(-1, RATE, STRIDE).transpose(1, 2)
+        with torch.no_grad():
+            for row in windows:
+                network(row)
+
+    batch()
+    barrier.wait()
+    begin = time.perf_counter()
+    for _ in range(SEED_BATCHES):
+        batch()
+    wall = time.perf_counter() - begin
+    result.put(SEED_BATCHES * rows * BATCH * STRIDE / RATE / wall)
+
+
+def time_seed(rows: int) -> float:
+    """Strain scored per second by the seed's method on all cores.
+
+    For each batch of 128 windows a PSD of the 64 s before, whitening, unfolding into
+    windows of 1 s every 1/8 s, and the 2-channel ResNet on each window; a process of
+    one thread on each core, which is how it is fastest.
+
+    Args:
+        rows: Streams that are whitened alike; each counts.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier, result = context.Barrier(CORES), context.Queue()
+    workers = [
+        context.Process(target=_worker, args=(barrier, result, rows))
+        for _ in range(CORES)
+    ]
+    for worker in workers:
+        worker.start()
+    total = sum(result.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    return total
+
+
+def matrix_product_rate() -> float:
+    """What a large matrix product reaches on one core, GFLOP/s in fp32.
+
+    The faster of PyTorch's and ONNX Runtime's.
+    """
+    torch.set_num_threads(1)
+    size, n = 2048, 5
+    graph = Graph()
+    model = graph.model(
+        "product",
+        inputs=[(name, TensorProto.FLOAT, [size, size]) for name in ("a", "b")],
+        outputs=[("c", graph.MatMul("a", "b"), TensorProto.FLOAT, [size, size])],
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    one = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+    tensor = torch.from_numpy(one)
+    rates = []
+    for product in (
+        lambda: tensor @ tensor,
+        lambda: session.run(None, {"a": one, "b": one}),
+    ):
+        product()
+        begin = time.process_time()
+        for _ in range(n):
+            product()
+        rates.append(n * 2 * size**3 / (time.process_time() - begin) / 1e9)
+    return max(rates)

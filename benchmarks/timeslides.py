@@ -1,0 +1,157 @@
+"""Timeslides against the seed's method, and against slides run one by one.
+
+The seed runs its network on each window of each slide. Slides run one by one are the
+``detector`` ensemble on shifted strain. Ours is everything that a background run does
+to get its events: a request with a stretch and a list of shifts over gRPC, the embedded
+Triton, whitening, network, the events of every slide; two requests at once.
+"""
+
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.seed import CORES, RATE, STRIDE, matrix_product_rate, time_seed
+from chirpwatch.geometry import Geometry
+from chirpwatch.strain import Segment
+from serve.embedded import TritonServer
+from streamer.cli import REPOSITORY
+from streamer.client import Detector
+from streamer.jobs import Job
+from streamer.timeslides import Timeslides
+from train.checkpoint import load_checkpoint
+from train.data.background import simulate_background
+
+CHECKPOINT = Path(__file__).parent.parent / "train" / "checkpoints" / "shipped.ckpt"
+ROUNDS = 5
+LENGTH = 256
+SLIDES = 100
+REPEATS = 4
+CURVE_SLIDES = (1, 10, 100, 1000)
+CURVE_LENGTHS = (64, 256, 512, 1024, 2048)
+SHIFT_STEP = 2.046875
+"""Step of the shifts, s; the kernel, the filter and the light's travel apart."""
+
+
+def time_timeslides(
+    address: str, strain: np.ndarray, slides: int, requests: int
+) -> float:
+    """Slide-seconds per second through Triton, two requests at once."""
+    length = strain.shape[1] / RATE
+    geometry = Geometry()
+    # Beyond what fits at this distance, closer: it costs the same.
+    step = min(SHIFT_STEP, (length - 2 * SHIFT_STEP) / slides)
+    frames = round(step * RATE / geometry.frame_size) or 1
+    period = strain.shape[1] // geometry.frame_size
+    shifts = (1 + np.arange(slides)) * frames % period
+
+    def request(_: int) -> None:
+        Timeslides(address).events(strain, np.unique(shifts)[:, None])
+
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(request, range(requests)))
+    done = len(np.unique(shifts)) * requests * length
+    return done / (time.perf_counter() - begin)
+
+
+def time_one_by_one(address: str, segment: Segment, slides: int) -> float:
+    """Slide-seconds per second where each slide is a sequence, two at once."""
+    detector = Detector(address)
+
+    def slide(number: int) -> float:
+        job = Job(segment, detector.geometry, (0.0, (number + 1) * SHIFT_STEP))
+        pieces = Detector(address).stream(
+            job.read, job.strides, 512, offsets=job.offsets
+        )
+        return sum(len(piece.valid) for piece in pieces) * STRIDE / RATE
+
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(CORES) as pool:
+        scored = sum(pool.map(slide, range(slides)))
+    return scored / (time.perf_counter() - begin)
+
+
+def operations() -> dict[str, float]:
+    """Multiplications and additions needed, MFLOP for a second.
+
+    ``stretch``: whitening and frontend of both detectors; ``slide``: the head.
+    """
+    network = load_checkpoint(CHECKPOINT)[0].fused()
+    geometry = network.geometry
+    length = 16
+    whitened = torch.zeros(1, len(geometry.ifos), length * geometry.sample_rate)
+    taps = geometry.filter_size + 1
+    whitening = 2 * taps * geometry.sample_rate * len(geometry.ifos)
+    with torch.no_grad(), FlopCounterMode(display=False) as frontend:
+        features = network.features(whitened)
+    with torch.no_grad(), FlopCounterMode(display=False) as head:
+        network.head.evaluate(features.sum(1))
+    return {
+        "stretch": (whitening + frontend.get_total_flops() / length) / 1e6,
+        "slide": head.get_total_flops() / length / 1e6,
+    }
+
+
+def memory(pid: int) -> float:
+    """Memory of a server and its models' processes, MiB; shared pages count once."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children += (task / "children").read_text().split()
+    total = 0
+    for process in {str(pid), *children}:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        total += sum(int(x.split()[1]) for x in lines if x.startswith("Pss:"))
+    return total / 1024
+
+
+def measure() -> dict[str, Any]:
+    """Run all in turns, then the curves."""
+    geometry = Geometry()
+    longest = max(CURVE_LENGTHS)
+    data, _ = simulate_background(longest, "O3", geometry.ifos, RATE, seed=0)
+    strain = np.stack([data[ifo] for ifo in geometry.ifos]).astype(np.float32)
+    stretch = strain[:, : LENGTH * RATE]
+    segment = Segment(0, RATE, dict(zip(geometry.ifos, stretch, strict=True)))
+    seed, one_by_one, ours, curve = [], [], [], []
+    with TritonServer(REPOSITORY) as server:
+        time_timeslides(server.address, stretch, SLIDES, CORES)
+        for _ in range(ROUNDS):
+            seed.append(time_seed(rows=1))
+            one_by_one.append(time_one_by_one(server.address, segment, 2 * CORES))
+            rate = time_timeslides(server.address, stretch, SLIDES, REPEATS * CORES)
+            ours.append(rate)
+    for length in CURVE_LENGTHS:
+        # A server of its own: memory that was used once is kept for later requests.
+        with TritonServer(REPOSITORY) as server:
+            part = strain[:, : length * RATE]
+            time_timeslides(server.address, part, 1, CORES)
+            for slides in CURVE_SLIDES:
+                rate = time_timeslides(server.address, part, slides, CORES)
+                curve.append(
+                    {
+                        "stretch_length": length,
+                        "slides": slides,
+                        "slide_seconds_per_second": rate,
+                        "server_memory_mib": memory(server.pid),
+                    }
+                )
+    needed = operations()
+    per_slide_second = (needed["stretch"] / SLIDES + needed["slide"]) * 1e6
+    floor = CORES * matrix_product_rate() * 1e9 / per_slide_second
+    ratios = [mine / theirs for mine, theirs in zip(ours, seed, strict=True)]
+    return {
+        "timeslides_over_seed": statistics.median(ratios),
+        "timeslides_over_seed_rounds": ratios,
+        "seed_slide_seconds_per_second": statistics.median(seed),
+        "one_by_one_slide_seconds_per_second": statistics.median(one_by_one),
+        "timeslides_slide_seconds_per_second": statistics.median(ours),
+        "timeslides_mflop_per_second": needed,
+        "timeslides_at_matrix_product_rate": floor,
+        "timeslides_curve": curve,
+    }

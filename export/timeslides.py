@@ -1,0 +1,243 @@
+"""The models of the ``timeslides`` ensemble: one pass over a stretch, many slides.
+
+A stretch of strain is whitened and brought to feature frames once. A slide then reads
+the frames of the further detectors later than those of the first, circularly within the
+stretch, and costs the head alone.
+"""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from chirpwatch.geometry import Geometry
+from export.graph import Graph, Mapped, Value
+from export.snapshotter import Layout, Turn, sound, whole_kernels
+
+TILE_STRIDES = 512
+"""Strides of a slide that the head scores at a time: their frames fit in a cache."""
+
+CLUSTER_LENGTH = 8.0
+"""Windows of which the maximum is told, and the reach of an event, s."""
+
+
+def build_stretch(snapshotter: onnx.ModelProto, ifos: int) -> onnx.ModelProto:
+    """The snapshotter of a sequence that is one request: nothing to remember.
+
+    Args:
+        snapshotter: What :func:`export.snapshotter.build` made.
+        ifos: Detectors.
+
+    Returns:
+        A stateless model: ``strain`` in; ``snapshot``, ``psd`` and ``position`` out.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(snapshotter)
+    graph = model.graph
+    graph.name = "stretch"
+    fixed: dict[str, np.ndarray] = {
+        "state": np.zeros((ifos, 1), np.float32),
+        "position": np.zeros(ifos, np.int64),
+    }
+    for name, value in fixed.items():
+        (at,) = [i for i, tensor in enumerate(graph.input) if tensor.name == name]
+        del graph.input[at]
+        graph.initializer.append(numpy_helper.from_array(value, name + "_zero"))
+        graph.node.insert(0, helper.make_node("Identity", [name + "_zero"], [name]))
+    del graph.output[:]
+    graph.output.extend(
+        tensor
+        for tensor in snapshotter.graph.output
+        if tensor.name in {"snapshot", "psd"}
+    )
+    graph.output.append(
+        helper.make_tensor_value_info("position", TensorProto.INT64, [ifos])
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def build(
+    geometry: Geometry, head: onnx.ModelProto, kernel_frames: int
+) -> onnx.ModelProto:
+    """Build the model ``slides``.
+
+    Inputs: ``features`` [1, ifos, channels, frames] and ``psd`` [spectra, ifos, bins]
+    of a whole stretch, as the models before it make them; ``shifts`` [slides,
+    ifos - 1] int64, the feature frames by which each further detector is read later
+    than the first one, circularly within the stretch, negative ones too.
+
+    Outputs, strides counted in time of the first detector: ``score`` and ``delay``
+    [slides, strides]; ``valid`` [slides, strides] bool, whether every detector's
+    kernel is whitened by PSDs of real data, which no kernel that reaches around the
+    end of the stretch is; and for each window of 8 s ``peak`` [slides, windows], the
+    largest valid score, minus infinity where there is none, with its ``peak_stride``
+    and ``peak_delay``, and ``peak_is_event``, whether no other valid score within 8 s
+    of it is larger and no earlier one equal.
+
+    Args:
+        geometry: The analysis.
+        head: The head for features that were added up: ``features`` [rows,
+            channels, frames] to ``score`` and ``delay`` [rows, strides].
+        kernel_frames: Frames that one score looks at.
+    """
+    ifos = len(geometry.ifos)
+    stride_frames = geometry.stride_size // geometry.frame_size
+    channels = head.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    graph = Graph()
+    # Frames that begin before the stretch does, for the first scores' kernels.
+    lead = kernel_frames - stride_frames
+    period = graph.Sub(graph.size("features", 3), lead)
+    strides = graph.Div(period, stride_frames)
+
+    # Tiles of equal length; the last one's rest is padding.
+    tiles = graph.Div(graph.Add(strides, TILE_STRIDES - 1), TILE_STRIDES)
+    tile = graph.Div(graph.Sub(graph.Add(strides, tiles), [1]), tiles)
+    tile_frames = graph.Mul(tile, stride_frames)
+    window = graph.Add(tile_frames, lead)
+
+    features = graph.Squeeze("features", [0])
+    whole = graph.cut(features, [lead], None, axis=2)
+    first = graph.Gather(features, [0], axis=0)
+    padding = graph.Concat([0] * 5, window, axis=0)
+    first = graph.Pad(first, padding)
+    # Read circularly: twice the stretch. What a kernel at its begin would look back
+    # at, and what is padded, is never valid.
+    others = []
+    for i in range(1, ifos):
+        one = graph.Gather(whole, [i], axis=0)
+        others.append(graph.Pad(graph.Concat(one, one, axis=2), padding))
+    slides = graph.size("shifts", 0)
+    turned = [
+        graph.Mod(graph.Gather("shifts", i, axis=1), period) for i in range(ifos - 1)
+    ]
+    starts = [graph.Mod(graph.Sub(shift, lead), period) for shift in turned]
+    flags = _flags(graph, geometry, period, tile_frames)
+
+    def score_tile(body: Graph, trip: Value) -> list[Mapped]:
+        trip = body.Unsqueeze(trip, [0])
+        begin = body.Mul(body.Mod(trip, tiles), tile_frames)
+        slide = body.Div(trip, tiles)
+        total = body.cut(first, begin, body.Add(begin, window), axis=2)
+        valid = sampled(body, flags[0], body.Add(begin, stride_frames - 1))
+        for i in range(1, ifos):
+            start = body.Gather(starts[i - 1], slide, axis=0)
+            start = body.Add(start, begin)
+            stop = body.Add(start, window)
+            total = body.Add(total, body.cut(others[i - 1], start, stop, axis=2))
+            edge = body.Add(body.Gather(turned[i - 1], slide, axis=0), begin)
+            edge = body.Add(edge, stride_frames - 1)
+            valid = body.And(valid, sampled(body, flags[i], edge))
+        score, delay = body.inline(head, {"features": total})
+        return [
+            (body.Squeeze(score, [0]), TensorProto.FLOAT),
+            (body.Squeeze(delay, [0]), TensorProto.FLOAT),
+            (valid, TensorProto.BOOL),
+        ]
+
+    def sampled(body: Graph, flags: Value, edge: Value) -> Value:
+        """One flag for each stride of a tile, from that of frame ``edge`` on."""
+        stop = body.Add(edge, tile_frames)
+        return body.Slice(flags, edge, stop, [0], [stride_frames])
+
+    trips = graph.Mul(slides, tiles)
+    shape = graph.Concat(slides, [-1], axis=0)
+    score, delay, valid = (
+        graph.cut(graph.Reshape(x, shape), [0], strides, axis=1)
+        for x in graph.map(graph.Squeeze(trips), score_tile)
+    )
+    peaks = _peaks(graph, geometry, score, delay, valid)
+    return graph.model(
+        "slides",
+        inputs=[
+            (
+                "features",
+                TensorProto.FLOAT,
+                [1, ifos, channels, "frames"],
+            ),
+            ("psd", TensorProto.FLOAT, ["spectra", ifos, Layout(geometry).bins]),
+            ("shifts", TensorProto.INT64, ["slides", ifos - 1]),
+        ],
+        outputs=[
+            ("score", score, TensorProto.FLOAT, ["slides", "strides"]),
+            ("delay", delay, TensorProto.FLOAT, ["slides", "strides"]),
+            ("valid", valid, TensorProto.BOOL, ["slides", "strides"]),
+            *peaks,
+        ],
+    )
+
+
+def _flags(
+    graph: Graph, geometry: Geometry, period: Value, spare: Value
+) -> list[Value]:
+    """For each detector, by frame, whether a kernel that ends with it is whole.
+
+    bool [2 * period + spare]: frame ``f`` ends at sample ``(f + 1) * frame_size``;
+    twice the stretch, as it is read circularly, and what pads the last tile.
+    """
+    ordinals = graph.Range(1, graph.Add(graph.Squeeze(period), 1), 1)
+    edges = graph.Mul(ordinals, geometry.frame_size)
+    size = graph.Mul(period, geometry.frame_size)
+    turn = Turn.of(graph, geometry, graph.value([0]), size)
+    able = sound(graph, geometry, "psd")
+    flags = []
+    for i in range(len(geometry.ifos)):
+        mine = graph.Gather(able, i, axis=1)
+        flag = whole_kernels(graph, geometry, mine, edges, turn)
+        bits = graph.Cast(flag, to=TensorProto.INT64)
+        bits = graph.Pad(
+            graph.Concat(bits, bits, axis=0), graph.Concat([0], spare, axis=0)
+        )
+        flags.append(graph.Cast(bits, to=TensorProto.BOOL))
+    return flags
+
+
+def _peaks(
+    graph: Graph, geometry: Geometry, score: Value, delay: Value, valid: Value
+) -> list[tuple[str, Value, int, list[str]]]:
+    """The loudest valid score of each window, and whether it is an event."""
+    reach = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+    silence = float("-inf")
+    strides = graph.size(score, 1)
+    windows = graph.Div(graph.Add(strides, reach - 1), reach)
+    masked = graph.Where(valid, score, silence)
+    # A reach before, and after whole windows another one, and one stride.
+    after = graph.Add(graph.Sub(graph.Mul(windows, reach), strides), reach)
+    ends = graph.Concat([0, reach, 0], after, axis=0)
+    padded = graph.Pad(masked, ends, silence)
+
+    # `loudest[i]`: of `reach` strides from i on, in steps that double.
+    loudest, span = padded, 1
+    while span < reach:
+        step = min(span, reach - span)
+        later = graph.Pad(
+            graph.cut(loudest, [step], None, axis=1), [0, 0, 0, step], silence
+        )
+        loudest = graph.Max(loudest, later)
+        span += step
+
+    whole = graph.cut(padded, [reach], [-reach], axis=1)
+    rows = graph.Reshape(whole, [0, -1, reach])
+    peak = graph.ReduceMax(rows, [2], keepdims=0)
+    within = graph.ArgMax(rows, axis=2, keepdims=0)
+    begins = graph.Mul(graph.Range(0, graph.Squeeze(windows), 1), reach)
+    stride = graph.Add(within, begins)
+    # In `padded` the stride itself lies a reach later.
+    before = graph.GatherElements(loudest, stride, axis=1)
+    behind = graph.GatherElements(loudest, graph.Add(stride, reach + 1), axis=1)
+    is_event = graph.And(
+        graph.And(graph.GreaterOrEqual(peak, behind), graph.Greater(peak, before)),
+        graph.Greater(peak, silence),
+    )
+    inside = graph.Min(stride, graph.Sub(strides, 1))
+    shape = ["slides", "windows"]
+    return [
+        ("peak", peak, TensorProto.FLOAT, shape),
+        ("peak_stride", inside, TensorProto.INT64, shape),
+        (
+            "peak_delay",
+            graph.GatherElements(delay, inside, axis=1),
+            TensorProto.FLOAT,
+            shape,
+        ),
+        ("peak_is_event", is_event, TensorProto.BOOL, shape),
+    ]

@@ -1,0 +1,225 @@
+"""Many timeslides of one stretch of strain, out of one request."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
+
+from chirpwatch.errors import ServerError, ShiftError, StrainError
+from chirpwatch.geometry import Geometry
+from streamer.served import KEEPALIVE, describe
+
+MODEL = "timeslides"
+PEAKS = ("peak", "peak_stride", "peak_delay", "peak_is_event", "valid")
+SCORES = ("score", "delay", "valid")
+
+
+@dataclass(frozen=True)
+class SlideEvents:
+    """The events of each slide, in order of slide and stride.
+
+    Attributes:
+        valid: Whether each score rests on real data alone, bool [slides, strides].
+        slide: Which slide an event is of, int64 [events].
+        stride: Stride of its score, counted in time of the first detector, int64
+            [events].
+        statistic: Its score, float32 [events].
+        delay: Time by which the right edge of that stride lags the estimated merger,
+            s, float32 [events].
+    """
+
+    valid: np.ndarray
+    slide: np.ndarray
+    stride: np.ndarray
+    statistic: np.ndarray
+    delay: np.ndarray
+
+
+@dataclass(frozen=True)
+class SlideScores:
+    """Every score of each slide.
+
+    Attributes:
+        score: Logits, float32 [slides, strides].
+        delay: As of :class:`SlideEvents`, for every score, s, float32 [slides,
+            strides].
+        valid: Whether each score rests on real data alone, bool [slides, strides].
+    """
+
+    score: np.ndarray
+    delay: np.ndarray
+    valid: np.ndarray
+
+
+class Timeslides:
+    """The ``timeslides`` ensemble that a Triton server serves.
+
+    A slide reads each further detector later than the first one by its shift,
+    circularly within the stretch. Nothing is remembered between requests, so that one
+    may be repeated, and sent to any server of the same model.
+
+    Args:
+        address: ``host:port`` of the server's gRPC service.
+        deadline: Longest wait for an answer, s.
+
+    Attributes:
+        geometry: The geometry that the server publishes.
+        model: Digest of the served models.
+
+    Raises:
+        ServerError: There is no server at that address.
+        ModelError: It serves no timeslides, or says no geometry.
+    """
+
+    def __init__(self, address: str, deadline: float = 300) -> None:
+        self.address = address
+        self.deadline = deadline
+        self.geometry, self.model = describe(address, MODEL)
+
+    def events(self, strain: np.ndarray, shifts: np.ndarray) -> SlideEvents:
+        """Find the events of each slide.
+
+        They are those that :class:`streamer.events.Clusterer` finds in the scores,
+        found on the server: the loudest valid score of each window of 8 s, where none
+        within 8 s is louder.
+
+        Args:
+            strain: The stretch, [ifos, size], whole strides.
+            shifts: Feature frames by which each further detector is read later than
+                the first one, whole numbers, [slides, ifos - 1]; negative ones too.
+
+        Raises:
+            ShiftError: No shifts, or one that is given twice, longer than the stretch
+                or no whole number of frames.
+            StrainError: The stretch is no longer than the warm-up, or no whole number
+                of strides.
+            ServerError: The server failed, or did not answer in time.
+        """
+        peak, stride, delay, is_event, valid = self._infer(strain, shifts, PEAKS)
+        slide, window = np.nonzero(is_event)
+        return SlideEvents(
+            valid=valid,
+            slide=slide,
+            stride=stride[slide, window],
+            statistic=peak[slide, window],
+            delay=delay[slide, window],
+        )
+
+    def scores(self, strain: np.ndarray, shifts: np.ndarray) -> SlideScores:
+        """Score each slide; arguments and errors as of :meth:`events`."""
+        return SlideScores(*self._infer(strain, shifts, SCORES))
+
+    def _infer(
+        self, strain: np.ndarray, shifts: np.ndarray, outputs: Sequence[str]
+    ) -> list[np.ndarray]:
+        check_stretch(strain.shape, self.geometry)
+        shifts = np.asarray(shifts)
+        period = strain.shape[1] // self.geometry.frame_size
+        check_shifts(shifts, period, len(self.geometry.ifos))
+        strain = np.ascontiguousarray(strain[None], dtype=np.float32)
+        shifts = np.ascontiguousarray(shifts, dtype=np.int64)
+        inputs = [
+            grpc.InferInput("strain", list(strain.shape), "FP32"),
+            grpc.InferInput("shifts", list(shifts.shape), "INT64"),
+        ]
+        inputs[0].set_data_from_numpy(strain)
+        inputs[1].set_data_from_numpy(shifts)
+        client = grpc.InferenceServerClient(self.address, keepalive_options=KEEPALIVE)
+        try:
+            result = client.infer(
+                MODEL,
+                inputs,
+                outputs=[grpc.InferRequestedOutput(name) for name in outputs],
+                client_timeout=self.deadline,
+            )
+        except InferenceServerException as error:
+            raise ServerError(
+                f"{len(shifts)} timeslides of {strain.shape[2]} samples, sent to "
+                f"{self.address}: {error.message()}"
+            ) from None
+        finally:
+            client.close()
+        return [result.as_numpy(name) for name in outputs]
+
+
+def check_stretch(shape: tuple[int, ...], geometry: Geometry) -> None:
+    """Refuse a stretch that gives no score.
+
+    Args:
+        shape: Of the strain: [ifos, size].
+        geometry: The analysis.
+
+    Raises:
+        StrainError: See :meth:`Timeslides.events`.
+    """
+    ifos, stride = len(geometry.ifos), geometry.stride_size
+    if len(shape) != 2 or shape[0] != ifos or shape[1] % stride:
+        raise StrainError(
+            f"a stretch: expected strain of {ifos} detectors and whole strides of "
+            f"{stride} samples, found the shape {shape}"
+        )
+    if shape[1] < geometry.psd_min_size:
+        raise StrainError(
+            f"a stretch of {shape[1] / geometry.sample_rate:g} s: expected at least "
+            f"{geometry.psd_min_length:g} s, the warm-up of the PSD"
+        )
+
+
+def check_shifts(shifts: np.ndarray, period: int, ifos: int) -> None:
+    """Refuse shifts that are no slides of a stretch.
+
+    Args:
+        shifts: In feature frames, [slides, ifos - 1].
+        period: Length of the stretch, frames.
+        ifos: Detectors.
+
+    Raises:
+        ShiftError: See :meth:`Timeslides.events`.
+    """
+    if ifos < 2:
+        raise ShiftError("timeslides need two detectors; found one")
+    if shifts.ndim != 2 or shifts.shape[1] != ifos - 1 or not len(shifts):
+        raise ShiftError(
+            f"expected a list of at least one slide, each with shifts of {ifos - 1} "
+            f"detector(s), found the shape {shifts.shape}"
+        )
+    if not np.issubdtype(shifts.dtype, np.integer):
+        raise ShiftError(
+            f"expected shifts in whole feature frames, found {shifts.dtype}"
+        )
+    if np.abs(shifts).max() >= period:
+        row = np.abs(shifts).max(axis=1).argmax()
+        raise ShiftError(
+            f"slide {row}: expected shifts shorter than the stretch of {period} "
+            f"feature frames, found {shifts[row].tolist()}"
+        )
+    turned, first, counts = np.unique(
+        shifts % period, axis=0, return_index=True, return_counts=True
+    )
+    if counts.max() > 1:
+        at = counts.argmax()
+        raise ShiftError(
+            f"slide {first[at]}: its shifts {turned[at].tolist()} (feature frames, "
+            f"circularly within the stretch) are given {counts[at]} times"
+        )
+
+
+def to_frames(shift: float, geometry: Geometry) -> int:
+    """A shift in feature frames.
+
+    Args:
+        shift: In s.
+        geometry: The analysis.
+
+    Raises:
+        ShiftError: It is no whole number of frames.
+    """
+    frames = shift * geometry.sample_rate / geometry.frame_size
+    if frames != round(frames):
+        raise ShiftError(
+            f"expected a shift of whole feature frames of "
+            f"{geometry.frame_size / geometry.sample_rate:g} s, found {shift:g} s"
+        )
+    return round(frames)

@@ -1,0 +1,238 @@
+"""The ``timeslides`` ensemble against slides that are run one by one."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chirpwatch.errors import ModelError, ServerError, ShiftError, StrainError
+from chirpwatch.geometry import Geometry
+from chirpwatch.strain import Segment
+from export import reference
+from serve.embedded import TritonServer
+from streamer.client import Detector
+from streamer.events import CLUSTER_LENGTH, Clusterer
+from streamer.jobs import Job
+from streamer.served import describe
+from streamer.timeslides import Timeslides, to_frames
+
+FRAME_LENGTH = 1 / 64
+
+
+@pytest.fixture(scope="module")
+def timeslides(server: TritonServer) -> Timeslides:
+    return Timeslides(server.address)
+
+
+def one_by_one(
+    server: TritonServer, strain: np.ndarray, shift: int
+) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """A slide that does not wrap around, as a sequence of its own.
+
+    Returns the stride of the first detector that its first score belongs to, score,
+    delay and validity.
+    """
+    geometry = Geometry()
+    segment = Segment(
+        0, geometry.sample_rate, dict(zip(geometry.ifos, strain, strict=True))
+    )
+    job = Job(segment, geometry, (0.0, shift * FRAME_LENGTH))
+    pieces = list(
+        Detector(server.address).stream(job.read, job.strides, 256, offsets=job.offsets)
+    )
+    first, rest = divmod(job.offsets[0], geometry.stride_size)
+    assert rest == 0
+    return (
+        first,
+        np.concatenate([piece.score[0] for piece in pieces]),
+        np.concatenate([piece.delay[0] for piece in pieces]),
+        np.concatenate([piece.valid for piece in pieces]),
+    )
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_slides_equal_slides_that_are_run_one_by_one(
+    server, timeslides, geometry, noise, data
+):
+    strides = data.draw(st.integers(200, 1200), label="strides")
+    start = data.draw(st.integers(0, noise.shape[2] - strides * 256), label="start")
+    strain = noise[data.draw(st.integers(0, 1)), :, start : start + strides * 256]
+    period = strides * 8
+    # One by one, a detector that is read earlier moves the strides of the first one,
+    # so that the part behind the wrap is compared for shifts of whole strides.
+    shift = data.draw(st.integers(1, period - 64 * 9), label="shift")
+    whole = 8 * data.draw(st.integers(1, strides - 1), label="strides of shift")
+    slides = timeslides.scores(strain, np.array([[shift], [whole - period]]))
+    compared = 0
+    for row, alone in ((0, shift), (1, whole), (1, whole - period)):
+        if period - abs(alone) < 64 * 8:
+            continue  # No longer than the warm-up: no sequence of its own.
+        first, score, delay, valid = one_by_one(server, strain, alone)
+        part = slice(first, first + len(score))
+        both = valid & slides.valid[row, part]
+        # The wrap takes a stride from neither: what is valid alone is valid here.
+        np.testing.assert_array_equal(both, valid)
+        np.testing.assert_allclose(
+            slides.score[row, part][both], score[both], rtol=0, atol=1e-4
+        )
+        # The frame of the merger is chosen among those of the kernel: nearly alike
+        # logits may fall to either side by the rounding.
+        assert np.mean(slides.delay[row, part][both] != delay[both]) < 0.01
+        compared += both.sum()
+    assert compared > 0
+
+
+@pytest.mark.parametrize("shift", [3, 640, 2777])
+def test_a_slide_scores_strain_that_was_whitened_before_it_was_shifted(
+    timeslides, geometry, network, noise, shift
+):
+    strain = noise[1, :, : 120 * 2048]
+    slides = timeslides.scores(strain, np.array([[shift]]))
+    whitened = reference.whiten(strain[None], geometry)
+    # The second detector is read later, as far as it goes without wrapping around.
+    later = shift * geometry.frame_size
+    shifted = [whitened.strain[0, 0, : -later or None], whitened.strain[0, 1, later:]]
+    first = geometry.warmup_strides
+    begin = (first + 1) * geometry.stride_size - geometry.kernel_size
+    begin -= geometry.filter_size // 2 + whitened.start
+    with torch.no_grad():
+        dense = torch.from_numpy(np.stack(shifted)[None, :, begin:]).float()
+        score = network(dense)[0].numpy()
+    part = slice(first, first + len(score))
+    valid = slides.valid[0, part]
+    assert valid.mean() > 0.9
+    assert np.abs(slides.score[0, part] - score)[valid].max() < 1e-3
+
+
+@pytest.mark.parametrize("first", [0, 3, 200, 700])
+@pytest.mark.parametrize("shift", [3, 1000, -776, 5001])
+def test_a_slide_that_is_begun_in_the_middle_is_the_same(
+    server, geometry, noise, shift, first
+):
+    segment = Segment(0, 2048, dict(zip(geometry.ifos, noise[0], strict=True)))
+    job = Job(segment, geometry, (0.0, shift * FRAME_LENGTH))
+    whole, part = (
+        list(
+            Detector(server.address).stream(
+                job.read, job.strides, strides, first=begin, offsets=job.offsets
+            )
+        )
+        for begin, strides in ((0, 512), (first, 77))
+    )
+    valid = np.concatenate([piece.valid for piece in whole])[first:]
+    np.testing.assert_array_equal(np.concatenate([x.valid for x in part]), valid)
+    scores = np.concatenate([piece.score[0] for piece in whole])[first:]
+    again = np.concatenate([piece.score[0] for piece in part])
+    np.testing.assert_array_equal(again[valid], scores[valid])
+
+
+@pytest.mark.parametrize("shift", [1, 129, 512, 4001, -1, -777, 8190])
+def test_livetime_is_the_strides_whose_data_are_whole(
+    timeslides, geometry, noise, shift
+):
+    strides = 1024
+    slides = timeslides.scores(noise[0, :, : strides * 256], np.array([[shift]]))
+    edges = (np.arange(strides) + 1) * geometry.stride_size
+    size = strides * geometry.stride_size
+    later = (edges + shift * geometry.frame_size - 1) % size + 1
+    warm = geometry.psd_min_size
+    np.testing.assert_array_equal(slides.valid[0], (edges >= warm) & (later >= warm))
+
+
+@pytest.mark.parametrize("size", [0, 7, 64, 511, 513])
+def test_events_are_those_that_clustering_finds(timeslides, geometry, noise, size):
+    strain = noise[1, :, : (520 + size) * 256]
+    rng = np.random.default_rng(size)
+    shifts = rng.choice(np.arange(1, strain.shape[1] // 32), 9, replace=False)[:, None]
+    scores = timeslides.scores(strain, shifts)
+    events = timeslides.events(strain, shifts)
+    reach = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+    np.testing.assert_array_equal(events.valid, scores.valid)
+    for row in range(len(shifts)):
+        clusterer = Clusterer(reach)
+        expected = list(
+            clusterer.push(scores.score[row], scores.delay[row], scores.valid[row])
+        )
+        expected += clusterer.flush()
+        mine = events.slide == row
+        assert [e.stride for e in expected] == events.stride[mine].tolist()
+        assert [e.statistic for e in expected] == events.statistic[mine].tolist()
+        assert [e.delay for e in expected] == pytest.approx(events.delay[mine])
+    assert len(events.slide) > 9
+
+
+def test_a_peak_is_told_for_every_window(server, timeslides, geometry, noise):
+    strain = noise[1, :, : 100 * 2048]
+    shifts = np.array([[200], [-3000]])
+    scores = timeslides.scores(strain, shifts)
+    peak, stride, _, _, _ = timeslides._infer(
+        strain, shifts, ("peak", "peak_stride", "peak_delay", "peak_is_event", "valid")
+    )
+    masked = np.where(scores.valid, scores.score, -np.inf)
+    windows = np.pad(masked, [(0, 0), (0, -800 % 64)], constant_values=-np.inf)
+    windows = windows.reshape(2, 13, 64)
+    np.testing.assert_array_equal(peak, windows.max(axis=2))
+    np.testing.assert_array_equal(stride, windows.argmax(axis=2) + 64 * np.arange(13))
+
+
+def test_what_a_dead_detector_spoils_is_not_valid(timeslides, geometry, noise):
+    strain = noise[0, :, : 180 * 2048].copy()
+    # Longer than half of what a PSD is made of, so that its median is nothing.
+    strain[1, 60 * 2048 : 120 * 2048] = 0
+    still = timeslides.scores(strain, np.array([[64 * 30]]))
+    edges = (np.arange(180 * 8) + 1) / 8
+    spoiled = ~still.valid[0] & (edges >= 8) & ((edges + 30) % 180 >= 8)
+    assert spoiled.any()
+    # The second detector is read 30 s later.
+    assert (edges[spoiled] + 30).min() > 60
+    assert np.isfinite(still.score[still.valid]).all()
+
+
+@pytest.mark.parametrize(
+    ("shifts", "message"),
+    [
+        ([], "at least one slide"),
+        ([[1.5]], "whole feature frames"),
+        ([[64], [128], [64]], "given 2 times"),
+        ([[64], [64 - 6400]], "given 2 times"),
+        ([[64], [6400]], "shorter than the stretch of 6400"),
+        ([[64], [-6401]], "shorter than the stretch"),
+        ([[64, 64]], "shifts of 1 detector"),
+    ],
+)
+def test_shifts_that_are_no_slides_are_refused(timeslides, noise, shifts, message):
+    with pytest.raises(ShiftError, match=message):
+        timeslides.events(noise[0, :, : 100 * 2048], np.array(shifts))
+
+
+def test_a_shift_is_a_whole_number_of_frames(geometry):
+    assert to_frames(-2.046875, geometry) == -131
+    with pytest.raises(ShiftError, match=r"whole feature frames of 0.015625 s"):
+        to_frames(2.01, geometry)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((2, 7 * 2048), "warm-up"), ((2, 20 * 2048 + 1), "strides"), ((1, 20480), "2 de")],
+)
+def test_a_stretch_without_a_score_is_refused(timeslides, shape, message):
+    with pytest.raises(StrainError, match=message):
+        timeslides.events(np.ones(shape, np.float32), np.array([[64]]))
+
+
+def test_no_server_is_an_error_that_says_so():
+    with pytest.raises(ServerError, match=r"no Triton server at 127\.0\.0\.1:1"):
+        Timeslides("127.0.0.1:1")
+
+
+def test_a_request_that_is_not_answered_in_time_is_an_error(server, noise):
+    hasty = Timeslides(server.address, deadline=0.001)
+    with pytest.raises(ServerError, match="1 timeslides of 204800 samples"):
+        hasty.events(noise[0, :, : 100 * 2048], np.array([[64]]))
+
+
+def test_a_server_without_the_ensemble_is_an_error(server):
+    with pytest.raises(ModelError, match="serves no model 'slides of time'"):
+        describe(server.address, "slides of time")
