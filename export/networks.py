@@ -2,12 +2,19 @@
 
 import logging
 
+import numpy as np
 import onnx
+import onnxruntime
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 
-from export.graph import IR_VERSION, OPSET
+from chirpwatch.geometry import Geometry
+from export.graph import IR_VERSION, OPSET, Graph, Value
 from train.network import Network
+
+TILE_FRAMES = 8192
+"""Frames that the frontend makes at a time."""
 
 
 class FrontendModel(nn.Module):
@@ -120,7 +127,60 @@ def export_networks(
         ["score", "delay"],
         {"features": {0: rows, 2: frames}},
     )
-    return frontend, head, sum_head
+    return tiled(geometry, frontend), head, sum_head
+
+
+def tiled(geometry: Geometry, frontend: onnx.ModelProto) -> onnx.ModelProto:
+    """Bound a frontend's memory: what is long goes through in pieces.
+
+    The pieces overlap by what a frame depends on, and their frames are those of the
+    whole.
+
+    Args:
+        geometry: The analysis.
+        frontend: ``whitened`` [rows, ifos, samples] to ``features``.
+    """
+    whitened, features = frontend.graph.input[0], frontend.graph.output[0]
+    ifos, channels = (
+        features.type.tensor_type.shape.dim[axis].dim_value for axis in (1, 2)
+    )
+    reach_size = _reach_size(geometry, frontend)
+    graph = Graph()
+    frames = graph.Sub(graph.size("whitened", 2), reach_size)
+    frames = graph.Add(graph.Div(frames, geometry.frame_size), 1)
+    trips = graph.Div(graph.Add(frames, TILE_FRAMES - 1), TILE_FRAMES)
+
+    def make(body: Graph, trip: Value) -> Value:
+        first = body.Mul(body.Unsqueeze(trip, [0]), TILE_FRAMES)
+        last = body.Sub(body.Min(body.Add(first, TILE_FRAMES), frames), 1)
+        begin = body.Mul(first, geometry.frame_size)
+        stop = body.Add(body.Mul(last, geometry.frame_size), reach_size)
+        piece = body.cut("whitened", begin, stop, axis=2)
+        return body.inline(frontend, {whitened.name: piece})[0]
+
+    shape = graph.Concat(graph.size("whitened", 0), [ifos, channels, 0], axis=0)
+    nothing = graph.ConstantOfShape(shape)
+    joined = graph.collect(graph.Squeeze(trips), nothing, 3, make)
+    return graph.model(
+        "frontend",
+        inputs=[("whitened", TensorProto.FLOAT, ["rows", ifos, "samples"])],
+        outputs=[
+            (
+                "features",
+                joined,
+                TensorProto.FLOAT,
+                ["rows", ifos, channels, "frames"],
+            )
+        ],
+    )
+
+
+def _reach_size(geometry: Geometry, frontend: onnx.ModelProto) -> int:
+    """Samples of one frame, and of what follows it up to the end of a kernel's."""
+    session = onnxruntime.InferenceSession(frontend.SerializeToString())
+    shape = (1, len(geometry.ifos), geometry.kernel_size)
+    (features,) = session.run(None, {"whitened": np.zeros(shape, np.float32)})
+    return geometry.kernel_size - (features.shape[3] - 1) * geometry.frame_size
 
 
 def _export(
