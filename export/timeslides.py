@@ -16,6 +16,9 @@ from export.snapshotter import Layout, Turn, sound, whole_kernels
 TILE_STRIDES = 512
 """Strides of a slide that the head scores at a time: their frames fit in a cache."""
 
+GROUP_SLIDES = 64
+"""Slides whose events are looked for at a time."""
+
 CLUSTER_LENGTH = 8.0
 """Windows of which the maximum is told, and the reach of an event, s."""
 
@@ -196,9 +199,42 @@ def _peaks(
 ) -> list[tuple[str, Value, int, list[str]]]:
     """The loudest valid score of each window, and whether it is an event."""
     reach = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+    slides, strides = (graph.size(score, axis) for axis in (0, 1))
+    windows = graph.Div(graph.Add(strides, reach - 1), reach)
+    # Slides in groups of equal size, to bound the memory; the last one's rest is
+    # repetition.
+    groups = graph.Div(graph.Add(slides, GROUP_SLIDES - 1), GROUP_SLIDES)
+    group = graph.Div(graph.Sub(graph.Add(slides, groups), [1]), groups)
+
+    def find(body: Graph, trip: Value) -> list[Mapped]:
+        begin = body.Mul(body.Unsqueeze(trip, [0]), group)
+        stop = body.Add(begin, group)
+        rows = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
+        rows = body.Min(rows, body.Sub(slides, 1))
+        mine = [body.Gather(x, rows, axis=0) for x in (score, delay, valid)]
+        return _group_peaks(body, reach, windows, *mine)
+
+    shape = graph.Concat([-1], windows, axis=0)
+    types = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL)
+    names = ("peak", "peak_stride", "peak_delay", "peak_is_event")
+    found = graph.map(graph.Squeeze(groups), find)
+    return [
+        (
+            name,
+            graph.cut(graph.Reshape(x, shape), [0], slides, axis=0),
+            element,
+            ["slides", "windows"],
+        )
+        for name, x, element in zip(names, found, types, strict=True)
+    ]
+
+
+def _group_peaks(
+    graph: Graph, reach: int, windows: Value, score: Value, delay: Value, valid: Value
+) -> list[Mapped]:
+    """Score, stride and delay of each window's loudest, and whether it is an event."""
     silence = float("-inf")
     strides = graph.size(score, 1)
-    windows = graph.Div(graph.Add(strides, reach - 1), reach)
     masked = graph.Where(valid, score, silence)
     # A reach before, and after whole windows another one, and one stride.
     after = graph.Add(graph.Sub(graph.Mul(windows, reach), strides), reach)
@@ -228,16 +264,11 @@ def _peaks(
         graph.And(graph.GreaterOrEqual(peak, behind), graph.Greater(peak, before)),
         graph.Greater(peak, silence),
     )
+    # A window without a valid score may be one that the stretch ends in.
     inside = graph.Min(stride, graph.Sub(strides, 1))
-    shape = ["slides", "windows"]
     return [
-        ("peak", peak, TensorProto.FLOAT, shape),
-        ("peak_stride", inside, TensorProto.INT64, shape),
-        (
-            "peak_delay",
-            graph.GatherElements(delay, inside, axis=1),
-            TensorProto.FLOAT,
-            shape,
-        ),
-        ("peak_is_event", is_event, TensorProto.BOOL, shape),
+        (peak, TensorProto.FLOAT),
+        (inside, TensorProto.INT64),
+        (graph.GatherElements(delay, inside, axis=1), TensorProto.FLOAT),
+        (is_event, TensorProto.BOOL),
     ]
