@@ -67,6 +67,8 @@ ENSEMBLES = {
 MODELS = tuple(
     dict.fromkeys(step for ensemble in ENSEMBLES.values() for step in ensemble.steps)
 )
+LARGE = ("stretch", "slides")
+"""Models whose requests take far more memory than their answers."""
 
 
 def write_repository(
@@ -115,6 +117,11 @@ def write_repository(
         "provenance": json.dumps(provenance, sort_keys=True),
     }
     configurations = {name: _model_config(name, models[name]) for name in MODELS}
+    for name in LARGE:
+        # What one long stretch takes, the server need not keep.
+        configurations[name].parameters[
+            "memory.enable_memory_arena_shrinkage"
+        ].string_value = "cpu:0"
     configurations["snapshotter"] = _stateful(
         configurations["snapshotter"], len(geometry.ifos)
     )

@@ -14,6 +14,10 @@ from streamer.served import KEEPALIVE, describe
 MODEL = "timeslides"
 PEAKS = ("peak", "peak_stride", "peak_delay", "peak_is_event", "valid")
 SCORES = ("score", "delay", "valid")
+MAX_LENGTH = 1024.0
+"""Longest stretch, s; a server of two instances then stays below 2 GiB."""
+MAX_SLIDE_LENGTH = 512 * MAX_LENGTH
+"""Most that all slides of a request are long together, s; for the same reason."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,8 @@ class Timeslides:
         Raises:
             ShiftError: No shifts, or one that is given twice, longer than the stretch
                 or no whole number of frames.
-            StrainError: The stretch is no longer than the warm-up, or no whole number
-                of strides.
+            StrainError: The stretch is shorter than the warm-up, longer than 1024 s,
+                or no whole number of strides.
             ServerError: The server failed, or did not answer in time.
         """
         peak, stride, delay, is_event, valid = self._infer(strain, shifts, PEAKS)
@@ -120,6 +124,17 @@ class Timeslides:
         check_shifts(shifts, period, len(self.geometry.ifos))
         strain = np.ascontiguousarray(strain[None], dtype=np.float32)
         shifts = np.ascontiguousarray(shifts, dtype=np.int64)
+        length = strain.shape[2] / self.geometry.sample_rate
+        most = int(MAX_SLIDE_LENGTH / length)
+        parts = [
+            self._request(strain, shifts[begin : begin + most], outputs)
+            for begin in range(0, len(shifts), most)
+        ]
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def _request(
+        self, strain: np.ndarray, shifts: np.ndarray, outputs: Sequence[str]
+    ) -> list[np.ndarray]:
         inputs = [
             grpc.InferInput("strain", list(strain.shape), "FP32"),
             grpc.InferInput("shifts", list(shifts.shape), "INT64"),
@@ -160,10 +175,11 @@ def check_stretch(shape: tuple[int, ...], geometry: Geometry) -> None:
             f"a stretch: expected strain of {ifos} detectors and whole strides of "
             f"{stride} samples, found the shape {shape}"
         )
-    if shape[1] < geometry.psd_min_size:
+    length = shape[1] / geometry.sample_rate
+    if not geometry.psd_min_length <= length <= MAX_LENGTH:
         raise StrainError(
-            f"a stretch of {shape[1] / geometry.sample_rate:g} s: expected at least "
-            f"{geometry.psd_min_length:g} s, the warm-up of the PSD"
+            f"a stretch: expected at least {geometry.psd_min_length:g} s, the warm-up "
+            f"of the PSD, and at most {MAX_LENGTH:g} s, found {length:g} s"
         )
 
 

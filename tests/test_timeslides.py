@@ -177,6 +177,17 @@ def test_a_peak_is_told_for_every_window(server, timeslides, geometry, noise):
     np.testing.assert_array_equal(stride, windows.argmax(axis=2) + 64 * np.arange(13))
 
 
+def test_more_slides_than_a_request_holds_come_in_several(
+    timeslides, geometry, noise, monkeypatch
+):
+    strain, shifts = noise[1, :, : 64 * 2048], np.arange(200, 1700, 300)[:, None]
+    whole = timeslides.events(strain, shifts)
+    monkeypatch.setattr("streamer.timeslides.MAX_SLIDE_LENGTH", 2 * 64)
+    parts = timeslides.events(strain, shifts)
+    for name in ("valid", "slide", "stride", "statistic", "delay"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+
+
 def test_what_a_dead_detector_spoils_is_not_valid(timeslides, geometry, noise):
     strain = noise[0, :, : 180 * 2048].copy()
     # Longer than half of what a PSD is made of, so that its median is nothing.
@@ -215,7 +226,12 @@ def test_a_shift_is_a_whole_number_of_frames(geometry):
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((2, 7 * 2048), "warm-up"), ((2, 20 * 2048 + 1), "strides"), ((1, 20480), "2 de")],
+    [
+        ((2, 7 * 2048), "at least 8 s, the warm-up"),
+        ((2, 1025 * 2048), "at most 1024 s, found 1025 s"),
+        ((2, 20 * 2048 + 1), "whole strides"),
+        ((1, 20480), "2 detectors"),
+    ],
 )
 def test_a_stretch_without_a_score_is_refused(timeslides, shape, message):
     with pytest.raises(StrainError, match=message):

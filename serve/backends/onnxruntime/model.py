@@ -17,6 +17,7 @@ from pathlib import Path
 import onnxruntime
 import triton_python_backend_utils as triton
 
+SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 START = 1
 END = 2
 ONNX_TYPES = {
@@ -112,6 +113,10 @@ class TritonPythonModel:
                     parameter.replace("thread_count", "num_threads"),
                     int(value),
                 )
+        self.run_options = onnxruntime.RunOptions()
+        shrinkage = config.get("parameters", {}).get(SHRINKAGE)
+        if shrinkage is not None:
+            self.run_options.add_run_config_entry(SHRINKAGE, shrinkage["string_value"])
         try:
             self.session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
@@ -153,7 +158,7 @@ class TritonPythonModel:
         }
         wanted = list(request.requested_output_names())
         if not self.states:
-            values = self.session.run(wanted, feed)
+            values = self.session.run(wanted, feed, self.run_options)
             return _response(wanted, values)
         sequence, flags = request.correlation_id(), request.flags()
         now = time.monotonic()
@@ -169,7 +174,7 @@ class TritonPythonModel:
                 )
             feed.update(zip((name for name, _ in self.states), held[1], strict=True))
         names = wanted + [output for _, output in self.states]
-        values = self.session.run(names, feed)
+        values = self.session.run(names, feed, self.run_options)
         if flags & END:
             self.kept.pop(sequence, None)
         else:
