@@ -64,7 +64,9 @@ class EventAnswer(Answer):
     time_ns: int = Field(description="GPS time of the merger, integer ns")
     time: float = Field(description="The same in GPS s, to a microsecond")
     statistic: float = Field(description="Detection statistic")
-    stream: str = Field(description="Stream that it was seen in")
+    stream: str = Field(
+        description="Stream that it was seen in; of background, `{block}/{slide}`"
+    )
 
 
 class Candidate(EventAnswer):
@@ -99,8 +101,7 @@ class Slide(Answer):
     """Background of one set of shifts."""
 
     shifts: dict[str, float] = Field(description="Shift of each detector, s")
-    streams: int = Field(description="Streams at these shifts")
-    streams_done: int = Field(description="Those with every chunk")
+    blocks: int = Field(description="Blocks with these shifts")
     events: int = Field(description="Background events")
     livetime: float = Field(description="Valid time, s")
     loudest: float | None = Field(description="Largest statistic; null without events")

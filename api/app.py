@@ -10,14 +10,15 @@ from fastapi.staticfiles import StaticFiles
 
 import chirpwatch
 from api.answers import Problem
+from api.background import Backgrounds
 from api.database import Database
 from api.guard import Guard, token_check
 from api.problems import add_problem_handlers, problem_responses
 from api.routes import ingest, page, results, runs
 
 DESCRIPTION = """
-Results of a search for gravitational waves: chunks of scores come in, false-alarm
-rates, candidates and efficiencies go out.
+Results of a search for gravitational waves: chunks of scores and blocks of
+background come in, false-alarm rates, candidates and efficiencies go out.
 
 - Times are GPS: integer nanoseconds in `*_ns` (more than JavaScript's numbers hold
   exactly), seconds elsewhere. Rates are per Julian year.
@@ -56,6 +57,7 @@ def create_app(database_url: str, token: str | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.database = database
+    app.state.backgrounds = Backgrounds()
     app.state.routers = [ingest.router, runs.router, results.router, page.router]
     if token is None:
         app.include_router(ingest.router)

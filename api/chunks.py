@@ -45,9 +45,7 @@ def put_chunk(
         size=len(body.valid),
         valid_count=sum(body.valid),
         valid=np.packbits(body.valid).tobytes(),
-        scores=None
-        if body.scores is None
-        else np.asarray(body.scores, dtype="<f4").tobytes(),
+        scores=np.asarray(body.scores, dtype="<f4").tobytes(),
         last=body.last,
         digest=digest,
     )
@@ -75,11 +73,6 @@ def _check_content(
         raise invalid(
             f"{where}: expected strides of {stride_ns} ns as in the run's geometry, "
             f"found {body.stride_ns} ns"
-        )
-    if (stream.kind == "background") != (body.scores is None):
-        raise invalid(
-            f"{where}: scores go with zero_lag and injections streams, and are null "
-            f"for background; this is {stream.kind}"
         )
     # An event is reported once its cluster is closed, and lies before the right edge
     # of its score by at most the kernel and the filter.

@@ -17,8 +17,8 @@ from api.answers import (
     InjectionsAnswer,
     Scores,
 )
-from api.schema import Chunk, Injection, Kind, Run, RunUpdate, Stream
-from api.status import Health, RunStatus, RunSummary, Stored, StreamAnswer
+from api.schema import Block, Chunk, EventKind, Injection, Run, RunUpdate, Stream
+from api.status import BlockAnswer, Health, RunStatus, RunSummary, Stored, StreamAnswer
 from chirpwatch.errors import ApiError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -98,6 +98,11 @@ class ApiClient:
         path = f"/v1/runs/{run_id}/streams/{stream_id}/chunks/{number}"
         return self._put(path, chunk.model_dump_json())
 
+    def put_block(self, run_id: str, number: int, block: Block) -> bool:
+        """Store a block of background."""
+        path = f"/v1/runs/{run_id}/background/{number}"
+        return self._put(path, block.model_dump_json())
+
     def put_injections(
         self, run_id: str, name: str, injections: Sequence[Injection]
     ) -> bool:
@@ -141,13 +146,18 @@ class ApiClient:
         """Counts and livetime of the background."""
         return self._get(BackgroundAnswer, f"/v1/runs/{run_id}/background")
 
+    def blocks(self, run_id: str) -> list[BlockAnswer]:
+        """The blocks of background that are there, by number."""
+        response = self._request("GET", f"/v1/runs/{run_id}/background/blocks")
+        return _read(TypeAdapter(list[BlockAnswer]), response)
+
     def injections(self, run_id: str, far_per_year: float) -> InjectionsAnswer:
         """Injections found and missed at a false-alarm rate."""
         path = f"/v1/runs/{run_id}/injections"
         return self._get(InjectionsAnswer, path, far_per_year=far_per_year)
 
     def events(
-        self, run_id: str, kind: Kind, limit: int = 1000, offset: int = 0
+        self, run_id: str, kind: EventKind, limit: int = 1000, offset: int = 0
     ) -> Events:
         """Events of one kind, loudest first."""
         path = f"/v1/runs/{run_id}/events"

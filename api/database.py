@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -67,6 +68,7 @@ class RunRow(Base):
     geometry: Mapped[str] = mapped_column(Text)
     simulated: Mapped[bool] = mapped_column(Boolean)
     data: Mapped[str] = mapped_column(Text)
+    planned_background: Mapped[float | None]
     state: Mapped[str] = mapped_column(String(16), default="running")
     message: Mapped[str | None] = mapped_column(Text)
     throughput: Mapped[float | None]
@@ -125,7 +127,7 @@ class ChunkRow(Base):
     size: Mapped[int] = mapped_column(Integer)
     valid_count: Mapped[int] = mapped_column(Integer)
     valid: Mapped[bytes]
-    scores: Mapped[bytes | None]
+    scores: Mapped[bytes]
     last: Mapped[bool] = mapped_column(Boolean)
     digest: Mapped[str] = mapped_column(String(64))
 
@@ -140,6 +142,46 @@ class EventRow(Base):
     chunk_id: Mapped[int] = mapped_column(ForeignKey("chunks.id"))
     time_ns: Mapped[int] = mapped_column(BigInteger)
     statistic: Mapped[float]
+
+
+EVENT = np.dtype(
+    [("slide", "<i4"), ("stride", "<i4"), ("delay", "<f4"), ("statistic", "<f4")]
+)
+"""A background event in `BlockRow.events`; `slide` counts from 0, `delay` is in s."""
+
+
+class BlockRow(Base):
+    """Background of one stretch of strain at many timeslides.
+
+    Packed, little-endian: for each slide `valid_counts` (int32), `event_counts`
+    (int32) and `loudest` (float32, NaN without events); `events` (see `EVENT`);
+    `valid` with slide, begin and end of each range of strides (int32). `shifts` holds
+    for each detector a list of shifts, s. What is asked for most stands before the
+    large columns, which SQLite reads through to get to the later ones.
+    """
+
+    __tablename__ = "blocks"
+    __table_args__ = (
+        UniqueConstraint("run_id", "number"),
+        Index("blocks_by_time", "run_id", "start_ns"),
+    )
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    number: Mapped[int] = mapped_column(BigInteger)
+    start_ns: Mapped[int] = mapped_column(BigInteger)
+    stop_ns: Mapped[int] = mapped_column(BigInteger)
+    stride_ns: Mapped[int] = mapped_column(BigInteger)
+    strides: Mapped[int] = mapped_column(Integer)
+    slides: Mapped[int] = mapped_column(Integer)
+    event_count: Mapped[int] = mapped_column(Integer)
+    valid_count: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(String(64))
+    shifts: Mapped[dict[str, Any]]
+    valid_counts: Mapped[bytes]
+    event_counts: Mapped[bytes]
+    loudest: Mapped[bytes]
+    events: Mapped[bytes]
+    valid: Mapped[bytes]
 
 
 class InjectionSetRow(Base):

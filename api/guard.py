@@ -25,7 +25,7 @@ def _too_large() -> ProblemError:
     return ProblemError(
         413,
         "too-large",
-        f"expected at most {MAX_BODY_SIZE} bytes; send several smaller chunks",
+        f"expected at most {MAX_BODY_SIZE} bytes; send it in smaller parts",
     )
 
 

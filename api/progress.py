@@ -1,4 +1,4 @@
-"""Reading: how far the run, its streams and its slides got."""
+"""Reading: how far the run and its streams got."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any, get_args
 from sqlalchemy import Integer, Row, cast, func, select
 from sqlalchemy.orm import Session
 
-from api.answers import Slide
+from api import background
 from api.database import ChunkRow, EventRow, RunRow, StreamRow
 from api.queries import seconds, stride
 from api.schema import Kind
@@ -102,12 +102,16 @@ def run_status(session: Session, run: RunRow) -> RunStatus:
             analysed=int(sum(row.size for row in mine)) * length,
             planned=sum(row.duration for row in mine),
         )
-    begun = [row for row in rows if row.chunks]
+    spans = [(row.start_ns, row.stop_ns) for row in rows if row.chunks]
+    first, last = background.span(session, run)
+    if first is not None and last is not None:
+        spans.append((first, last))
     return RunStatus(
         **dict(run_summary(run)),
         **kinds,
-        start=min((seconds(row.start_ns) for row in begun), default=None),
-        stop=max((seconds(row.stop_ns) for row in begun), default=None),
+        background=background.status(session, run),
+        start=min((seconds(start) for start, _ in spans), default=None),
+        stop=max((seconds(stop) for _, stop in spans), default=None),
     )
 
 
@@ -144,25 +148,3 @@ def _next_number(session: Session, run: RunRow, row: Row[Any]) -> int:
     return next(
         (place for place, number in enumerate(numbers) if place != number), row.chunks
     )
-
-
-def slides(session: Session, run: RunRow) -> list[Slide]:
-    """Background by shifts."""
-    length = stride(run)
-    groups: dict[str, list[Row[Any]]] = {}
-    for row in stream_rows(session, run):
-        if row.kind == "background":
-            groups.setdefault(row.shifts, []).append(row)
-    return [
-        Slide(
-            shifts=json.loads(shifts),
-            streams=len(rows),
-            streams_done=sum(map(_is_done, rows)),
-            events=sum(row.events for row in rows),
-            livetime=int(sum(row.valid for row in rows)) * length,
-            loudest=max(
-                (row.loudest for row in rows if row.loudest is not None), default=None
-            ),
-        )
-        for shifts, rows in groups.items()
-    ]

@@ -1,20 +1,17 @@
-"""Reading: background, events and livetime of one run.
+"""Reading: streams' events and livetime of one run.
 
 Every query starts from one run, and a run has one model: background of one model
 cannot meet events of another.
 """
 
-import numpy as np
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from api.answers import EventAnswer
 from api.database import ChunkRow, EventRow, RunRow, StreamRow
-from api.problems import ProblemError, not_found
+from api.problems import not_found
 from api.schema import Kind
-from chirpwatch.errors import StatisticsError
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import Background
 
 
 def seconds(time_ns: int) -> float:
@@ -45,29 +42,6 @@ def livetime(session: Session, run: RunRow, kind: Kind) -> float:
     return int(valid or 0) * stride(run)
 
 
-def background(session: Session, run: RunRow) -> Background:
-    """The background of a run.
-
-    Raises:
-        ProblemError: There is no background livetime (yet).
-    """
-    statistics = session.scalars(
-        _events(run, "background").with_only_columns(EventRow.statistic)
-    ).all()
-    try:
-        return Background.of(
-            np.asarray(statistics, dtype=np.float64),
-            livetime(session, run, "background"),
-        )
-    except StatisticsError as error:
-        raise insufficient(error) from None
-
-
-def insufficient(error: StatisticsError) -> ProblemError:
-    """The problem that the background cannot answer."""
-    return ProblemError(409, "insufficient-background", str(error))
-
-
 def _events(run: RunRow, kind: Kind) -> Select[EventRow, str]:
     return (
         select(EventRow, StreamRow.name)
@@ -77,7 +51,7 @@ def _events(run: RunRow, kind: Kind) -> Select[EventRow, str]:
 
 
 def count_events(session: Session, run: RunRow, kind: Kind) -> int:
-    """Events of a kind."""
+    """Events of a kind of stream."""
     query = _events(run, kind).with_only_columns(func.count())
     return session.scalar(query) or 0
 
@@ -85,7 +59,7 @@ def count_events(session: Session, run: RunRow, kind: Kind) -> int:
 def loudest_events(
     session: Session, run: RunRow, kind: Kind, limit: int, offset: int = 0
 ) -> list[EventAnswer]:
-    """Events of a kind, loudest first, the earlier first where two are alike."""
+    """Events of a kind of stream, loudest first; of two alike the earlier first."""
     rows = session.execute(
         _events(run, kind)
         .order_by(EventRow.statistic.desc(), EventRow.time_ns, EventRow.id)

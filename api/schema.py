@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -18,11 +19,17 @@ from chirpwatch.errors import GeometryError
 from chirpwatch.geometry import Geometry
 
 MAX_STRIDES = 65_536
+MAX_STRETCH_STRIDES = 2**24
+MAX_SLIDES = 4096
+MAX_DELAY = 60.0
+MAX_SHIFT = 1e8
+MAX_SINGLE = 3.4e38
 MAX_INJECTIONS = 20_000
 # 64-bit with room for sums; GPS 4e9 s lies in the year 2106.
 MAX_TIME_NS = 4_000_000_000_000_000_000
 
-Kind = Literal["zero_lag", "background", "injections"]
+Kind = Literal["zero_lag", "injections"]
+EventKind = Literal["zero_lag", "background", "injections"]
 State = Literal["running", "complete", "failed"]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 # Printable: PostgreSQL stores no NUL, and a line break has no place in a heading.
@@ -92,6 +99,9 @@ class Run(Body):
     geometry: GeometryBody
     simulated: bool = Field(description="Whether the strain is simulated")
     data: Line = Field(description="What was analysed, for people to read")
+    planned_background: FiniteFloat | None = Field(
+        None, ge=0, description="Background livetime that the run aims at, s"
+    )
 
 
 class LatencyMs(Body):
@@ -118,8 +128,8 @@ class Stream(Body):
     """One sequence of scores: a segment at one set of shifts."""
 
     kind: Kind = Field(
-        description="zero_lag: the data as they are; background: detectors shifted "
-        "against each other; injections: the data with signals added"
+        description="zero_lag: the data as they are; injections: the data with "
+        "signals added. Background comes in blocks"
     )
     shifts: dict[Ifo, FiniteFloat] = Field(
         description="Shift of each detector of the run's geometry, s",
@@ -141,12 +151,6 @@ class Stream(Body):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        apart = len(set(self.shifts.values())) > 1
-        if self.kind == "background" and not apart:
-            raise ValueError(
-                "a background stream needs detectors shifted against each other; "
-                f"found shifts {self.shifts}: unshifted data hold real signals"
-            )
         if self.kind == "zero_lag" and any(self.shifts.values()):
             raise ValueError(f"a zero_lag stream has no shifts; found {self.shifts}")
         if (self.kind == "injections") != (self.injection_set is not None):
@@ -183,9 +187,8 @@ class Chunk(Body):
         description="For each stride, whether its score rests on real, gap-free data. "
         "Livetime is the number of true ones times the stride; it is never sent",
     )
-    scores: list[FiniteFloat] | None = Field(
-        description="For each stride the score (logit), kept in single precision; "
-        "null for a background stream"
+    scores: list[FiniteFloat] = Field(
+        description="For each stride the score (logit), kept in single precision"
     )
     events: list[Event] = Field(
         max_length=MAX_STRIDES, description="Events of this stretch"
@@ -194,12 +197,12 @@ class Chunk(Body):
 
     @model_validator(mode="after")
     def _is_of_one_piece(self) -> Self:
-        if self.scores is not None and len(self.scores) != len(self.valid):
+        if len(self.scores) != len(self.valid):
             raise ValueError(
                 f"expected as many scores as valid flags, found {len(self.scores)} "
                 f"and {len(self.valid)}"
             )
-        if self.scores and max(map(abs, self.scores)) > 3.4e38:
+        if max(map(abs, self.scores)) > MAX_SINGLE:
             raise ValueError("a score exceeds single precision")
         return self
 
@@ -207,6 +210,104 @@ class Chunk(Body):
     def stop_ns(self) -> int:
         """GPS time of the right edge of the last score's data, ns."""
         return self.start_ns + (len(self.valid) - 1) * self.stride_ns
+
+
+StrideIndex = Annotated[int, Field(ge=0, le=MAX_STRETCH_STRIDES)]
+
+
+class BlockSlide(Body):
+    """One timeslide of a block; its lists say the same event at the same place."""
+
+    shifts: dict[Ifo, FiniteFloat] = Field(
+        description="Shift of each detector of the run's geometry, s: how much later "
+        "than the first it is read, circularly within the stretch; the first's is 0",
+        json_schema_extra=ONLY_SUCH_NAMES,
+    )
+    valid: list[Annotated[list[StrideIndex], Field(min_length=2, max_length=2)]] = (
+        Field(
+            max_length=MAX_STRIDES,
+            description="Strides with valid scores, as ranges [begin, end), ascending "
+            "and apart. Livetime is their number times the stride; it is never sent",
+        )
+    )
+    strides: list[StrideIndex] = Field(
+        description="Stride of each event, ascending, in a valid range"
+    )
+    delays: list[Annotated[FiniteFloat, Field(ge=-MAX_DELAY, le=MAX_DELAY)]] = Field(
+        description="Of each event, how much the right edge of its stride's strain "
+        "lags the merger, s; kept in single precision"
+    )
+    statistics: list[Annotated[FiniteFloat, Field(ge=-MAX_SINGLE, le=MAX_SINGLE)]] = (
+        Field(
+            description="Detection statistic of each event, dimensionless; kept in "
+            "single precision"
+        )
+    )
+
+    @model_validator(mode="after")
+    def _is_of_one_piece(self) -> Self:
+        sizes = [len(self.strides), len(self.delays), len(self.statistics)]
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                "expected as many delays and statistics as strides, found "
+                f"{sizes[1]}, {sizes[2]} and {sizes[0]}"
+            )
+        ranges = np.array(self.valid, dtype=np.int64).reshape(-1, 2)
+        begins, ends = ranges.T
+        if (begins >= ends).any() or (begins[1:] < ends[:-1]).any():
+            raise ValueError(
+                "valid: expected ascending, disjoint and non-empty ranges [begin, end)"
+            )
+        strides = np.array(self.strides, dtype=np.int64)
+        if (np.diff(strides) <= 0).any():
+            raise ValueError("strides: expected ascending and distinct ones")
+        # The end of the range that begins last before the event; 0 where none does.
+        last = np.concatenate([[0], ends])[np.searchsorted(begins, strides, "right")]
+        orphans = strides[strides >= last]
+        if orphans.size:
+            raise ValueError(f"event at stride {orphans[0]}, which is not valid")
+        return self
+
+
+class Block(Body):
+    """Background of one stretch of strain at many timeslides.
+
+    An event's time, at the first detector, is
+    `start_ns + (stride + 1) * stride_ns - delay`.
+    """
+
+    start_ns: TimeNs = Field(
+        description="GPS time of the stretch's first sample, unshifted, ns"
+    )
+    strides: Annotated[int, Field(gt=0, le=MAX_STRETCH_STRIDES)] = Field(
+        description="Length of the stretch, strides"
+    )
+    stride_ns: Annotated[int, Field(gt=0, le=10**10)] = Field(
+        description="Time between two scores, ns; 1 / inference_sampling_rate"
+    )
+    slides: list[BlockSlide] = Field(
+        min_length=1, max_length=MAX_SLIDES, description="The timeslides"
+    )
+
+    @model_validator(mode="after")
+    def _holds_its_slides(self) -> Self:
+        for index, slide in enumerate(self.slides):
+            if slide.valid and slide.valid[-1][1] > self.strides:
+                raise ValueError(
+                    f"slide {index}: valid ranges end at stride {slide.valid[-1][1]} "
+                    f"of a stretch of {self.strides}"
+                )
+            if max(map(abs, slide.shifts.values()), default=0) > MAX_SHIFT:
+                raise ValueError(
+                    f"slide {index}: expected shifts of at most {MAX_SHIFT:g} s, "
+                    f"found {slide.shifts}"
+                )
+        return self
+
+    @property
+    def stop_ns(self) -> int:
+        """GPS time of the stretch's end, ns."""
+        return self.start_ns + self.strides * self.stride_ns
 
 
 class Injection(Body):

@@ -92,7 +92,7 @@ def thin(
     )
     flags = [valid_flags(chunk) for chunk in chunks]
     scores = _joined(
-        [np.frombuffer(chunk.scores or b"", dtype="<f4") for chunk in chunks],
+        [np.frombuffer(chunk.scores, dtype="<f4") for chunk in chunks],
         np.float64,
     )
     inside = (edges > begin) & (edges - stride_ns < end)

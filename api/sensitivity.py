@@ -10,27 +10,30 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.answers import EfficiencyBinAnswer, InjectionsAnswer, Recovered
+from api.background import insufficient
 from api.database import EventRow, InjectionRow, InjectionSetRow, RunRow, StreamRow
-from api.queries import background, event_answer, insufficient, seconds
+from api.queries import event_answer, seconds
 from api.scores import Interval, load_chunks, merge, stretches, valid_flags
 from chirpwatch.errors import StatisticsError
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import (
     MATCH_WINDOW,
+    Background,
     efficiency_by_snr,
     match_injections,
 )
 
 
 def found_and_missed(
-    session: Session, run: RunRow, far_per_year: float
+    session: Session, run: RunRow, noise: Background, far_per_year: float
 ) -> InjectionsAnswer:
     """Every injection of a run, found or missed at `far_per_year`.
+
+    `noise` is the background of the same run.
 
     Raises:
         ProblemError: The background cannot reach this rate.
     """
-    noise = background(session, run)
     try:
         threshold = noise.threshold_at_far(far_per_year)
     except StatisticsError as error:

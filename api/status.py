@@ -25,7 +25,7 @@ class Stored(Answer):
 
 
 class PerKind(Answer):
-    """One kind of data of a run."""
+    """One kind of streams of a run."""
 
     streams: int = Field(description="Streams declared")
     streams_done: int = Field(description="Streams with every chunk to the last")
@@ -34,6 +34,29 @@ class PerKind(Answer):
     livetime: float = Field(description="Valid strides times the stride, s")
     analysed: float = Field(description="All strides, valid or not, s")
     planned: float = Field(description="Lengths of the streams' segments, s")
+
+
+class BackgroundStatus(Answer):
+    """The background of a run."""
+
+    blocks: int = Field(description="Blocks received")
+    slides: int = Field(description="Timeslides of all blocks together")
+    events: int = Field(description="Events received")
+    livetime: float = Field(description="Valid strides times the stride, s")
+    planned: float | None = Field(
+        description="Livetime that the run aims at, s; null if it does not say"
+    )
+
+
+class BlockAnswer(Answer):
+    """A block of background that is there."""
+
+    number: int = Field(description="The block's number")
+    start_ns: int = Field(description="GPS time of the stretch's first sample, ns")
+    strides: int = Field(description="Length of the stretch, strides")
+    slides: int = Field(description="Timeslides")
+    events: int = Field(description="Events of all slides")
+    livetime: float = Field(description="Valid time of all slides together, s")
 
 
 class RunSummary(Run):
@@ -61,7 +84,7 @@ class RunStatus(RunSummary):
     """A run with its livetimes and counts."""
 
     zero_lag: PerKind
-    background: PerKind
+    background: BackgroundStatus
     injections: PerKind
     start: float | None = Field(description="First time analysed, GPS s")
     stop: float | None = Field(description="Last time analysed, GPS s")

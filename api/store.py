@@ -4,7 +4,6 @@ They run in a transaction of `Database.writing`. All return whether the content 
 """
 
 import hashlib
-import itertools
 import json
 from collections.abc import Sequence
 
@@ -46,6 +45,7 @@ def put_run(session: Session, run_id: str, body: Run) -> bool:
         "geometry": body.geometry.geometry().to_json(),
         "simulated": body.simulated,
         "data": body.data,
+        "planned_background": body.planned_background,
     }
     run = session.get(RunRow, run_id)
     if run is None:
@@ -66,6 +66,9 @@ def update_run(session: Session, run_id: str, body: RunUpdate) -> None:
     changes = body.model_dump(exclude_none=True)
     for name, value in changes.items():
         setattr(run, name, value)
+    if body.state == "running" and body.message is None:
+        # A run that goes on after a failure no longer has a reason for it.
+        run.message = None
     if changes:
         run.revision += 1
 
@@ -73,8 +76,7 @@ def update_run(session: Session, run_id: str, body: RunUpdate) -> None:
 def put_stream(session: Session, run_id: str, name: str, body: Stream) -> bool:
     """Declare a stream of a run."""
     run = locked_run(session, run_id)
-    geometry = Geometry.from_json(run.geometry)
-    ifos = geometry.ifos
+    ifos = Geometry.from_json(run.geometry).ifos
     if set(body.shifts) != set(ifos):
         raise invalid(
             f"shifts: expected one for each of {', '.join(ifos)} of run {run_id!r}, "
@@ -82,8 +84,6 @@ def put_stream(session: Session, run_id: str, name: str, body: Stream) -> bool:
         )
     # Adding zero turns -0.0 into 0.0, which is the same shift.
     shifts = {ifo: shift + 0.0 for ifo, shift in sorted(body.shifts.items())}
-    if body.kind == "background":
-        _check_slide(shifts, geometry)
     origin_ns = round(body.shifts[ifos[0]] * 1e9)
     relative = {ifo: round(shift * 1e9) - origin_ns for ifo, shift in shifts.items()}
     values = {
@@ -111,18 +111,6 @@ def put_stream(session: Session, run_id: str, name: str, body: Stream) -> bool:
                 f"{getattr(stream, field)!r}, not {value!r}"
             )
     return False
-
-
-def _check_slide(shifts: dict[str, float], geometry: Geometry) -> None:
-    """Refuse a slide in which two detectors may still see the same signal."""
-    least = geometry.kernel_length + geometry.fduration
-    for (one, first), (other, second) in itertools.combinations(shifts.items(), 2):
-        if abs(first - second) < least:
-            raise invalid(
-                f"shifts: expected at least kernel and filter, {least:g} s, between "
-                "any two detectors of a background stream, found "
-                f"{abs(first - second):g} s between {one} and {other}"
-            )
 
 
 def _check_injection_set(

@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from api.client import ApiClient, ApiRefused, ApiUnavailable
-from api.schema import Chunk, Injection, Run, RunUpdate, Stream
+from api.schema import Block, Chunk, Injection, Run, RunUpdate, Stream
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ApiError
 
@@ -112,6 +112,10 @@ class Outbox:
         message = {"what": "chunk", "run": run, "stream": stream, "number": number}
         self._put(message | {"body": body})
 
+    def put_block(self, run: str, number: int, body: Block) -> None:
+        """Store a block of background."""
+        self._put({"what": "block", "run": run, "number": number, "body": body})
+
     def _put(self, message: dict[str, Any]) -> None:
         with self._writing:
             self._runs.add(message["run"])
@@ -207,6 +211,9 @@ class Outbox:
             case "chunk":
                 chunk = Chunk.model_validate_json(body)
                 self._client.put_chunk(run, message["stream"], message["number"], chunk)
+            case "block":
+                block = Block.model_validate_json(body)
+                self._client.put_block(run, message["number"], block)
 
 
 def _plain(value: object) -> Any:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,8 @@ from api.database import Database
 from api.guard import MAX_BODY_SIZE
 from api.process import ApiProcess
 from api.schema import (
+    Block,
+    BlockSlide,
     Chunk,
     Event,
     GeometryBody,
@@ -50,9 +53,27 @@ RUN = Run(
 ZERO_LAG = Stream(kind="zero_lag", shifts={"H1": 0.0, "L1": 0.0}, segment=f"{GPS}-4096")
 
 
-def slide(shift):
-    return Stream(
-        kind="background", shifts={"H1": 0.0, "L1": shift}, segment=f"{GPS}-4096"
+def slide(shift, events=(), valid=((0, 64),)):
+    """A slide by L1's shift; events as (stride, delay, statistic)."""
+    strides, delays, statistics = (
+        (list(part) for part in zip(*events, strict=True)) if (events) else ([], [], [])
+    )
+    return BlockSlide(
+        shifts={"H1": 0.0, "L1": shift},
+        valid=[list(part) for part in valid],
+        strides=strides,
+        delays=delays,
+        statistics=statistics,
+    )
+
+
+def block(*slides, number=0, strides=1024):
+    """Block of the stretch `number`, of 128 s each."""
+    return Block(
+        start_ns=GPS * SECOND + number * 1024 * STRIDE,
+        strides=strides,
+        stride_ns=STRIDE,
+        slides=list(slides),
     )
 
 
@@ -65,14 +86,14 @@ def injected(name):
     )
 
 
-def chunk(number, events=(), *, size=64, valid=None, scores=True, last=False):
+def chunk(number, events=(), *, size=64, valid=None, last=False):
     """Chunk `number` of a stream of 8 s chunks; events as (s after GPS, statistic)."""
     valid = [True] * size if valid is None else valid
     return Chunk(
         start_ns=GPS * SECOND + (number * size + 1) * STRIDE,
         stride_ns=STRIDE,
         valid=valid,
-        scores=[float(i) for i in range(size)] if scores else None,
+        scores=[float(i) for i in range(size)],
         events=[
             Event(time_ns=GPS * SECOND + round(after * SECOND), statistic=statistic)
             for after, statistic in events
@@ -97,7 +118,7 @@ def client(api):
 @pytest.fixture
 def run(client, request):
     """A run of this test's own."""
-    name = request.node.name.replace("[", "-").replace("]", "")[:64]
+    name = re.sub(r"\W+", "-", request.node.name)[:64]
     client.put_run(name, RUN)
     return name
 
@@ -111,11 +132,12 @@ def test_the_same_again_changes_nothing(client, run):
         lambda: client.put_stream(run, "zl", ZERO_LAG),
         lambda: client.put_chunk(run, "zl", 0, chunk(0, [(3.0, 1.5)])),
         lambda: client.put_injections(run, "set", [injection]),
+        lambda: client.put_block(run, 0, block(slide(4.0, [(9, 0.5, 1.0)]))),
     ]
-    assert [put() for put in puts] == [True, True, True]
+    assert [put() for put in puts] == [True] * 4
     before = client.run(run)
     assert client.put_run(run, RUN) is False
-    assert [put() for put in puts] == [False, False, False]
+    assert [put() for put in puts] == [False] * 4
     assert client.run(run) == before
     assert before.zero_lag.livetime == 8.0
     assert before.zero_lag.events == 1
@@ -125,12 +147,14 @@ def test_other_content_under_the_same_name_is_refused(client, run):
     client.put_stream(run, "zl", ZERO_LAG)
     client.put_chunk(run, "zl", 0, chunk(0))
     client.put_injections(run, "set", [])
+    client.put_block(run, 0, block(slide(4.0)))
     injection = Injection(time_ns=GPS * SECOND, snr=9.0, parameters={})
     before = client.run(run)
     for put in [
         lambda: client.put_run(run, RUN.model_copy(update={"model": "0" * 16})),
         lambda: client.put_run(run, RUN.model_copy(update={"simulated": False})),
-        lambda: client.put_stream(run, "zl", slide(4.0)),
+        lambda: client.put_stream(run, "zl", injected("set")),
+        lambda: client.put_block(run, 0, block(slide(5.0))),
         lambda: client.put_chunk(run, "zl", 0, chunk(0, [(3.0, 1.5)])),
         lambda: client.put_injections(run, "set", [injection]),
     ]:
@@ -169,17 +193,15 @@ def test_livetime_is_what_is_valid(client, run):
 
 
 def test_time_enters_livetime_once(client, run):
-    client.put_stream(run, "a", slide(4.0))
-    client.put_chunk(run, "a", 0, chunk(0, scores=False))
+    client.put_stream(run, "a", ZERO_LAG)
+    client.put_chunk(run, "a", 0, chunk(0))
     with pytest.raises(ApiRefused, match="counted twice"):
-        client.put_chunk(run, "a", 1, chunk(0, scores=False))
-    client.put_stream(run, "again", slide(4.0))
+        client.put_chunk(run, "a", 1, chunk(0))
+    client.put_stream(run, "again", ZERO_LAG)
     with pytest.raises(ApiRefused, match="chunk 0 of stream 'a'"):
-        client.put_chunk(run, "again", 0, chunk(0, scores=False))
-    client.put_stream(run, "b", slide(-4.0))
-    assert client.put_chunk(run, "b", 0, chunk(0, scores=False))
-    assert client.put_chunk(run, "again", 0, chunk(1, scores=False))
-    assert client.background(run).livetime == 24.0
+        client.put_chunk(run, "again", 0, chunk(0))
+    assert client.put_chunk(run, "again", 0, chunk(1))
+    assert client.run(run).zero_lag.livetime == 16.0
 
 
 def test_progress_is_reported(client, run):
@@ -192,14 +214,22 @@ def test_progress_is_reported(client, run):
     assert status.id in [run.id for run in client.runs()]
 
 
+def test_a_failed_run_may_go_on(client, run):
+    client.update_run(run, RunUpdate(state="failed", message="H1 ran dry"))
+    client.put_run(run, RUN)
+    client.update_run(run, RunUpdate(state="running"))
+    status = client.run(run)
+    assert (status.state, status.message) == ("running", None)
+
+
 # Asking
 
 
 def test_rates_count_background_and_add_one(client, run):
-    client.put_stream(run, "bg", slide(4.0))
     client.put_stream(run, "zl", ZERO_LAG)
-    client.put_chunk(run, "bg", 0, chunk(0, [(2.0, 1.0), (6.0, 5.0)], scores=False))
-    client.put_chunk(run, "bg", 1, chunk(1, [(9.0, 3.0)], scores=False))
+    events = [(15, 0.0, 1.0), (47, 0.5, 5.0)]
+    client.put_block(run, 0, block(slide(4.0, events), number=0))
+    client.put_block(run, 1, block(slide(4.0, [(7, 0.0, 3.0)]), number=1))
     client.put_chunk(run, "zl", 0, chunk(0, [(1.0, 3.0), (4.0, 6.0)]))
     livetime = 16.0
     far = client.far(run, 3.0)
@@ -217,7 +247,10 @@ def test_rates_count_background_and_add_one(client, run):
     assert curve.points[-1].ifar_years_high is None
     background = client.background(run)
     assert (background.events, background.slides[0].loudest) == (3, 5.0)
+    assert (len(background.slides), background.slides[0].blocks) == (1, 2)
     events = client.events(run, "background")
+    assert events.events[0].time_ns == GPS * SECOND + 48 * STRIDE - SECOND // 2
+    assert events.events[0].stream == "0/0"
     assert [event.statistic for event in events.events] == [5.0, 3.0, 1.0]
     assert client.events(run, "background", limit=1, offset=1).events == [
         events.events[1]
@@ -243,8 +276,7 @@ def test_without_background_the_answer_says_so(client, run):
 def test_background_of_another_run_is_never_used(client, run):
     other = run + "-other"
     client.put_run(other, RUN.model_copy(update={"model": "0" * 16}))
-    client.put_stream(other, "bg", slide(4.0))
-    client.put_chunk(other, "bg", 0, chunk(0, [(4.0, 6.0)], scores=False))
+    client.put_block(other, 0, block(slide(4.0, [(31, 0.0, 6.0)])))
     with pytest.raises(ApiRefused, match="livetime"):
         client.far(run, 1.0)
     assert client.far(other, 1.0).model == "0" * 16
@@ -262,8 +294,7 @@ def test_injections_are_found_or_missed_and_none_is_forgotten(client, run):
     ]
     client.put_injections(run, "set", injections)
     client.put_stream(run, "inj", injected("set"))
-    client.put_stream(run, "bg", slide(4.0))
-    client.put_chunk(run, "bg", 0, chunk(0, [(4.0, 3.0)], scores=False))
+    client.put_block(run, 0, block(slide(4.0, [(31, 0.0, 3.0)])))
     events = [(1.9, 2.0), (5.1, 8.0), (6.5, 9.0)]
     client.put_chunk(run, "inj", 0, chunk(0, events))
     client.put_chunk(run, "inj", 1, chunk(1))
@@ -377,10 +408,9 @@ def test_a_bad_chunk_is_refused_whole(api, client, name):
 @pytest.mark.parametrize(
     "stream",
     [
-        {"kind": "background", "shifts": {"H1": 0.0, "L1": 0.0}},
-        {"kind": "background", "shifts": {"H1": 4.0, "L1": 4.0}},
-        {"kind": "background", "shifts": {"H1": 4.0, "V1": 0.0}},
-        {"kind": "background", "shifts": {"H1": 4.0}},
+        {"kind": "background", "shifts": {"H1": 0.0, "L1": 4.0}},
+        {"kind": "zero_lag", "shifts": {"H1": 0.0, "V1": 0.0}},
+        {"kind": "zero_lag", "shifts": {"H1": 0.0}},
         {"kind": "zero_lag", "shifts": {"H1": 0.0, "L1": 4.0}},
         {"kind": "zero_lag", "shifts": {"H1": 0.0, "L1": 0.0}, "injection_set": "x"},
         {"kind": "injections", "shifts": {"H1": 0.0, "L1": 0.0}},
@@ -573,14 +603,13 @@ def test_kill_during_ingest_loses_nothing_and_counts_nothing_twice(tmp_path):
     database, log = tmp_path / "results.db", tmp_path / "api.log"
     total, kills, rng = 120, 4, np.random.default_rng(3)
     bodies = [
-        chunk(n, [(8 * n + 1 + k, float(n)) for k in range(6)], scores=False)
-        for n in range(total)
+        chunk(n, [(8 * n + 1 + k, float(n)) for k in range(6)]) for n in range(total)
     ]
     acknowledged: set[int] = set()
 
     def ingest(api, client, kill_after=None):
         client.put_run("run", RUN)
-        client.put_stream("run", "bg", slide(4.0))
+        client.put_stream("run", "zl", ZERO_LAG)
         (stored,) = client.streams("run")
         assert stored.chunks >= len(acknowledged)
         assert stored.events == 6 * stored.chunks
@@ -591,7 +620,7 @@ def test_kill_during_ingest_loses_nothing_and_counts_nothing_twice(tmp_path):
             if n - first == kill_after:
                 moment = rng.uniform(0, 0.02)
                 threading.Timer(moment, os.kill, [api.pid, signal.SIGKILL]).start()
-            client.put_chunk("run", "bg", n, bodies[n])
+            client.put_chunk("run", "zl", n, bodies[n])
             acknowledged.add(n)
 
     for kill in range(kills):
@@ -604,8 +633,8 @@ def test_kill_during_ingest_loses_nothing_and_counts_nothing_twice(tmp_path):
         assert len(acknowledged) < total
     with ApiProcess(database, log=log) as api, api.client() as client:
         ingest(api, client)
-        final = client.background("run")
-        events = client.events("run", "background", limit=10_000).events
+        final = client.run("run").zero_lag
+        events = client.events("run", "zero_lag", limit=10_000).events
     assert final.livetime == 8.0 * total
     assert len(events) == 6 * total
     assert len({event.time_ns for event in events}) == 6 * total
@@ -664,9 +693,8 @@ def test_references_in_the_description_lead_somewhere(openapi):
 def test_the_description_is_true(api, client, run, tmp_path):
     """Schemathesis asks and sends what the description allows, and what it doesn't."""
     client.put_stream(run, "zl", ZERO_LAG)
-    client.put_stream(run, "bg", slide(4.0))
     client.put_chunk(run, "zl", 0, chunk(0, [(3.0, 1.0)]))
-    client.put_chunk(run, "bg", 0, chunk(0, [(3.0, 2.0)], scores=False))
+    client.put_block(run, 0, block(slide(4.0, [(23, 0.0, 2.0)])))
     # Names that exist, so that requests get past "there is no such thing".
     names = {"run_id": run, "stream_id": "zl", "set_name": "set"}
     (tmp_path / "schemathesis.toml").write_text(
@@ -694,56 +722,105 @@ def test_the_description_is_true(api, client, run, tmp_path):
 # What would make a rate too low or an efficiency too high
 
 
-def put_stream(client, name, shifts, kind="background", injection_set=None):
-    return client.put_stream(
-        "honest",
-        name,
-        Stream(
-            kind=kind,
-            shifts=shifts,
-            segment="1262304000-100",
-            injection_set=injection_set,
-        ),
-    )
+def test_the_same_pairs_of_data_count_once(client, run):
+    client.put_block(run, 0, block(slide(4.0), slide(8.0)))
+    # Around a stretch of 128 s, -120 s is 8 s.
+    for shift in (6.1, 8.0, -120.0, 136.0):
+        with pytest.raises(ApiRefused, match="must not be counted twice") as refused:
+            client.put_block(run, 1, block(slide(shift)))
+        assert refused.value.status == 409
+        twice = block(slide(20.0), slide(8.0), slide(shift), number=1)
+        with pytest.raises(ApiRefused, match="must not be counted twice") as refused:
+            client.put_block(run, 1, twice)
+        assert refused.value.status == 422
+    assert client.put_block(run, 1, block(slide(6.0)))
+    assert client.run(run).background.livetime == 24.0
 
 
-def put_chunk(client, name, start):
-    second = 10**9
-    return client.put_chunk(
-        "honest",
-        name,
-        0,
-        Chunk(
-            start_ns=(1262304000 + start) * second,
-            stride_ns=second // 8,
-            valid=[True] * 80,
-            scores=None,
-            events=[],
-        ),
-    )
+def test_stretches_are_the_same_or_apart(client, run):
+    client.put_block(run, 0, block(slide(4.0)))
+    with pytest.raises(ApiRefused, match="not of the same stretch") as refused:
+        client.put_block(run, 1, block(slide(20.0), strides=1000))
+    assert refused.value.status == 409
+    assert client.put_block(run, 1, block(slide(4.0), number=1))
+    assert client.put_block(run, 2, block(slide(20.0)))
 
 
-def test_the_same_pairs_of_data_count_once_whatever_both_are_shifted_by(client):
-    client.put_run("honest", RUN)
-    put_stream(client, "one", {"H1": 0.0, "L1": 4.0})
-    put_stream(client, "other", {"H1": 4.0, "L1": 8.0})
-    put_chunk(client, "one", 20)
-    with pytest.raises(ApiRefused, match="livetime must not be counted twice"):
-        put_chunk(client, "other", 16)
-    put_chunk(client, "other", 40)
-
-
-def test_a_slide_within_reach_of_a_signal_is_refused(client):
-    client.put_run("honest", RUN)
+@pytest.mark.parametrize("shift", [0.0, 0.001, 1.9, -1.9, 126.1, 128.0])
+def test_a_slide_within_reach_of_a_signal_is_refused(client, run, shift):
     with pytest.raises(ApiRefused, match=r"at least kernel and filter, 2 s"):
-        put_stream(client, "near", {"H1": 0.0, "L1": 0.001})
+        client.put_block(run, 0, block(slide(shift)))
 
 
-def test_an_injection_has_one_try(client):
-    client.put_run("honest", RUN)
-    put_stream(client, "a", {"H1": 0.0, "L1": 0.0}, "injections", "set")
+SLIDE = slide(4.0, [(9, 0.5, 1.0)]).model_dump()
+BAD_SLIDES = {
+    "lists of unequal length": {"delays": []},
+    "event in time that is not valid": {"strides": [64]},
+    "event before all that is valid": {"valid": [[10, 20]]},
+    "empty range": {"valid": [[0, 64], [70, 70]]},
+    "overlapping ranges": {"valid": [[0, 64], [63, 70]]},
+    "range of three": {"valid": [[0, 64, 70]]},
+    "range past the end": {"valid": [[0, 1025]]},
+    "two events at one stride": {
+        "strides": [9, 9],
+        "delays": [0.0, 0.0],
+        "statistics": [1.0, 1.0],
+    },
+    "nan statistic": {"statistics": [math.nan]},
+    "statistic beyond single precision": {"statistics": [1e39]},
+    "fractional stride": {"strides": [9.5]},
+    "first detector shifted": {"shifts": {"H1": 1.0, "L1": 9.0}},
+    "detector missing": {"shifts": {"H1": 0.0}},
+    "detector unknown": {"shifts": {"H1": 0.0, "V1": 4.0}},
+    "livetime sent": {"livetime": 8.0},
+}
+
+
+@pytest.mark.parametrize("name", BAD_SLIDES)
+def test_a_bad_block_is_refused_whole(api, client, run, name):
+    body = block(slide(20.0)).model_dump()
+    body["slides"].append(SLIDE | BAD_SLIDES[name])
+    response = httpx.put(
+        f"{api.url}/v1/runs/{run}/background/0",
+        content=json.dumps(body),
+        headers={
+            "Authorization": f"Bearer {api.token}",
+            "Content-Type": "application/json",
+        },
+    )
+    assert response.status_code == 422, response.text
+    assert response.json()["type"] == "urn:chirpwatch:invalid"
+    assert client.blocks(run) == []
+
+
+def test_blocks_say_what_is_there(client, run):
+    planned = RUN.model_copy(update={"planned_background": 1e6})
+    name = run + "-planned"
+    client.put_run(name, planned)
+    client.put_block(name, 7, block(slide(4.0, [(9, 0.5, 1.0)]), slide(8.0, valid=())))
+    (there,) = client.blocks(name)
+    assert (there.number, there.start_ns, there.strides) == (7, GPS * SECOND, 1024)
+    assert (there.slides, there.events, there.livetime) == (2, 1, 8.0)
+    status = client.run(name)
+    assert status.background.planned == 1e6
+    assert (status.background.blocks, status.background.slides) == (1, 2)
+    assert (status.start, status.stop) == (GPS, GPS + 128.0)
+    assert [slide.loudest for slide in client.background(name).slides] == [1.0, None]
+
+
+def test_a_new_block_enters_the_rates_at_once(client, run):
+    client.put_block(run, 0, block(slide(4.0, [(9, 0.0, 1.0)])))
+    assert client.far(run, 0.5).count == 1
+    client.put_block(run, 1, block(slide(4.0, [(9, 0.0, 2.0)]), number=1))
+    far = client.far(run, 0.5)
+    assert (far.count, far.livetime) == (2, 16.0)
+
+
+def test_an_injection_has_one_try(client, run):
+    client.put_stream(run, "a", injected("set"))
+    shifted = injected("set").model_copy(update={"shifts": {"H1": 0.0, "L1": 4.0}})
     with pytest.raises(ApiRefused, match="use one set for each"):
-        put_stream(client, "b", {"H1": 0.0, "L1": 4.0}, "injections", "set")
+        client.put_stream(run, "b", shifted)
 
 
 def test_a_password_is_not_shown():

@@ -9,7 +9,7 @@ import pytest
 
 from api.client import ApiClient
 from api.process import ApiProcess
-from api.schema import Chunk, Event, GeometryBody, Run, RunUpdate, Stream
+from api.schema import Block, BlockSlide, GeometryBody, Run, RunUpdate
 from chirpwatch.errors import ApiError
 from chirpwatch.geometry import Geometry
 from streamer.outbox import Outbox
@@ -28,33 +28,27 @@ def run(model: str = "0123456789abcdef") -> Run:
     )
 
 
-def chunk(number: int, last: bool = False) -> Chunk:
-    stride_ns = 125_000_000
-    start_ns = 1262304008_000_000_000 + number * 100 * stride_ns
-    return Chunk(
-        start_ns=start_ns,
-        stride_ns=stride_ns,
-        valid=[True] * 100,
-        scores=None,
-        events=[Event(time_ns=start_ns - 10**9, statistic=number)],
-        last=last,
+def block(number: int) -> Block:
+    return Block(
+        start_ns=1262304000_000_000_000 + number * 100 * 125_000_000,
+        strides=100,
+        stride_ns=125_000_000,
+        slides=[
+            BlockSlide(
+                shifts={"H1": 0.0, "L1": 4.0},
+                valid=[[0, 100]],
+                strides=[80],
+                delays=[0.5],
+                statistics=[float(number)],
+            )
+        ],
     )
 
 
 def fill(outbox: Outbox, name: str = "run") -> None:
     outbox.put_run(name, run())
-    outbox.put_stream(
-        name,
-        "slide",
-        Stream(
-            kind="background",
-            shifts={"H1": 0.0, "L1": 4.0},
-            segment="1262304000-100",
-            injection_set=None,
-        ),
-    )
     for number in range(3):
-        outbox.put_chunk(name, "slide", number, chunk(number, last=number == 2))
+        outbox.put_block(name, number, block(number))
     outbox.update_run(name, RunUpdate(state="complete"))
 
 
@@ -70,7 +64,7 @@ def test_results_wait_and_are_delivered_in_order_by_another_process(
     with ApiClient(NOWHERE) as client:
         with Outbox(tmp_path / "outbox", client) as outbox:
             fill(outbox)
-            assert outbox.deliver() == 6
+            assert outbox.deliver() == 5
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
         with api.client() as client:
             with Outbox(tmp_path / "outbox", client) as outbox:
@@ -129,7 +123,7 @@ def test_results_of_a_lost_database_do_not_fail_another_run(tmp_path: Path) -> N
             fill(outbox, "new")
             assert outbox.deliver() == 0
             assert client.run("new").background.events == 3
-            assert len(outbox.refused) == 5
+            assert len(outbox.refused) == 4
 
 
 def test_a_wrong_token_loses_nothing(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 from api.client import ApiClient
 from api.process import ApiProcess
 from api.schema import (
+    Block,
+    BlockSlide,
     Chunk,
     Event,
     GeometryBody,
@@ -83,15 +85,16 @@ def declare(client: ApiClient, run: str, name: str = "A run") -> None:
             geometry=GeometryBody.of(Geometry()),
             simulated=True,
             data="made up for a test",
+            planned_background=3600.0,
         ),
     )
-    for kind, shift in {"zero_lag": 0.0, "background": 4.0, "injections": 0.0}.items():
+    for kind in ("zero_lag", "injections"):
         client.put_stream(
             run,
             kind,
             Stream(
                 kind=kind,
-                shifts={"H1": 0.0, "L1": shift},
+                shifts={"H1": 0.0, "L1": 0.0},
                 segment=f"{GPS}-256",
                 injection_set="set" if kind == "injections" else None,
             ),
@@ -103,10 +106,33 @@ def declare(client: ApiClient, run: str, name: str = "A run") -> None:
     client.put_injections(run, "set", injections)
 
 
+def put_block(client: ApiClient, run: str, number: int, strides, statistics, size=SIZE):
+    """Send block `number` of `size` strides with one slide."""
+    client.put_block(
+        run,
+        number,
+        Block(
+            start_ns=GPS * SECOND + number * size * STRIDE,
+            strides=size,
+            stride_ns=STRIDE,
+            slides=[
+                BlockSlide(
+                    shifts={"H1": 0.0, "L1": 4.0},
+                    valid=[[63 * (number == 0), size]],
+                    strides=strides,
+                    delays=[0.0] * len(strides),
+                    statistics=statistics,
+                )
+            ],
+        ),
+    )
+
+
 def send(client: ApiClient, run: str, number: int) -> None:
-    """Send chunk `number` of 64 s of each stream, with events 16 s apart."""
+    """Send 64 s of each kind, with events 16 s apart."""
     rng = np.random.default_rng(number)
-    for kind in ("zero_lag", "background", "injections"):
+    put_block(client, run, number, [79, 207, 335], rng.normal(size=3).tolist())
+    for kind in ("zero_lag", "injections"):
         valid = np.ones(SIZE, dtype=bool)
         valid[:63] = number > 0
         times = [(GPS + 64 * number + 10 + 16 * i) * SECOND for i in range(3)]
@@ -119,9 +145,7 @@ def send(client: ApiClient, run: str, number: int) -> None:
                 start_ns=GPS * SECOND + (number * SIZE + 1) * STRIDE,
                 stride_ns=STRIDE,
                 valid=valid.tolist(),
-                scores=None
-                if kind == "background"
-                else (rng.normal(size=SIZE) - 6).tolist(),
+                scores=(rng.normal(size=SIZE) - 6).tolist(),
                 events=[
                     Event(time_ns=time, statistic=float(statistic))
                     for time, statistic in zip(times, loudness, strict=True)
@@ -167,6 +191,10 @@ def test_everything_is_drawn_and_follows_the_run_without_a_reload(page, api):
         expect(ifar.locator(".mark")).to_have_count(3)
         expect(page.locator("#candidates tbody tr")).to_have_count(3)
         expect(page.locator("#slides tbody tr")).to_have_count(1)
+        expect(page.locator("#background")).to_have_text("56 s")
+        expect(page.locator("#background-note")).to_have_text(
+            "of 1 h planned, 3 events"
+        )
 
         send(client, "first", 1)
         wait_until_drawn(page, client.run("first").revision)
@@ -278,23 +306,24 @@ def test_of_two_quick_choices_the_last_is_drawn(page, api):
     run, size = "choices", 60_000
     with api.client() as client:
         declare(client, run)
-        for kind in ("background", "injections"):
-            times = [(GPS + 10 + 20 * i) * SECOND for i in range(12)]
-            client.put_chunk(
-                run,
-                kind,
-                0,
-                Chunk(
-                    start_ns=GPS * SECOND + STRIDE,
-                    stride_ns=STRIDE,
-                    valid=[True] * size,
-                    scores=None if kind == "background" else [0.0] * size,
-                    events=[
-                        Event(time_ns=time, statistic=float(i))
-                        for i, time in enumerate(times)
-                    ],
-                ),
-            )
+        statistics = [float(i) for i in range(12)]
+        strides = [79 + 160 * i for i in range(12)]
+        put_block(client, run, 0, strides, statistics, size)
+        client.put_chunk(
+            run,
+            "injections",
+            0,
+            Chunk(
+                start_ns=GPS * SECOND + STRIDE,
+                stride_ns=STRIDE,
+                valid=[True] * size,
+                scores=[0.0] * size,
+                events=[
+                    Event(time_ns=(GPS + 10 + 20 * i) * SECOND, statistic=statistic)
+                    for i, statistic in enumerate(statistics)
+                ],
+            ),
+        )
         client.update_run(run, RunUpdate(state="complete"))
 
     def slowly(route):

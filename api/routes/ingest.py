@@ -4,11 +4,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
 
-from api import chunks, progress, store
+from api import blocks, chunks, progress, store
 from api.problems import problem_responses
 from api.queries import get_run
-from api.routes.parts import ChunkNumber, DatabaseOf, RunId, SetName, StreamId
-from api.schema import Chunk, InjectionList, Run, RunUpdate, Stream
+from api.routes.parts import (
+    BlockNumber,
+    ChunkNumber,
+    DatabaseOf,
+    RunId,
+    SetName,
+    StreamId,
+)
+from api.schema import Block, Chunk, InjectionList, Run, RunUpdate, Stream
 from api.status import RunStatus, Stored
 
 router = APIRouter(prefix="/v1/runs", tags=["ingest"])
@@ -71,6 +78,21 @@ def put_chunk(
     """Store scores and events, in one transaction and in any order."""
     with database.writing() as session:
         created = chunks.put_chunk(session, run_id, stream_id, number, body)
+    return _answer(response, created)
+
+
+# Only numbers: `background/blocks` is another address, which takes no PUT.
+@router.put("/{run_id}/background/{number:int}", responses=_responses)
+def put_block(
+    run_id: RunId,
+    number: BlockNumber,
+    body: Block,
+    database: DatabaseOf,
+    response: Response,
+) -> Stored:
+    """Store the background of one stretch of strain, many timeslides at once."""
+    with database.writing() as session:
+        created = blocks.put_block(session, run_id, number, body)
     return _answer(response, created)
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 
+from api.background import Backgrounds
 from api.database import Database
 from api.schema import Identifier
 
@@ -13,12 +14,21 @@ def _database(request: Request) -> Database:
     return database
 
 
+def _backgrounds(request: Request) -> Backgrounds:
+    backgrounds: Backgrounds = request.app.state.backgrounds
+    return backgrounds
+
+
 DatabaseOf = Annotated[Database, Depends(_database)]
+BackgroundsOf = Annotated[Backgrounds, Depends(_backgrounds)]
 RunId = Annotated[Identifier, Path(description="The run's identifier")]
 StreamId = Annotated[Identifier, Path(description="The stream's identifier")]
 SetName = Annotated[Identifier, Path(description="Name of the injection set")]
 ChunkNumber = Annotated[
     int, Path(ge=0, le=2**31, description="Place of the chunk in its stream, from 0")
+]
+BlockNumber = Annotated[
+    int, Path(ge=0, le=2**31, description="Number of the block, of the client's choice")
 ]
 Limit = Annotated[int, Query(ge=1, le=10_000, description="Most items to answer")]
 Offset = Annotated[int, Query(ge=0, le=2**31, description="Items to pass over")]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from sqlalchemy import select
 
-from api import progress, queries, scores, sensitivity
+from api import background, queries, scores, sensitivity
 from api.answers import (
     BackgroundAnswer,
     Candidate,
@@ -21,8 +21,9 @@ from api.answers import (
 )
 from api.database import StreamRow
 from api.problems import ProblemError, invalid, not_found, problem_responses
-from api.routes.parts import DatabaseOf, Limit, Offset, RunId
-from api.schema import MAX_TIME_NS, Identifier, Kind
+from api.routes.parts import BackgroundsOf, DatabaseOf, Limit, Offset, RunId
+from api.schema import MAX_TIME_NS, EventKind, Identifier
+from api.status import BlockAnswer
 from chirpwatch.statistics import JULIAN_YEAR, Background
 
 router = APIRouter(tags=["results"])
@@ -36,12 +37,13 @@ Finite = Annotated[float, Query(allow_inf_nan=False)]
 def get_far(
     run_id: RunId,
     database: DatabaseOf,
+    backgrounds: BackgroundsOf,
     statistic: Annotated[Finite, Query(description="Detection statistic")],
 ) -> FarAnswer:
     """False-alarm rate of a statistic, from this run's background alone."""
     with database.reading() as session:
         run = queries.get_run(session, run_id)
-        rate = queries.background(session, run).far(statistic)
+        rate = backgrounds.of(session, run).far(statistic)
         return FarAnswer(
             statistic=statistic,
             ifar_years=1 / rate.far_per_year,
@@ -51,41 +53,46 @@ def get_far(
 
 
 @router.get("/v1/runs/{run_id}/ifar", responses=_rate_errors)
-def get_ifar(run_id: RunId, database: DatabaseOf) -> IfarAnswer:
+def get_ifar(
+    run_id: RunId, database: DatabaseOf, backgrounds: BackgroundsOf
+) -> IfarAnswer:
     """The curve of inverse false-alarm rate against statistic."""
     with database.reading() as session:
         run = queries.get_run(session, run_id)
-        background = queries.background(session, run)
+        noise = backgrounds.of(session, run)
     points = []
-    for point in background.ifar_curve():
+    for point in noise.ifar_curve():
         values = asdict(point)
         if math.isinf(point.ifar_years_high):
             values["ifar_years_high"] = None
         points.append(IfarPointAnswer(**values))
     return IfarAnswer(
         points=points,
-        livetime=background.livetime,
-        events=background.statistics.size,
+        livetime=noise.livetime,
+        events=noise.statistics.size,
         model=run.model,
     )
 
 
 @router.get("/v1/runs/{run_id}/candidates", responses=_run_errors)
 def get_candidates(
-    run_id: RunId, database: DatabaseOf, limit: Limit = 50
+    run_id: RunId,
+    database: DatabaseOf,
+    backgrounds: BackgroundsOf,
+    limit: Limit = 50,
 ) -> Candidates:
     """Zero-lag events, loudest first, with their false-alarm rates."""
     with database.reading() as session:
         run = queries.get_run(session, run_id)
-        background: Background | None
+        noise: Background | None
         try:
-            background = queries.background(session, run)
+            noise = backgrounds.of(session, run)
         except ProblemError:
             # A candidate is worth showing before there is anything to compare with.
-            background = None
+            noise = None
         candidates = []
         for event in queries.loudest_events(session, run, "zero_lag", limit):
-            rate = background.far(event.statistic) if background else None
+            rate = noise.far(event.statistic) if noise else None
             candidates.append(
                 Candidate(
                     **dict(event),
@@ -97,7 +104,7 @@ def get_candidates(
             candidates=candidates,
             total=queries.count_events(session, run, "zero_lag"),
             livetime=queries.livetime(session, run, "zero_lag"),
-            background_livetime=background.livetime if background else 0.0,
+            background_livetime=noise.livetime if noise else 0.0,
             model=run.model,
         )
 
@@ -107,7 +114,7 @@ def get_background(run_id: RunId, database: DatabaseOf) -> BackgroundAnswer:
     """Counts and livetime of the background, slide by slide."""
     with database.reading() as session:
         run = queries.get_run(session, run_id)
-        slides = progress.slides(session, run)
+        slides = background.slides(session, run)
     livetime = sum(slide.livetime for slide in slides)
     return BackgroundAnswer(
         events=sum(slide.events for slide in slides),
@@ -118,10 +125,18 @@ def get_background(run_id: RunId, database: DatabaseOf) -> BackgroundAnswer:
     )
 
 
+@router.get("/v1/runs/{run_id}/background/blocks", responses=_run_errors)
+def list_blocks(run_id: RunId, database: DatabaseOf) -> list[BlockAnswer]:
+    """The blocks of background that are there: what a resumed run need not send."""
+    with database.reading() as session:
+        return background.blocks(session, queries.get_run(session, run_id))
+
+
 @router.get("/v1/runs/{run_id}/injections", responses=_rate_errors)
 def get_injections(
     run_id: RunId,
     database: DatabaseOf,
+    backgrounds: BackgroundsOf,
     far_per_year: Annotated[
         Finite, Query(gt=0, description="False-alarm rate, per Julian year")
     ],
@@ -132,20 +147,27 @@ def get_injections(
     """
     with database.reading() as session:
         run = queries.get_run(session, run_id)
-        return sensitivity.found_and_missed(session, run, far_per_year)
+        return sensitivity.found_and_missed(
+            session, run, backgrounds.of(session, run), far_per_year
+        )
 
 
 @router.get("/v1/runs/{run_id}/events", responses=_run_errors)
 def get_events(
     run_id: RunId,
     database: DatabaseOf,
-    kind: Annotated[Kind, Query(description="Which kind of data")],
+    kind: Annotated[EventKind, Query(description="Which kind of data")],
     limit: Limit = 1000,
     offset: Offset = 0,
 ) -> Events:
     """Events of one kind, loudest first."""
     with database.reading() as session:
         run = queries.get_run(session, run_id)
+        if kind == "background":
+            return Events(
+                events=background.loudest_events(session, run, limit, offset),
+                total=background.count_events(session, run),
+            )
         return Events(
             events=queries.loudest_events(session, run, kind, limit, offset),
             total=queries.count_events(session, run, kind),
@@ -190,6 +212,4 @@ def get_scores(
             start_ns=start_ns,
             stop_ns=stop_ns,
         )
-        # A background stream asked for by name has chunks without scores.
-        chunks = [chunk for chunk in chunks if chunk.scores is not None]
         return scores.thin(chunks, start_ns, stop_ns, points)

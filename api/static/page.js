@@ -43,7 +43,7 @@ function showNumbers(run) {
   text("livetime", duration(run.zero_lag.livetime));
   text("livetime-note", `of ${duration(run.zero_lag.planned)} planned`);
   text("background", duration(slides.livetime));
-  text("background-note", `of ${duration(slides.planned)} planned, ${slides.events} events`);
+  text("background-note", (slides.planned === null ? "" : `of ${duration(slides.planned)} planned, `) + `${slides.events} events`);
   text("lowest", slides.livetime ? `${number(YEAR / slides.livetime)} / yr` : "–");
   text("lowest-note", slides.livetime ? `one per ${duration(slides.livetime)}` : "needs timeslides");
   text("throughput", run.throughput === null ? "–" : `${number(run.throughput)} s/s`);

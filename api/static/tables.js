@@ -70,7 +70,7 @@ export function showSlides(answer) {
     cell(Object.entries(slide.shifts).map(([ifo, shift]) => `${ifo} ${number(shift)}`).join(", "), "th"),
     cell(duration(slide.livetime)), cell(slide.events),
     cell(slide.loudest === null ? "–" : fixed(slide.loudest)),
-    cell(`${slide.streams_done} of ${slide.streams}`),
+    cell(slide.blocks),
   ]));
   const hidden = answer.slides.length - 50;
   byId("slides-note").textContent = answer.slides.length === 0 ? "No timeslides yet."
