@@ -22,7 +22,7 @@ GLITCH_RATE = 0.01
 @click.option(
     "--slides",
     type=click.IntRange(4),
-    default=16,
+    default=200,
     show_default=True,
     help="Timeslides for the background.",
 )
@@ -59,10 +59,10 @@ def demo(
         lambda geometry: read_background(
             path, "test", geometry.ifos, geometry.sample_rate
         ),
-        SIGNALS,
+        [SIGNALS],
         name="demo",
         slides=slides,
-        slide_length=4.0,
+        slide_length=None,
         far=JULIAN_YEAR / 3600,
         request_length=64.0,
         workers=2,

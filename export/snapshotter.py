@@ -148,10 +148,10 @@ class Turn:
 def build(geometry: Geometry) -> onnx.ModelProto:
     """Build the snapshotter.
 
-    Inputs: ``strain`` [rows, ifos, n] float32, ``n`` a multiple of the stride;
-    ``position`` [ifos] int64, samples of each detector's data before this request,
-    negative where they have not begun: what is sent for it until then is ignored;
-    ``state`` [ifos, values].
+    Inputs: ``strain`` [rows, ifos, n] float32, ``n`` a multiple of the stride, ``rows``
+    another number from request to request if need be; ``position`` [ifos] int64,
+    samples of each detector's data before this request, negative where they have not
+    begun: what is sent for it until then is ignored; ``state`` [ifos, values].
 
     Outputs: ``snapshot`` [rows, ifos, history + n], scaled strain; ``psd``
     [spectra, ifos, bins], one-sided, per Hz, in scaled units: the two newest before the
@@ -169,10 +169,13 @@ def build(geometry: Geometry) -> onnx.ModelProto:
     padding = graph.Concat([0, 0, 0], graph.Max(missing, [0]), axis=0)
     state = graph.Pad("state", padding)
 
-    # The tail of each row; a new sequence has one row of zeros for all of them.
+    # The tail of each row. A row that the state does not have continues row 0; one that
+    # the request does not have is forgotten.
     kept = graph.cut(state, [layout.spectra_size], None, axis=1)
     kept = graph.Transpose(graph.Reshape(kept, [ifos, -1, tail]), perm=[1, 0, 2])
-    kept = graph.Expand(kept, graph.Concat(graph.size("strain", 0), [1, 1], axis=0))
+    rows = graph.Range(0, graph.Squeeze(graph.size("strain", 0)), 1)
+    rows = graph.Where(graph.Less(rows, graph.size(kept, 0)), rows, 0)
+    kept = graph.Gather(kept, rows, axis=0)
     buffer = graph.Concat(kept, graph.Mul("strain", SCALE), axis=2)
 
     size = graph.size("strain", 2)

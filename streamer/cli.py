@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,23 +93,25 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--signals",
-    "signals_file",
+    "signals_files",
+    multiple=True,
     type=click.Path(path_type=Path),
-    help="Projected test signals, injected into a copy of the zero-lag data.",
+    help="Projected test signals, injected into a copy of the zero-lag data. May be "
+    "given several times; each file is a set with a copy of its own.",
 )
 @click.option(
     "--slides",
     type=click.IntRange(0),
-    default=4,
+    default=100,
     show_default=True,
-    help="Timeslides: one detector read later than the other, for the background.",
+    help="Timeslides for the background, as many as the strain gives: one detector "
+    "read later than the other, circularly in stretches of 1024 s at most.",
 )
 @click.option(
     "--slide-length",
     type=click.FloatRange(0, min_open=True),
-    default=4.0,
-    show_default=True,
-    help="Step between two slides, s.",
+    show_default="the least possible",
+    help="Step between two slides, s; whole feature frames of 1/64 s.",
 )
 @click.option(
     "--far",
@@ -152,7 +154,7 @@ def replay(
     strain_files: tuple[Path, Path] | None,
     background_file: Path | None,
     split: str,
-    signals_file: Path | None,
+    signals_files: tuple[Path, ...],
     api_url: str | None,
     token_file: Path | None,
     **options: Any,
@@ -179,7 +181,7 @@ def replay(
     source = background_file or ", ".join(path.name for path in strain_files or ())
     search(
         load,
-        signals_file,
+        signals_files,
         name=f"replay of {source}",
         api=connection(api_url, token_file),
         **options,
@@ -206,11 +208,11 @@ def connection(
 
 def search(
     load: Any,
-    signals_file: Path | None,
+    signals_files: Sequence[Path],
     *,
     name: str,
     slides: int,
-    slide_length: float,
+    slide_length: float | None,
     far: float,
     request_length: float,
     workers: int,
@@ -225,11 +227,11 @@ def search(
 
     Args:
         load: Gives the segments, once the served geometry is known.
-        signals_file: Projected test signals, or None.
+        signals_files: Projected test signals, a set of each segment in each file.
         name: What people call the run.
         api: Address and token of a running API; None starts one.
         slides: Number of timeslides.
-        slide_length: Step between two of them, s.
+        slide_length: Step between two of them, s; None for the least possible.
         request_length: Strain in one request, s.
         workers: Sequences under way at once.
         far: False-alarm rate at which injections count as found, per year.
@@ -255,20 +257,22 @@ def search(
             triton = server.address
         geometry = Detector(triton).geometry
         segments = load(geometry)
-        signals = {}
-        if signals_file is not None:
-            still = (0.0,) * len(geometry.ifos)
-            for segment in segments:
-                signals[segment.name] = read_test_signals(
-                    signals_file,
-                    segment.name,
-                    still,
-                    geometry.ifos,
-                    geometry.sample_rate,
+        still = (0.0,) * len(geometry.ifos)
+        signals = {
+            segment.name: {
+                f"injections{number}_{segment.name.replace('.', 'p')}": (
+                    read_test_signals(
+                        path, segment.name, still, geometry.ifos, geometry.sample_rate
+                    )
                 )
+                for number, path in enumerate(signals_files, start=1)
+            }
+            for segment in segments
+        }
         plan = Replay(segments, slides, slide_length, signals, request_length, workers)
         _, left_out = plan.jobs(geometry)
-        for what in left_out:
+        _, without_slides = plan.background(geometry)
+        for what in left_out + without_slides:
             console.print(f"left out: {what}")
         if api is None:
             console.print("starting the results API ...")

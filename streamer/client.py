@@ -19,7 +19,11 @@ MODEL = "detector"
 OUTPUTS = ("score", "delay", "valid")
 
 Read = Callable[[int, int], np.ndarray]
-"""Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start]."""
+"""Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start].
+
+The rows may be another number for each piece: a row that was not in the piece before
+continues row 0.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Scores:
 
     Attributes:
         first: Stride of the sequence that the first score belongs to.
-        score: Logits, float32 [rows, strides].
+        score: Logits, float32 [rows, strides], with the rows that the request had.
         delay: Time by which each score's right edge lags the estimated merger, s,
             float32 [rows, strides].
         valid: Whether each score rests on real data alone, bool [strides].
@@ -129,7 +133,9 @@ class Detector:
         """Where a sequence must begin for the score of ``stride`` to be exact.
 
         A detector's PSD looks back by its length, from the last point of its grid; and
-        the grid is counted from where the detector's data begin.
+        the grid is counted from where the detector's data begin. That is also earlier,
+        by at least one PSD, than what the kernel and its filter see, so that every row
+        has its own strain, and not row 0's, wherever a wanted score looks.
         """
         geometry = self.geometry
         begin = stride

@@ -1,16 +1,16 @@
-"""A job: one segment at one set of shifts, with or without injections."""
+"""A job: one segment at one set of shifts, with sets of injections or without."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from api.schema import Kind
-from chirpwatch.errors import ShiftError, SignalError, StrainError
+from chirpwatch.errors import ShiftError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import ProjectedSignals
 from chirpwatch.strain import NANOSECONDS, Segment
-from streamer.injections import add_signals, signal_starts
+from streamer.foreground import Foreground
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,22 @@ class Job:
         segment: The strain.
         geometry: The served model's geometry.
         shifts: Shift of each detector, s, whole samples, negative ones too.
-        signals: Signals added in a second row, at analysis times; with their arrival
-            times those of the analysis.
+        signals: Sets of signals by name, each injected into a copy of the strain of
+            its own; their arrival times are those of the analysis.
 
     Raises:
         StrainError: A detector is missing, the sample rate is another one, or what the
             shifts leave is no longer than the warm-up.
         ShiftError: The shifts differ by no whole number of feature frames, or are
             longer than the segment.
-        SignalError: The signals' sample rate or detectors are others.
+        SignalError: The signals' sample rate or detectors are others, or a set has a
+            name that the results API does not take.
     """
 
     segment: Segment
     geometry: Geometry
     shifts: tuple[float, ...]
-    signals: ProjectedSignals | None = field(default=None, repr=False)
+    signals: Mapping[str, ProjectedSignals] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         where = f"{self.segment.source}, segment {self.segment.name}"
@@ -80,15 +81,8 @@ class Job:
                 f" s are left, expected at least {geometry.psd_min_length:g} s, the "
                 "warm-up of the PSD"
             )
-        if self.signals is not None and (
-            self.signals.sample_rate != geometry.sample_rate
-            or self.signals.ifos != geometry.ifos
-        ):
-            raise SignalError(
-                f"expected signals of {', '.join(geometry.ifos)} at "
-                f"{geometry.sample_rate} Hz, found {', '.join(self.signals.ifos)} at "
-                f"{self.signals.sample_rate} Hz"
-            )
+        # Made now, so that signals that do not fit are refused before anything runs.
+        _ = self.foreground
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
@@ -112,23 +106,18 @@ class Job:
         """Analysis time of the first sample, GPS, integer nanoseconds."""
         return self.segment.t0_ns - round(min(self.shifts) * NANOSECONDS)
 
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """What the results API calls each row of the scores."""
-        first: Kind = "background" if any(self.offsets) else "zero_lag"
-        return (first,) if self.signals is None else (first, "injections")
-
     @cached_property
-    def _starts(self) -> np.ndarray:
-        assert self.signals is not None
-        return signal_starts(self.signals, self.t0_ns)
+    def foreground(self) -> Foreground:
+        """Where the injected signals go."""
+        return Foreground(self.signals, self.geometry, self.t0_ns, self.strides)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start].
 
-        Row 0 is the strain as it is, row 1 has the injections in it. Before sample 0
-        there is strain of the detectors alone that are read later than another one;
-        that one's is zero.
+        Row 0 is the strain as it is; further rows have the injections that lie there,
+        see :class:`~streamer.foreground.Foreground`, and are none where there is none.
+        Before sample 0 there is strain of the detectors alone that are read later than
+        another one; that one's is zero.
 
         Raises:
             StrainError: A sample is not finite, or a detector gives the same value for
@@ -140,10 +129,7 @@ class Job:
         ):
             begin, end = max(0, start + offset), max(0, stop + offset)
             row[len(row) - (end - begin) :] = self._read(ifo, begin, end)
-        if self.signals is None:
-            return strain[None]
-        injected = add_signals(strain, start, self.signals, self._starts)
-        return np.stack([strain, injected])
+        return self.foreground.inject(strain, start)
 
     def _read(self, ifo: str, begin: int, end: int) -> np.ndarray:
         """Samples of the segment, from a detector that is on."""

@@ -3,9 +3,11 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -15,6 +17,7 @@ from api.schema import (
     Event,
     GeometryBody,
     Injection,
+    Kind,
     LatencyMs,
     Run,
     RunUpdate,
@@ -23,7 +26,6 @@ from api.schema import (
 from chirpwatch.errors import (
     ConfigurationError,
     ModelError,
-    ShiftError,
     SignalError,
     StrainError,
 )
@@ -34,6 +36,10 @@ from streamer.client import Detector, Scores
 from streamer.events import CLUSTER_LENGTH, Clusterer
 from streamer.jobs import Job
 from streamer.outbox import Outbox
+from streamer.plan import Job as SlideJob
+from streamer.plan import Plan, make_plan, most_slides
+from streamer.results import JobResult
+from streamer.timeslides import Timeslides
 
 LATENCY_STRIDES = 400
 """Single-stride updates that the latency is measured with."""
@@ -48,56 +54,76 @@ class Replay:
 
     Attributes:
         segments: The strain.
-        slides: Timeslides beside zero-lag; slide *k* shifts the second detector by
-            ``k * slide_length``.
-        slide_length: Step of the shifts, s.
-        signals: For each segment's name the signals that are injected into its
-            zero-lag data, in a second row of the same requests.
+        slides: Most timeslides of each stretch of strain.
+        slide_length: Step of their shifts, s; the least possible where it is None.
+        signals: For each segment's name the sets of signals that are injected into its
+            zero-lag data, by names that no other segment's sets have.
         request_length: Strain in one request, s.
         workers: Sequences under way at once.
     """
 
     segments: Sequence[Segment]
-    slides: int = 4
-    slide_length: float = 4.0
-    signals: dict[str, ProjectedSignals] = field(default_factory=dict)
+    slides: int = 100
+    slide_length: float | None = None
+    signals: Mapping[str, Mapping[str, ProjectedSignals]] = field(default_factory=dict)
     request_length: float = 64.0
     workers: int = 2
 
     def jobs(self, geometry: Geometry) -> tuple[list[Job], list[str]]:
-        """Zero-lag and slides of each segment, as far as they are long enough.
-
-        Slide *k* shifts the first detector by nothing, the second by *k* steps, a third
-        by 2 *k*, so that no two stay in coincidence.
+        """Each segment as it is, with its injections, if it is long enough.
 
         Returns:
             The jobs, and what was left out and why.
 
         Raises:
             StrainError: No segment is as long as the warm-up; or see :class:`Job`.
-            ShiftError: A step so small that two slides would share a kernel's data, or
-                slides of one detector.
             ConfigurationError: The length of a request is no whole number of strides.
+            SignalError: Two segments have an injection set of the same name.
         """
         self._check(geometry)
-        order = range(len(geometry.ifos))
+        still = (0.0,) * len(geometry.ifos)
         jobs, left_out = [], []
         for segment in self.segments:
-            where = f"{segment.source}, segment {segment.name}"
-            for k in range(self.slides + 1):
-                shifts = tuple(i * k * self.slide_length for i in order)
-                left = segment.duration - shifts[-1]
-                if left < geometry.psd_min_length:
-                    left_out.append(
-                        f"{where} at shifts {shifts}: {max(left, 0):g} s are left, "
-                        f"less than the warm-up of {geometry.psd_min_length:g} s"
-                    )
-                    continue
-                signals = None if k else self.signals.get(segment.name)
-                jobs.append(Job(segment, geometry, shifts, signals))
+            if segment.duration < geometry.psd_min_length:
+                left_out.append(
+                    f"{segment.source}, segment {segment.name}: {segment.duration:g} s,"
+                    f" less than the warm-up of {geometry.psd_min_length:g} s"
+                )
+                continue
+            signals = self.signals.get(segment.name, {})
+            jobs.append(Job(segment, geometry, still, signals))
         if not jobs:
             raise StrainError(left_out[0] if left_out else "no segments to analyse")
         return jobs, left_out
+
+    def background(self, geometry: Geometry) -> tuple[Plan | None, list[str]]:
+        """The timeslides of each segment, as many as were asked for and fit in.
+
+        Returns:
+            The plan, none without slides, and what was left out and why.
+
+        Raises:
+            ChirpwatchError: See :func:`streamer.plan.make_plan`.
+        """
+        if not self.slides:
+            return None, []
+        most, left_out = most_slides(
+            self.segments, geometry, step_length=self.slide_length
+        )
+        if not most:
+            return None, [f"of timeslides, {what}" for what in left_out]
+        plan = make_plan(
+            self.segments,
+            geometry,
+            slides=min(self.slides, most),
+            step_length=self.slide_length,
+        )
+        if most < self.slides:
+            left_out.append(
+                f"timeslides {most + 1} to {self.slides}: the longest stretch gives "
+                f"{most}"
+            )
+        return plan, [f"of timeslides, {what}" for what in left_out]
 
     def _check(self, geometry: Geometry) -> None:
         strides = self.request_length * geometry.inference_sampling_rate
@@ -107,14 +133,13 @@ class Replay:
                 f"at most {MAX_REQUEST_STRIDES * geometry.stride_length:g} s, found "
                 f"{self.request_length:g} s"
             )
-        least = geometry.kernel_length + geometry.fduration
-        if self.slides and self.slide_length < least:
-            raise ShiftError(
-                f"slides: expected a step of at least kernel and filter, {least:g} s, "
-                f"found {self.slide_length:g} s"
+        names = Counter(name for sets in self.signals.values() for name in sets)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise SignalError(
+                "expected the names of injection sets once each, found "
+                f"{', '.join(twice)} in several segments"
             )
-        if self.slides and len(geometry.ifos) < 2:
-            raise ShiftError("slides need two detectors; found one")
 
 
 @dataclass(frozen=True)
@@ -122,19 +147,31 @@ class Measured:
     """How fast a replay was.
 
     Attributes:
-        strain_length: Strain scored, every row of every sequence counted, s.
+        strain_length: Strain searched, s: every sequence once for its row 0, and once
+            for each of its injection sets.
         wall_length: Time it took, s.
+        slides_length: Strain searched in timeslides, every slide counted, s.
+        slides_wall_length: Time that took, s.
         latencies: Of single-stride updates, one at a time, s.
     """
 
     strain_length: float
     wall_length: float
+    slides_length: float
+    slides_wall_length: float
     latencies: np.ndarray
 
     @property
     def throughput(self) -> float:
-        """Strain scored per second of wall time, s/s."""
+        """Strain searched per second of wall time, s/s."""
         return self.strain_length / self.wall_length
+
+    @property
+    def slides_throughput(self) -> float | None:
+        """Slide-seconds per second of wall time, s/s; None without slides."""
+        if not self.slides_length:
+            return None
+        return self.slides_length / self.slides_wall_length
 
     @property
     def latency_ms(self) -> dict[str, float]:
@@ -174,38 +211,44 @@ def run_replay(
     detector = Detector(address)
     geometry, model = detector.geometry, detector.model
     jobs, _ = replay.jobs(geometry)
+    plan, _ = replay.background(geometry)
     injections = {
-        _set_name(job): _injections(job.signals)
+        set_name: _injections(signals)
         for job in jobs
-        if job.signals is not None
+        for set_name, signals in job.signals.items()
     }
     latencies = _measure_latency(address, jobs[0])
     run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-    sources = sorted({segment.source for segment in replay.segments})
-    body = Run(
-        name=name,
-        model=model,
-        geometry=GeometryBody.of(geometry),
-        simulated=any(segment.simulated for segment in replay.segments),
-        data=f"{', '.join(sources)}: {len(replay.segments)} segment(s), "
-        f"{sum(segment.duration for segment in replay.segments):g} s",
+    outbox.put_run(run, describe_run(name, model, geometry, replay.segments, plan))
+    strain_length = sum(
+        (1 + len(job.signals)) * job.strides * geometry.stride_length for job in jobs
     )
-    outbox.put_run(run, body)
-    total = sum(len(job.kinds) * job.strides * geometry.stride_length for job in jobs)
+    slide_jobs = plan.jobs if plan else ()
+    slides_length = sum(plan.length(job) for job in slide_jobs) if plan else 0.0
+    total = strain_length + slides_length
     requests = round(replay.request_length * geometry.inference_sampling_rate)
     done = 0.0
     counting = threading.Lock()
     failed = threading.Event()
 
-    def work(job: Job) -> None:
+    def count(length: float) -> None:
         nonlocal done
-        streams = [_Stream(run, job, row, outbox) for row in range(len(job.kinds))]
-        detector = Detector(address)
-        if detector.model != model:
+        with counting:
+            done += length
+            progress(done, total)
+
+    def check(served: str) -> None:
+        outbox.check()
+        if served != model:
             raise ModelError(
                 f"the server at {address} began with model {model} and now serves "
-                f"{detector.model}; results of two models do not mix"
+                f"{served}; results of two models do not mix"
             )
+
+    def search(job: Job) -> None:
+        streams = [_Stream(run, job, name, outbox) for name in (None, *job.signals)]
+        detector = Detector(address)
+        check(detector.model)
         pieces = detector.stream(job.read, job.strides, requests, offsets=job.offsets)
         for scores in pieces:
             if failed.is_set():
@@ -213,16 +256,23 @@ def run_replay(
             outbox.check()
             for stream in streams:
                 stream.push(scores)
-            with counting:
-                done += len(streams) * len(scores.valid) * geometry.stride_length
-                progress(done, total)
+            count(len(streams) * len(scores.valid) * geometry.stride_length)
         for stream in streams:
             stream.finish()
 
-    begin = time.perf_counter()
-    try:
-        for set_name, bodies in injections.items():
-            outbox.put_injections(run, set_name, bodies)
+    def slide(job: SlideJob) -> None:
+        assert plan is not None
+        if failed.is_set():
+            return
+        server = Timeslides(address)
+        check(server.model)
+        strain = plan.stretches[job.stretch].read(replay.segments, geometry)
+        events = server.events(strain, np.array(job.shifts))
+        outbox.put_block(run, job.number, JobResult.of(events).block(plan, job))
+        count(plan.length(job))
+
+    def run_all(work: Callable[[Any], None], jobs: Sequence[Any]) -> float:
+        begin = time.perf_counter()
         with ThreadPoolExecutor(replay.workers) as pool:
             futures = [pool.submit(work, job) for job in jobs]
             try:
@@ -232,11 +282,20 @@ def run_replay(
                 failed.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        return time.perf_counter() - begin
+
+    try:
+        for set_name, bodies in injections.items():
+            outbox.put_injections(run, set_name, bodies)
+        wall_length = run_all(search, jobs)
+        slides_wall_length = run_all(slide, slide_jobs)
     except BaseException as error:
         message = str(error).splitlines()[0][:500] if str(error) else "interrupted"
         outbox.update_run(run, RunUpdate(state="failed", message=message))
         raise
-    measured = Measured(total, time.perf_counter() - begin, latencies)
+    measured = Measured(
+        strain_length, wall_length, slides_length, slides_wall_length, latencies
+    )
     outbox.update_run(
         run,
         RunUpdate(
@@ -248,21 +307,50 @@ def run_replay(
     return run, measured
 
 
+def describe_run(
+    name: str,
+    model: str,
+    geometry: Geometry,
+    segments: Sequence[Segment],
+    plan: Plan | None,
+) -> Run:
+    """A run as the results API is told of it.
+
+    Args:
+        name: What people call it.
+        model: Digest of the served models.
+        geometry: The analysis.
+        segments: The strain.
+        plan: The plan of its background, or None.
+    """
+    sources = sorted({segment.source for segment in segments})
+    return Run(
+        name=name,
+        model=model,
+        geometry=GeometryBody.of(geometry),
+        simulated=any(segment.simulated for segment in segments),
+        data=f"{', '.join(sources)}: {len(segments)} segment(s), "
+        f"{sum(segment.duration for segment in segments):g} s",
+        planned_background=plan.livetime if plan else None,
+    )
+
+
 class _Stream:
-    """One row of a job's scores, on its way to the API.
+    """A job's scores of row 0, or of an injection set, on their way to the API.
 
     A chunk is sent when the events of all its strides are decided.
     """
 
-    def __init__(self, run: str, job: Job, row: int, outbox: Outbox) -> None:
+    def __init__(
+        self, run: str, job: Job, set_name: str | None, outbox: Outbox
+    ) -> None:
         geometry = job.geometry
-        self._run, self._job, self._row, self._outbox = run, job, row, outbox
-        kind = job.kinds[row]
+        self._run, self._job, self._set_name, self._outbox = run, job, set_name, outbox
+        kind: Kind = "zero_lag" if set_name is None else "injections"
         shifts = dict(zip(geometry.ifos, job.shifts, strict=True))
         name = "_".join(f"{shift:g}".replace(".", "p") for shift in job.shifts)
         segment = job.segment.name.replace(".", "p")
-        self._name = f"{segment}_{kind}_{name}"
-        self._kind = kind
+        self._name = set_name or f"{segment}_{kind}_{name}"
         self._clusterer = Clusterer(
             round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
         )
@@ -277,17 +365,22 @@ class _Stream:
                 kind=kind,
                 shifts=shifts,
                 segment=job.segment.name,
-                injection_set=_set_name(job) if kind == "injections" else None,
+                injection_set=set_name,
                 cluster_length=CLUSTER_LENGTH,
             ),
         )
 
     def push(self, scores: Scores) -> None:
-        score = scores.score[self._row]
+        score, delay = self._own(scores)
         self._score = np.append(self._score, score)
         self._valid = np.append(self._valid, scores.valid)
-        events = self._clusterer.push(score, scores.delay[self._row], scores.valid)
+        events = self._clusterer.push(score, delay, scores.valid)
         self._send(events, last=False)
+
+    def _own(self, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+        if self._set_name is None:
+            return scores.score[0], scores.delay[0]
+        return self._job.foreground.scores(self._set_name, scores)
 
     def finish(self) -> None:
         self._send(self._clusterer.flush(), last=True)
@@ -311,10 +404,8 @@ class _Stream:
                 start_ns=edge_ns(self._sent),
                 stride_ns=stride_ns,
                 valid=self._valid[:count].tolist(),
-                scores=None
-                if self._kind == "background"
                 # A score that is not valid may be no number.
-                else np.where(self._valid, self._score, 0)[:count].tolist(),
+                scores=np.where(self._valid, self._score, 0)[:count].tolist(),
                 events=[
                     Event(
                         time_ns=edge_ns(event.stride)
@@ -329,10 +420,6 @@ class _Stream:
         self._score, self._valid = self._score[count:], self._valid[count:]
         self._sent = until
         self._number += 1
-
-
-def _set_name(job: Job) -> str:
-    return f"injections_{job.segment.name.replace('.', 'p')}"
 
 
 def _injections(signals: ProjectedSignals) -> list[Injection]:

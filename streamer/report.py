@@ -31,7 +31,8 @@ def collect(
         Plain values, ready for JSON: ``run``, ``model``, ``simulated``, ``data``,
         ``zero_lag`` (the loudest events) of ``zero_lag_events``, ``livetime`` (s),
         ``background``, ``injections`` (``null`` without any), ``throughput`` (s of
-        strain per s) and ``latency`` (ms, of 1/8 s updates).
+        strain per s), ``slides_throughput`` (s of all slides per s, ``null`` without
+        any) and ``latency`` (ms, of 1/8 s updates).
     """
     status = client.run(run)
     candidates = client.candidates(run, limit=CANDIDATES)
@@ -67,6 +68,7 @@ def collect(
         "background": background.model_dump(mode="json"),
         "injections": injections,
         "throughput": measured.throughput,
+        "slides_throughput": measured.slides_throughput,
         "latency": measured.latency_ms,
     }
 
@@ -85,6 +87,11 @@ def show(result: dict[str, Any], page: str, console: Console) -> None:
     )
     table.add_row("background events", f"{background['events']}")
     table.add_row("throughput", f"{result['throughput']:.0f} s of strain per second")
+    if result["slides_throughput"] is not None:
+        table.add_row(
+            "throughput, timeslides",
+            f"{result['slides_throughput']:.0f} s of slides per second",
+        )
     table.add_row(
         "latency of an update",
         f"{latency['p50']:.1f} ms median, {latency['p99']:.1f} ms 99th percentile",

@@ -166,3 +166,17 @@ def gwosc_files() -> list[Path]:
     if len(files) != 2:
         pytest.skip("the GWOSC files around GW150914 are not at hand")
     return files
+
+
+def slide_livetime(strides: int, shift: int) -> float:
+    """Livetime of a slide of a stretch, s, counted one stride after the other.
+
+    A score is valid if each detector's data lie 8 s or more behind the begin of the
+    stretch, in which the second one is read later by ``shift`` feature frames.
+    """
+    frames = 8 * strides
+    edges = range(8, frames + 1, 8)
+    return (
+        sum(edge >= 512 and (edge + shift - 1) % frames + 1 >= 512 for edge in edges)
+        / 8
+    )

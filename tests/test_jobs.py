@@ -34,13 +34,6 @@ def test_detectors_are_read_at_their_shifts(h1: int, l1: int) -> None:
         assert sign * row[-1] - sign * row[0] == job.size - 1
 
 
-def test_livetime_of_a_slide_is_what_the_shift_leaves() -> None:
-    job = Job(segment(), GEOMETRY, (0.0, 4.0))
-    assert job.strides == 36 * 8
-    assert job.kinds == ("background",)
-    assert Job(segment(), GEOMETRY, (4.0, 4.0)).kinds == ("zero_lag",)
-
-
 @pytest.mark.parametrize(
     ("shifts", "error", "words"),
     [
@@ -73,47 +66,51 @@ def test_what_the_model_does_not_expect_is_refused() -> None:
         Job(segment(), three, (0.0, 0.0, 0.0))
     other = Geometry(sample_rate=4096)
     with pytest.raises(SignalError, match="at 4096 Hz, found H1, L1 at 2048 Hz"):
-        Job(segment(rate=4096), other, (0.0, 0.0), signals([500]))
+        Job(segment(rate=4096), other, (0.0, 0.0), {"a": signals([500])})
 
 
 def test_the_injected_row_differs_where_the_signal_is() -> None:
     one = signals([20 * RATE])
-    job = Job(segment(), GEOMETRY, (0.0, 0.0), one)
-    assert job.kinds == ("zero_lag", "injections")
+    job = Job(segment(), GEOMETRY, (0.0, 0.0), {"a": one})
     background, injected = job.read(0, job.size).astype(float)
     changed = np.flatnonzero((background != injected).any(0))
     start = 20 * RATE - one.merger_size
     assert (changed[0], changed[-1]) == (start, start + one.size - 1)
 
 
-def test_slides_that_share_a_kernel_are_refused() -> None:
-    with pytest.raises(ShiftError, match="at least kernel and filter, 2 s"):
-        Replay([segment()], slides=2, slide_length=1).jobs(GEOMETRY)
-    jobs, left_out = Replay([segment()], slides=3, slide_length=2).jobs(GEOMETRY)
-    assert [job.shifts[1] for job in jobs] == [0, 2, 4, 6]
-    assert left_out == []
+@pytest.mark.parametrize("name", ["", "a.b", "a" * 65, "a\n"])
+def test_names_that_the_api_does_not_take_are_refused(name: str) -> None:
+    with pytest.raises(SignalError, match="a name of an injection set"):
+        Job(segment(), GEOMETRY, (0.0, 0.0), {name: signals([20 * RATE])})
+
+
+def test_two_segments_may_not_have_a_set_of_the_same_name() -> None:
+    sets = {"a": signals([20 * RATE])}
+    both = Replay([segment(40), segment(50)], signals={"x": sets, "y": sets})
+    with pytest.raises(SignalError, match="found a in several segments"):
+        both.jobs(GEOMETRY)
 
 
 def test_what_is_too_short_is_left_out_and_said() -> None:
-    replay = Replay([segment(40), segment(16), segment(5)], slides=3)
+    later = Segment(T0_NS + 100 * NANOSECONDS, RATE, segment(16).strain)
+    last = Segment(T0_NS + 200 * NANOSECONDS, RATE, segment(5).strain)
+    replay = Replay([segment(40), later, last], slides=30)
     jobs, left_out = replay.jobs(GEOMETRY)
-    assert [(job.segment.duration, job.shifts[1]) for job in jobs] == [
-        *((40, shift) for shift in (0, 4, 8, 12)),
-        *((16, shift) for shift in (0, 4, 8)),
-    ]
-    assert len(left_out) == 1 + 4
-    assert "at shifts (0.0, 12.0): 4 s are left" in left_out[0]
+    assert [job.segment.duration for job in jobs] == [40, 16]
+    assert len(left_out) == 1
+    assert "5 s, less than the warm-up of 8 s" in left_out[0]
+    plan, left_out = replay.background(GEOMETRY)
+    assert plan is not None
+    assert [len(job.shifts) for job in plan.jobs] == [18, 6]
+    assert "of timeslides" in left_out[0] and "segment 1262304200-5" in left_out[0]
+    assert "timeslides 19 to 30: the longest stretch gives 18" in left_out[1]
 
 
-def test_no_two_of_three_detectors_stay_in_coincidence() -> None:
-    three = Geometry(ifos=("H1", "L1", "V1"))
-    ramp = np.arange(60.0 * RATE)
-    strain = Segment(T0_NS, RATE, {"H1": ramp, "L1": ramp, "V1": ramp})
-    jobs, _ = Replay([strain], slides=2).jobs(three)
-    assert [job.shifts for job in jobs[1:]] == [(0, 4, 8), (0, 8, 16)]
-    one = Geometry(ifos=("H1",))
-    with pytest.raises(ShiftError, match="slides need two detectors"):
-        Replay([strain], slides=2).jobs(one)
+def test_without_slides_or_strain_for_them_there_is_no_background() -> None:
+    assert Replay([segment()], slides=0).background(GEOMETRY) == (None, [])
+    plan, left_out = Replay([segment(9)]).background(GEOMETRY)
+    assert plan is None
+    assert "less than the" in left_out[0]
 
 
 @pytest.mark.parametrize("length", [0.05, 0.3, 0, 1e9, float("inf")])
