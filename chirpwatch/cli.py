@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "export.cli:export",
     "serve": "serve.cli:serve",
     "replay": "streamer.cli:replay",
+    "background": "streamer.background_cli:background",
     "api": "api.cli:command",
     "demo": "chirpwatch.demo:demo",
 }

@@ -6,7 +6,8 @@ import click
 
 from chirpwatch.statistics import JULIAN_YEAR
 from chirpwatch.strain import read_background, write_background
-from streamer.cli import REPOSITORY, connection, search, with_options
+from streamer.cli import search
+from streamer.options import RESULTS, SHIPPED, TRITON, connection, with_options
 from train.data.background import simulate_background
 
 SIGNALS = Path(__file__).parent / "data" / "test_signals.hdf5"
@@ -33,7 +34,7 @@ GLITCH_RATE = 0.01
     show_default=True,
     help="Where the strain, logs and results are kept.",
 )
-@with_options
+@with_options([TRITON], RESULTS)
 def demo(
     slides: int,
     directory: Path,
@@ -67,7 +68,7 @@ def demo(
         request_length=64.0,
         workers=2,
         triton=triton,
-        repository=REPOSITORY,
+        repository=SHIPPED,
         api=connection(api_url, token_file),
         directory=directory,
         json_file=json_file,

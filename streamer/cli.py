@@ -2,8 +2,7 @@
 
 import contextlib
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,78 +18,29 @@ from rich.progress import (
 from api.client import ApiClient
 from api.process import ApiProcess
 from chirpwatch.atomic import replacing
-from chirpwatch.errors import ApiError, ServerError, StrainError
-from chirpwatch.geometry import Geometry
+from chirpwatch.errors import ServerError
 from chirpwatch.signals import read_test_signals
 from chirpwatch.statistics import JULIAN_YEAR
-from chirpwatch.strain import Segment, read_background, read_gwosc
 from serve.embedded import TritonServer
 from streamer.client import Detector
+from streamer.delivery import check_delivered, deliver
+from streamer.options import (
+    DATA,
+    REPOSITORY,
+    RESULTS,
+    TRITON,
+    chosen,
+    connection,
+    wait,
+    with_options,
+)
 from streamer.outbox import Outbox
 from streamer.replay import Replay, run_replay
 from streamer.report import collect, show
 
-REPOSITORY = Path(__file__).parent.parent / "model_repo"
-
-
-OPTIONS = [
-    click.option(
-        "--triton",
-        metavar="HOST:PORT",
-        help="gRPC address of a running Triton server. Without it, one is started.",
-    ),
-    click.option(
-        "--api",
-        "api_url",
-        metavar="URL",
-        help="Address of a running results API. Without it, one is started.",
-    ),
-    click.option(
-        "--token-file",
-        type=click.Path(path_type=Path),
-        help="File with the API's token, where it wants one.",
-    ),
-    click.option(
-        "--json",
-        "json_file",
-        type=click.Path(path_type=Path),
-        help="File for the same result as JSON, for scripts.",
-    ),
-    click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C."),
-]
-"""Options of every command that searches: where the servers are, what to leave."""
-
-
-def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options in :data:`OPTIONS`."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
-
 
 @click.command()
-@click.option(
-    "--strain",
-    "strain_files",
-    nargs=2,
-    type=click.Path(path_type=Path),
-    metavar="FILE_H1 FILE_L1",
-    help="Strain files as GWOSC publishes them (HDF5); resampled as needed.",
-)
-@click.option(
-    "--background",
-    "background_file",
-    type=click.Path(path_type=Path),
-    help="Segments in chirpwatch's own layout ({split}/{t0}-{duration}/{ifo}), as "
-    "'chirpwatch simulate background' writes them.",
-)
-@click.option(
-    "--split",
-    type=click.Choice(["train", "valid", "test"]),
-    default="test",
-    show_default=True,
-    help="Which segments of the background file.",
-)
+@with_options(DATA)
 @click.option(
     "--signals",
     "signals_files",
@@ -135,13 +85,6 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Sequences under way at once.",
 )
 @click.option(
-    "--repository",
-    type=click.Path(path_type=Path),
-    default=REPOSITORY,
-    show_default="the shipped one",
-    help="Model repository for the server that is started.",
-)
-@click.option(
     "--directory",
     type=click.Path(path_type=Path),
     default=Path("runs"),
@@ -149,7 +92,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Where logs, the database of an API started here, and results that the API "
     "has not taken yet are kept.",
 )
-@with_options
+@with_options([TRITON, REPOSITORY], RESULTS)
 def replay(
     strain_files: tuple[Path, Path] | None,
     background_file: Path | None,
@@ -164,46 +107,14 @@ def replay(
     Every score is computed by the Triton server; events, false-alarm rates and found
     injections come from the results API. Give either --strain or --background.
     """
-    if (strain_files is None) == (background_file is None):
-        raise click.UsageError("give either --strain or --background")
-
-    def load(geometry: Geometry) -> list[Segment]:
-        ifos, rate = geometry.ifos, geometry.sample_rate
-        if background_file is not None:
-            return read_background(background_file, split, ifos, rate)
-        assert strain_files is not None
-        found = read_gwosc(strain_files, ifos, rate)
-        if not found:
-            names = ", ".join(str(path) for path in strain_files)
-            raise StrainError(f"{names}: no time at which every detector has data")
-        return found
-
-    source = background_file or ", ".join(path.name for path in strain_files or ())
+    source = chosen(strain_files, background_file, split)
     search(
-        load,
+        source.segments,
         signals_files,
-        name=f"replay of {source}",
+        name=f"replay of {source.name}",
         api=connection(api_url, token_file),
         **options,
     )
-
-
-def connection(
-    url: str | None, token_file: Path | None
-) -> tuple[str, str | None] | None:
-    """Address and token of a running API, or None where no address is given.
-
-    Raises:
-        ApiError: The token's file cannot be read.
-    """
-    if url is None:
-        return None
-    if token_file is None:
-        return url, None
-    try:
-        return url, token_file.read_text().strip()
-    except OSError as error:
-        raise ApiError(f"the API's token: {error}") from None
 
 
 def search(
@@ -292,27 +203,15 @@ def search(
                 server.check()
             raise
         finally:
-            waiting = outbox.deliver()
-            for what in outbox.refused:
-                console.print(f"refused by the API, kept aside: {what}")
-        if waiting:
-            kept = (
-                f"{waiting} results of run {run} wait in {outbox.directory}, and are "
-                "delivered by the next replay with this directory that finds an API"
-            )
-            try:
-                if service is not None:
-                    service.check()
-            except ApiError as error:
-                raise ApiError(f"{error}\n{kept}") from None
-            raise ApiError(f"no API at {client.url}: {kept}")
+            waiting = deliver(outbox, console)
+        check_delivered(waiting, run, outbox, client.url, service)
         result = collect(client, run, measured, far)
         show(result, f"{client.url}/", console)
         if json_file is not None:
             with replacing(json_file) as temporary:
                 temporary.write_text(json.dumps(result, indent=2) + "\n")
         if keep:
-            _wait(console, server, service)
+            wait(console, server, service)
 
 
 @contextlib.contextmanager
@@ -328,17 +227,3 @@ def _progress(console: Console) -> Iterator[Any]:
     with bar:
         task = bar.add_task("scoring", total=0.0)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _wait(
-    console: Console, server: TritonServer | None, service: ApiProcess | None
-) -> None:
-    """Keep the servers up until Ctrl-C, or until one of them ends."""
-    console.print("The servers stay up until Ctrl-C.")
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            if server is not None:
-                server.check()
-            if service is not None:
-                service.check()
-            time.sleep(1)

@@ -64,7 +64,7 @@ class Outbox:
         except OSError:
             self._lock.close()
             raise ApiError(
-                f"{self.directory} is in use by another replay; give this one a "
+                f"{self.directory} is in use by another run; give this one a "
                 "directory of its own with --directory"
             ) from None
         self._next = max((int(path.stem) for path in self.waiting()), default=0) + 1
@@ -115,6 +115,17 @@ class Outbox:
     def put_block(self, run: str, number: int, body: Block) -> None:
         """Store a block of background."""
         self._put({"what": "block", "run": run, "number": number, "body": body})
+
+    def blocks(self, run: str) -> set[int]:
+        """Numbers of the blocks of a run that are not delivered yet."""
+        numbers = set()
+        for path in self.waiting():
+            # It may be delivered, and removed, just now.
+            with contextlib.suppress(FileNotFoundError):
+                message = json.loads(path.read_text())
+                if message["what"] == "block" and message["run"] == run:
+                    numbers.add(message["number"])
+        return numbers
 
     def _put(self, message: dict[str, Any]) -> None:
         with self._writing:

@@ -219,7 +219,7 @@ def run_replay(
     }
     latencies = _measure_latency(address, jobs[0])
     run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-    outbox.put_run(run, describe_run(name, model, geometry, replay.segments, plan))
+    outbox.put_run(run, _describe_run(name, model, geometry, replay.segments, plan))
     strain_length = sum(
         (1 + len(job.signals)) * job.strides * geometry.stride_length for job in jobs
     )
@@ -307,7 +307,7 @@ def run_replay(
     return run, measured
 
 
-def describe_run(
+def _describe_run(
     name: str,
     model: str,
     geometry: Geometry,

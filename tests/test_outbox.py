@@ -140,7 +140,7 @@ def test_a_wrong_token_loses_nothing(tmp_path: Path) -> None:
 
 def test_two_processes_do_not_share_a_directory(tmp_path: Path) -> None:
     with ApiClient(NOWHERE) as client, Outbox(tmp_path, client):
-        with pytest.raises(ApiError, match="in use by another replay"):
+        with pytest.raises(ApiError, match="in use by another run"):
             Outbox(tmp_path, client).__enter__()
     with ApiClient(NOWHERE) as client, Outbox(tmp_path, client):
         pass
