@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from chirpwatch.errors import ConfigurationError, ShiftError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import Segment
+from streamer.timeslides import MAX_LENGTH
 
 LIGHT_LENGTH = 12_756.27 / 299_792.458
 """Longest time that light takes between two detectors, whichever they are: through the
@@ -21,7 +22,7 @@ Earth along its equatorial diameter, s."""
 JOB_SLIDES = 512
 """Most slides in one job, and so in one request to the server."""
 
-STRETCH_LENGTH = 1024.0
+STRETCH_LENGTH = MAX_LENGTH
 """Longest stretch unless another is asked for, s."""
 
 
@@ -138,7 +139,7 @@ def make_plan(
 
     Raises:
         ConfigurationError: Not one of ``livetime`` and ``slides``, or it is not above
-            0; or more than the data can give.
+            0; more than the data can give; or stretches longer than a server takes.
         ShiftError: One detector, or a step that is no whole number of feature frames,
             below the least possible, or as long as the stretches.
         StrainError: Segments overlap, or none gives a stretch.
@@ -330,6 +331,11 @@ def _cut(
                 f"{one.source} and {other.name} of {other.source}: the same data must "
                 "not count twice"
             )
+    if not length <= MAX_LENGTH:
+        raise ConfigurationError(
+            f"expected stretches of at most {MAX_LENGTH:g} s, which is what a server "
+            f"takes at once, found {length:g} s"
+        )
     most = math.floor(length * geometry.inference_sampling_rate)
     frames = geometry.stride_size // geometry.frame_size
     step_length = step * geometry.frame_size / geometry.sample_rate

@@ -8,6 +8,12 @@ from chirpwatch.geometry import Geometry
 
 ANSWER_TIMEOUT = 10
 """Longest wait for what the server says of itself, s."""
+AWAY = {
+    "StatusCode.UNAVAILABLE",
+    "StatusCode.DEADLINE_EXCEEDED",
+    "StatusCode.CANCELLED",
+}
+"""What gRPC says of a server that is gone or hangs, and not of what it was asked."""
 # A dead server must be noticed though nothing is sent.
 KEEPALIVE = grpc.KeepAliveOptions(keepalive_time_ms=10_000, keepalive_timeout_ms=10_000)
 
@@ -35,6 +41,11 @@ def describe(address: str, name: str) -> tuple[Geometry, str]:
     try:
         config = client.get_model_config(name, client_timeout=ANSWER_TIMEOUT).config
     except InferenceServerException as error:
+        if error.status() in AWAY:
+            # It ended since it said that it is live.
+            raise ServerError(
+                f"the Triton server at {address}: {error.message()}"
+            ) from None
         raise ModelError(
             f"the Triton server at {address} serves no model '{name}': "
             f"{error.message()}"
