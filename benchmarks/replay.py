@@ -15,8 +15,8 @@ import onnxruntime
 
 from benchmarks.seed import CORES, IFOS, RATE, STRIDE, time_seed
 from serve.embedded import TritonServer
-from streamer.cli import REPOSITORY
 from streamer.client import Detector
+from streamer.options import SHIPPED
 from train.data.background import simulate_background
 
 ROUNDS = 5
@@ -59,7 +59,7 @@ def time_stages(strain: np.ndarray) -> dict[str, float]:
     options.intra_op_num_threads = 1
     sessions = {
         name: onnxruntime.InferenceSession(
-            str(REPOSITORY / name / "1" / "model.onnx"), options
+            str(SHIPPED / name / "1" / "model.onnx"), options
         )
         for name in ("snapshotter", "preprocessor", "frontend", "head")
     }
@@ -92,7 +92,7 @@ def measure() -> dict[str, Any]:
     background = np.stack([data["H1"], data["L1"]]).astype(np.float32)
     strain = np.stack([background, background])
     seed, replay = [], []
-    with TritonServer(REPOSITORY) as server:
+    with TritonServer(SHIPPED) as server:
         # Memory is fetched from the system in the first requests.
         time_replay(server.address, strain)
         for _ in range(ROUNDS):

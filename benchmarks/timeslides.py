@@ -21,9 +21,9 @@ from benchmarks.seed import CORES, RATE, STRIDE, matrix_product_rate, time_seed
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import Segment
 from serve.embedded import TritonServer
-from streamer.cli import REPOSITORY
 from streamer.client import Detector
 from streamer.jobs import Job
+from streamer.options import SHIPPED
 from streamer.timeslides import Timeslides
 from train.checkpoint import load_checkpoint
 from train.data.background import simulate_background
@@ -144,7 +144,7 @@ def measure() -> dict[str, Any]:
     stretch = strain[:, : LENGTH * RATE]
     segment = Segment(0, RATE, dict(zip(geometry.ifos, stretch, strict=True)))
     seed, one_by_one, ours, curve = [], [], [], []
-    with TritonServer(REPOSITORY) as server:
+    with TritonServer(SHIPPED) as server:
         time_timeslides(server.address, stretch, SLIDES, CORES)
         for _ in range(ROUNDS):
             seed.append(time_seed(rows=1))
@@ -153,7 +153,7 @@ def measure() -> dict[str, Any]:
             ours.append(rate)
     for length in CURVE_LENGTHS:
         # A server of its own: memory that was used once is kept for later requests.
-        with TritonServer(REPOSITORY) as server:
+        with TritonServer(SHIPPED) as server:
             part = strain[:, : length * RATE]
             time_timeslides(server.address, part, 1, CORES)
             for slides in CURVE_SLIDES:
