@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import onnxruntime
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,7 +25,7 @@ from serve.embedded import TritonServer
 from streamer.client import Detector
 from streamer.jobs import Job
 from streamer.options import SHIPPED
-from streamer.timeslides import Timeslides
+from streamer.timeslides import PEAKS, Timeslides
 from train.checkpoint import load_checkpoint
 from train.data.background import simulate_background
 
@@ -76,6 +77,39 @@ def time_one_by_one(address: str, segment: Segment, slides: int) -> float:
     with ThreadPoolExecutor(CORES) as pool:
         scored = sum(pool.map(slide, range(slides)))
     return scored / (time.perf_counter() - begin)
+
+
+def time_stages(stretch: np.ndarray) -> dict[str, float]:
+    """Time of each model alone, microseconds for a second of a slide, on one core."""
+    geometry = Geometry()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    ifos = len(geometry.ifos)
+    frames = (1 + np.arange(SLIDES)) * round(SHIFT_STEP * RATE / geometry.frame_size)
+    feed = {
+        "strain": stretch[None],
+        "shifts": frames[:, None],
+        "position": np.zeros(ifos, np.int64),
+    }
+    times = {}
+    for name, outputs in {
+        "stretch": ("snapshot", "psd"),
+        "preprocessor": ("whitened",),
+        "frontend": ("features",),
+        "slides": PEAKS,
+    }.items():
+        session = onnxruntime.InferenceSession(
+            str(SHIPPED / name / "1" / "model.onnx"), options
+        )
+        mine = {one.name: feed[one.name] for one in session.get_inputs()}
+        lengths = []
+        for _ in range(ROUNDS):
+            begin = time.process_time()
+            values = session.run(list(outputs), mine)
+            lengths.append(time.process_time() - begin)
+        feed.update(zip(outputs, values, strict=True))
+        times[name] = 1e6 * statistics.median(lengths) / SLIDES / LENGTH
+    return times
 
 
 def operations() -> dict[str, float]:
@@ -179,6 +213,7 @@ def measure() -> dict[str, Any]:
         "seed_slide_seconds_per_second": statistics.median(seed),
         "one_by_one_slide_seconds_per_second": statistics.median(one_by_one),
         "timeslides_slide_seconds_per_second": statistics.median(ours),
+        "timeslides_stages_us": time_stages(stretch),
         "timeslides_mflop_per_second": needed,
         "timeslides_at_matrix_product_rate": floor,
         "timeslides_curve": curve,
