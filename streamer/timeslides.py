@@ -220,22 +220,3 @@ def check_shifts(shifts: np.ndarray, period: int, ifos: int) -> None:
             f"slide {first[at]}: its shifts {turned[at].tolist()} (feature frames, "
             f"circularly within the stretch) are given {counts[at]} times"
         )
-
-
-def to_frames(shift: float, geometry: Geometry) -> int:
-    """A shift in feature frames.
-
-    Args:
-        shift: In s.
-        geometry: The analysis.
-
-    Raises:
-        ShiftError: It is no whole number of frames.
-    """
-    frames = shift * geometry.sample_rate / geometry.frame_size
-    if frames != round(frames):
-        raise ShiftError(
-            f"expected a shift of whole feature frames of "
-            f"{geometry.frame_size / geometry.sample_rate:g} s, found {shift:g} s"
-        )
-    return round(frames)

@@ -15,7 +15,7 @@ from streamer.client import Detector
 from streamer.events import CLUSTER_LENGTH, Clusterer
 from streamer.jobs import Job
 from streamer.served import describe
-from streamer.timeslides import Timeslides, to_frames
+from streamer.timeslides import Timeslides
 
 FRAME_LENGTH = 1 / 64
 
@@ -248,12 +248,6 @@ def test_what_a_dead_detector_spoils_is_not_valid(timeslides, geometry, noise):
 def test_shifts_that_are_no_slides_are_refused(timeslides, noise, shifts, message):
     with pytest.raises(ShiftError, match=message):
         timeslides.events(noise[0, :, : 100 * 2048], np.array(shifts))
-
-
-def test_a_shift_is_a_whole_number_of_frames(geometry):
-    assert to_frames(-2.046875, geometry) == -131
-    with pytest.raises(ShiftError, match=r"whole feature frames of 0.015625 s"):
-        to_frames(2.01, geometry)
 
 
 @pytest.mark.parametrize(
