@@ -10,7 +10,7 @@ from chirpwatch import __version__
 from chirpwatch.errors import ChirpwatchError
 
 COMMANDS = {
-    "simulate": "train.cli:simulate",
+    "simulate": "train.simulate_cli:simulate",
     "train": "train.cli:train",
     "export": "export.cli:export",
     "serve": "serve.cli:serve",

@@ -21,7 +21,6 @@ from pycbc.waveform import get_fd_waveform
 
 from chirpwatch.errors import SignalError, StrainError
 from chirpwatch.signals import read_polarizations
-from train.cli import simulate
 from train.data import whitening
 from train.data.background import simulate_background
 from train.data.curves import read_curve, regrid
@@ -42,6 +41,7 @@ from train.data.signals import (
     face_on_waveforms,
     sky,
 )
+from train.simulate_cli import simulate
 
 RATE = 2048
 IFOS = ("H1", "L1")

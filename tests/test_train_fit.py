@@ -13,9 +13,10 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.signals import read_polarizations, read_test_signals
 from chirpwatch.strain import read_background
 from train.checkpoint import load_checkpoint, save_checkpoint
-from train.cli import simulate, train
+from train.cli import train
 from train.fit import fit
 from train.network import Network
+from train.simulate_cli import simulate
 from train.validate import mixture_threshold, table, validate, write_report
 from train.windows import WindowMaker, WindowSettings
 
