@@ -10,6 +10,7 @@ import torch
 from ml4gw.transforms import SpectralDensity, Whiten
 from onnx import TensorProto
 
+from chirpwatch.geometry import Geometry
 from export.graph import Graph
 from train.baseline import SeedResNet
 
@@ -22,7 +23,7 @@ RATE, STRIDE, PSD_LENGTH, IFOS = 2048, 256, 64, 2
 def _worker(barrier: Any, result: Any, rows: int) -> None:
     """Score batches in the seed's way; report strain scored per second."""
     torch.set_num_threads(1)
-    network = SeedResNet().eval()
+    network = SeedResNet(Geometry()).eval()
     psd = SpectralDensity(RATE, 2.0, average="median").double()
     whiten = Whiten(1.0, RATE, 32.0)
     new_size = BATCH * STRIDE

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from chirpwatch.errors import GeometryError
+from chirpwatch.errors import GeometryError, ModelError
 from chirpwatch.geometry import Geometry
-from train.baseline import SeedResNet
+from train.baseline import DenseResNet, SeedResNet
+from train.models import MODELS, build_model, model_name
 from train.network import Network
 
 GEOMETRY = Geometry()
@@ -127,7 +128,41 @@ def test_frame_size_that_the_frontend_cannot_make_is_refused() -> None:
 
 
 def test_baseline_has_the_size_of_the_seed() -> None:
-    baseline = SeedResNet(ifos=2).eval()
+    baseline = SeedResNet(GEOMETRY).eval()
     parameters = sum(weight.numel() for weight in baseline.parameters())
     assert 4.6e6 < parameters < 4.85e6
+    assert baseline.receptive_field == 595
     assert baseline(torch.zeros(2, 2, 2048)).shape == (2, 1)
+    with pytest.raises(GeometryError, match="windows of 2048 samples, found 4096"):
+        baseline(torch.zeros(2, 2, 4096))
+
+
+@torch.inference_mode()
+def test_dense_baseline_scores_a_kernel_alone_as_within_a_stretch() -> None:
+    torch.manual_seed(4)
+    dense = DenseResNet(GEOMETRY, width=16)
+    dense(torch.randn(4, 2, 4096))  # norms that have seen something
+    dense.eval()
+    strain = torch.randn(1, 2, 2048 + 5 * 256)
+    together = dense(strain)
+    assert together.shape == (1, 6)
+    alone = [dense(strain[..., 256 * i : 256 * i + 2048]) for i in range(6)]
+    torch.testing.assert_close(together, torch.cat(alone, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_are_built_by_name(name) -> None:
+    hyperparameters = {"width": 16}
+    network = build_model(name, GEOMETRY, hyperparameters)
+    assert model_name(network) == name
+    again = build_model(name, GEOMETRY, network.hyperparameters)
+    again.load_state_dict(network.state_dict())
+    scores, _ = network.evaluate(torch.zeros(2, 2, 2048))
+    assert scores.shape == (2, 1)
+
+
+def test_models_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ModelError, match="split, dense, seed, found 'rnn'"):
+        build_model("rnn", GEOMETRY, {})
+    with pytest.raises(ModelError, match=r"model dense: .*depth"):
+        build_model("dense", GEOMETRY, {"depth": 3})

@@ -7,7 +7,10 @@ import pytest
 import torch
 from scipy import signal, stats
 
+from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
+from train.data.curves import read_curve
+from train.data.sources import CurveVariation, SimulatedStretches
 from train.stream import WindowStream
 from train.windows import WindowMaker, WindowSettings
 
@@ -36,9 +39,36 @@ def test_noise_is_white_with_the_error_of_its_psd(maker) -> None:
     assert blocks[:, 0].std() > 1.03 * blocks[:, -4:].std()
 
 
-def test_detectors_have_both_runs(maker) -> None:
-    for pool in maker.pools:
-        assert set(pool.runs.tolist()) == {0, 1}
+def test_stretches_take_every_run_and_vary_about_its_curve() -> None:
+    rng = np.random.default_rng(8)
+    varied = CurveVariation(spread=0.2, lines=5)
+    source = SimulatedStretches("H1", ("O3", "O4"), 2048, varied)
+    curves = np.log([read_curve(run, "H1") for run in ("O3", "O4")])[:, 80:1600]
+    drawn = np.log([source.draw(8, rng)[1] for _ in range(200)])[:, 80:1600]
+    apart = np.abs(np.median(drawn[:, None] - curves, axis=2))
+    nearest = apart.argmin(1)
+    assert 60 < nearest.sum() < 140
+    departures = drawn - curves[nearest]
+    assert np.median(departures.std(0)) == pytest.approx(0.2, rel=0.3)
+    assert (departures.max(1) > 2).mean() > 0.3, "lines stand out"
+    plain = SimulatedStretches("H1", ("O3",), 2048).draw(8, rng)[1]
+    np.testing.assert_array_equal(plain, read_curve("O3", "H1"))
+
+
+def test_strain_of_any_source_is_whitened_and_defines_the_snr() -> None:
+    class Quiet:
+        """O4 noise of a tenth of its amplitude."""
+
+        def draw(self, size, rng):
+            strain, asd = SimulatedStretches("H1", ("O4",), 2048).draw(size, rng)
+            return strain / 10, asd / 10
+
+    sources = {"H1": Quiet(), "L1": Quiet()}
+    maker = WindowMaker(GEOMETRY, SETTINGS, seed=3, sources=sources)
+    rows = maker.draw_rows(300)
+    assert 1.0 < maker.noise(rows).std() < 1.1
+    norms = maker.signals(rows, torch.full((300,), 12.0))[0].square().sum((1, 2)).sqrt()
+    assert float(norms.median()) == pytest.approx(12, rel=0.1)
 
 
 def test_signals_have_the_snr_and_the_place_asked_for(maker) -> None:
@@ -93,15 +123,92 @@ def test_half_of_a_batch_has_signals_and_disturbances_spoil_single_detectors() -
         background_glitch_share=0.0,
     )
     maker = WindowMaker(GEOMETRY, quiet, seed=5)
-    windows, labels, _ = maker.batch(60.0)
+    windows, labels, _ = maker.batch(0, 60.0)
     assert windows.shape == (64, 2, 2048) and labels.sum() == 32
     norms = windows.square().sum((1, 2)).sqrt()
     assert norms[labels == 1].min() > norms[labels == 0].max()
     loud = dataclasses.replace(quiet, glitch_share=1.0, min_glitch_snr=90.0)
     maker = WindowMaker(GEOMETRY, loud, seed=5)
-    windows, labels, _ = maker.batch(60.0)
+    windows, labels, _ = maker.batch(0, 60.0)
     norms = windows[labels == 0].square().sum(-1).sqrt()
     assert (norms.amax(1) > 80).all() and (norms.amin(1) < 55).all()
+
+
+def test_a_batch_is_the_same_whatever_was_made_before_it() -> None:
+    settings = dataclasses.replace(SETTINGS, refresh_batches=2)
+    first, second = (WindowMaker(GEOMETRY, settings, seed=7) for _ in range(2))
+    inorder = [first.batch(index, 8.0)[0] for index in range(10)]
+    for index in (7, 0, 9, 4):
+        torch.testing.assert_close(
+            second.batch(index, 8.0)[0], inorder[index], rtol=0, atol=0
+        )
+    assert not torch.equal(inorder[0], inorder[1])
+    other = WindowMaker(GEOMETRY, settings, seed=(7, 1))
+    assert not torch.equal(other.batch(0, 8.0)[0], inorder[0])
+
+
+def test_noise_is_replaced_one_detector_at_a_time() -> None:
+    settings = dataclasses.replace(SETTINGS, refresh_batches=3, stretches=1)
+    maker = WindowMaker(GEOMETRY, settings, seed=7)
+    seen = []
+    for index in range(13):
+        maker.batch(index, 8.0)
+        seen.append([float(pool.blocks[0, 0]) for pool in maker.pools])
+    changes = (np.diff(seen, axis=0) != 0).sum(0)
+    assert changes.tolist() == [2, 2]
+    assert (np.diff(seen, axis=0) != 0).sum(1).max() == 1
+
+
+def test_augmentations_turn_over_reverse_scale_and_swap_what_they_shall() -> None:
+    quiet = dataclasses.replace(
+        SETTINGS,
+        batch_size=512,
+        glitch_share=0.0,
+        double_glitch_share=0.0,
+        single_share=0.0,
+        background_glitch_share=0.0,
+        flip_share=0.0,
+        reversal_share=0.0,
+    )
+
+    def negatives(**changes):
+        maker = WindowMaker(GEOMETRY, dataclasses.replace(quiet, **changes), seed=9)
+        return maker.batch(0, 8.0)[0][256:]
+
+    plain = negatives()
+    for name, change in (
+        ("flip_share", lambda x: -x),
+        ("reversal_share", lambda x: x.flip(-1)),
+    ):
+        one = negatives(**{name: 0.5})
+        changed = (one == change(plain)).all(-1)
+        kept = (one == plain).all(-1)
+        assert (changed ^ kept).all(), "each detector's window is one or the other"
+        assert 0.4 < changed.float().mean() < 0.6
+        assert 0.3 < (changed[:, 0] ^ changed[:, 1]).float().mean() < 0.7
+    swapped = negatives(swap_share=1.0)
+    torch.testing.assert_close(swapped, plain.flip(1), rtol=0, atol=0)
+    gains = negatives(gain_share=1.0, gain_spread=0.3).std(-1) / plain.std(-1)
+    assert float(gains.log().std()) == pytest.approx(0.3, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_mass": 60.0, "max_mass": 7.0}, "min_mass < max_mass"),
+        ({"last_snr": 100.0}, "last_snr < max_snr"),
+        ({"glitch_share": 0.99}, "1 together"),
+    ],
+)
+def test_empty_ranges_are_refused(changes, message) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        WindowSettings(**changes)
+
+
+def test_a_merger_outside_the_kernel_is_refused() -> None:
+    settings = dataclasses.replace(SETTINGS, latest_merger=1.2)
+    with pytest.raises(ConfigurationError, match="latest_merger within the kernel"):
+        WindowMaker(GEOMETRY, settings, seed=1)
 
 
 def test_stream_falls_from_loud_to_faint_and_repeats_with_its_seed() -> None:

@@ -273,6 +273,17 @@ class Network(nn.Module):
             [project(frames[:, i]) for i, project in enumerate(self.projections)], 1
         )
 
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Score whitened strain, and each frame of a kernel as the merger's.
+
+        Args:
+            x: Whitened strain, [batch, ifos, time].
+
+        Returns:
+            As :meth:`Head.evaluate`.
+        """
+        return self.head.evaluate(self.features(x).sum(1))
+
     def forward(self, x: Tensor) -> Tensor:
         """Score whitened strain.
 

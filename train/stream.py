@@ -36,7 +36,4 @@ class WindowStream(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         for index in range(self.batches):
             progress = min(1.0, 2 * index / self.batches)
             span = settings.last_snr - settings.first_snr
-            yield maker.batch(settings.first_snr + span * progress)
-            turn, rest = divmod(index + 1, settings.refresh_batches)
-            if rest == 0:
-                maker.pools[turn % len(maker.pools)].replace()
+            yield maker.batch(index, settings.first_snr + span * progress)

@@ -44,6 +44,7 @@ class Validation:
             WindowSettings(), runs=(run,), stretches=STRETCHES, bank_size=512
         )
         self.maker = WindowMaker(network.geometry, self.settings, seed)
+        torch.manual_seed(seed)
 
     def refresh(self) -> None:
         """Make all noise anew."""

@@ -4,15 +4,19 @@ Noise is coloured, and whitened with filters made from as few or as many periodo
 as the served system has (8 to 64 s), so that windows show the PSD's own error. Signals
 and glitches are whitened in the frequency domain by the filter of the noise that they
 are added to. Detectors draw their noise independently, which multiplies it.
+
+A batch is a function of seed and index alone, so that training can begin anywhere.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from ml4gw.distributions import PowerLaw
 from torch import Tensor
 
+from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from train.data.glitches import draw_glitch
 from train.data.pool import BUFFER_LENGTH, SCALE, NoisePool
@@ -22,10 +26,13 @@ from train.data.signals import (
     face_on_waveforms,
     sky,
 )
+from train.data.sources import CurveVariation, SimulatedStretches, StretchSource
 
 # Where the kernel starts in the buffer, and where the bank has its mergers, s.
 WINDOW_START_LENGTH = 1.0
 BANK_MERGER_LENGTH = 1.7
+# What a seed is for: streams of random numbers that are independent of one another.
+POOL, BANK, BATCH = range(3)
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,13 @@ class WindowSettings:
     Attributes:
         batch_size: Windows in a batch, half of them with a signal.
         runs: Observing runs whose noise curves are used.
+        variation: How far the noise departs from those curves.
+        gain_spread: Standard deviation of the logarithm of the noise's amplitude, drawn
+            for each window and detector: detectors are less stationary than their PSD.
+        gain_share: Share of the windows whose noise is scaled so.
+        flip_share: Share of the detectors' noise windows with the sign turned over.
+        reversal_share: Share of them that run backwards in time.
+        swap_share: Share of the windows whose detectors change places.
         bank_size: Waveforms drawn once, to be oriented and scaled afresh each time.
         min_mass, max_mass: Range of the component masses, detector frame, solar
             masses.
@@ -63,6 +77,12 @@ class WindowSettings:
 
     batch_size: int = 256
     runs: tuple[str, ...] = ("O3", "O4")
+    variation: CurveVariation = field(default_factory=CurveVariation)
+    gain_spread: float = 0.1
+    gain_share: float = 0.0
+    flip_share: float = 0.5
+    reversal_share: float = 0.5
+    swap_share: float = 0.0
     bank_size: int = 6000
     min_mass: float = 7.0
     max_mass: float = 60.0
@@ -85,32 +105,95 @@ class WindowSettings:
     min_single_snr: float = 20.0
     max_disturbance_snr: float = 100.0
 
+    def __post_init__(self) -> None:
+        for low, high in (
+            ("min_mass", "max_mass"),
+            ("first_snr", "max_snr"),
+            ("last_snr", "max_snr"),
+            ("earliest_merger", "latest_merger"),
+            ("min_glitch_snr", "max_disturbance_snr"),
+            ("min_single_snr", "max_disturbance_snr"),
+        ):
+            if not 0 < getattr(self, low) < getattr(self, high):
+                raise ConfigurationError(
+                    f"windows: expected 0 < {low} < {high}, found "
+                    f"{getattr(self, low):g} and {getattr(self, high):g}"
+                )
+        negatives = self.glitch_share + self.single_share + self.double_glitch_share
+        if negatives > 1:
+            raise ConfigurationError(
+                "windows: expected glitch_share, single_share and double_glitch_share "
+                f"of 1 together at most, found {negatives:g}"
+            )
+
 
 class WindowMaker:
     """Makes batches of whitened windows.
 
+    What is drawn is drawn on the CPU, so that every device makes the same windows.
+
     Args:
         geometry: Kernel, PSD and filter lengths.
         settings: What the windows hold.
-        seed: Seed of everything that is drawn.
+        seed: Seed of everything that is drawn; one number or several.
+        sources: Strain of each detector; simulated as the settings say if None.
+        device: Where windows are made.
+
+    Raises:
+        ConfigurationError: A window leaves no room for a merger.
     """
 
-    def __init__(self, geometry: Geometry, settings: WindowSettings, seed: int) -> None:
-        torch.manual_seed(seed)
+    def __init__(
+        self,
+        geometry: Geometry,
+        settings: WindowSettings,
+        seed: int | Sequence[int],
+        sources: Mapping[str, StretchSource] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if settings.latest_merger > geometry.kernel_length:
+            raise ConfigurationError(
+                f"windows: expected latest_merger within the kernel of "
+                f"{geometry.kernel_length:g} s, found {settings.latest_merger:g}"
+            )
         self.geometry, self.settings = geometry, settings
-        self.rng = np.random.default_rng(seed)
+        self.seed = (seed,) if isinstance(seed, int) else tuple(seed)
+        self.device = torch.device(device)
+        if sources is None:
+            sources = {
+                ifo: SimulatedStretches(
+                    ifo, settings.runs, geometry.sample_rate, settings.variation
+                )
+                for ifo in geometry.ifos
+            }
         self.pools = [
-            NoisePool(geometry, ifo, settings.runs, settings.stretches, self.rng)
-            for ifo in geometry.ifos
+            NoisePool(
+                geometry,
+                sources[ifo],
+                settings.stretches,
+                (*self.seed, POOL, i),
+                self.device,
+            )
+            for i, ifo in enumerate(geometry.ifos)
         ]
         self.size = self.pools[0].buffer_size
-        self.frequencies = torch.fft.rfftfreq(self.size, 1 / geometry.sample_rate)
-        self.set_bank(*self._draw_masses())
+        self.frequencies = torch.fft.rfftfreq(
+            self.size, 1 / geometry.sample_rate, device=self.device
+        )
+        rng = np.random.default_rng([*self.seed, BANK])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**63)))
+            self.set_bank(*self._draw_masses())
         glitches = [
-            draw_glitch(self.size, self.size / 2, geometry.sample_rate, self.rng)
+            draw_glitch(self.size, self.size / 2, geometry.sample_rate, rng)
             for _ in range(settings.bank_size // 2)
         ]
         self.glitches = torch.fft.rfft(torch.tensor(np.array(glitches)).float())
+        # Rolled so that the middle of each is at the first sample.
+        self.glitches *= torch.exp(
+            1j * torch.pi * BUFFER_LENGTH * self.frequencies.cpu()
+        )
+        self.glitches = self.glitches.to(self.device)
 
     def _draw_masses(self) -> tuple[Tensor, Tensor]:
         """Masses, uniform or uniform in the logarithm; spins, uniform."""
@@ -145,21 +228,7 @@ class WindowMaker:
         # Rolled so that the merger is at the first sample; a phase moves it on.
         waveforms = waveforms.roll(-merger_size, -1) * SCALE
         spectra = torch.fft.rfft(waveforms) / self.geometry.sample_rate
-        self.bank = spectra.to(torch.complex64)
-        self.powers = self._bank_powers()
-
-    def _bank_powers(self) -> Tensor:
-        """Squared SNR of each face-on waveform, [ifos, runs, bank]."""
-        band = self.frequencies >= self.geometry.highpass
-        power = (self.bank.abs() ** 2)[:, band]
-        result = []
-        for pool in self.pools:
-            for asd in pool.asds:
-                grid = np.linspace(0, self.geometry.sample_rate / 2, len(asd))
-                curve = np.interp(self.frequencies.numpy(), grid, asd * SCALE)
-                weights = torch.from_numpy(curve[band.numpy()] ** -2).float()
-                result.append(4 / BUFFER_LENGTH * power @ weights)
-        return torch.stack(result).reshape(len(self.pools), -1, len(self.bank))
+        self.bank = spectra.to(torch.complex64).to(self.device)
 
     def draw_snrs(self, n: int, min_snr: float) -> Tensor:
         """Draw network SNRs above ``min_snr``, [n]."""
@@ -193,22 +262,27 @@ class WindowMaker:
         n, settings = len(snrs), self.settings
         if bank is None:
             bank = torch.randint(len(self.bank), (n,))
+        spectra = self.bank[bank.to(self.device)]
         angles = sky(n)
-        amplitudes = antenna_amplitudes(angles, self.geometry.ifos)
+        amplitudes = antenna_amplitudes(angles, self.geometry.ifos).to(self.device)
+        density = spectra.real**2 + spectra.imag**2
         powers = torch.stack(
             [
-                self.powers[i, pool.runs[rows[:, i]], bank]
-                for i, pool in enumerate(self.pools)
+                torch.linalg.vecdot(density, pool.weights[row // pool.per_stretch])
+                for pool, row in zip(self.pools, rows.to(self.device).T, strict=True)
             ],
             1,
         )
-        network = (powers * amplitudes.abs() ** 2).sum(1).sqrt()
-        amplitudes = amplitudes * (snrs / network)[:, None]
+        # The optimal SNR: 4 times the integral over frequency of |h|^2 / PSD.
+        powers = 4 / BUFFER_LENGTH * powers * amplitudes.abs() ** 2
+        factors = snrs.to(self.device) / powers.sum(1).sqrt()
         span = settings.latest_merger - settings.earliest_merger
         mergers = settings.earliest_merger + span * torch.rand(n)
         delays = arrival_delays(angles, self.geometry.ifos).float()
         times = mergers[:, None] + delays
-        series = self._render(self.bank[bank], amplitudes, times, rows, margin_size)
+        series = self._render(
+            spectra, amplitudes * factors[:, None], times, rows, margin_size
+        )
         return series, times * self.geometry.sample_rate + margin_size
 
     def _render(
@@ -220,13 +294,15 @@ class WindowMaker:
         margin_size: int = 0,
     ) -> Tensor:
         """Move spectra to times within the kernel, and whiten them, detector-wise."""
+        times, rows = times.to(self.device), rows.to(self.device)
         start = round(WINDOW_START_LENGTH * self.geometry.sample_rate)
         stop = start + self.geometry.kernel_size
         window = slice(start - margin_size, stop + margin_size)
         result = []
         for i, pool in enumerate(self.pools):
             angle = (times[:, i, None] + WINDOW_START_LENGTH) * self.frequencies
-            phase = torch.polar(torch.ones(()), -2 * torch.pi * (angle % 1))
+            angle = -2 * torch.pi * (angle % 1)
+            phase = torch.polar(torch.ones_like(angle), angle)
             spectrum = spectra * phase * pool.responses[rows[:, i]]
             spectrum = spectrum * amplitudes[:, i, None]
             series = torch.fft.irfft(spectrum, self.size) * self.geometry.sample_rate
@@ -252,16 +328,14 @@ class WindowMaker:
         result = []
         for i in range(ifos):
             spectra = self.glitches[torch.randint(len(self.glitches), (n,))]
-            spectra = spectra * torch.exp(
-                torch.tensor(2j * torch.pi) * self.frequencies * BUFFER_LENGTH / 2
-            )
             chosen = torch.randint(len(self.bank), (int(mergers.sum()),))
-            spectra[mergers] = self.bank[chosen] * torch.exp(
+            spectra[mergers.to(self.device)] = self.bank[chosen] * torch.exp(
                 2j * torch.pi * torch.rand(len(chosen), 1)
-            )
+            ).to(self.device)
             times = torch.rand(n, 1).expand(n, ifos)
-            series = self._render(spectra, torch.ones(n, ifos), times, rows)[:, i]
-            snrs = min_snrs * ratios ** torch.rand(n, 1)
+            amplitudes = torch.ones(n, ifos, device=self.device)
+            series = self._render(spectra, amplitudes, times, rows)[:, i]
+            snrs = (min_snrs * ratios ** torch.rand(n, 1)).to(self.device)
             result.append(series * snrs / series.norm(dim=-1, keepdim=True))
         return torch.stack(result, 1)
 
@@ -280,32 +354,56 @@ class WindowMaker:
             size = self.geometry.kernel_size + 2 * margin_size
             windows = pool.blocks.unfold(-1, size, 1)
             offsets = torch.randint(windows.shape[1], (len(rows),))
-            result.append(windows[rows[:, i], offsets])
+            result.append(windows[rows[:, i].to(self.device), offsets])
         return torch.stack(result, 1)
 
     def draw_rows(self, n: int) -> Tensor:
         """Draw a noise block for each detector, [n, ifos]."""
         return torch.randint(len(self.pools[0].blocks), (n, len(self.pools)))
 
-    def batch(self, min_snr: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _varied(self, noise: Tensor) -> Tensor:
+        """Turn over, reverse and scale noise windows as the settings say."""
+        settings, size = self.settings, noise.shape[:2]
+        factors = torch.where(torch.rand(size) < settings.flip_share, -1.0, 1.0)
+        gains = torch.exp(settings.gain_spread * torch.randn(size))
+        factors = torch.where(
+            torch.rand(size[0], 1) < settings.gain_share, factors * gains, factors
+        )
+        backwards = torch.rand(size) < settings.reversal_share
+        noise = noise * factors.to(self.device)[..., None]
+        return torch.where(backwards.to(self.device)[..., None], noise.flip(-1), noise)
+
+    def batch(self, index: int, min_snr: float) -> tuple[Tensor, Tensor, Tensor]:
         """Make one batch.
 
         Args:
+            index: Which; in order, since noise is replaced as training goes on. Any
+                other index is reached by making the noise of that time again.
             min_snr: Smallest network SNR of the positives.
 
         Returns:
             Windows [batch, ifos, kernel_size]; labels [batch]: 1 for a signal; and the
             sample at which its merger reaches the first detector, [batch], 0 without.
         """
+        turn = index // self.settings.refresh_batches
+        for i, pool in enumerate(self.pools):
+            # One detector's stretch at a time.
+            pool.seek((turn + len(self.pools) - 1 - i) // len(self.pools))
+        with torch.random.fork_rng(devices=[]):
+            rng = np.random.default_rng([*self.seed, BATCH, index])
+            torch.manual_seed(int(rng.integers(2**63)))
+            return self._batch(min_snr)
+
+    def _batch(self, min_snr: float) -> tuple[Tensor, Tensor, Tensor]:
         settings, n = self.settings, self.settings.batch_size
         ifos = len(self.pools)
         rows = self.draw_rows(n)
-        windows = self.noise(rows)
+        windows = self._varied(self.noise(rows))
         labels = (torch.arange(n) < n // 2).float()
         positive = labels > 0
         snrs = self.draw_snrs(n // 2, min_snr)
         signals, arrivals = self.signals(rows[positive], snrs)
-        windows[positive] += signals
+        windows[: n // 2] += signals
         mergers = torch.zeros(n)
         mergers[positive] = arrivals.min(1).values
         draw = torch.rand(n)
@@ -316,11 +414,17 @@ class WindowMaker:
         )
         both = ~positive & ~one & (draw < single + settings.double_glitch_share)
         disturbed = one | both
-        if not disturbed.any():
-            return windows, labels, mergers
-        chosen = rows[disturbed]
-        series = self.lone_disturbances(chosen, merger[disturbed])
-        lone = torch.nn.functional.one_hot(torch.randint(ifos, (len(chosen),)), ifos)
-        keep = lone.bool() | both[disturbed, None]
-        windows[disturbed] += series * keep[..., None]
-        return windows, labels, mergers
+        if disturbed.any():
+            chosen = rows[disturbed]
+            series = self.lone_disturbances(chosen, merger[disturbed])
+            lone = torch.randint(ifos, (len(chosen),))
+            keep = torch.nn.functional.one_hot(lone, ifos).bool()
+            keep |= both[disturbed, None]
+            windows[disturbed.to(self.device)] += (
+                series * keep.to(self.device)[..., None]
+            )
+        swapped = torch.rand(n) < settings.swap_share
+        windows = torch.where(
+            swapped.to(self.device)[:, None, None], windows.flip(1), windows
+        )
+        return windows, labels.to(self.device), mergers.to(self.device)

@@ -5,8 +5,7 @@ import torch
 
 from chirpwatch.geometry import Geometry
 from train.data import whitening
-from train.data.curves import read_curve
-from train.data.noise import coloured_noise
+from train.data.sources import StretchSource
 
 # Scaled strain: float32 spectra of strain would underflow when squared.
 SCALE = 1e21
@@ -19,56 +18,74 @@ class NoisePool:
 
     A stretch is twice ``psd_length`` long; each ``psd_refresh_length`` of it is a block
     with a filter of its own, made from the data before it as the served system does.
+    What the pool holds depends on the seed and on how often it was refreshed, and on
+    nothing else.
 
     Args:
         geometry: Lengths of PSD, filter and kernel.
-        ifo: Detector.
-        runs: Observing runs whose curves the stretches take in turn.
+        source: Where the strain comes from.
         stretches: Stretches kept.
-        rng: Source of randomness.
+        seed: Seed of the pool, several numbers.
+        device: Where the tensors live.
 
     Attributes:
         blocks: Whitened noise, [stretches * blocks, psd_refresh_size], float32.
         responses: Real transfer functions of the filters over :data:`SCALE`, on the
             frequencies of the signal buffers, [stretches * blocks, bins], float32.
-        runs: Index of each block's observing run, [stretches * blocks].
+        weights: Inverse of the scaled PSD of each stretch on the same frequencies,
+            Hz, zero below ``highpass``, [stretches, bins], float32.
+        turn: How many stretches were made.
     """
 
     def __init__(
         self,
         geometry: Geometry,
-        ifo: str,
-        runs: tuple[str, ...],
+        source: StretchSource,
         stretches: int,
-        rng: np.random.Generator,
+        seed: tuple[int, ...],
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.geometry, self.rng = geometry, rng
-        self.asds = [read_curve(run, ifo) for run in runs]
+        self.geometry, self.source, self.seed = geometry, source, seed
         self.per_stretch = 2 * geometry.psd_size // geometry.psd_refresh_size - 1
         self.buffer_size = round(BUFFER_LENGTH * geometry.sample_rate)
-        size = stretches * self.per_stretch
-        self.blocks = torch.empty(size, geometry.psd_refresh_size)
-        self.responses = torch.empty(size, self.buffer_size // 2 + 1)
-        self.runs = torch.empty(size, dtype=torch.long)
+        size, bins = stretches * self.per_stretch, self.buffer_size // 2 + 1
+        self.blocks = torch.empty(size, geometry.psd_refresh_size, device=device)
+        self.responses = torch.empty(size, bins, device=device)
+        self.weights = torch.empty(stretches, bins, device=device)
         self.stretches, self.turn = stretches, 0
-        for _ in range(stretches):
-            self.replace()
+        self.seek(0)
+
+    def seek(self, refreshes: int) -> list[int]:
+        """Bring the pool to where it is after some refreshes.
+
+        Args:
+            refreshes: Stretches that were replaced since the first ones were made.
+
+        Returns:
+            Indices of the stretches that were made anew.
+        """
+        end = refreshes + self.stretches
+        # Backwards, everything is made again; forwards, what is not there yet.
+        first = max(self.turn, refreshes) if self.turn <= end else refreshes
+        turns = range(first, end)
+        for self.turn in turns:
+            self._make(self.turn)
+        self.turn = end
+        return [turn % self.stretches for turn in turns]
 
     def replace(self) -> None:
         """Replace the oldest stretch."""
-        geometry, run = self.geometry, self.turn % len(self.asds)
+        self.seek(self.turn + 1 - self.stretches)
+
+    def _make(self, turn: int) -> None:
+        geometry, rng = self.geometry, np.random.default_rng([*self.seed, turn])
         refresh_size, filter_size = geometry.psd_refresh_size, geometry.filter_size
-        strain = coloured_noise(
-            self.asds[run],
-            2 * geometry.psd_size + filter_size,
-            geometry.sample_rate,
-            self.rng,
-        )
+        strain, asd = self.source.draw(2 * geometry.psd_size + filter_size, rng)
         spectra = whitening.periodograms(
             strain, geometry.fft_size, geometry.sample_rate
         )
         per_refresh = 2 * refresh_size // geometry.fft_size
-        first = self.turn % self.stretches * self.per_stretch
+        stretch = turn % self.stretches
         for block in range(self.per_stretch):
             end = (block + 1) * per_refresh - 1
             seen = spectra[max(0, end - geometry.max_segments) : end]
@@ -80,10 +97,13 @@ class NoisePool:
             )
             start = (block + 1) * refresh_size - filter_size // 2
             piece = strain[start : start + refresh_size + filter_size]
-            row = first + block
+            row = stretch * self.per_stretch + block
             self.blocks[row] = torch.from_numpy(whitening.whiten(piece, taps))
             self.responses[row] = torch.from_numpy(
                 whitening.zero_phase_response(taps, self.buffer_size) / SCALE
             )
-            self.runs[row] = run
-        self.turn += 1
+        frequencies = np.fft.rfftfreq(self.buffer_size, 1 / geometry.sample_rate)
+        grid = np.linspace(0, geometry.sample_rate / 2, len(asd))
+        psd = np.interp(frequencies, grid, asd * SCALE) ** 2
+        psd[frequencies < geometry.highpass] = np.inf
+        self.weights[stretch] = torch.from_numpy(1 / psd)
