@@ -46,7 +46,7 @@ def test_training_learns_to_tell_loud_signals(trained) -> None:
     folder, network = trained
     log = np.genfromtxt(folder / "log" / "metrics.csv", delimiter=",", names=True)
     assert log["loss"][-1] < 0.8 * np.log(2)
-    windows, labels, _ = WindowMaker(GEOMETRY, SETTINGS, seed=9).batch(0, 30.0)
+    windows, labels, *_ = WindowMaker(GEOMETRY, SETTINGS, seed=9).batch(0, 30.0)
     with torch.inference_mode():
         scores = network(windows).squeeze(1)
     assert scores[labels == 1].median() > scores[labels == 0].median() + 1

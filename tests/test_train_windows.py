@@ -123,13 +123,13 @@ def test_half_of_a_batch_has_signals_and_disturbances_spoil_single_detectors() -
         background_glitch_share=0.0,
     )
     maker = WindowMaker(GEOMETRY, quiet, seed=5)
-    windows, labels, _ = maker.batch(0, 60.0)
+    windows, labels, *_ = maker.batch(0, 60.0)
     assert windows.shape == (64, 2, 2048) and labels.sum() == 32
     norms = windows.square().sum((1, 2)).sqrt()
     assert norms[labels == 1].min() > norms[labels == 0].max()
     loud = dataclasses.replace(quiet, glitch_share=1.0, min_glitch_snr=90.0)
     maker = WindowMaker(GEOMETRY, loud, seed=5)
-    windows, labels, _ = maker.batch(0, 60.0)
+    windows, labels, *_ = maker.batch(0, 60.0)
     norms = windows[labels == 0].square().sum(-1).sqrt()
     assert (norms.amax(1) > 80).all() and (norms.amin(1) < 55).all()
 
@@ -220,5 +220,5 @@ def test_stream_falls_from_loud_to_faint_and_repeats_with_its_seed() -> None:
     assert len(batches) == 6
     for (one, *_), (two, *_) in zip(batches, again, strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=0)
-    power = [float(x[y == 1].square().sum((1, 2)).median()) for x, y, _ in batches]
+    power = [float(x[y == 1].square().sum((1, 2)).median()) for x, y, *_ in batches]
     assert power[0] > power[-1]

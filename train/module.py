@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from train.network import Network
+from train.windows import Batch
 
 # Where in its receptive field a frame has the merger whose time it tells.
 PEAK_FRACTION = 0.78
@@ -34,9 +35,9 @@ class Detector(lightning.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of one batch as made by :meth:`train.windows.WindowMaker.batch`."""
-        windows, labels, mergers = batch
+        windows, labels, mergers, _ = batch
         network = self.network
         scores, salience = network.head.evaluate(network.features(windows).sum(1))
         scores, positive = scores.float().squeeze(1), labels > 0

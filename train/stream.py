@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 
-from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from chirpwatch.geometry import Geometry
-from train.windows import WindowMaker, WindowSettings
+from train.windows import Batch, WindowMaker, WindowSettings
 
 
-class WindowStream(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
+class WindowStream(IterableDataset[Batch]):
     """A finite stream of batches, from loud signals to faint ones.
 
     Args:
@@ -29,7 +28,7 @@ class WindowStream(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         """Batches in the stream."""
         return self.batches
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         """Make the batches; the smallest SNR falls over the first half of them."""
         settings = self.settings
         maker = WindowMaker(self.geometry, settings, self.seed)

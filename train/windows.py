@@ -10,6 +10,7 @@ A batch is a function of seed and index alone, so that training can begin anywhe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -125,6 +126,23 @@ class WindowSettings:
                 "windows: expected glitch_share, single_share and double_glitch_share "
                 f"of 1 together at most, found {negatives:g}"
             )
+
+
+class Batch(NamedTuple):
+    """Windows to train on, and what is in them.
+
+    Attributes:
+        windows: Whitened strain, [batch, ifos, kernel_size].
+        labels: 1 for a merger that both detectors see, [batch].
+        mergers: Sample at which the merger reaches the first detector, [batch]; 0
+            without one.
+        snrs: Network SNR of the merger, [batch]; 0 without one.
+    """
+
+    windows: Tensor
+    labels: Tensor
+    mergers: Tensor
+    snrs: Tensor
 
 
 class WindowMaker:
@@ -373,17 +391,13 @@ class WindowMaker:
         noise = noise * factors.to(self.device)[..., None]
         return torch.where(backwards.to(self.device)[..., None], noise.flip(-1), noise)
 
-    def batch(self, index: int, min_snr: float) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, index: int, min_snr: float) -> Batch:
         """Make one batch.
 
         Args:
             index: Which; in order, since noise is replaced as training goes on. Any
                 other index is reached by making the noise of that time again.
             min_snr: Smallest network SNR of the positives.
-
-        Returns:
-            Windows [batch, ifos, kernel_size]; labels [batch]: 1 for a signal; and the
-            sample at which its merger reaches the first detector, [batch], 0 without.
         """
         turn = index // self.settings.refresh_batches
         for i, pool in enumerate(self.pools):
@@ -394,15 +408,16 @@ class WindowMaker:
             torch.manual_seed(int(rng.integers(2**63)))
             return self._batch(min_snr)
 
-    def _batch(self, min_snr: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _batch(self, min_snr: float) -> Batch:
         settings, n = self.settings, self.settings.batch_size
         ifos = len(self.pools)
         rows = self.draw_rows(n)
         windows = self._varied(self.noise(rows))
         labels = (torch.arange(n) < n // 2).float()
         positive = labels > 0
-        snrs = self.draw_snrs(n // 2, min_snr)
-        signals, arrivals = self.signals(rows[positive], snrs)
+        snrs = torch.zeros(n)
+        snrs[positive] = self.draw_snrs(n // 2, min_snr)
+        signals, arrivals = self.signals(rows[positive], snrs[positive])
         windows[: n // 2] += signals
         mergers = torch.zeros(n)
         mergers[positive] = arrivals.min(1).values
@@ -427,4 +442,9 @@ class WindowMaker:
         windows = torch.where(
             swapped.to(self.device)[:, None, None], windows.flip(1), windows
         )
-        return windows, labels.to(self.device), mergers.to(self.device)
+        return Batch(
+            windows,
+            labels.to(self.device),
+            mergers.to(self.device),
+            snrs.to(self.device),
+        )
