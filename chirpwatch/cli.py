@@ -10,6 +10,7 @@ from chirpwatch import __version__
 from chirpwatch.errors import ChirpwatchError
 
 COMMANDS = {
+    "fetch": "train.fetch_cli:fetch",
     "simulate": "train.simulate_cli:simulate",
     "train": "train.cli:train",
     "export": "export.cli:export",
@@ -42,7 +43,7 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Detect compact binary mergers in the strain of H1 and L1, online.
 
-    The parts, in the order in which data flow through them: simulate or fetch strain,
+    The parts, in the order in which data flow through them: fetch or simulate strain,
     train a network, export it to a model repository, serve that with Triton, replay
     strain through it, and ask the results API what was found and how far the search
     could see.

@@ -187,6 +187,36 @@ def read_background(
     return sorted(segments, key=lambda segment: segment.t0_ns)
 
 
+def read_gwosc_file(path: str | Path) -> tuple[str, float, float, NDArray[Any]]:
+    """What one of the HDF5 files that GWOSC publishes holds, as it is.
+
+    Returns:
+        The detector, the GPS time of the first sample, s, the sample rate, Hz, and the
+        strain, float64, [size], NaN where there are no data.
+
+    Raises:
+        StrainError: The file is missing, damaged or not GWOSC's.
+
+    Source: gwosc.org, "What's in a LIGO data file" (``strain/Strain``, ``meta/*``).
+    """
+    with _open(path) as file:
+        try:
+            dataset = file["strain/Strain"]
+            return (
+                file["meta/Detector"][()].decode(),
+                float(dataset.attrs["Xstart"]),
+                1 / float(dataset.attrs["Xspacing"]),
+                dataset[()],
+            )
+        except KeyError as error:
+            raise StrainError(
+                f"{path}: expected GWOSC's layout (strain/Strain, meta/Detector): "
+                f"{error}"
+            ) from None
+        except OSError as error:
+            raise StrainError(f"{path}: damaged: {error}") from None
+
+
 def read_gwosc(
     paths: Sequence[str | Path], ifos: Sequence[str], sample_rate: int
 ) -> list[Segment]:
@@ -203,23 +233,10 @@ def read_gwosc(
     Raises:
         StrainError: A file is missing or not GWOSC's, a detector is missing or there
             twice, the files do not overlap, or a sample is infinite.
-
-    Source: gwosc.org, "What's in a LIGO data file" (``strain/Strain``, ``meta/*``).
     """
     series: dict[str, tuple[float, float, NDArray[Any]]] = {}
     for path in paths:
-        with _open(path) as file:
-            try:
-                dataset = file["strain/Strain"]
-                ifo = file["meta/Detector"][()].decode()
-                start = float(dataset.attrs["Xstart"])
-                rate = 1 / float(dataset.attrs["Xspacing"])
-                data = dataset[()]
-            except KeyError as error:
-                raise StrainError(
-                    f"{path}: expected GWOSC's layout (strain/Strain, meta/Detector): "
-                    f"{error}"
-                ) from None
+        ifo, start, rate, data = read_gwosc_file(path)
         if ifo in series:
             raise StrainError(f"{path}: a second file of detector {ifo}")
         series[ifo] = start, rate, data
@@ -256,13 +273,42 @@ def read_gwosc(
                 + round(run.start * NANOSECONDS / rate),
                 sample_rate=sample_rate,
                 strain={
-                    ifo: _resample(data[run], rate, sample_rate, ifo)
+                    ifo: resample(data[run], rate, sample_rate, ifo)
                     for ifo, data in cut.items()
                 },
                 source=", ".join(Path(path).name for path in paths),
             )
         )
     return segments
+
+
+def resample(data: NDArray[Any], rate: float, wanted: int, ifo: str) -> NDArray[Any]:
+    """Strain at a lower rate, through a zero-phase polyphase filter.
+
+    The filter reaches 10 samples of the wanted rate to either side; that many at each
+    end follow from a straight line through the ends, in place of data.
+
+    Args:
+        data: Strain, [size].
+        rate: Its rate, Hz.
+        wanted: The rate wanted, Hz.
+        ifo: The detector, for messages.
+
+    Raises:
+        StrainError: The rate is lower than that wanted, or no whole number.
+    """
+    if rate == wanted:
+        return data
+    if rate % 1 or rate < wanted:
+        raise StrainError(
+            f"detector {ifo}: expected a whole sample rate of at least {wanted} Hz, "
+            f"found {rate:g} Hz"
+        )
+    common = math.gcd(round(rate), wanted)
+    resampled: NDArray[Any] = signal.resample_poly(
+        data, wanted // common, round(rate) // common, padtype="line"
+    )
+    return resampled
 
 
 def _seconds(time_ns: int) -> str:
@@ -286,18 +332,3 @@ def _check_rate(where: str, found: float, expected: int) -> None:
             f"{where}: expected a sample rate of {expected} Hz, found {found:g} Hz; "
             "resample it first"
         )
-
-
-def _resample(data: NDArray[Any], rate: float, wanted: int, ifo: str) -> NDArray[Any]:
-    if rate == wanted:
-        return data
-    if rate % 1 or rate < wanted:
-        raise StrainError(
-            f"detector {ifo}: expected a whole sample rate of at least {wanted} Hz, "
-            f"found {rate:g} Hz"
-        )
-    common = math.gcd(round(rate), wanted)
-    resampled: NDArray[Any] = signal.resample_poly(
-        data, wanted // common, round(rate) // common, padtype="line"
-    )
-    return resampled

@@ -39,7 +39,17 @@ def test_imports_go_one_way(package: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["simulate", "train", "export", "serve", "replay", "background", "api", "demo"],
+    [
+        "fetch",
+        "simulate",
+        "train",
+        "export",
+        "serve",
+        "replay",
+        "background",
+        "api",
+        "demo",
+    ],
 )
 def test_help_needs_no_torch(command: str) -> None:
     program = (
@@ -70,6 +80,7 @@ def test_the_console_command_lists_the_parts_in_order() -> None:
     listed = done.stdout.split("Commands:")[1].split("\n")
     names = [line.split()[0] for line in listed if line.strip()]
     assert names == [
+        "fetch",
         "simulate",
         "train",
         "export",

@@ -1,0 +1,215 @@
+"""From GWOSC's strain file to a part of a background file: download, resample.
+
+A part holds what the plan wants of one file, resampled, whole seconds without a gap:
+``strain/{start}-{stop}`` (GPS s), and the first and the last second as downloaded,
+``head`` and ``tail``, from which the samples around a file's edge are made once its
+neighbour is there too. Each dataset carries a checksum that is verified as it is read.
+"""
+
+import errno
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import h5py
+import httpx
+import numpy as np
+from gwpy.segments import Segment, SegmentList
+
+from chirpwatch.atomic import replacing
+from chirpwatch.errors import StrainError
+from chirpwatch.strain import read_gwosc_file, resample
+from train.data.gwosc_archive import SourceFile
+from train.data.gwosc_plan import Plan
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TRANSIENT = (408, 425, 429)
+
+
+@dataclass(frozen=True)
+class Network:
+    """How to download.
+
+    Attributes:
+        tries: How often a file is asked for, and how often a damaged one is fetched.
+        wait: Before it is asked for the second time, s; doubles from time to time.
+        stop: Set to end all downloads early.
+        received: Called with the number of bytes of each chunk.
+    """
+
+    tries: int
+    wait: float
+    stop: threading.Event
+    received: Callable[[int], None]
+
+
+class Stopped(Exception):
+    """The fetch was told to end."""
+
+
+@contextmanager
+def full_disk_told(path: Path) -> Iterator[None]:
+    """Turn a disk that is full into an error that says so.
+
+    Raises:
+        StrainError: There was no space to write.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # HDF5 hides the number of some errors in its text.
+        number = error.errno if isinstance(error, OSError) else None
+        told = [code for code in FULL if f"errno = {code}," in str(error)]
+        if number in FULL or told:
+            raise StrainError(
+                f"{path}: the disk is full ({error}); what was finished is kept: make "
+                "room, and run the same command again"
+            ) from None
+        raise
+
+
+def make_part(
+    file: SourceFile, plan: Plan, path: Path, client: httpx.Client, network: Network
+) -> None:
+    """Download a file and write its part, which appears whole or not at all.
+
+    Args:
+        file: What to download.
+        plan: Says which times are wanted.
+        path: The part.
+        client: Connections to GWOSC.
+        network: How to download.
+
+    Raises:
+        StrainError: The file cannot be had, is damaged each time, is not what its name
+            says, or the disk is full.
+        Stopped: The fetch was told to end.
+    """
+    rate = plan.settings.source_rate
+    with full_disk_told(path):
+        digest, (ifo, start, found_rate, data) = _intact(file, path, client, network)
+        expected = (file.ifo, file.start, rate, (file.stop - file.start) * rate)
+        if (ifo, start, found_rate, len(data)) != expected:
+            raise StrainError(
+                f"{file.url}: expected {expected[3]} samples of {file.ifo} at {rate} "
+                f"Hz from GPS {file.start}, found {len(data)} samples of {ifo} at "
+                f"{found_rate:g} Hz from GPS {start:g}"
+            )
+        _write_part(path, file, plan, data, digest)
+
+
+def read_part(path: Path, file: SourceFile) -> SegmentList | None:
+    """The times that a part holds, verified; ``None`` if it is not there or damaged."""
+    try:
+        with h5py.File(path, "r") as part:
+            if part.attrs["url"] != file.url:
+                return None
+            times = SegmentList()
+            for name, data in part["strain"].items():
+                data[()]
+                times.append(Segment(*map(int, name.split("-"))))
+            part["head"][()], part["tail"][()]
+            return times
+    except (OSError, KeyError):
+        return None
+
+
+def _intact(
+    file: SourceFile, path: Path, client: httpx.Client, network: Network
+) -> tuple[str, tuple[str, float, float, np.ndarray]]:
+    """SHA-256 and content of a file that can be read as a whole."""
+    for _ in range(network.tries):
+        with NamedTemporaryFile(prefix=".download-", dir=path.parent) as raw:
+            digest = _download(file.url, Path(raw.name), client, network)
+            try:
+                return digest, read_gwosc_file(raw.name)
+            except StrainError as error:
+                failure = error
+    raise StrainError(
+        f"{file.url}: damaged in each of {network.tries} downloads: {failure}; try "
+        f"again later, or leave out GPS {file.start} to {file.stop}"
+    )
+
+
+def _write_part(
+    path: Path, file: SourceFile, plan: Plan, data: np.ndarray, digest: str
+) -> None:
+    rate, wanted_rate = plan.settings.source_rate, plan.settings.sample_rate
+    wanted = np.zeros(file.stop - file.start, bool)
+    for each in plan.segments:
+        first = max(each.start, file.start) - file.start
+        wanted[first : max(each.stop - file.start, 0)] = True
+    seconds = data.reshape(len(wanted), rate)
+    infinite = wanted & np.isinf(seconds).any(1)
+    if infinite.any():
+        raise StrainError(
+            f"{file.url}: expected finite strain, found infinity at GPS "
+            f"{file.start + int(np.argmax(infinite))}; leave that time out"
+        )
+    # GWOSC marks missing data with NaN.
+    present = ~np.isnan(seconds).any(1)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as part:
+        part.attrs.update({"url": file.url, "sha256": digest})
+        for name, second in (("head", 0), ("tail", -1)):
+            part.create_dataset(name, data=seconds[second], fletcher32=True)
+        group = part.create_group("strain")
+        for first, last in _runs(wanted & present):
+            # A second of context keeps the filter's edges out, where there are data.
+            before = int(first > 0 and present[first - 1])
+            after = int(last < len(present) and present[last])
+            strain = resample(
+                seconds[first - before : last + after].ravel(),
+                rate,
+                wanted_rate,
+                file.ifo,
+            )[before * wanted_rate : (before + last - first) * wanted_rate]
+            group.create_dataset(
+                f"{file.start + first}-{file.start + last}",
+                data=strain,
+                fletcher32=True,
+            )
+
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """First and one past the last index of each run of true values."""
+    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def _download(url: str, path: Path, client: httpx.Client, network: Network) -> str:
+    """Download a file, trying again after failures that may pass.
+
+    Returns:
+        The SHA-256 of what came, which is as long as the server said.
+    """
+    for attempt in range(network.tries):
+        if attempt and network.stop.wait(network.wait * 2 ** (attempt - 1)):
+            raise Stopped
+        digest = hashlib.sha256()
+        try:
+            with client.stream("GET", url) as response, path.open("wb") as output:
+                response.raise_for_status()
+                for chunk in response.iter_bytes():
+                    if network.stop.is_set():
+                        raise Stopped
+                    output.write(chunk)
+                    digest.update(chunk)
+                    network.received(len(chunk))
+            return digest.hexdigest()
+        except httpx.HTTPStatusError as error:
+            failure = f"HTTP status {error.response.status_code}"
+            if not (
+                error.response.is_server_error
+                or error.response.status_code in TRANSIENT
+            ):
+                break
+        except httpx.HTTPError as error:
+            failure = f"{type(error).__name__}: {error}"
+    raise StrainError(
+        f"{url}: not downloaded: {failure}; what was finished is kept: check the "
+        "network and the host, and run the same command again"
+    )
