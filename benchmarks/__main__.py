@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import replay, timeslides
+from benchmarks import replay, timeslides, training
 from benchmarks.seed import CORES, matrix_product_rate
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -21,6 +21,7 @@ def main() -> None:
     result = {
         **replay.measure(),
         **timeslides.measure(),
+        **training.measure(),
         "matrix_product_gflops": matrix_product_rate(),
         "cores": CORES,
         "processor": platform.processor() or platform.machine(),

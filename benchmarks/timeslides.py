@@ -29,7 +29,9 @@ from streamer.timeslides import PEAKS, Timeslides
 from train.checkpoint import load_checkpoint
 from train.data.background import simulate_background
 
-CHECKPOINT = Path(__file__).parent.parent / "train" / "checkpoints" / "shipped.ckpt"
+CHECKPOINT = (
+    Path(__file__).parent.parent / "train" / "checkpoints" / "shipped" / "network.ckpt"
+)
 ROUNDS = 5
 LENGTH = 256
 SLIDES = 100

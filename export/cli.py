@@ -17,7 +17,7 @@ def export(checkpoint: Path, repository: Path) -> None:
     The repository holds ONNX models and their configurations, for the embedded server
     and NVIDIA's images alike. Before it is written, the models are held against
     PyTorch, a float64 whitening filter and gwpy; the figures lie beside them in
-    parity.json. A report of the training (CHECKPOINT's name with .md) is copied to
+    parity.json. The training's validation.md, beside CHECKPOINT, is copied to
     training.md. A repository that is there is replaced once the new one is complete.
     """
     # Imported here: the other commands must not need torch.
@@ -28,7 +28,7 @@ def export(checkpoint: Path, repository: Path) -> None:
         raise ModelError(
             f"export needs {error.name}: pip install 'chirpwatch[train]'"
         ) from None
-    network, details = load_checkpoint(checkpoint)
+    network, details = load_checkpoint(checkpoint, "split")
     offset = details.get("peak_offset_size")
     if offset is None:
         raise ModelError(
@@ -37,7 +37,7 @@ def export(checkpoint: Path, repository: Path) -> None:
         )
     digest_of_checkpoint = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     provenance = details | {"checkpoint_sha256": digest_of_checkpoint}
-    report = checkpoint.with_suffix(".md")
+    report = checkpoint.with_name("validation.md")
     reports = {"training.md": report.read_text()} if report.exists() else {}
     digest = export_repository(network, float(offset), provenance, reports, repository)
     click.echo(f"model {digest} in {repository}")

@@ -6,45 +6,54 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 
-from chirpwatch.errors import ModelError
+from chirpwatch.errors import ConfigurationError, ModelError
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import read_polarizations, read_test_signals
 from chirpwatch.strain import read_background
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.cli import train
 from train.fit import fit
+from train.models import build_model
 from train.network import Network
 from train.simulate_cli import simulate
-from train.validate import mixture_threshold, table, validate, write_report
+from train.validate import mixture_threshold
 from train.windows import WindowMaker, WindowSettings
 
 GEOMETRY = Geometry()
 SETTINGS = WindowSettings(
     batch_size=32, bank_size=32, stretches=1, first_snr=40.0, last_snr=30.0
 )
+TINY = (
+    "--data.windows.batch_size=32",
+    "--data.windows.bank_size=32",
+    "--data.windows.stretches=1",
+    "--data.windows.first_snr=40",
+    "--data.windows.last_snr=30",
+    "--data.workers=0",
+    "--data.validation_length=128",
+    "--data.validation_slides=1",
+    "--data.validation_injections=4",
+    "--data.validation_windows=256",
+    "--model.hyperparameters={width: 8}",
+    "--trainer.accelerator=cpu",
+    "--figures=none",
+)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fit")
-    network = fit(
-        folder / "net.ckpt",
-        GEOMETRY,
-        SETTINGS,
-        steps=100,
-        seed=1,
-        width=8,
-        log_folder=folder / "log",
-        in_background=False,
-    )
-    return folder, network
+    folder = tmp_path_factory.mktemp("fit") / "run"
+    more = ("--steps=100", "--validate_every=50", "--trainer.log_every_n_steps=10")
+    fit(folder, arguments=(*TINY, *more, "--monitor=valid_loss"))
+    return folder, load_checkpoint(folder / "network.ckpt")[0]
 
 
 def test_training_learns_to_tell_loud_signals(trained) -> None:
     folder, network = trained
-    log = np.genfromtxt(folder / "log" / "metrics.csv", delimiter=",", names=True)
+    log = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)
     assert log["loss"][-1] < 0.8 * np.log(2)
     windows, labels, *_ = WindowMaker(GEOMETRY, SETTINGS, seed=9).batch(0, 30.0)
     with torch.inference_mode():
@@ -52,29 +61,101 @@ def test_training_learns_to_tell_loud_signals(trained) -> None:
     assert scores[labels == 1].median() > scores[labels == 0].median() + 1
 
 
+def test_log_has_every_figure_at_its_step(trained) -> None:
+    folder, _ = trained
+    log = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)
+    assert log["step"].tolist() == list(range(9, 100, 10))
+    judged = ~np.isnan(log["valid_loss"])
+    assert log["step"][judged].tolist() == [49, 99]
+    _, details = load_checkpoint(folder / "network.ckpt")
+    best = log["step"][np.nanargmin(log["valid_loss"])] + 1
+    assert details["best_step"] == best
+    # One cycle: up to the highest rate, and down to next to nothing.
+    assert 4e-3 < log["learning_rate"][1] <= 6e-3 and log["learning_rate"][-1] < 1e-4
+    # All windows are made in between the steps here.
+    assert all((log["loading_share"] > 0.02) & (log["loading_share"] < 1))
+    assert list((folder / "tensorboard").glob("events*"))
+
+
 def test_checkpoint_gives_the_same_scores_and_says_how_it_was_made(trained) -> None:
     folder, network = trained
-    loaded, details = load_checkpoint(folder / "net.ckpt")
-    x = torch.randn(2, 2, 4096)
-    with torch.inference_mode():
-        assert loaded(x).equal(network(x))
+    content = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    weight = content["state_dict"]["network.frontend.stem.conv.weight"]
+    assert network.frontend.stem.conv.weight.equal(weight)
+    _, details = load_checkpoint(folder / "network.ckpt", "split", GEOMETRY)
     assert Geometry.from_json(details["geometry"]) == GEOMETRY
-    assert details["hyperparameters"]["width"] == 8
+    assert details["model"] == "split" and details["hyperparameters"]["width"] == 8
     assert details["seed"] == 1 and details["steps"] == 100
+    assert details["windows"]["last_snr"] == 30 and details["simulated"]
+    assert details["command"].startswith("chirpwatch train fit --config=shipped")
+    assert 0 < details["wall_time_length"] < 200 and details["cpu_time_length"] > 0
     assert len(details["data_hash"]) == 64 and "torch" in details["versions"]
     # Weights alone: an optimizer would triple it.
     parameters = sum(weight.numel() for weight in network.state_dict().values())
-    assert (folder / "net.ckpt").stat().st_size < 4 * parameters + 100_000
+    assert (folder / "network.ckpt").stat().st_size < 4 * parameters + 100_000
 
 
-def test_same_seed_gives_the_same_network(tmp_path) -> None:
-    arguments = (GEOMETRY, SETTINGS, 3)
-    one = fit(tmp_path / "a", *arguments, seed=2, width=8, in_background=False)
-    two = fit(tmp_path / "b", *arguments, seed=2, width=8, in_background=True)
-    other = fit(tmp_path / "c", *arguments, seed=3, width=8, in_background=False)
-    weight = one.frontend.stem.conv.weight
-    torch.testing.assert_close(weight, two.frontend.stem.conv.weight)
-    assert not torch.allclose(weight, other.frontend.stem.conv.weight)
+def test_checkpoint_of_another_model_or_geometry_is_refused_with_both(trained) -> None:
+    path = trained[0] / "network.ckpt"
+    with pytest.raises(ModelError, match="model seed, found split"):
+        load_checkpoint(path, model="seed")
+    with pytest.raises(ModelError, match=r'highpass": 20.*found .*highpass": 32'):
+        load_checkpoint(path, geometry=Geometry(highpass=20))
+
+
+def test_same_seed_gives_the_same_network_however_many_workers(tmp_path) -> None:
+    def weights(name: str, seed: int, workers: int) -> torch.Tensor:
+        more = ("--steps=3", f"--data.workers={workers}")
+        fit(tmp_path / name, seed=seed, arguments=(*TINY, *more))
+        network, _ = load_checkpoint(tmp_path / name / "network.ckpt")
+        return network.frontend.stem.conv.weight
+
+    one = weights("a", 2, 0)
+    assert one.equal(weights("b", 2, 2))
+    assert not torch.allclose(one, weights("c", 3, 0))
+
+
+@pytest.mark.parametrize("name", ["shipped", "seed", "dense"])
+def test_named_configurations_are_whole_and_can_be_overridden(name, capsys) -> None:
+    with pytest.raises(SystemExit):
+        fit(configs=[name], arguments=["--steps=7", "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["steps"] == 7 and printed["folder"] == f"runs/train/{name}"
+    assert printed["trainer"]["precision"] == "bf16-mixed"
+    assert printed["trainer"]["gradient_clip_val"] > 0
+    assert printed["model"]["model"] == {"shipped": "split"}.get(name, name)
+    build_model(
+        name if name != "shipped" else "split",
+        GEOMETRY,
+        printed["model"]["hyperparameters"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.windows.bogus=3"], "data.windows.bogus"),
+        (["--data.windows.batch_size=many"], '"data.windows.batch_size".*many'),
+        (["--data.windows.last_snr=200"], "last_snr < max_snr, found 200 and 100"),
+        (["--steps=10", "--validate_every=4"], "multiple of validate_every"),
+        (["--trainer.max_epochs=4"], "trainer.max_epochs: expected it unset, found 4"),
+        (["--trainer.accelerator=abacus"], "trainer: .*abacus"),
+        (["--ema_decay=1.5"], "ema_decay: expected a number between 0 and 1"),
+        (["--model.learning_rate=0"], "model.learning_rate: .*, found 0"),
+        (["--data.windows.batch_size=33"], "batch_size: expected a multiple of 2"),
+        (["--seed", "1000"], "seed: .*other than the validation's"),
+        (["--config", "nope"], "expected a YAML file or dense, seed, shipped"),
+        (["--resume", "--folder=none"], "expected a YAML file .* none/config.yaml"),
+    ],
+)
+def test_configurations_that_cannot_be_are_refused_in_one_line(
+    arguments, message, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        CliRunner().invoke(train, ["fit", *arguments], catch_exceptions=False)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_broken_checkpoints_are_refused_with_their_name(tmp_path) -> None:
@@ -88,22 +169,6 @@ def test_broken_checkpoints_are_refused_with_their_name(tmp_path) -> None:
     save_checkpoint(tmp_path / "wrong.ckpt", network, {})
     with pytest.raises(ModelError, match="size mismatch"):
         load_checkpoint(tmp_path / "wrong.ckpt")
-
-
-def test_validation_reports_every_figure(trained) -> None:
-    folder, network = trained
-    result = validate(network, noise_length=100, signals=40, glitch_windows=300)
-    for limits in result["thresholds"].values():
-        assert limits["0.001"] <= limits["0.0001"]
-    assert len(result["found"]["gaussian"]) == len(result["found"]["glitches"]) == 16
-    for entry in result["found"]["gaussian"]:
-        assert 0 <= entry["found"]["0.0001"] <= entry["found"]["0.001"] <= 1
-    write_report(folder / "report.json", result)
-    assert json.loads((folder / "report.json").read_text()) == result
-    text = (folder / "report.md").read_text()
-    assert text.endswith(table(result)) and table(result).count("\n") == 18
-    assert "0.35 to 0.92 s" in text
-    assert 0 <= result["timing"]["peak_within_sixteenth"] <= 1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1])
@@ -120,8 +185,10 @@ def test_thresholds_let_the_stated_share_of_a_mixture_through(share, rate) -> No
 
 @torch.inference_mode()
 def test_shipped_network_finds_what_its_report_says() -> None:
-    path = Path(__file__).parents[1] / "train" / "checkpoints" / "shipped.ckpt"
-    report = json.loads(path.with_suffix(".json").read_text())
+    path = (
+        Path(__file__).parents[1] / "train" / "checkpoints" / "shipped" / "network.ckpt"
+    )
+    report = json.loads(path.with_name("validation.json").read_text())
     network, details = load_checkpoint(path)
     assert details["peak_offset_size"] == report["timing"]["peak_offset_size"]
     assert details["wall_time_length"] < 30 * 60

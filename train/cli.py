@@ -4,73 +4,61 @@ from pathlib import Path
 
 import click
 
-from chirpwatch.geometry import Geometry
-from train.simulate_cli import SEED, typed_command
-
 
 @click.group()
 def train() -> None:
     """Train the network, and measure what it finds."""
 
 
-@train.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--steps",
-    type=click.IntRange(10),
-    default=6500,
-    show_default=True,
-    help="Batches of 256 windows to train on.",
+@train.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
 )
 @click.option(
-    "--width",
-    type=click.IntRange(1),
-    default=16,
+    "--config",
+    "configs",
+    multiple=True,
+    default=["shipped"],
     show_default=True,
-    help="Channels of the frontend's first layer.",
+    help="A configuration that comes with the project (shipped, seed, dense) or a YAML "
+    "file; a further one overrides the one before.",
 )
 @click.option(
-    "--learning-rate",
-    type=click.FloatRange(0, min_open=True),
-    default=6e-3,
-    show_default=True,
-    help="Highest learning rate of the cycle.",
-)
-@click.option(
-    "--log",
+    "--folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for a CSV log of loss and shares found.",
+    help="Folder of the run.  [default: runs/train/CONFIG]",
 )
-@SEED
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    help="Seed of weights and windows.  [default: the configuration's]",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the training in FOLDER where its last checkpoint was written; it "
+    "ends with the same weights as if it had not stopped.",
+)
+@click.pass_context
 def fit(
-    checkpoint: Path,
-    steps: int,
-    width: int,
-    learning_rate: float,
-    log: Path | None,
-    seed: int,
+    context: click.Context,
+    configs: tuple[str, ...],
+    folder: Path | None,
+    seed: int | None,
+    resume: bool,
 ) -> None:
-    """Train on simulated windows and write CHECKPOINT, a table beside it.
+    """Train a network, as in: chirpwatch train fit --config shipped --seed 1.
 
-    Windows are made while the network trains: O3 and O4 noise, whitened as the search
-    whitens it; mergers of 7 to 60 solar masses from loud to faint; glitches of single
-    detectors. On two cores 6500 steps take about 20 minutes.
+    Windows are made while the network trains. FOLDER gets the network (network.ckpt),
+    what it finds (validation.md), a report (report.html), the logs (metrics.csv,
+    tensorboard/) and the configuration (config.yaml).
+
+    Every value of a configuration can be given here as well, such as --steps 1000,
+    --data.windows.last_snr 4, --data.background FILE, --model.hyperparameters.width 8
+    or --trainer.devices 2 --trainer.strategy ddp. --print_config shows all of them.
     """
-    from train.fit import fit_and_validate
-    from train.windows import WindowSettings
+    from train.fit import fit
 
-    fit_and_validate(
-        checkpoint,
-        Geometry(),
-        WindowSettings(),
-        steps=steps,
-        seed=seed,
-        width=width,
-        learning_rate=learning_rate,
-        log_folder=log,
-        command=typed_command(),
-    )
-    click.echo(checkpoint.with_suffix(".md").read_text())
+    fit(folder, configs, seed, resume, context.args)
 
 
 @train.command()
@@ -83,12 +71,47 @@ def fit(
     show_default=True,
     help="Seed of the windows; another than in training.",
 )
-def validate(checkpoint: Path, report: Path, seed: int) -> None:
+@click.option("--quick", is_flag=True, help="Draw less: a minute in place of six.")
+@click.option(
+    "--curves",
+    multiple=True,
+    metavar="RUN",
+    help="Judge it in the noise of this observing run's curves as well, such as O4.",
+)
+@click.option(
+    "--spectra",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Judge it in noise of measured spectra as well: a folder for each detector.",
+)
+@click.option(
+    "--background",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Judge it in the strain of this file's test split as well.",
+)
+@click.option(
+    "--glitches",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Judge it with these recorded glitches as well, in the noise of O3's curves.",
+)
+def validate(
+    checkpoint: Path,
+    report: Path,
+    seed: int,
+    quick: bool,
+    curves: tuple[str, ...],
+    spectra: Path | None,
+    background: Path | None,
+    glitches: Path | None,
+) -> None:
     """Measure the share of mergers that CHECKPOINT finds, in simulated O3 noise.
 
-    Writes REPORT (JSON) and a Markdown table beside it.
+    Writes REPORT (JSON) and a Markdown table beside it: efficiency, ROC, calibration
+    and what a matched filter would find. Further kinds of noise are measured with a
+    quarter of the windows.
     """
     from train.checkpoint import load_checkpoint
+    from train.data.recorded import RecordedStretches
+    from train.heldout import OtherNoise, SpectrumStretches, read_glitches
     from train.validate import validate, write_report
 
     network, details = load_checkpoint(checkpoint)
@@ -97,8 +120,108 @@ def validate(checkpoint: Path, report: Path, seed: int) -> None:
             f"{seed} is the seed of the training: its windows would be met again",
             param_hint="--seed",
         )
-    result = validate(network, seed)
-    if "command" in details:
-        result = {"checkpoint": details} | result
-    write_report(report, result)
+    geometry = network.geometry
+    rate = geometry.sample_rate
+    noises = [OtherNoise(f"{run} curves", run=run) for run in curves]
+    if spectra:
+        sources = {ifo: SpectrumStretches(spectra, ifo, rate) for ifo in geometry.ifos}
+        noises.append(OtherNoise(f"measured spectra ({spectra.name})", sources))
+    if background:
+        strain = {
+            ifo: RecordedStretches(background, "test", ifo, geometry)
+            for ifo in geometry.ifos
+        }
+        noises.append(OtherNoise(f"strain of {background.name}", strain))
+    if glitches:
+        found = read_glitches(glitches, rate, geometry.kernel_size)
+        noises.append(OtherNoise(f"glitches of {glitches.name}", glitches=found))
+    result = validate(network, seed, quick=quick, noises=noises)
+    write_report(report, {"checkpoint": details} | result)
     click.echo(report.with_suffix(".md").read_text())
+
+
+@train.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def report(folder: Path) -> None:
+    """Write report.html and its figures from what lies in FOLDER.
+
+    FOLDER is that of a training: metrics.csv, validation.json, config.yaml. The page
+    opens from disk and needs no network; parts that are not there are left out.
+    """
+    from train.report import write_run_report
+
+    click.echo(write_run_report(folder))
+
+
+@train.command()
+@click.argument(
+    "folders",
+    type=click.Path(path_type=Path, file_okay=False),
+    nargs=-1,
+    required=True,
+    metavar="FOLDER...",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("comparison.md"),
+    show_default=True,
+    help="Markdown file to write; the figure lies beside it as .png.",
+)
+def compare(folders: tuple[Path, ...], out: Path) -> None:
+    """Compare trained networks: shares found, parameters, cost.
+
+    Each FOLDER is that of a training (network.ckpt, validation.json). Trainings of the
+    same network with other seeds are put together.
+    """
+    from train.compare import write_comparison
+
+    write_comparison(folders, out)
+    click.echo(out.read_text())
+
+
+@train.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--strain",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    required=True,
+    help="GWOSC's HDF5 file of one detector; once for each.",
+)
+@click.option("--time", type=float, required=True, help="GPS time of the event, s.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="JSON file to write.",
+)
+def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> None:
+    """Score an event in recorded strain, and rank it among background.
+
+    The background is every pair of windows of the same strain that lie apart in time,
+    and ten days of simulated strain with glitches.
+    """
+    import json
+
+    from chirpwatch.atomic import replacing
+    from chirpwatch.strain import read_gwosc
+    from train.checkpoint import load_checkpoint
+    from train.deployment import DeployedValidation
+    from train.rank import find_segment, rank_event
+    from train.validate import VALIDATION_SEED
+    from train.windows import WindowSettings
+
+    network, _ = load_checkpoint(checkpoint, "split")
+    geometry = network.geometry
+    segments = read_gwosc(strain, geometry.ifos, geometry.sample_rate)
+    segment = find_segment(segments, time)
+    validation = DeployedValidation(
+        geometry, WindowSettings(), VALIDATION_SEED, injections=0, windows=1
+    )
+    background = validation.background(network.fused())
+    assert background is not None  # this kind of network has slides
+    result = rank_event(network, segment, time, background)
+    with replacing(out) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    click.echo(out.read_text(), nl=False)

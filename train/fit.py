@@ -1,117 +1,377 @@
-"""Training: one process trains, another makes its windows."""
+"""Training: from a configuration to a folder with a network and what it finds."""
 
-import time
+import argparse
+import errno
+import logging
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.loggers import CSVLogger
-from torch.utils.data import DataLoader
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch.callbacks import EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from chirpwatch.errors import ConfigurationError
-from chirpwatch.geometry import Geometry
+from chirpwatch.atomic import replacing
+from chirpwatch.errors import ConfigurationError, ModelError
+from train.callbacks import (
+    AtomicCheckpointIO,
+    Checkpoints,
+    Identity,
+    Loading,
+    MetricsLog,
+    Printing,
+)
 from train.checkpoint import load_checkpoint, provenance, save_checkpoint
 from train.module import Detector
-from train.network import Network
-from train.stream import WindowStream
+from train.stream import WindowData
 from train.validate import VALIDATION_SEED, validate, write_report
-from train.windows import WindowSettings
+
+Figures = Literal["full", "quick", "none"]
+Monitor = Literal["valid_auroc", "valid_found_day", "valid_found_hour", "valid_loss"]
+# What else of Lightning's settings decides which weights come out.
+SAME = ("devices", "num_nodes", "precision", "gradient_clip_val")
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class TrainingCLI(LightningCLI):
+    """Lightning's command line, with what a run of ours needs beside it.
+
+    Args:
+        arguments: Keys and values.
+        resume: Whether to go on from the last checkpoint.
+        typed: What was typed to say so, for the record.
+
+    Raises:
+        ConfigurationError: A key is unknown or its value no such thing.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], resume: bool, typed: Sequence[str]
+    ) -> None:
+        # Hints that are not about this run.
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        for message in (".*LeafSpec.*", ".*does not have many workers.*"):
+            warnings.filterwarnings("ignore", message)
+        self.resume = resume
+        self.command = shlex.join(["chirpwatch", "train", "fit", *typed])
+        try:
+            super().__init__(
+                Detector,
+                WindowData,
+                save_config_callback=None,
+                seed_everything_default=1,
+                parser_kwargs={"exit_on_error": False, "prog": "chirpwatch train fit"},
+                args=list(arguments),
+                run=False,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+        except (argparse.ArgumentError, MisconfigurationException) as error:
+            raise ConfigurationError(_one_line(error)) from None
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's own keys, and link what several parts must agree on."""
+        parser.add_argument(
+            "--folder", type=str, default="runs/train", help="Folder of the run."
+        )
+        parser.add_argument(
+            "--steps", type=PositiveInt, default=6500, help="Batches to train on."
+        )
+        parser.add_argument(
+            "--validate_every",
+            type=PositiveInt,
+            default=500,
+            help="Steps between two validations and checkpoints.",
+        )
+        parser.add_argument(
+            "--ema_decay",
+            type=float | None,
+            default=None,
+            help="Decay of a moving average of the weights a step; none if null.",
+        )
+        parser.add_argument(
+            "--monitor",
+            type=Monitor,
+            default="valid_auroc",
+            help="Figure of the validation by which the best weights are chosen.",
+        )
+        parser.add_argument(
+            "--threads", type=PositiveInt, default=1, help="Threads of the training."
+        )
+        parser.add_argument(
+            "--figures",
+            type=Figures,
+            default="full",
+            help="How long to judge the trained network for its report.",
+        )
+        for source in ("steps", "validate_every"):
+            parser.link_arguments(source, f"data.{source}")
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("steps", "model.steps")
+        parser.link_arguments("data.geometry", "model.geometry", apply_on="instantiate")
+        parser.set_defaults(
+            {
+                "trainer.devices": 1,
+                "trainer.precision": "bf16-mixed",
+                "trainer.gradient_clip_val": 1.0,
+                "trainer.enable_model_summary": False,
+            }
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse what was given, whatever the command line of the process is."""
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what cannot be, before anything is made.
+
+        Raises:
+            ConfigurationError: Keys contradict each other.
+        """
+        config = self.config
+        if config.seed_everything == VALIDATION_SEED or not isinstance(
+            config.seed_everything, int
+        ):
+            raise ConfigurationError(
+                f"seed: expected a number other than the validation's "
+                f"({VALIDATION_SEED}), found {config.seed_everything}"
+            )
+        if config.steps % min(config.steps, config.validate_every):
+            raise ConfigurationError(
+                f"steps: expected a multiple of validate_every "
+                f"({config.validate_every}), found {config.steps}"
+            )
+        for key, free in (
+            ("max_epochs", None),
+            ("max_steps", -1),
+            ("accumulate_grad_batches", 1),
+            ("logger", None),
+        ):
+            if config.trainer[key] != free:
+                raise ConfigurationError(
+                    f"trainer.{key}: expected it unset, found {config.trainer[key]}; "
+                    "steps, data.windows.batch_size and folder say it"
+                )
+        for key in ("model.learning_rate", "model.warmup_share", "ema_decay"):
+            if config[key] is not None and not 0 < config[key] < 1:
+                raise ConfigurationError(
+                    f"{key}: expected a number between 0 and 1, found {config[key]}"
+                )
+        if config.data.workers < 0:
+            raise ConfigurationError(
+                f"data.workers: expected 0 or more, found {config.data.workers}"
+            )
+        # Two contending threads are slower than one beside what makes the windows.
+        torch.set_num_threads(config.threads)
+
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """Make the trainer, and put it together with the run's log and checkpoints."""
+        config, folder = self.config, Path(self.config.folder)
+        interval = min(config.steps, config.validate_every)
+        self.datamodule.validate_every = interval
+        self.identity = Identity(
+            {
+                "model": config.model.model,
+                "geometry": self.datamodule.geometry.to_json(),
+                "hyperparameters": self.model.network.hyperparameters,
+                "seed": config.seed_everything,
+                "steps": config.steps,
+                "windows": asdict(self.datamodule.windows),
+                "background": config.data.background,
+                "learning_rate": config.model.learning_rate,
+                "weight_decay": config.model.weight_decay,
+                "warmup_share": config.model.warmup_share,
+                "timing_weight": config.model.timing_weight,
+                "growth_weight": config.model.growth_weight,
+                "growth_slope": config.model.growth_slope,
+                "growth_min_snr": config.model.growth_min_snr,
+                "ema_decay": config.ema_decay,
+                "validate_every": interval,
+                **{f"trainer.{key}": config.trainer[key] for key in SAME},
+            },
+            self.command,
+        )
+        self.last = folder / "checkpoints" / "last.ckpt"
+        self.resumed_step = 0
+        if self.resume:
+            self.resumed_step = self.identity.resume(self.last)
+        elif self.last.exists():
+            raise ConfigurationError(
+                f"folder: {folder} has a training already; go on with it by --resume, "
+                "or choose another folder"
+            )
+        callbacks: list[Any] = list(self.config_init.trainer.callbacks or [])
+        if config.ema_decay is not None:
+            callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+        terminal = sys.stdout.isatty()
+        callbacks += [
+            Loading(),
+            self.identity,
+            RichProgressBar() if terminal else Printing(),
+            Checkpoints(self.last.parent, config.monitor),
+        ]
+        loggers = [
+            MetricsLog(folder / "metrics.csv", self.resumed_step),
+            TensorBoardLogger(
+                folder, "tensorboard", "", purge_step=self.resumed_step or None
+            ),
+        ]
+        try:
+            trainer: lightning.Trainer = super().instantiate_trainer(
+                callbacks=callbacks,
+                logger=loggers,
+                plugins=[AtomicCheckpointIO()],
+                max_epochs=config.steps // interval,
+                num_sanity_val_steps=0,
+                # The stream gives each process windows of its own already.
+                use_distributed_sampler=False,
+                enable_progress_bar=terminal,
+                log_every_n_steps=min(config.trainer.log_every_n_steps or 50, interval),
+            )
+        except (ValueError, MisconfigurationException) as error:
+            raise ConfigurationError(f"trainer: {_one_line(error)}") from None
+        return trainer
+
+    def run(self) -> None:
+        """Train, keep the best weights, and judge them."""
+        trainer, folder = self.trainer, Path(self.config.folder)
+        # What cannot be is refused before anything is written.
+        self.datamodule.share_size(trainer.world_size)
+        self.datamodule.setup("fit")
+        if trainer.is_global_zero:
+            with replacing(folder / "config.yaml") as temporary:
+                temporary.write_text(self.parser.dump(self.config, skip_none=False))
+        try:
+            trainer.fit(
+                self.model,
+                self.datamodule,
+                ckpt_path=self.last if self.resume else None,
+                weights_only=True,
+            )
+        except MisconfigurationException as error:
+            raise ConfigurationError(_one_line(error)) from None
+        if trainer.is_global_zero:
+            self._finish(folder)
+
+    def _finish(self, folder: Path) -> None:
+        """Write the best weights, and what they find."""
+        network, config = self.model.network.cpu(), self.config
+        best = torch.load(
+            folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True
+        )
+        network.load_state_dict(
+            {
+                name.removeprefix("network."): weight
+                for name, weight in best["state_dict"].items()
+            }
+        )
+        network.eval()
+        details: dict[str, Any] = {
+            **{
+                key: value
+                for key, value in self.identity.identity.items()
+                if key not in ("model", "geometry", "hyperparameters")
+            },
+            "command": self.identity.command,
+            "best_step": best["global_step"],
+            "simulated": self.datamodule.simulated,
+            **self.identity.times(),
+            **provenance(config.data.background),
+        }
+        path = folder / "network.ckpt"
+        save_checkpoint(path, network, details)
+        if config.figures == "none":
+            return
+        from train.report import write_run_report
+
+        result = validate(network, VALIDATION_SEED, quick=config.figures == "quick")
+        details |= result["timing"]
+        save_checkpoint(path, network, details)
+        _, details = load_checkpoint(path)
+        write_report(folder / "validation.json", {"checkpoint": details} | result)
+        write_run_report(folder)
 
 
 def fit(
-    checkpoint: str | Path,
-    geometry: Geometry,
-    settings: WindowSettings,
-    steps: int,
-    seed: int,
-    width: int = 16,
-    learning_rate: float = 6e-3,
-    log_folder: str | Path | None = None,
-    in_background: bool = True,
-) -> Network:
-    """Train a network and write its checkpoint.
+    folder: str | Path | None = None,
+    configs: Sequence[str | Path] = ("shipped",),
+    seed: int | None = None,
+    resume: bool = False,
+    arguments: Sequence[str] = (),
+) -> Path:
+    """Train a network, as ``chirpwatch train fit`` does.
 
     Args:
-        checkpoint: File to write.
-        geometry: Kernel, stride and whitening.
-        settings: What the training windows hold.
-        steps: Batches to train on.
-        seed: Seed of weights and windows.
-        width: Channels of the frontend's stem.
-        learning_rate: Highest learning rate.
-        log_folder: Where the CSV log goes; none is written if None.
-        in_background: Whether windows are made in a process of their own.
+        folder: Folder of the run; what the configuration says if None, or else
+            ``runs/train/NAME`` of the first configuration.
+        configs: Names of configurations that come with the project, or YAML files;
+            later ones override earlier ones.
+        seed: Seed of weights and windows; what the configuration says if None.
+        resume: Go on with the training in ``folder``, with its own configuration.
+        arguments: Any key of the configuration: ``("--steps", "100")``.
 
     Returns:
-        The trained network, in evaluation mode.
-    """
-    started = time.monotonic()
-    # Two contending threads are slower than one beside the process that makes windows.
-    torch.set_num_threads(1)
-    lightning.seed_everything(seed, verbose=False)
-    network = Network(geometry, width=width)
-    stream = WindowStream(geometry, settings, steps, seed)
-    logger: Any = False
-    if log_folder is not None:
-        logger = CSVLogger(str(log_folder), name="", version="")
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        precision="bf16-mixed",
-        max_epochs=1,
-        logger=logger,
-        log_every_n_steps=min(50, steps),
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=log_folder is not None,
-    )
-    trainer.fit(
-        Detector(network, steps, learning_rate),
-        DataLoader(
-            stream,
-            batch_size=None,
-            # No more than one: each would make the whole stream.
-            num_workers=int(in_background),
-            prefetch_factor=16 if in_background else None,
-        ),
-    )
-    network.eval()
-    details = {
-        "seed": seed,
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "windows": asdict(settings) | {"runs": list(settings.runs)},
-        "wall_time_length": round(time.monotonic() - started, 1),
-        **provenance(),
-    }
-    save_checkpoint(checkpoint, network, details)
-    return network
-
-
-def fit_and_validate(
-    checkpoint: str | Path, *arguments: Any, command: str, **options: Any
-) -> None:
-    """Train, judge the network, and write checkpoint, figures and table.
-
-    Args:
-        checkpoint: File to write; the figures lie beside it as ``.json`` and ``.md``.
-        *arguments: Further arguments of :func:`fit`.
-        command: How to do this again; kept in the checkpoint.
-        **options: Further arguments of :func:`fit`.
+        The folder.
 
     Raises:
-        ConfigurationError: The seed is that of the validation.
+        ConfigurationError: A key is unknown, or its value no such thing.
+        ModelError: A checkpoint to resume from is of another model or geometry, or the
+            disk is full.
+        StrainError: Recorded strain cannot be trained on.
     """
-    if options.get("seed") == VALIDATION_SEED:
-        raise ConfigurationError(
-            f"seed: {VALIDATION_SEED} is the validation's; choose another"
-        )
-    network = fit(checkpoint, *arguments, **options)
-    result = validate(network, VALIDATION_SEED)
-    _, details = load_checkpoint(checkpoint)
-    del details["geometry"], details["hyperparameters"]
-    details = details | {"command": command} | result["timing"]
-    save_checkpoint(checkpoint, network, details)
-    report = Path(checkpoint).with_suffix(".json")
-    write_report(report, {"checkpoint": details} | result)
+    if resume:
+        if folder is None:
+            raise ConfigurationError("resume: expected --folder of the training")
+        configs = [Path(folder) / "config.yaml"]
+    typed = [f"--config={config}" for config in configs]
+    if folder is not None:
+        typed.append(f"--folder={folder}")
+    if seed is not None:
+        typed.append(f"--seed_everything={seed}")
+    typed += arguments
+    default = f"--folder=runs/train/{Path(configs[0]).stem}"
+    found = [f"--config={find_config(config)}" for config in configs]
+    cli = TrainingCLI([default, *found, *typed[len(configs) :]], resume, typed)
+    try:
+        cli.run()
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise ModelError(
+            f"{cli.config.folder}: expected to write the log: {error.strerror}; the "
+            "checkpoints are intact. Make room, and go on with --resume"
+        ) from error
+    return Path(cli.config.folder)
+
+
+def find_config(name: str | Path) -> Path:
+    """File of a configuration.
+
+    Args:
+        name: A YAML file, or the name of one that comes with the project.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = Path(str(resources.files("train") / "configs"))
+    if (shipped / f"{name}.yaml").is_file():
+        return shipped / f"{name}.yaml"
+    names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
+    raise ConfigurationError(f"config: expected a YAML file or {names}, found {name}")
+
+
+def _one_line(error: Exception) -> str:
+    """What an argument parser says, without its layout."""
+    return " ".join(str(error).split())

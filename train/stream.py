@@ -1,38 +1,237 @@
-"""The stream of training batches, from loud signals to faint ones."""
+"""The stream of training batches, from loud signals to faint ones.
 
-from collections.abc import Iterator
+A batch is a function of seed, process and index alone. So the stream can be entered
+anywhere, and any number of workers make the same one.
+"""
 
-from torch.utils.data import IterableDataset
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
+import lightning
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
+from train.data.recorded import RecordedStretches
+from train.data.sources import StretchSource
+from train.validate import VALIDATION_SEED
 from train.windows import Batch, WindowMaker, WindowSettings
 
+# Batches that a worker makes ahead.
+PREFETCH = 16
+GEOMETRY, WINDOWS = Geometry(), WindowSettings()
 
-class WindowStream(IterableDataset[Batch]):
+
+class WindowStream(Dataset[Batch]):
     """A finite stream of batches, from loud signals to faint ones.
 
     Args:
         geometry: Kernel, PSD and filter lengths.
         settings: What the windows hold.
         batches: Length of the stream.
-        seed: Seed of everything that is drawn.
+        seed: Seed of everything that is drawn; one number or several.
+        sources: Strain of each detector; simulated as the settings say if None.
+        device: Where windows are made.
     """
 
     def __init__(
-        self, geometry: Geometry, settings: WindowSettings, batches: int, seed: int
+        self,
+        geometry: Geometry,
+        settings: WindowSettings,
+        batches: int,
+        seed: int | tuple[int, ...],
+        sources: Mapping[str, StretchSource] | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.geometry, self.settings = geometry, settings
         self.batches, self.seed = batches, seed
+        self.sources, self.device = sources, device
+        self._maker: WindowMaker | None = None
 
     def __len__(self) -> int:
         """Batches in the stream."""
         return self.batches
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Make the batches; the smallest SNR falls over the first half of them."""
+    def __getitem__(self, index: int) -> Batch:
+        """Make a batch; the smallest SNR falls over the first half of them.
+
+        Cheapest in order, see :meth:`train.windows.WindowMaker.batch`.
+
+        Raises:
+            IndexError: The stream is not that long.
+        """
+        if not 0 <= index < self.batches:
+            raise IndexError(index)
         settings = self.settings
-        maker = WindowMaker(self.geometry, settings, self.seed)
-        for index in range(self.batches):
-            progress = min(1.0, 2 * index / self.batches)
-            span = settings.last_snr - settings.first_snr
-            yield maker.batch(index, settings.first_snr + span * progress)
+        if self._maker is None:
+            # Not before it is used: each worker has its own.
+            self._maker = WindowMaker(
+                self.geometry, settings, self.seed, self.sources, self.device
+            )
+        progress = min(1.0, 2 * index / self.batches)
+        span = settings.last_snr - settings.first_snr
+        return self._maker.batch(index, settings.first_snr + span * progress)
+
+
+class Span(Sampler[int]):
+    """Indices from wherever the training is, as many as an epoch has.
+
+    Args:
+        position: Gives the index to begin at, whenever iteration begins.
+        size: Indices in an epoch.
+        end: One more than the last index of all.
+    """
+
+    def __init__(self, position: Callable[[], int], size: int, end: int) -> None:
+        self.position, self.size, self.end = position, size, end
+
+    def __iter__(self) -> Iterator[int]:
+        """Count on from the position."""
+        begin = self.position()
+        return iter(range(begin, min(begin + self.size, self.end)))
+
+    def __len__(self) -> int:
+        """Indices in an epoch."""
+        return self.size
+
+
+class WindowData(lightning.LightningDataModule):
+    """Windows to train on, made while the network trains, and what judges it.
+
+    On a CPU, windows are made by processes of their own; on a GPU, by the training's
+    process on the GPU.
+
+    Args:
+        geometry: Kernel, PSD and filter lengths.
+        windows: What the windows hold; a step's batch is divided among the processes of
+            a distributed training.
+        background: File of recorded strain to train and to validate on; noise is
+            simulated if None.
+        workers: Processes that make windows, for each process that trains; 0 makes them
+            in between the steps.
+        validation_length: Strain that the deployed validation looks at, s.
+        validation_slides: Timeslides of it, for a network whose frames can be shifted.
+        validation_plain_slides: Timeslides of it for any other, which runs again for
+            each; without one, no share is found at a false-alarm rate.
+        validation_injections: Mergers injected into other strain.
+        validation_windows: Single windows without a signal.
+        steps: Steps of the training.
+        validate_every: Steps between two validations.
+        seed: Seed of the training's windows.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry = GEOMETRY,
+        windows: WindowSettings = WINDOWS,
+        background: str | None = None,
+        workers: int = 1,
+        validation_length: float = 4096.0,
+        validation_slides: int = 216,
+        validation_plain_slides: int = 0,
+        validation_injections: int = 1000,
+        validation_windows: int = 10_240,
+        steps: int = 6500,
+        validate_every: int = 500,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        self.geometry, self.windows = geometry, windows
+        self.background, self.workers = background, workers
+        self.validation = {
+            "slides": validation_slides,
+            "plain_slides": validation_plain_slides,
+            "injections": validation_injections,
+            "windows": validation_windows,
+        }
+        self.validation_length = validation_length
+        self.recorded: dict[str, dict[str, RecordedStretches]] = {}
+        self.steps, self.validate_every, self.seed = steps, validate_every, seed
+
+    def setup(self, stage: str) -> None:
+        """Look through the recorded strain, before anything is made of it.
+
+        Raises:
+            StrainError: It cannot be trained on.
+        """
+        if self.background is not None and not self.recorded:
+            self.recorded = {
+                split: {
+                    ifo: RecordedStretches(self.background, split, ifo, self.geometry)
+                    for ifo in self.geometry.ifos
+                }
+                for split in ("train", "valid")
+            }
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any of the noise is simulated."""
+        stretches = [
+            source for split in self.recorded.values() for source in split.values()
+        ]
+        return not stretches or any(source.simulated for source in stretches)
+
+    def share_size(self, processes: int) -> int:
+        """Windows of a batch for each of the training's processes.
+
+        Raises:
+            ConfigurationError: The batch cannot be divided among them.
+        """
+        size = self.windows.batch_size
+        if size < 1 or size % (2 * processes):
+            raise ConfigurationError(
+                f"data.windows.batch_size: expected a multiple of {2 * processes}, two "
+                f"for each process, found {size}"
+            )
+        return size // processes
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches from the training's present step on."""
+        trainer = self.trainer
+        assert trainer is not None
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        stream = WindowStream(
+            self.geometry,
+            replace(self.windows, batch_size=self.share_size(trainer.world_size)),
+            self.steps,
+            (self.seed, trainer.global_rank),
+            self.recorded.get("train"),
+            trainer.strategy.root_device if on_gpu else "cpu",
+        )
+        workers = 0 if on_gpu else self.workers
+        return DataLoader(
+            stream,
+            batch_size=None,
+            sampler=Span(lambda: trainer.global_step, self.validate_every, self.steps),
+            num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
+            persistent_workers=workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """One batch: the deployed validation itself, drawn once by the first process.
+
+        The others' is None.
+        """
+        from train.deployment import DeployedValidation
+
+        assert self.trainer is not None
+        only: Any = [None]
+        if self.trainer.is_global_zero:
+            validation = DeployedValidation(
+                self.geometry,
+                self.windows,
+                VALIDATION_SEED,
+                length=self.validation_length,
+                sources=self.recorded.get("valid"),
+                **self.validation,
+            )
+            only = [validation]
+        # Without a collation that has no use for either.
+        return DataLoader(only, batch_size=None, collate_fn=_as_it_is)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

@@ -1,0 +1,195 @@
+"""Training windows against the traditional way, one sample at a time with gwpy.
+
+The traditional way is that of a ``make_dataset`` script: for each sample seconds of
+noise, gwpy's median PSD of them, gwpy's whitening, the middle second cut out; for half
+of the samples a merger from a bank in memory, projected onto both detectors with one
+merger time for both, scaled to its network SNR and added to the noise before. Ours is
+:class:`train.windows.WindowMaker`, all that a training process asks for: noise of its
+own whitening, mergers, glitches, labels, merger times. Its bank and its first noise are
+made once, as is the noise that the traditional way cuts from, and not timed; noise that
+is replaced while training is.
+
+Both run on one core, in turns, timed by the processor's clock.
+"""
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from gwpy.timeseries import TimeSeries
+from torch.utils.data import DataLoader
+
+from benchmarks.seed import RATE
+from chirpwatch.geometry import Geometry
+from train.data.background import simulate_background
+from train.data.curves import read_curve
+from train.data.injections import project
+from train.data.signals import face_on_waveforms, sky
+from train.models import MODELS
+from train.stream import WindowStream
+from train.windows import WindowMaker, WindowSettings
+
+RUN = "O3"
+CONTEXT_LENGTH = 8
+NOISE_LENGTH = 512
+BANK_SIZE = 64
+WAVEFORM_LENGTH, MERGER_LENGTH = 4, 3.5
+ROUNDS = 5
+SAMPLES = 40
+BATCHES = 40
+STEPS, WARMUP_STEPS = 100, 10
+PREFETCH = 16
+SEED = 1
+
+
+class TraditionalMaker:
+    """Makes one training sample after the other.
+
+    Args:
+        geometry: Detectors, kernel, whitening.
+        settings: SNRs and merger times.
+    """
+
+    def __init__(self, geometry: Geometry, settings: WindowSettings) -> None:
+        self.geometry, self.settings = geometry, settings
+        self.rng = np.random.default_rng(SEED)
+        torch.manual_seed(SEED)
+        strain, _ = simulate_background(
+            NOISE_LENGTH, RUN, geometry.ifos, RATE, seed=SEED
+        )
+        self.noise = [strain[ifo] for ifo in geometry.ifos]
+        self.asds = [read_curve(RUN, ifo) for ifo in geometry.ifos]
+        masses = settings.min_mass + (
+            settings.max_mass - settings.min_mass
+        ) * torch.rand(BANK_SIZE, 2)
+        heavier, lighter = masses.sort(1, descending=True).values.T
+        zeros = torch.zeros(BANK_SIZE)
+        sizes = WAVEFORM_LENGTH * RATE, round(MERGER_LENGTH * RATE)
+        self.bank = face_on_waveforms(heavier, lighter, zeros, zeros, *sizes, RATE)
+        self.size = (CONTEXT_LENGTH + 2) * RATE
+
+    def sample(self, signal: bool) -> np.ndarray:
+        """Whitened window, [ifos, kernel_size]."""
+        geometry = self.geometry
+        added = self._signal() if signal else None
+        windows = []
+        for i, noise in enumerate(self.noise):
+            # A time of its own for each detector.
+            start = self.rng.integers(len(noise) - self.size)
+            strain = noise[start : start + self.size].copy()
+            if added is not None:
+                strain += added[i]
+            series = TimeSeries(strain, sample_rate=RATE)
+            before = series[: CONTEXT_LENGTH * RATE]
+            asd = before.psd(geometry.fftlength, method="median") ** 0.5
+            white = series.whiten(
+                fduration=geometry.fduration, highpass=geometry.highpass, asd=asd
+            )
+            first = round((CONTEXT_LENGTH + 0.5) * RATE)
+            windows.append(white.value[first : first + geometry.kernel_size])
+        return np.stack(windows)
+
+    def _signal(self) -> np.ndarray:
+        """A merger in both detectors, of one time, strain [ifos, size]."""
+        settings, geometry = self.settings, self.geometry
+        wave = self.bank[self.rng.integers(BANK_SIZE)][None]
+        strain = project(wave, sky(1), geometry.ifos, RATE)[0][0].numpy()
+        frequencies = np.fft.rfftfreq(strain.shape[1], 1 / RATE)
+        band, power = frequencies >= geometry.highpass, 0.0
+        for series, curve in zip(strain, self.asds, strict=True):
+            asd = np.interp(frequencies, np.linspace(0, RATE / 2, len(curve)), curve)
+            density = np.abs(np.fft.rfft(series))[band] / asd[band] / RATE
+            power += 4 * np.sum(density**2) / WAVEFORM_LENGTH
+        draw = self.rng.random()
+        snr = settings.last_snr / np.sqrt(1 - draw)
+        early, late = settings.earliest_merger, settings.latest_merger
+        merger = CONTEXT_LENGTH + 0.5 + self.rng.uniform(early, late)
+        start = round((merger - MERGER_LENGTH) * RATE)
+        added = np.zeros((len(strain), self.size))
+        stop = min(self.size, start + strain.shape[1])
+        added[:, start:stop] = strain[:, : stop - start] * snr / np.sqrt(power)
+        return added
+
+
+def time_traditional(maker: TraditionalMaker) -> float:
+    """Samples per core-second, half of them with a merger."""
+    begin = time.process_time()
+    for number in range(SAMPLES):
+        maker.sample(signal=number % 2 == 0)
+    return SAMPLES / (time.process_time() - begin)
+
+
+def time_ours(maker: WindowMaker, first: int) -> float:
+    """Samples per core-second of batches in order, from index ``first``."""
+    begin = time.process_time()
+    for index in range(first, first + BATCHES):
+        maker.batch(index, maker.settings.last_snr)
+    size = BATCHES * maker.settings.batch_size
+    return size / (time.process_time() - begin)
+
+
+def loading_share(model: str) -> dict[str, float]:
+    """Share of the time that training steps wait for a worker's windows.
+
+    Args:
+        model: Key of :data:`train.models.MODELS`.
+
+    Returns:
+        The share, over steps of forward, backward and AdamW in bf16, and the steps a
+        second.
+    """
+    torch.manual_seed(SEED)
+    network = MODELS[model](Geometry()).train()
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
+    settings = WindowSettings()
+    stream = WindowStream(Geometry(), settings, WARMUP_STEPS + STEPS, SEED)
+    batches = iter(
+        DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=PREFETCH)
+    )
+    waiting = working = 0.0
+    for step in range(WARMUP_STEPS + STEPS):
+        begin = time.perf_counter()
+        windows, labels, _ = next(batches)
+        loaded = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = network(windows)[:, 0]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            scores.float(), labels
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        # The first ones wait for the bank of waveforms.
+        if step >= WARMUP_STEPS:
+            waiting += loaded - begin
+            working += time.perf_counter() - loaded
+    return {
+        "loading_share": waiting / (waiting + working),
+        "steps_per_second": STEPS / (waiting + working),
+    }
+
+
+def measure() -> dict[str, Any]:
+    """Run both in turns, then the training steps."""
+    torch.set_num_threads(1)
+    geometry, settings = Geometry(), WindowSettings()
+    traditional = TraditionalMaker(geometry, settings)
+    ours = WindowMaker(geometry, settings, SEED)
+    traditional.sample(signal=True)
+    ours.batch(0, settings.last_snr)
+    theirs, mine = [], []
+    for number in range(ROUNDS):
+        theirs.append(time_traditional(traditional))
+        mine.append(time_ours(ours, 1 + number * BATCHES))
+    ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
+    share = loading_share("split")
+    return {
+        "windows_over_traditional": statistics.median(ratios),
+        "windows_over_traditional_rounds": ratios,
+        "traditional_samples_per_core_second": statistics.median(theirs),
+        "windows_samples_per_core_second": statistics.median(mine),
+        "training_loading_share": share["loading_share"],
+        "training_steps_per_second": share["steps_per_second"],
+    }

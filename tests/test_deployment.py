@@ -1,0 +1,149 @@
+"""Validation as in deployment: the search's own rules, on strain drawn once."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from chirpwatch.errors import ConfigurationError
+from chirpwatch.geometry import Geometry
+from export import reference
+from streamer.events import CLUSTER_LENGTH, Clusterer
+from train import deployment
+from train.baseline import DenseResNet, SeedResNet
+from train.checkpoint import load_checkpoint
+from train.data.background import simulate_background
+from train.deployment import (
+    DeployedValidation,
+    find_events,
+    partial_auroc,
+    whiten_stretch,
+)
+from train.network import Network
+from train.scoring import frames_of, kernel_frames, score_slide, score_stretch
+from train.windows import WindowSettings
+
+GEOMETRY = Geometry()
+SETTINGS = WindowSettings(batch_size=64, bank_size=16, stretches=1)
+SHIPPED = (
+    Path(__file__).parents[1] / "train" / "checkpoints" / "shipped" / "network.ckpt"
+)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Network:
+    return load_checkpoint(SHIPPED)[0].fused()
+
+
+@pytest.fixture(scope="module")
+def validation() -> DeployedValidation:
+    return DeployedValidation(
+        GEOMETRY, SETTINGS, 7, length=240, slides=10, injections=12, windows=128
+    )
+
+
+def test_stretches_are_whitened_as_the_search_whitens_them() -> None:
+    strain, _ = simulate_background(101, "O3", ["H1"], 2048, seed=3, glitch_rate=0.1)
+    ours = whiten_stretch(strain["H1"], GEOMETRY)
+    theirs = reference.whiten(strain["H1"][None, None], GEOMETRY)
+    begin = 8 * 2048 - 1024 - 2048 - theirs.start
+    expected = theirs.strain[0, 0, begin:]
+    assert len(ours) == len(expected)
+    np.testing.assert_allclose(ours, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_events_are_those_of_the_search(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    scores = rng.integers(levels, size=3000) + rng.normal(size=3000) * (levels > 3)
+    size = round(CLUSTER_LENGTH * GEOMETRY.inference_sampling_rate)
+    assert deployment.CLUSTER_LENGTH == CLUSTER_LENGTH
+    clusterer = Clusterer(size)
+    valid = np.ones(len(scores), bool)
+    events = [*clusterer.push(scores, scores, valid), *clusterer.flush()]
+    assert np.flatnonzero(find_events(scores, size)).tolist() == [
+        event.stride for event in events
+    ]
+
+
+@torch.inference_mode()
+def test_slides_score_what_shifted_strain_scores(shipped: Network) -> None:
+    strain = torch.randn(2, 70 * 2048, generator=torch.Generator().manual_seed(1))
+    frames = frames_of(shipped, strain)
+    assert frames.shape[-1] == shipped.features(strain[None]).shape[-1]
+    shift = 9 * GEOMETRY.stride_size
+    kernel = kernel_frames(shipped)
+    before, after = score_slide(shipped, frames, shift // 32, kernel)
+    slid = torch.stack([strain[0, :-shift], strain[1, shift:]])
+    expected, _ = score_stretch(shipped, slid)
+    torch.testing.assert_close(before, expected, atol=1e-4, rtol=1e-4)
+    # Frames at the ends see strain beyond them: more than strain that was cut gives.
+    assert len(after) == (72 - kernel) // 8 + 1
+
+
+@torch.inference_mode()
+def test_each_kind_of_network_scores_a_stretch_as_its_kernels(shipped: Network) -> None:
+    strain = torch.randn(2, 3 * 2048)
+    windows = strain.unfold(-1, 2048, 256).transpose(0, 1)
+    for network in (
+        shipped,
+        DenseResNet(GEOMETRY, width=16).fused(),
+        SeedResNet(GEOMETRY, width=16).fused(),
+    ):
+        scores, _ = score_stretch(network, strain)
+        expected = torch.cat([network(window[None])[0] for window in windows])
+        torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_partial_area_counts_signals_over_the_loudest_noise() -> None:
+    noise = torch.arange(20_000.0)
+    # Above 15 of the 20 loudest, above all of them, below.
+    signal = torch.tensor([19_994.5, 20_000.5, 19_979.0])
+    expected = (15 / 20 + 1 + 0) / 3
+    assert partial_auroc(noise, signal, 1e-3) == pytest.approx(expected, abs=0.02)
+    assert math.isnan(partial_auroc(noise[:9000], signal, 1e-3))
+
+
+def test_the_shipped_network_finds_loud_injections(shipped, validation) -> None:
+    result = validation.evaluate(shipped)
+    assert result == validation.evaluate(shipped)
+    assert result["valid_loss"] < 0.6
+    # 10 slides of 4 minutes are 40 minutes: no rate of one an hour is in reach.
+    assert 2000 < result["valid_livetime"] < 2400
+    assert math.isnan(result["valid_found_hour"])
+    again = DeployedValidation(
+        GEOMETRY, SETTINGS, 7, length=240, slides=10, injections=12, windows=128
+    )
+    assert again.evaluate(shipped) == result
+
+
+def test_injections_are_found_at_their_times(shipped: Network) -> None:
+    settings = replace(SETTINGS, last_snr=30.0, first_snr=40.0, min_mass=20.0)
+    validation = DeployedValidation(
+        GEOMETRY,
+        settings,
+        8,
+        length=1000,
+        slides=40,
+        injections=20,
+        windows=128,
+    )
+    result = validation.evaluate(shipped)
+    assert result["valid_livetime"] > 36_000
+    assert result["valid_found_hour"] >= 0.9
+    assert math.isnan(result["valid_found_day"])
+
+
+def test_networks_without_slides_say_which_livetime_they_had(validation) -> None:
+    network = DenseResNet(GEOMETRY, width=16)
+    result = validation.evaluate(network)
+    assert result["valid_livetime"] == 0 and math.isnan(result["valid_found_hour"])
+    assert result["valid_loss"] > 0
+
+
+def test_more_slides_than_the_strain_gives_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"at least 2\.125 s between two"):
+        DeployedValidation(GEOMETRY, SETTINGS, 1, length=100, slides=100)

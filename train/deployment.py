@@ -1,0 +1,484 @@
+"""Validation as in deployment: whole stretches, timeslides, injections, events.
+
+Everything is drawn once, so that two networks, or one network at two times, are judged
+by the same strain. What is measured:
+
+- the share of injections found at a false-alarm rate of one an hour and one a day: by
+  the loudest event of 8 s, as the search clusters its scores, within
+  :data:`chirpwatch.statistics.MATCH_WINDOW` of the merger's time;
+- on single windows as in training, the loss and the part of the ROC curve that a search
+  lives in, below a false-positive rate of 1e-3.
+
+Timeslides are cheap for a network that looks at each detector alone first, whose frames
+can be shifted. Any other network is run again for each slide.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from ml4gw.gw import compute_network_snr
+from scipy import ndimage
+from torch import Tensor
+
+from chirpwatch.errors import ConfigurationError
+from chirpwatch.geometry import Geometry
+from chirpwatch.statistics import (
+    JULIAN_YEAR,
+    MATCH_WINDOW,
+    Background,
+    match_injections,
+)
+from train.data import whitening
+from train.data.glitches import draw_glitch, scale_to_snr
+from train.data.injections import MERGER_LENGTH, SIGNAL_LENGTH, project
+from train.data.signals import face_on_waveforms, sky
+from train.data.sources import SimulatedStretches, StretchSource
+from train.scoring import (
+    frames_of,
+    has_slides,
+    kernel_frames,
+    score_slide,
+    score_stretch,
+    score_windows,
+)
+from train.windows import WindowMaker, WindowSettings
+
+CLUSTER_LENGTH = 8.0
+"""An event is louder than every score within this time of it, s."""
+
+STRETCHES = 4
+"""Background stretches, each with sources and glitches of its own."""
+
+GLITCH_RATE = 0.01
+"""Glitches of each detector, Hz: 0.6 a minute.
+
+Between those of H1 and L1 in O3, 0.3 and 1.1 a minute (arXiv:2111.03606, section III).
+"""
+
+GLITCH_LENGTH = 4.0
+INJECTION_SPACING = 10.0
+"""Time between injections, s: more than events are apart."""
+
+INJECTION_JITTER = 1.0
+LEAST_EVENTS = 10
+"""Background events that a threshold must have above it."""
+
+FALSE_POSITIVE_RATE = 1e-3
+"""Upper end of the part of the ROC curve that is averaged."""
+
+HOUR, DAY = 3600.0, 86400.0
+POSITIVES = 2560
+BANK_SIZE = 1000
+WAVEFORM_BATCH = 64
+
+
+def whiten_stretch(
+    strain: np.ndarray, geometry: Geometry, added: np.ndarray | None = None
+) -> np.ndarray:
+    """Whiten a stretch as one sequence is whitened on the server.
+
+    The PSD of what came before is made anew every ``psd_refresh_length``.
+
+    Args:
+        strain: One detector's, [size]; gives the PSD.
+        geometry: The analysis.
+        added: What is whitened instead, by the same filters, [size].
+
+    Returns:
+        Whitened strain, float32: from the begin of the kernel of the first valid score
+        to half a filter before the end.
+    """
+    refresh, half = geometry.psd_refresh_size, geometry.filter_size // 2
+    first = (geometry.warmup_strides + 1) * geometry.stride_size - half
+    begin, pieces = first - geometry.kernel_size, []
+    spectra = whitening.periodograms(strain, geometry.fft_size, geometry.sample_rate)
+    source = strain if added is None else added
+    for due in range(refresh, len(strain), refresh):
+        # Segments overlap by half, and the last begins one whole length before.
+        count = 2 * due // geometry.fft_size - 1
+        taps = whitening.whitening_taps(
+            whitening.median_psd(
+                spectra[max(0, count - geometry.max_segments) : count]
+            ),
+            geometry.filter_size,
+            geometry.sample_rate,
+            geometry.highpass,
+        )
+        end = min(len(strain) - half, due + refresh - half)
+        pieces.append(whitening.whiten(source[begin - half : end + half], taps))
+        begin = end
+    return np.concatenate(pieces).astype(np.float32)
+
+
+def find_events(scores: np.ndarray, cluster_size: int) -> np.ndarray:
+    """Tell which scores are events, as the search does.
+
+    Args:
+        scores: Of one sequence each, all valid, [..., strides].
+        cluster_size: Strides on either side that an event is louder than.
+
+    Returns:
+        Whether it is an event, bool, [..., strides]; the first one of equals.
+    """
+    width = 2 * cluster_size + 1
+    loudest = ndimage.maximum_filter1d(
+        scores, width, axis=-1, mode="constant", cval=-np.inf
+    )
+    before = np.full_like(scores, -np.inf)
+    before[..., 1:] = scores[..., :-1]
+    earlier = ndimage.maximum_filter1d(
+        before,
+        cluster_size,
+        axis=-1,
+        mode="constant",
+        cval=-np.inf,
+        origin=(cluster_size - 1) // 2,
+    )
+    events: np.ndarray = (scores == loudest) & (scores > earlier)
+    return events
+
+
+def partial_auroc(noise: Tensor, signal: Tensor, limit: float) -> float:
+    """Mean share of signals found at false-positive rates from 0 to ``limit``.
+
+    This is the area under that part of the ROC curve over its largest possible value.
+
+    Args:
+        noise: Scores of windows without a signal, [n].
+        signal: Scores of windows with one, [m].
+        limit: Largest false-positive rate.
+
+    Returns:
+        From 0 to 1; NaN where fewer than :data:`LEAST_EVENTS` noise windows lie in
+        that part.
+    """
+    count = int(limit * len(noise))
+    if count < LEAST_EVENTS:
+        return math.nan
+    loudest = noise.sort(descending=True).values[:count]
+    return float((signal[:, None] > loudest).double().mean())
+
+
+@dataclass(frozen=True)
+class Injections:
+    """A whitened stretch with mergers in it.
+
+    Attributes:
+        strain: Whitened, float32, [ifos, time].
+        mergers: Sample of it at which each merger reaches the first detector, [n].
+        snrs: Network SNR of each, [n].
+    """
+
+    strain: Tensor
+    mergers: np.ndarray
+    snrs: np.ndarray
+
+
+class DeployedValidation:
+    """Draws strain once, and judges networks by it.
+
+    Args:
+        geometry: Kernel, stride and whitening.
+        settings: Noise curves, masses, SNRs and glitches, as in training; injections
+            have the SNRs of the training's end.
+        seed: Seed of everything that is drawn; another than in training.
+        length: Background strain, s, in :data:`STRETCHES` stretches.
+        slides: Timeslides of it, for a network whose frames can be shifted.
+        injections: Mergers, one every :data:`INJECTION_SPACING` of other strain.
+        windows: Single windows without a signal.
+        plain_slides: Timeslides for any other network, which runs again for each; no
+            share at a false-alarm rate is given for none.
+        sources: Where each detector's strain comes from; the settings' noise curves
+            if None.
+
+    Attributes:
+        livetime: Of the background in all slides, s, as last evaluated.
+
+    Raises:
+        ConfigurationError: The stretches are too short for as many slides.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        settings: WindowSettings,
+        seed: int,
+        *,
+        length: float = 4096.0,
+        slides: int = 216,
+        injections: int = 1000,
+        windows: int = 10_240,
+        plain_slides: int = 0,
+        sources: Mapping[str, StretchSource] | None = None,
+    ) -> None:
+        self.geometry, self.settings = geometry, settings
+        self.slides, self.plain_slides = slides, plain_slides
+        self.livetime = 0.0
+        self._rng = np.random.default_rng(seed)
+        each = round(length / STRETCHES * geometry.inference_sampling_rate)
+        self._size = each * geometry.stride_size
+        usable = each - geometry.warmup_strides
+        step = usable // (max(slides, plain_slides) + 1) * geometry.stride_length
+        # Kernels and filters of two slides share no strain then.
+        least = geometry.kernel_length + geometry.fduration + geometry.stride_length
+        if step < least:
+            raise ConfigurationError(
+                f"validation: expected at least {least:g} s between two of the "
+                f"{slides} slides, found {step:g} s in {STRETCHES} stretches of "
+                f"{self._size / geometry.sample_rate:g} s; ask for fewer slides or "
+                "for more strain"
+            )
+        self._shift_size = round(step * geometry.sample_rate)
+        self.sources = sources or {
+            ifo: SimulatedStretches(
+                ifo, settings.runs, geometry.sample_rate, settings.variation
+            )
+            for ifo in geometry.ifos
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._background = [self._draw_stretch() for _ in range(STRETCHES)]
+            self._injections = self._draw_injections(injections)
+            self._windows, self._labels = self._draw_windows(windows, seed)
+
+    def _draw_strain(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Strain with glitches, and ASDs: [ifos, size] and [ifos, 2049]."""
+        geometry, settings, rng = self.geometry, self.settings, self._rng
+        rate = geometry.sample_rate
+        glitch_size = round(GLITCH_LENGTH * rate)
+        low, high = np.log([settings.min_glitch_snr, settings.max_disturbance_snr])
+        strains, asds = [], []
+        for ifo in geometry.ifos:
+            strain, asd = self.sources[ifo].draw(size, rng)
+            for _ in range(rng.poisson(GLITCH_RATE * size / rate)):
+                start = rng.integers(0, size - glitch_size + 1)
+                shape = draw_glitch(glitch_size, glitch_size / 2, rate, rng)
+                snr = np.exp(rng.uniform(low, high))
+                strain[start : start + glitch_size] += scale_to_snr(
+                    shape, asd, snr, rate, geometry.highpass
+                )
+            strains.append(strain)
+            asds.append(asd)
+        return np.stack(strains), np.stack(asds)
+
+    def _draw_stretch(self) -> Tensor:
+        strain, _ = self._draw_strain(self._size)
+        return torch.from_numpy(
+            np.stack([whiten_stretch(one, self.geometry) for one in strain])
+        )
+
+    def _draw_injections(self, wanted: int) -> list[Injections]:
+        """Mergers at a regular spacing with jitter, in stretches of their own."""
+        geometry, rate = self.geometry, self.geometry.sample_rate
+        spacing_size = round(INJECTION_SPACING * rate)
+        warmup_size = geometry.psd_min_size + spacing_size
+        room = max(1, (self._size - warmup_size) // spacing_size)
+        result: list[Injections] = []
+        for done in range(0, wanted, room):
+            n = min(room, wanted - done)
+            size = warmup_size + (n + 1) * spacing_size
+            size = -(-size // geometry.stride_size) * geometry.stride_size
+            strain, asds = self._draw_strain(size)
+            jitter = INJECTION_JITTER * rate * self._rng.uniform(-1, 1, n)
+            times = warmup_size + spacing_size * np.arange(n) + jitter.round()
+            times = times.astype(int)
+            snrs, loud = self._draw_snrs(n), strain.copy()
+            for first in range(0, n, WAVEFORM_BATCH):
+                batch = slice(first, first + WAVEFORM_BATCH)
+                signals = self._draw_signals(snrs[batch], asds)
+                start_size = round(MERGER_LENGTH * rate)
+                for time, signal in zip(times[batch], signals, strict=True):
+                    start = time - start_size
+                    loud[:, start : start + signal.shape[-1]] += signal
+            whitened = [
+                whiten_stretch(one, geometry, other)
+                for one, other in zip(strain, loud, strict=True)
+            ]
+            first_size = (geometry.warmup_strides + 1) * geometry.stride_size
+            lost = first_size - geometry.filter_size // 2 - geometry.kernel_size
+            result.append(
+                Injections(torch.from_numpy(np.stack(whitened)), times - lost, snrs)
+            )
+        return result
+
+    def _draw_snrs(self, n: int) -> np.ndarray:
+        """Network SNRs of the training's end: a power law, some louder."""
+        settings, draw = self.settings, self._rng.random(n)
+        low, high = settings.last_snr, settings.max_snr
+        loud = self._rng.random(n) < settings.loud_share
+        power = settings.snr_index + 1
+        ends = low**power, high**power
+        faint = (ends[0] + draw * (ends[1] - ends[0])) ** (1 / power)
+        snrs: np.ndarray = np.where(loud, low * (high / low) ** draw, faint)
+        return snrs
+
+    def _draw_signals(self, snrs: np.ndarray, asds: np.ndarray) -> np.ndarray:
+        """Projected mergers, float64, [n, ifos, SIGNAL_LENGTH * sample_rate]."""
+        settings, n, rate = self.settings, len(snrs), self.geometry.sample_rate
+        low, high = np.log([settings.min_mass, settings.max_mass])
+        uniform = self._rng.uniform(settings.min_mass, settings.max_mass, (n, 2))
+        logarithmic = np.exp(self._rng.uniform(low, high, (n, 2)))
+        chosen = self._rng.random((n, 1)) < settings.logarithmic_share
+        masses = torch.from_numpy(np.where(chosen, logarithmic, uniform))
+        masses = masses.sort(1, descending=True).values
+        spins = torch.from_numpy(
+            self._rng.uniform(-settings.max_spin, settings.max_spin, (n, 2))
+        )
+        waveforms = face_on_waveforms(
+            masses[:, 0],
+            masses[:, 1],
+            spins[:, 0],
+            spins[:, 1],
+            round(SIGNAL_LENGTH * rate),
+            round(MERGER_LENGTH * rate),
+            rate,
+        )
+        strain, _ = project(waveforms, sky(n), self.geometry.ifos, rate)
+        frequencies = np.fft.rfftfreq(strain.shape[-1], 1 / rate)
+        grid = np.linspace(0, rate / 2, asds.shape[1])
+        psd = np.stack([np.interp(frequencies, grid, asd) ** 2 for asd in asds])
+        found = compute_network_snr(
+            strain, torch.from_numpy(psd), rate, self.geometry.highpass
+        )
+        scaled: np.ndarray = (
+            strain * (torch.from_numpy(snrs) / found)[:, None, None]
+        ).numpy()
+        return scaled
+
+    def _draw_windows(self, noise: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Windows and labels as in training, with fewer signals."""
+        bank_size = min(BANK_SIZE, self.settings.bank_size)
+        settings = replace(self.settings, bank_size=bank_size, refresh_batches=1)
+        maker = WindowMaker(self.geometry, settings, seed, self.sources)
+        windows, labels, index = [], [], 0
+        missing = {1: POSITIVES, 0: noise}
+        while missing[0] > 0:
+            batch, label, *_ = maker.batch(index, settings.last_snr)
+            index += 1
+            for value in missing:
+                chosen = torch.nonzero(label == value).flatten()[: missing[value]]
+                # Half precision: rounded by 1/2000 at most, for half the memory.
+                windows.append(batch[chosen].half())
+                labels.append(label[chosen])
+                missing[value] -= len(chosen)
+        return torch.cat(windows), torch.cat(labels)
+
+    @torch.inference_mode()
+    def evaluate(self, network: Any) -> dict[str, float]:
+        """Judge a network.
+
+        Args:
+            network: Any of the three kinds; it is not changed.
+
+        Returns:
+            ``valid_loss``, the binary cross-entropy in equal parts of windows with and
+            without a signal; ``valid_auroc``, see :func:`partial_auroc`;
+            ``valid_found_hour`` and ``valid_found_day``, the share of the injections
+            found at these false-alarm rates, NaN where the background has fewer than
+            :data:`LEAST_EVENTS` events above the threshold; ``valid_livetime``, that
+            of the background, s.
+        """
+        network = network.fused()
+        scores = score_windows(network, self._windows).cpu()
+        signal, noise = scores[self._labels > 0], scores[self._labels == 0]
+        loss = torch.nn.functional.softplus(-signal).mean()
+        loss = (loss + torch.nn.functional.softplus(noise).mean()) / 2
+        result = {
+            "valid_loss": float(loss),
+            "valid_auroc": partial_auroc(noise, signal, FALSE_POSITIVE_RATE),
+            "valid_found_hour": math.nan,
+            "valid_found_day": math.nan,
+        }
+        background = self.background(network)
+        self.livetime = background.livetime if background else 0.0
+        result["valid_livetime"] = self.livetime
+        if background is None:
+            return result
+        loudest = self._run_injections(network)
+        for name, spacing in (("hour", HOUR), ("day", DAY)):
+            if background.livetime >= LEAST_EVENTS * spacing:
+                limit = background.threshold_at_far(JULIAN_YEAR / spacing)
+                result[f"valid_found_{name}"] = float((loudest >= limit).mean())
+        return result
+
+    @torch.inference_mode()
+    def background(self, network: Any) -> Background | None:
+        """Run a network over all slides of all stretches.
+
+        Args:
+            network: In evaluation mode.
+
+        Returns:
+            Its events; None where it has no slides.
+        """
+        geometry, sliding = self.geometry, has_slides(network)
+        slides = self.slides if sliding else self.plain_slides
+        cluster_size = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+        statistics, strides = [], 0
+        kernel = kernel_frames(network) if sliding else 0
+        for strain in self._background:
+            frames = frames_of(network, strain) if sliding else strain
+            for slide in range(1, slides + 1):
+                size = slide * self._shift_size
+                if sliding:
+                    shift = size // geometry.frame_size
+                    parts = score_slide(network, frames, shift, kernel)
+                else:
+                    parts = self._score_strain(network, strain, size)
+                for part in parts:
+                    series = part.cpu().numpy()
+                    strides += len(series)
+                    statistics.append(series[find_events(series, cluster_size)])
+        if not strides:
+            return None
+        livetime = strides * geometry.stride_length
+        return Background.of(np.concatenate(statistics), livetime)
+
+    def _score_strain(self, network: Any, strain: Tensor, shift: int) -> list[Tensor]:
+        """Score a timeslide with a network that sees all detectors at once."""
+        total = strain.shape[-1]
+        parts = []
+        for first, start, stop in ((0, shift, total), (total - shift, 0, shift)):
+            slid = strain[:, start:stop].clone()
+            slid[0] = strain[0, first : first + stop - start]
+            if stop - start >= self.geometry.kernel_size:
+                parts.append(score_stretch(network, slid)[0])
+        return parts
+
+    def _run_injections(self, network: Any) -> np.ndarray:
+        """Statistic of the event that belongs to each injection, else -inf, [n]."""
+        geometry = self.geometry
+        cluster_size = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+        scored, residuals = [], []
+        for stretch in self._injections:
+            tensor, peaks = score_stretch(network, stretch.strain)
+            scores = tensor.cpu().numpy()
+            places = np.arange(len(scores)) * float(geometry.stride_size)
+            if peaks is not None:
+                places += peaks.cpu().numpy() * geometry.frame_size
+            scored.append((scores, places))
+            # How far the merger lies behind, by the loudest kernel that it is in.
+            for merger, snr in zip(stretch.mergers, stretch.snrs, strict=True):
+                last = int(merger) // geometry.stride_size
+                first = max(0, last - geometry.kernel_size // geometry.stride_size + 1)
+                if snr >= np.median(stretch.snrs) and first < len(scores):
+                    best = first + int(scores[first : last + 1].argmax())
+                    residuals.append(merger - places[best])
+        offset = float(np.median(residuals))
+        result = []
+        for stretch, (scores, places) in zip(self._injections, scored, strict=True):
+            chosen = np.flatnonzero(find_events(scores, cluster_size))
+            nanoseconds = 1e9 / geometry.sample_rate
+            matched = match_injections(
+                (stretch.mergers * nanoseconds).astype(np.int64),
+                ((places[chosen] + offset) * nanoseconds).astype(np.int64),
+                scores[chosen],
+                MATCH_WINDOW,
+            )
+            statistics = np.append(scores[chosen], -np.inf)
+            result.append(statistics[matched])
+        return np.concatenate(result)

@@ -1,0 +1,137 @@
+"""Noise and glitches to judge a network by that it was not trained on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from chirpwatch.errors import StrainError
+from train.data.noise import coloured_noise
+from train.data.sources import CURVE_BINS, StretchSource
+
+LEAST_FREQUENCY = 10
+"""Below this a measured spectrum is taken as flat, Hz: ground motion, never used."""
+
+
+@dataclass(frozen=True)
+class OtherNoise:
+    """Noise that a network is judged by beside that of the training's curves.
+
+    Attributes:
+        name: What reports call it.
+        sources: Strain of each detector; the noise curves of ``run`` if None.
+        run: Observing run whose curves are used then.
+        glitches: Recorded ones, from :func:`read_glitches`, in place of
+            analytic ones.
+    """
+
+    name: str
+    sources: Mapping[str, StretchSource] | None = None
+    run: str = "O3"
+    glitches: Tensor | None = None
+
+
+class SpectrumStretches:
+    """Gaussian noise of measured spectra, each of them as likely.
+
+    Args:
+        folder: Holds a folder for each detector, and in it HDF5 files with ``data``,
+            a power spectral density, 1/Hz, from 0 Hz, and its attribute ``delta_f``.
+        ifo: Detector.
+        sample_rate: Hz.
+
+    Raises:
+        StrainError: There is no such file, or one is of another layout or too coarse.
+    """
+
+    def __init__(self, folder: str | Path, ifo: str, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+        paths = sorted((Path(folder) / ifo).glob("*.hdf*"))
+        if not paths:
+            raise StrainError(
+                f"{Path(folder) / ifo}: expected HDF5 files of spectra, found none"
+            )
+        self.asds = [_read_spectrum(path, sample_rate) for path in paths]
+
+    def draw(
+        self, size: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw a stretch, see :meth:`train.data.sources.StretchSource.draw`."""
+        asd = self.asds[rng.integers(len(self.asds))]
+        return coloured_noise(asd, size, self.sample_rate, rng), asd
+
+
+def _read_spectrum(path: Path, sample_rate: int) -> np.ndarray:
+    """Amplitude spectral density at evenly spaced frequencies, [2049]."""
+    try:
+        with h5py.File(path, "r") as file:
+            psd = file["data"][()].astype(np.float64)
+            step = float(file["data"].attrs["delta_f"])
+    except (OSError, KeyError) as error:
+        raise StrainError(
+            f"{path}: expected a spectrum ('data' with 'delta_f'): {error}"
+        ) from None
+    frequencies = step * np.arange(len(psd))
+    used = frequencies >= LEAST_FREQUENCY
+    reach = frequencies[-1] + step >= sample_rate / 2
+    if not reach or not (psd[used] > 0).all() or not np.isfinite(psd[used]).all():
+        raise StrainError(
+            f"{path}: expected a finite spectrum above zero from {LEAST_FREQUENCY} to "
+            f"{sample_rate // 2} Hz, found {len(psd)} values to {frequencies[-1]:g} Hz"
+        )
+    grid = np.linspace(0, sample_rate / 2, CURVE_BINS)
+    asd: np.ndarray = np.exp(
+        0.5 * np.interp(grid, frequencies[used], np.log(psd[used]))
+    )
+    return asd
+
+
+def read_glitches(path: str | Path, sample_rate: int, kernel_size: int) -> Tensor:
+    """Read recorded glitches, whitened, with the noise that they came in.
+
+    Args:
+        path: HDF5 file with ``glitches``, [n, size], in units of the noise's standard
+            deviation, each with its loudest sample a kernel or more from either end,
+            and the file's attribute ``sample_rate``.
+        sample_rate: Hz.
+        kernel_size: Samples of a kernel.
+
+    Returns:
+        The kernel before and the kernel after each loudest sample, float32,
+        [n, 2 * kernel_size].
+
+    Raises:
+        StrainError: No such file, another layout or rate, or a glitch too near an end.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            rate, series = file.attrs["sample_rate"], file["glitches"][()]
+    except (OSError, KeyError) as error:
+        raise StrainError(
+            f"{path}: expected whitened glitches ('glitches', 'sample_rate'): {error}"
+        ) from None
+    if rate != sample_rate or series.ndim != 2 or not np.isfinite(series).all():
+        raise StrainError(
+            f"{path}: expected finite glitches [n, size] at {sample_rate} Hz, found "
+            f"the shape {series.shape} at {rate:g} Hz"
+        )
+    peaks = np.abs(series).argmax(1)
+    return torch.from_numpy(_cut(path, series, peaks, kernel_size)).float()
+
+
+def _cut(
+    path: str | Path, series: np.ndarray, peaks: Sequence[int], kernel_size: int
+) -> np.ndarray:
+    pieces = []
+    for number, (one, peak) in enumerate(zip(series, peaks, strict=True)):
+        if not kernel_size <= peak <= len(one) - kernel_size:
+            raise StrainError(
+                f"{path}: expected the loudest sample of glitch {number} at least "
+                f"{kernel_size} samples from its ends, found it at {peak} of {len(one)}"
+            )
+        pieces.append(one[peak - kernel_size : peak + kernel_size])
+    return np.stack(pieces)

@@ -1,0 +1,421 @@
+"""The report of a training: figures as PNG, and one page that opens from disk."""
+
+import base64
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from chirpwatch.atomic import replacing
+from chirpwatch.errors import ConfigurationError
+from chirpwatch.statistics import wilson_interval
+from train import figures
+from train.figures import DARK, KINDS, LIGHT, Draw, rate_words, render
+from train.validate import LEAST_ABOVE, TABLE_RATES
+
+LOG, FIGURES, CONFIG = "metrics.csv", "validation.json", "config.yaml"
+PAGE, FOLDER = "report.html", "report"
+WIDE, NARROW = (10.5, 4.2), (6.0, 4.4)
+SQUARE = (10.5, 7.0)
+SUMMARY_SNR = 8.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page.
+
+    Attributes:
+        name: Of its file, without suffix.
+        title: Heading.
+        caption: What it shows, its units and limits.
+        alt: What someone who cannot see it is told.
+        draw: What draws it; None where a part is missing.
+        size: Width and height, inches.
+        missing: What to say in place of a figure.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    draw: Draw | None
+    size: tuple[float, float]
+    missing: str = ""
+
+
+def write_run_report(folder: str | Path) -> Path:
+    """Write ``report.html`` and ``report/*.png`` into the folder of a training.
+
+    Args:
+        folder: With ``metrics.csv``, ``validation.json``, ``config.yaml``; a part that
+            is missing is left out of the page, which says so.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigurationError: There is no such folder, or a part of it is malformed.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"{folder}: expected the folder of a training ('chirpwatch train fit'), "
+            "found none"
+        )
+    log, result = read_log(folder / LOG), read_figures(folder / FIGURES)
+    try:
+        pictures = _pictures(log, result)
+        images = {
+            picture.name: [
+                render(picture.draw, theme, picture.size) for theme in (LIGHT, DARK)
+            ]
+            for picture in pictures
+            if picture.draw
+        }
+        page = _page(folder, pictures, images, log, result)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{folder / FIGURES}: expected figures of 'chirpwatch train validate', "
+            f"found others: {type(error).__name__}: {error}"
+        ) from error
+    for name, (light, _) in images.items():
+        with replacing(folder / FOLDER / f"{name}.png") as temporary:
+            temporary.write_bytes(light)
+    with replacing(folder / PAGE) as temporary:
+        temporary.write_text(page)
+    return folder / PAGE
+
+
+def read_log(path: Path) -> dict[str, np.ndarray] | None:
+    """Read a training's log.
+
+    Returns:
+        Columns, float64, [rows], NaN where a cell is empty; None without a file.
+
+    Raises:
+        ConfigurationError: There is no column ``step``, or a cell is no number.
+    """
+    if not path.exists():
+        return None
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        names, rows = list(reader.fieldnames or []), list(reader)
+    if "step" not in names:
+        raise ConfigurationError(
+            f"{path}: expected a column 'step', found {', '.join(names) or 'none'}"
+        )
+    columns = {name: np.full(len(rows), np.nan) for name in names}
+    for number, row in enumerate(rows):
+        for name in names:
+            cell = row[name]
+            try:
+                columns[name][number] = float(cell) if cell else np.nan
+            except ValueError:
+                raise ConfigurationError(
+                    f"{path}, line {number + 2}: expected a number for {name}, found "
+                    f"{cell!r}"
+                ) from None
+    return columns
+
+
+def read_figures(path: Path) -> dict[str, Any] | None:
+    """Read what :func:`train.validate.validate` measured; None without a file.
+
+    Raises:
+        ConfigurationError: No JSON, or not those figures.
+    """
+    if not path.exists():
+        return None
+    try:
+        result = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: expected JSON: {error}") from None
+    wanted = {"found", "thresholds", "signals", "noise_windows"}
+    if not isinstance(result, dict) or not wanted <= set(result):
+        found = sorted(result) if isinstance(result, dict) else type(result).__name__
+        raise ConfigurationError(
+            f"{path}: expected figures of 'chirpwatch train validate' "
+            f"({', '.join(sorted(wanted))}), found {found}"
+        )
+    return result
+
+
+def _pictures(
+    log: Mapping[str, np.ndarray] | None, result: Mapping[str, Any] | None
+) -> list[Picture]:
+    """What the page shows, in order."""
+    figure = result or {}
+    lost = f"There is no {FIGURES}."
+    rate = _summary_rate(figure)
+    noise = ""
+    if result:
+        noise = (
+            f"{figure['noise_windows']:,} noise windows of simulated {figure['run']} "
+            f"noise, {figure['glitch_windows']:,} of windows with a glitch; no rate is "
+            f"shown that fewer than {LEAST_ABOVE} independent windows reach."
+        )
+    has = {
+        name: result is not None and bool(figure.get(name))
+        for name in ("efficiency", "roc", "scatter", "calibration", "optimal")
+    }
+    optimum = (
+        "Dashed: the matched filter with the merger's own template, whose time (within "
+        f"{figure['optimal']['window_length']:.2f} s), phases, amplitudes and sky "
+        f"position are unknown, at the same rate, from "
+        f"{figure['optimal']['noise_windows']:,} noise windows of each pair "
+        f"and {figure['optimal']['signals']:,} mergers. "
+        if has["optimal"]
+        else "The limits that a matched filter sets were not measured. "
+    )
+    partly = f"{FIGURES} has no such figures; 'chirpwatch train validate' makes them."
+    why = lost if result is None else partly
+    return [
+        Picture(
+            "training",
+            "Training and validation",
+            "Loss of single batches of simulated windows, and of the validation's "
+            "windows. As deployed: injections found in whole simulated stretches, by "
+            "events of 8 s, at false-alarm rates measured on timeslides; a point is "
+            "missing where the background is too short for it.",
+            "Curves of loss, validation, learning rate and waiting time by step.",
+            figures.training(log) if log else None,
+            SQUARE,
+            f"There is no {LOG}.",
+        ),
+        Picture(
+            "efficiency",
+            f"Efficiency at a false-positive rate of {rate and rate_words(rate)}",
+            "Share of simulated mergers found, in single windows of 1 s, by network "
+            f"SNR; bars: 68 % (Wilson), {figure.get('signals', 0):,} mergers a point. "
+            f"{optimum}Dotted: a signal of which all is known but whether it is there.",
+            "Share found by SNR for four pairs of masses, network and optimum.",
+            figures.efficiency(figure, rate) if has["efficiency"] and rate else None,
+            SQUARE,
+            why,
+        ),
+        Picture(
+            "efficiency_by_rate",
+            "Efficiency at every rate, in Gaussian noise",
+            f"As above, at each rate that the noise suffices for. {noise} Dashed: the "
+            f"matched filter at the same rate{_fitted(figure)}.",
+            "Share found by SNR for four pairs of masses and several rates.",
+            figures.efficiency_by_rate(figure) if has["efficiency"] else None,
+            SQUARE,
+            why,
+        ),
+        Picture(
+            "roc",
+            "ROC",
+            "Share of mergers found, all four pairs of masses together, against the "
+            f"false-positive rate a window. {noise}",
+            "Share found by false-positive rate for several SNRs.",
+            figures.roc(figure) if has["roc"] else None,
+            WIDE,
+            why,
+        ),
+        Picture(
+            "scatter",
+            "Score against SNR",
+            f"{len(figure['scatter']['snr']) if has['scatter'] else 0:,} mergers of 7 "
+            "to 60 solar masses (detector frame) in Gaussian noise, SNR uniform in the "
+            "logarithm. Dashed: the thresholds.",
+            "Score of each merger by its SNR, coloured by chirp mass.",
+            figures.scatter(figure) if has["scatter"] else None,
+            NARROW,
+            why,
+        ),
+        Picture(
+            "calibration",
+            "Calibration",
+            _calibration(figure) if has["calibration"] else "",
+            "Share of windows with a merger by the sigmoid of their score.",
+            figures.calibration(figure) if has["calibration"] else None,
+            NARROW,
+            why,
+        ),
+    ]
+
+
+def _fitted(figure: Mapping[str, Any]) -> str:
+    """Which rates of the matched filter no noise was enough for."""
+    matched = figure.get("optimal", {}).get("matched", [])
+    rates = {rate for one in matched for rate in one["fitted"]}
+    rates &= set(figure.get("thresholds", {}).get("gaussian", {}))
+    if not rates:
+        return ""
+    words = [rate_words(rate) for rate in sorted(rates, key=float, reverse=True)]
+    return (
+        f", whose thresholds at {' and '.join(words)} come from a fit of the tail of "
+        "its noise"
+    )
+
+
+def _calibration(figure: Mapping[str, Any]) -> str:
+    one = figure["calibration"]
+    return (
+        f"{one['windows']:,} windows as at the end of the training, "
+        f"{100 * one['prior']:.0f} % of them with a merger, with glitches; bars: 68 % "
+        f"(Wilson). Mean distance from the diagonal: {one['error']:.3f}. In a search "
+        "mergers are far rarer, so that the score is a ranking there, no probability."
+    )
+
+
+def _summary_rate(figure: Mapping[str, Any]) -> str:
+    """The rate that the page is about: 1e-4, or as deep as the noise reaches."""
+    reached = list(figure.get("thresholds", {}).get("gaussian", {}))
+    wanted = str(TABLE_RATES[-1])
+    return wanted if wanted in reached else (reached[-1] if reached else "")
+
+
+def _page(
+    folder: Path,
+    pictures: list[Picture],
+    images: Mapping[str, list[bytes]],
+    log: Mapping[str, np.ndarray] | None,
+    result: Mapping[str, Any] | None,
+) -> str:
+    environment = Environment(
+        loader=PackageLoader("train"), autoescape=True, undefined=StrictUndefined
+    )
+    config = folder / CONFIG
+    figure = result or {}
+    return environment.get_template("report.html").render(
+        name=folder.resolve().name,
+        simulated=figure.get("simulated", True),
+        tiles=_tiles(figure, log),
+        pictures=[
+            (one, [_uri(x) for x in images.get(one.name, [])]) for one in pictures
+        ],
+        found=_found(figure),
+        noises=_noises(figure),
+        provenance=_provenance(figure),
+        config=config.read_text() if config.exists() else "",
+    )
+
+
+def _uri(image: bytes) -> Markup:
+    text = base64.b64encode(image).decode()
+    # Nothing in base64 needs an escape.
+    return Markup(f"data:image/png;base64,{text}")  # noqa: S704
+
+
+def _tiles(
+    figure: Mapping[str, Any], log: Mapping[str, np.ndarray] | None
+) -> list[tuple[str, str, str]]:
+    """What matters most: name, value, note."""
+    rate = _summary_rate(figure)
+    tiles = []
+    for entry in figure.get("found", {}).get("gaussian", []):
+        masses = f"{entry['mass_1']:g}, {entry['mass_2']:g}"
+        if entry["snr"] == SUMMARY_SNR and rate in entry["found"]:
+            share = entry["found"][rate]
+            note = _distance(figure, entry, rate)
+            tiles.append((f"Found at SNR 8: {masses}", f"{100 * share:.1f} %", note))
+    for name, words in (("hour", "one an hour"), ("day", "one a day")):
+        values = (log or {}).get(f"valid_found_{name}", np.empty(0))
+        values = values[np.isfinite(values)]
+        if len(values):
+            note = "of the injections, at the last validation"
+            tiles.append((f"Found at {words}", f"{100 * values[-1]:.1f} %", note))
+    return tiles
+
+
+def _distance(figure: Mapping[str, Any], entry: Mapping[str, Any], rate: str) -> str:
+    """What the matched filter finds of the same."""
+    optimal = figure.get("optimal")
+    if not optimal or entry["snr"] not in optimal["snr"]:
+        return f"at {rate_words(rate)} a window"
+    place = optimal["snr"].index(entry["snr"])
+    for one in optimal["matched"]:
+        if (one["mass_1"], one["mass_2"]) == (entry["mass_1"], entry["mass_2"]):
+            share = one["found"][rate][place]
+            return f"at {rate_words(rate)} a window; matched filter {100 * share:.1f} %"
+    return f"at {rate_words(rate)} a window"
+
+
+def _found(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of shares found: its heads, and its rows."""
+    if not figure:
+        return {}
+    kinds = [(kind, list(figure["thresholds"][kind])) for kind in KINDS]
+    n, rows = figure["signals"], []
+    for entries in zip(*(figure["found"][kind] for kind in KINDS), strict=True):
+        cells = [
+            _share(entry["found"].get(rate), n)
+            for entry, (_, rates) in zip(entries, kinds, strict=True)
+            for rate in rates
+        ]
+        one = entries[0]
+        rows.append((f"{one['mass_1']:g}, {one['mass_2']:g}", f"{one['snr']:g}", cells))
+    return {
+        "kinds": [
+            (KINDS[kind], [rate_words(x) for x in rates]) for kind, rates in kinds
+        ],
+        "thresholds": [
+            f"{figure['thresholds'][kind][rate]:.2f}"
+            for kind, rates in kinds
+            for rate in rates
+        ],
+        "rows": rows,
+        "signals": n,
+    }
+
+
+def _share(share: float | None, n: int) -> str:
+    if share is None:
+        return "n/a"
+    low, high = wilson_interval(round(share * n), n)
+    return f"{100 * share:.1f} ± {50 * (high - low):.1f}"
+
+
+def _noises(figure: Mapping[str, Any]) -> list[tuple[str, str, str, list[str]]]:
+    """Other kinds of noise: name, kind, false positives held, shares found."""
+    rate, rows = str(TABLE_RATES[-1]), []
+    for noise in figure.get("noises", []):
+        for kind, words in KINDS.items():
+            held = noise["held_rates"][kind].get(rate)
+            shares = [
+                _share(entry["found"].get(rate), noise["signals"])
+                for entry in noise["found"][kind]
+                if entry["snr"] == SUMMARY_SNR
+            ]
+            rows.append(
+                (noise["name"], words, "n/a" if held is None else f"{held:.2g}", shares)
+            )
+    return rows
+
+
+def _provenance(figure: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What made the network and its figures: names and values."""
+    details = dict(figure.get("checkpoint", {}))
+    rows = []
+    for key, words in (
+        ("command", "Command"),
+        ("model", "Network"),
+        ("seed", "Seed of the training"),
+        ("steps", "Steps"),
+        ("best_step", "Step of the weights"),
+        ("wall_time_length", "Wall time of the training"),
+        ("cpu_time_length", "CPU time of the training"),
+        ("data_hash", "SHA-256 of the noise"),
+    ):
+        if key in details:
+            value = details[key]
+            if key.endswith("_length"):
+                value = f"{value / 60:.1f} minutes"
+            rows.append((words, str(value)))
+    for name, version in details.get("versions", {}).items():
+        rows.append((name, str(version)))
+    if figure:
+        rows.append(("Seed of the validation", str(figure["seed"])))
+        noise = f"{figure['noise_length']:,.0f} s of each detector"
+        rows.append(
+            ("Noise of the validation", f"{noise}, {figure['slides']} pairings")
+        )
+    return rows
