@@ -9,7 +9,8 @@ the (2, 2) mode's amplitude) at *the detector that it reaches first*. It is not 
 time at the geocentre, which may lie up to 21 ms away from any detector's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from chirpwatch.atomic import replacing
 from chirpwatch.errors import SignalError
+from chirpwatch.strain import AmendedFile, amending
 
 NANOSECONDS = 1_000_000_000
-STORAGE = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+STORAGE = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+CHUNK_ROWS = 4
+POLARIZATIONS = ("polarizations/plus", "polarizations/cross")
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,116 @@ def shift_key(shifts: Sequence[float]) -> str:
     return ",".join(f"{shift + 0.0:.10g}" for shift in shifts)
 
 
+class SignalWriter:
+    """Writes the mergers of one set batch by batch, so that any number fits in memory.
+
+    Args:
+        group: The set's group in a file.
+        names: Datasets of strain in it.
+        sample_rate: Hz.
+        merger_size: Sample of the merger in each signal.
+    """
+
+    def __init__(
+        self,
+        group: h5py.Group,
+        names: Sequence[str],
+        sample_rate: int,
+        merger_size: int,
+    ) -> None:
+        self.group, self.names, self.num_rejected = group, tuple(names), 0
+        group.attrs["sample_rate"] = sample_rate
+        group.attrs["merger_size"] = merger_size
+
+    def append(
+        self,
+        strain: Mapping[str, NDArray[Any]],
+        parameters: Mapping[str, NDArray[Any]],
+    ) -> None:
+        """Add mergers.
+
+        Args:
+            strain: For each name, [n, size].
+            parameters: Columns [n], the same ones each time.
+
+        Raises:
+            SignalError: A sample or parameter is not finite.
+        """
+        for name in self.names:
+            _append(self.group, name, strain[name].astype(np.float32))
+        for name, column in parameters.items():
+            _append(self.group, f"parameters/{name}", column)
+
+    def reject(
+        self, parameters: Mapping[str, NDArray[Any]], count: int, keep: bool
+    ) -> None:
+        """Count mergers that were thrown away for being too faint.
+
+        Args:
+            parameters: Columns [count].
+            count: How many.
+            keep: Whether their parameters are written, to ``rejected/parameters``.
+        """
+        self.num_rejected += count
+        for name, column in parameters.items() if keep else ():
+            _append(self.group, f"rejected/parameters/{name}", column)
+
+    def finish(self, attributes: Mapping[str, Any]) -> None:
+        """Write what is known at the end."""
+        self.group.attrs.update(attributes)
+        self.group.attrs["num_rejected"] = self.num_rejected
+
+
+def _append(group: h5py.Group, name: str, rows: NDArray[Any]) -> None:
+    if not np.isfinite(rows).all():
+        raise SignalError(
+            f"{group.name}/{name}: expected finite values, found NaN or infinity"
+        )
+    if name not in group:
+        many = rows.ndim > 1
+        group.create_dataset(
+            name,
+            (0, *rows.shape[1:]),
+            rows.dtype,
+            maxshape=(None, *rows.shape[1:]),
+            chunks=(CHUNK_ROWS, *rows.shape[1:]) if many else (4096,),
+            **(STORAGE if many else {}),
+        )
+    dataset = group[name]
+    dataset.resize(len(dataset) + len(rows), 0)
+    dataset[len(dataset) - len(rows) :] = rows
+
+
+@contextmanager
+def amending_signals(path: str | Path) -> Iterator[AmendedFile]:
+    """Open a signal file to add sets; it changes as a whole or not at all.
+
+    A file that is there already is copied, see :func:`chirpwatch.strain.amending`.
+
+    Raises:
+        SignalError: The file cannot be read or written; it is as it was.
+    """
+    with amending(path, SignalError) as file:
+        yield file
+
+
+def new_set(file: h5py.File, path: str | Path, name: str) -> h5py.Group:
+    """Add the group of a set: ``train``, ``valid`` or ``test/{segment}/{shifts}``.
+
+    Raises:
+        SignalError: The set is in the file already.
+    """
+    if name in file:
+        raise SignalError(f"{path}: {name} is there already")
+    return file.create_group(name)
+
+
+def write_times(group: h5py.Group, gps_time_ns: NDArray[Any]) -> None:
+    """Write the times of a test set's mergers, GPS ns, [n], in the order written."""
+    group["parameters/gps_time"] = gps_time_ns / NANOSECONDS
+    group["parameters/gps_time_ns"] = gps_time_ns.astype(np.int64)
+
+
 def write_test_signals(
     path: str | Path, segment: str, shifts: Sequence[float], signals: ProjectedSignals
 ) -> None:
@@ -124,25 +237,18 @@ def write_test_signals(
         signals: What is written.
 
     Raises:
-        SignalError: The set is in the file already.
+        SignalError: The set is in the file already, or the disk is full.
     """
-    name = f"test/{segment}/{shift_key(shifts)}"
-    with replacing(path) as temporary, _amend(path, temporary) as file:
-        if name in file:
-            raise SignalError(f"{path}: {name} is there already")
-        group = file.create_group(name)
-        group.attrs.update(signals.attributes)
-        group.attrs["sample_rate"] = signals.sample_rate
-        group.attrs["merger_size"] = signals.merger_size
-        group.attrs["num_rejected"] = signals.num_rejected
-        for i, ifo in enumerate(signals.ifos):
-            strain = signals.strain[:, i].astype(np.float32)
-            group.create_dataset(ifo, data=strain, **STORAGE)
-        columns = dict(signals.parameters)
-        columns["gps_time"] = signals.gps_time
-        columns["gps_time_ns"] = signals.gps_time_ns.astype(np.int64)
-        for key, column in columns.items():
-            group.create_dataset(f"parameters/{key}", data=column)
+    with amending_signals(path) as file:
+        group = new_set(file, path, f"test/{segment}/{shift_key(shifts)}")
+        writer = SignalWriter(
+            group, signals.ifos, signals.sample_rate, signals.merger_size
+        )
+        strain = {ifo: signals.strain[:, i] for i, ifo in enumerate(signals.ifos)}
+        writer.append(strain, signals.parameters)
+        writer.num_rejected = signals.num_rejected
+        write_times(group, signals.gps_time_ns)
+        writer.finish(signals.attributes)
 
 
 def read_test_signals(
@@ -151,6 +257,7 @@ def read_test_signals(
     shifts: Sequence[float],
     ifos: Sequence[str] = ("H1", "L1"),
     sample_rate: int = 2048,
+    span: tuple[float, float] | None = None,
 ) -> ProjectedSignals:
     """Read the projected signals of one segment and timeslide, in order of time.
 
@@ -160,6 +267,8 @@ def read_test_signals(
         shifts: Shift of each detector, s.
         ifos: Detectors wanted, in the order wanted.
         sample_rate: The rate expected, Hz.
+        span: Read only the signals whose ``gps_time`` is in this range, from the first
+            up to but without the second, GPS s; memory then grows with their number.
 
     Raises:
         SignalError: The file, the set, a detector, a column or an attribute is
@@ -182,9 +291,22 @@ def read_test_signals(
             rate = int(attributes.pop("sample_rate"))
             merger_size = int(attributes.pop("merger_size"))
             num_rejected = int(attributes.pop("num_rejected"))
-            columns = {key: data[()] for key, data in group["parameters"].items()}
-            gps_time, _ = columns.pop("gps_time"), columns["snr"]
-            strain = np.stack([_rows(group[ifo]) for ifo in ifos], axis=1)
+            # Files by others hold the time in floating-point seconds alone.
+            gps_time_ns = np.round(group["parameters/gps_time"][()] * NANOSECONDS)
+            gps_time_ns = gps_time_ns.astype(np.int64)
+            if "gps_time_ns" in group["parameters"]:
+                gps_time_ns = group["parameters/gps_time_ns"][()]
+            wanted = _between(gps_time_ns, span)
+            columns = {
+                key: _rows(data, wanted)
+                for key, data in group["parameters"].items()
+                if key not in {"gps_time", "gps_time_ns"}
+            }
+            _ = columns["snr"]
+            gps_time_ns = gps_time_ns[wanted]
+            strain = np.stack(
+                [_rows(group[ifo], wanted).astype(np.float32) for ifo in ifos], axis=1
+            )
         except KeyError as error:
             raise SignalError(
                 f"{where}: expected detectors {', '.join(ifos)}, parameters/gps_time "
@@ -197,10 +319,9 @@ def read_test_signals(
         raise SignalError(
             f"{where}: expected a sample rate of {sample_rate} Hz, found {rate} Hz"
         )
-    # Files by others hold the time in floating-point seconds alone.
-    nanoseconds = np.round(np.asarray(gps_time) * NANOSECONDS).astype(np.int64)
-    gps_time_ns = columns.pop("gps_time_ns", nanoseconds)
     order = np.argsort(gps_time_ns, kind="stable")
+    # Files by others have any order: rows of other times may lie between.
+    order = order[_inside(gps_time_ns, span)[order]]
     try:
         return ProjectedSignals(
             ifos=tuple(ifos),
@@ -214,6 +335,32 @@ def read_test_signals(
         )
     except (SignalError, IndexError) as error:
         raise SignalError(f"{where}: {error}") from None
+
+
+def read_rejected(
+    path: str | Path, segment: str, shifts: Sequence[float]
+) -> dict[str, NDArray[Any]]:
+    """Read the parameters of the mergers that were too faint for a test set.
+
+    Args:
+        path: Signal file.
+        segment: Name of the strain segment, ``{t0}-{duration}`` in s.
+        shifts: Shift of each detector, s.
+
+    Returns:
+        Columns [num_rejected], among them the masses, ``redshift`` and ``snr``.
+
+    Raises:
+        SignalError: No such file or set, or they were counted and not kept.
+    """
+    name = f"test/{segment}/{shift_key(shifts)}/rejected/parameters"
+    with _open(path) as file:
+        if name not in file:
+            raise SignalError(
+                f"{path}: expected {name}; 'chirpwatch simulate signals' writes it "
+                "with --volume and --keep-rejected"
+            )
+        return {key: data[()] for key, data in file[name].items()}
 
 
 @dataclass(frozen=True)
@@ -249,19 +396,17 @@ def write_polarizations(path: str | Path, split: str, signals: Polarizations) ->
     Raises:
         SignalError: The set is in the file already.
     """
-    with replacing(path) as temporary, _amend(path, temporary) as file:
-        if split in file:
-            raise SignalError(f"{path}: {split} is there already")
-        group = file.create_group(split)
-        group.attrs.update(signals.attributes)
-        group.attrs["sample_rate"] = signals.sample_rate
-        group.attrs["merger_size"] = signals.merger_size
-        group.attrs["num_rejected"] = signals.num_rejected
-        for name in ("plus", "cross"):
-            data = getattr(signals, name).astype(np.float32)
-            group.create_dataset(f"polarizations/{name}", data=data, **STORAGE)
-        for name, column in signals.parameters.items():
-            group.create_dataset(f"parameters/{name}", data=column)
+    with amending_signals(path) as file:
+        writer = SignalWriter(
+            new_set(file, path, split),
+            POLARIZATIONS,
+            signals.sample_rate,
+            signals.merger_size,
+        )
+        strain = dict(zip(POLARIZATIONS, (signals.plus, signals.cross), strict=True))
+        writer.append(strain, signals.parameters)
+        writer.num_rejected = signals.num_rejected
+        writer.finish(signals.attributes)
 
 
 def read_polarizations(path: str | Path, split: str) -> Polarizations:
@@ -295,8 +440,23 @@ def read_polarizations(path: str | Path, split: str) -> Polarizations:
             ) from None
 
 
-def _rows(dataset: h5py.Dataset) -> NDArray[Any]:
-    rows: NDArray[Any] = np.atleast_2d(dataset[()].astype(np.float32))
+def _inside(
+    gps_time_ns: NDArray[Any], span: tuple[float, float] | None
+) -> NDArray[Any]:
+    if span is None:
+        return np.ones(len(gps_time_ns), bool)
+    start, stop = (round(time * NANOSECONDS) for time in span)
+    return (gps_time_ns >= start) & (gps_time_ns < stop)
+
+
+def _between(gps_time_ns: NDArray[Any], span: tuple[float, float] | None) -> slice:
+    """The rows from the first to the last that lie in a span."""
+    inside = np.flatnonzero(_inside(gps_time_ns, span))
+    return slice(inside[0], inside[-1] + 1) if len(inside) else slice(0)
+
+
+def _rows(dataset: h5py.Dataset, wanted: slice) -> NDArray[Any]:
+    rows: NDArray[Any] = dataset[wanted]
     return rows
 
 
@@ -307,12 +467,3 @@ def _open(path: str | Path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         raise SignalError(f"{path}: expected an HDF5 file: {error}") from None
-
-
-def _amend(path: str | Path, temporary: Path) -> h5py.File:
-    """Open a temporary copy of ``path``, or a new file, for writing."""
-    if not Path(path).exists():
-        return h5py.File(temporary, "w")
-    with _open(path):
-        temporary.write_bytes(Path(path).read_bytes())
-    return h5py.File(temporary, "a")

@@ -1,8 +1,10 @@
 """Strain: gap-free segments of all detectors, and the files that hold them."""
 
+import io
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from chirpwatch.atomic import replacing
-from chirpwatch.errors import StrainError
+from chirpwatch.errors import ChirpwatchError, StrainError
 
 NANOSECONDS = 1_000_000_000
 
@@ -99,6 +101,160 @@ class Segment:
         return data
 
 
+class _SilentFile(io.FileIO):
+    """A file that takes everything in silence after an error of the system.
+
+    HDF5 cannot close a file that it cannot write: on a full disk it would crash. The
+    error is kept instead, and asked for.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of the data, or none after an error."""
+        view = memoryview(data).cast("B")
+        written = 0
+        try:
+            while written < len(view) and self.error is None:
+                written += super().write(view[written:])
+        except OSError as error:
+            self.error = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size; nothing happens after an error."""
+        try:
+            if self.error is None:
+                return super().truncate(size)
+        except OSError as error:
+            self.error = error
+        return size or 0
+
+    def readinto(self, buffer: Any) -> int:
+        """Read; what was lost after an error reads as zeros."""
+        view = memoryview(buffer).cast("B")
+        count = super().readinto(view) or 0
+        if self.error is not None:
+            view[count:] = bytes(len(view) - count)
+            return len(view)
+        return count
+
+
+class AmendedFile(h5py.File):  # type: ignore[misc]  # h5py has no types
+    """An HDF5 file that :func:`amending` opened."""
+
+    def __init__(self, handle: _SilentFile, mode: str) -> None:
+        super().__init__(handle, mode)
+        self._handle = handle
+
+    def check(self) -> None:
+        """Stop where the disk is full, after a large piece rather than at the end.
+
+        Raises:
+            OSError: Something could not be written.
+        """
+        self.flush()
+        if self._handle.error is not None:
+            raise self._handle.error
+
+
+@contextmanager
+def amending(
+    path: str | Path, refusal: type[ChirpwatchError] = StrainError
+) -> Iterator[AmendedFile]:
+    """Open a copy of an HDF5 file, or a new one, that takes its place on success.
+
+    A file that is there already is copied whole, by the system and not through memory:
+    what belongs together is best added together.
+
+    Args:
+        path: The file.
+        refusal: The exception for a file that cannot be read or written.
+
+    Raises:
+        ChirpwatchError: ``refusal``; ``path`` is as it was.
+    """
+    path = Path(path)
+    try:
+        with replacing(path) as temporary:
+            if path.exists():
+                shutil.copyfile(path, temporary)
+            # An empty file is no HDF5 file: "a" would refuse it.
+            mode = "a" if temporary.stat().st_size else "w"
+            with _SilentFile(temporary, "r+") as handle:
+                try:
+                    file = AmendedFile(handle, mode)
+                except OSError as error:
+                    raise refusal(f"{path}: expected an HDF5 file: {error}") from None
+                with file:
+                    yield file
+                if handle.error is not None:
+                    raise handle.error
+    except OSError as error:
+        raise refusal(
+            f"{path}: could not be written, and is as it was before: {error}; look for "
+            "room on the disk and for the right to write there"
+        ) from error
+
+
+@dataclass(frozen=True)
+class NewSegment:
+    """A segment that is written piece by piece.
+
+    Attributes:
+        t0: GPS time of the first sample, s.
+        duration: s.
+        pieces: For each detector its strain in pieces, one after the other, each [n].
+        attributes: Attributes of the segment, such as ``simulated``.
+    """
+
+    t0: int
+    duration: int
+    pieces: Mapping[str, Iterable[NDArray[Any]]] = field(repr=False)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_segments(
+    path: str | Path, split: str, segments: Iterable[NewSegment], sample_rate: int
+) -> None:
+    """Add segments to a background file; it appears whole or not at all.
+
+    Only one piece is in memory at a time. Layout as for :func:`write_background`.
+
+    Args:
+        path: The file; made where it is not there.
+        split: ``train``, ``valid`` or ``test``.
+        segments: What is written.
+        sample_rate: Hz.
+
+    Raises:
+        StrainError: The pieces of a segment are not as long as it, it is in the file
+            already, or the disk is full.
+    """
+    with amending(path) as file:
+        for segment in segments:
+            size = segment.duration * sample_rate
+            group = _new_segment(
+                file,
+                path,
+                f"{split}/{segment.t0}-{segment.duration}",
+                segment.attributes,
+            )
+            for ifo, pieces in segment.pieces.items():
+                dataset = _new_strain(group, ifo, size, segment.t0, sample_rate)
+                written = 0
+                for piece in pieces:
+                    if written + len(piece) <= size:
+                        dataset[written : written + len(piece)] = piece
+                        file.check()
+                    written += len(piece)
+                if written != size:
+                    raise StrainError(
+                        f"{path}, {group.name}/{ifo}: expected {size} samples, found "
+                        f"{written}"
+                    )
+
+
 def write_background(
     path: str | Path,
     split: str,
@@ -121,24 +277,33 @@ def write_background(
         attributes: Attributes of the segment, such as ``simulated``.
 
     Raises:
-        StrainError: The lengths differ, or the segment is in the file already.
+        StrainError: The lengths differ, the segment is in the file already, or the
+            disk is full.
     """
     segment = Segment(t0 * NANOSECONDS, sample_rate, strain, source=str(path))
-    with replacing(path) as temporary:
-        if Path(path).exists():
-            shutil.copyfile(path, temporary)
-        # An empty file is no HDF5 file: "a" would refuse it.
-        mode = "a" if temporary.stat().st_size else "w"
-        with h5py.File(temporary, mode) as file:
-            name = f"{split}/{segment.name}"
-            if name in file:
-                raise StrainError(f"{path}: segment {name} is there already")
-            group = file.create_group(name)
-            group.attrs.update(attributes)
-            for ifo, data in strain.items():
-                dataset = group.create_dataset(ifo, data=data, dtype="f8")
-                dataset.attrs["x0"] = float(t0)
-                dataset.attrs["dx"] = 1 / sample_rate
+    with amending(path) as file:
+        group = _new_segment(file, path, f"{split}/{segment.name}", attributes)
+        for ifo, data in strain.items():
+            _new_strain(group, ifo, segment.size, t0, sample_rate)[:] = data
+
+
+def _new_segment(
+    file: h5py.File, path: str | Path, name: str, attributes: Mapping[str, Any]
+) -> h5py.Group:
+    if name in file:
+        raise StrainError(f"{path}: segment {name} is there already")
+    group = file.create_group(name)
+    group.attrs.update(attributes)
+    return group
+
+
+def _new_strain(
+    group: h5py.Group, ifo: str, size: int, t0: int, sample_rate: int
+) -> h5py.Dataset:
+    dataset = group.create_dataset(ifo, (size,), dtype="f8")
+    dataset.attrs["x0"] = float(t0)
+    dataset.attrs["dx"] = 1 / sample_rate
+    return dataset
 
 
 def read_background(

@@ -198,6 +198,7 @@ def test_augmentations_turn_over_reverse_scale_and_swap_what_they_shall() -> Non
         ({"min_mass": 60.0, "max_mass": 7.0}, "min_mass < max_mass"),
         ({"last_snr": 100.0}, "last_snr < max_snr"),
         ({"glitch_share": 0.99}, "1 together"),
+        ({"glitch_weights": {"hum": 1.0}}, "blip, tomte, .* found {'hum'"),
     ],
 )
 def test_empty_ranges_are_refused(changes, message) -> None:

@@ -2,11 +2,14 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
+from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 
 IFOS = ("H1", "L1")
@@ -41,21 +44,140 @@ CURVE = click.option(
     help="Observing run whose published noise curves of H1 and L1 are used.",
 )
 
+FAMILIES = click.Choice(["blip", "tomte", "scattered_light", "koi_fish", "whistle"])
+
 MASSES = click.option(
     "--masses",
     type=click.FloatRange(5, 150),
     nargs=2,
     default=(15.0, 50.0),
     show_default=True,
-    help="Range of the component masses as the detectors see them, solar masses.",
+    help="Smallest and largest component mass as the detectors see them (see "
+    "--source-frame), solar masses.",
+)
+MASS_DISTRIBUTION = click.option(
+    "--mass-distribution",
+    type=click.Choice(["uniform", "log-uniform"]),
+    default="uniform",
+    show_default=True,
+    help="How each component mass is distributed.",
+)
+SOURCE_FRAME = click.option(
+    "--source-frame",
+    is_flag=True,
+    help="Masses are those in the source's frame; the detectors see them times 1 + "
+    "redshift. Only with --volume.",
 )
 REFERENCE_SHARE = click.option(
     "--reference-share",
     type=click.FloatRange(0, 1),
     default=0.3,
     show_default=True,
-    help="Share of the mergers that are of 35 and 35 solar masses.",
+    help="Share of the mergers that are of --reference-masses; 1 for these alone.",
 )
+REFERENCE_MASSES = click.option(
+    "--reference-masses",
+    type=click.FloatRange(5, 150),
+    nargs=2,
+    default=(35.0, 35.0),
+    show_default=True,
+    help="A fixed pair of masses, solar masses.",
+)
+APPROXIMANT = click.option(
+    "--approximant",
+    type=click.Choice(["IMRPhenomD", "IMRPhenomPv2"]),
+    default="IMRPhenomD",
+    show_default=True,
+    help="Waveform; IMRPhenomPv2 precesses.",
+)
+MAX_SPIN = click.option(
+    "--max-spin",
+    type=click.FloatRange(0, 0.99),
+    default=0.0,
+    show_default=True,
+    help="Largest dimensionless spin: magnitudes uniform, directions isotropic "
+    "(IMRPhenomD takes their part along the orbit's axis).",
+)
+VOLUME = click.option(
+    "--volume",
+    type=click.FloatRange(0, 2, min_open=True),
+    help="Draw distances uniform in comoving volume (Planck18) up to this redshift "
+    "instead, and reject (and count) mergers fainter than network SNR 4.",
+)
+TIME_DILATION = click.option(
+    "--time-dilation",
+    is_flag=True,
+    help="With --volume: fewer mergers from far away, as 1 / (1 + redshift), as a "
+    "constant rate in the sources' own time has it.",
+)
+KEEP_REJECTED = click.option(
+    "--keep-rejected",
+    is_flag=True,
+    help="With --volume: write the parameters of rejected mergers too.",
+)
+LENGTH = click.option(
+    "--length",
+    type=click.FloatRange(1, 64),
+    default=4.0,
+    show_default=True,
+    help="Length of each signal, s; what lies earlier is cut off. The merger is 1/2 s "
+    "before its end.",
+)
+POPULATION = (
+    MASSES,
+    MASS_DISTRIBUTION,
+    SOURCE_FRAME,
+    REFERENCE_SHARE,
+    REFERENCE_MASSES,
+    APPROXIMANT,
+    MAX_SPIN,
+    VOLUME,
+    TIME_DILATION,
+    KEEP_REJECTED,
+    LENGTH,
+)
+Command = Callable[..., None]
+
+
+def population(command: Command) -> Command:
+    """Give a command the options that say which mergers there are."""
+    for option in reversed(POPULATION):
+        command = option(command)
+    return command
+
+
+def population_settings(
+    masses: tuple[float, float],
+    mass_distribution: str,
+    source_frame: bool,
+    reference_share: float,
+    reference_masses: tuple[float, float],
+    approximant: str,
+    max_spin: float,
+    volume: float | None,
+    time_dilation: bool,
+    length: float,
+) -> dict[str, Any]:
+    """Settings of a population from the options of :func:`population`.
+
+    Raises:
+        ConfigurationError: Options contradict each other.
+    """
+    if time_dilation and volume is None:
+        raise ConfigurationError("--time-dilation: expected --volume too")
+    return {
+        "min_mass": masses[0],
+        "max_mass": masses[1],
+        "mass_distribution": mass_distribution.replace("-", "_"),
+        "source_frame": source_frame,
+        "reference_share": reference_share,
+        "reference_masses": reference_masses,
+        "approximant": approximant,
+        "max_spin": max_spin,
+        "max_redshift": volume or 1.0,
+        "time_dilation": time_dilation,
+        "signal_length": length,
+    }
 
 
 def typed_command() -> str:
@@ -85,11 +207,74 @@ def simulate() -> None:
     help="What the segment is for.",
 )
 @click.option(
+    "--drift/--no-drift",
+    help="Let the spectrum move over minutes, between all curves of the run, and in "
+    "level, tilt and lines.",
+)
+@click.option(
+    "--drift-length",
+    type=click.FloatRange(16),
+    default=300.0,
+    show_default=True,
+    help="With --drift: time after which the spectrum has forgotten what it was, s.",
+)
+@click.option(
+    "--lines/--no-lines",
+    help="Add mains, violin modes and calibration lines. The measured curves have "
+    "those of their time already.",
+)
+@click.option(
     "--glitch-rate",
     type=click.FloatRange(0),
     default=0.0,
     show_default=True,
     help="Glitches in each detector, a minute; independent of one another.",
+)
+@click.option(
+    "--glitch-family",
+    "families",
+    type=FAMILIES,
+    multiple=True,
+    help="Draw glitches of this family; several are drawn equally often. Without it: "
+    "blip 60 %, tomte 25 %, scattered_light 15 %.",
+)
+@click.option(
+    "--glitch-snr",
+    type=click.FloatRange(min=0, min_open=True),
+    nargs=2,
+    default=(5.0, 100.0),
+    show_default=True,
+    help="Smallest and largest SNR of a glitch above 32 Hz.",
+)
+@click.option(
+    "--glitch-index",
+    type=float,
+    default=-1.0,
+    show_default=True,
+    help="Power of the SNR that the number of glitches follows; -1 is uniform in the "
+    "logarithm.",
+)
+@click.option(
+    "--gap-rate",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Gaps in an hour of live time; both detectors have them together, and each "
+    "begins a new segment.",
+)
+@click.option(
+    "--gap-length",
+    type=click.FloatRange(1),
+    default=600.0,
+    show_default=True,
+    help="Mean length of a gap, s.",
+)
+@click.option(
+    "--min-length",
+    type=click.IntRange(4),
+    default=64,
+    show_default=True,
+    help="With --gap-rate: segments shorter than this are left out, s.",
 )
 def background(
     out: Path,
@@ -98,38 +283,63 @@ def background(
     curve: str,
     seed: int,
     split: str,
+    drift: bool,
+    drift_length: float,
+    lines: bool,
     glitch_rate: float,
+    families: tuple[str, ...],
+    glitch_snr: tuple[float, float],
+    glitch_index: float,
+    gap_rate: float,
+    gap_length: float,
+    min_length: int,
 ) -> None:
-    """Write a segment of Gaussian noise of H1 and L1, with glitches if wanted.
+    """Write noise of H1 and L1, with drift, lines, glitches and gaps if wanted.
 
-    The noise is stationary and has the spectrum of the published curves between 0 and
-    1024 Hz. OUT is an HDF5 file; a segment is added to it if it is there already.
+    The noise is Gaussian and has the spectrum of the published curves between 0 and
+    1024 Hz; without --drift it is stationary. OUT is an HDF5 file; segments are added
+    to it if it is there already. A day needs 3 GB of disk and little memory.
     """
-    from chirpwatch.strain import write_background
-    from train.data.background import simulate_background
-
-    rate = Geometry().sample_rate
-    strain, glitches = simulate_background(
-        duration,
-        curve,
-        IFOS,
-        rate,
-        # Segments and splits are independent of one another.
-        [seed, start, *split.encode()],
-        glitch_rate / 60,
+    from train.data.background import (
+        BackgroundSettings,
+        draw_live_times,
+        write_simulated_background,
     )
-    attributes = {
-        "simulated": True,
-        "command": typed_command(),
-        "seed": seed,
-        "noise_curves": curve,
-    }
-    for ifo, times in glitches.items():
-        attributes[f"glitch_times_{ifo}"] = np.array(times) + start
-    write_background(out, split, start, strain, rate, attributes)
+    from train.data.drift import DriftSettings
+    from train.data.glitches import WEIGHTS
+
+    settings = BackgroundSettings(
+        run=curve,
+        drift=DriftSettings(correlation_length=drift_length) if drift else None,
+        lines=lines,
+        glitch_rate=glitch_rate / 60,
+        glitch_weights=dict.fromkeys(families, 1.0) or WEIGHTS,
+        glitch_snrs=glitch_snr,
+        glitch_index=glitch_index,
+    )
+    spans = [(0, duration)]
+    if gap_rate:
+        rng = np.random.default_rng([seed, start, *split.encode(), *b"gaps"])
+        spans = draw_live_times(duration, gap_rate / 3600, gap_length, min_length, rng)
+    if not spans:
+        raise ConfigurationError(
+            f"--gap-rate {gap_rate:g}: expected a segment of --min-length {min_length} "
+            f"s in {duration} s, found none; ask for fewer gaps"
+        )
+    count = write_simulated_background(
+        out,
+        split,
+        [(start + begin, length) for begin, length in spans],
+        IFOS,
+        Geometry().sample_rate,
+        settings,
+        seed,
+        typed_command(),
+    )
+    live = sum(length for _, length in spans)
     click.echo(
-        f"{out}: {duration} s of simulated {curve} noise of {' and '.join(IFOS)} from "
-        f"GPS {start}, {sum(map(len, glitches.values()))} glitches"
+        f"{out}: {live} s of simulated {curve} noise of {' and '.join(IFOS)} from "
+        f"GPS {start} in {len(spans)} segments, {count} glitches"
     )
 
 
@@ -141,25 +351,21 @@ def background(
 @SEED
 @click.option(
     "--shifts",
-    default="0,0",
+    "slides",
+    multiple=True,
+    default=["0,0"],
     show_default=True,
-    help="Timeslide that the signals are for: seconds for each detector.",
+    help="Timeslide that the signals are for: seconds for each detector. Several times "
+    "for a set of its own for each.",
 )
-@MASSES
-@REFERENCE_SHARE
+@population
 @click.option(
     "--snr",
     type=click.FloatRange(min=0, min_open=True),
     nargs=2,
     default=(5.0, 20.0),
     show_default=True,
-    help="Range of the network SNR above 32 Hz; distances are adapted to it.",
-)
-@click.option(
-    "--volume",
-    type=click.FloatRange(0, 2, min_open=True),
-    help="Draw distances uniform in comoving volume up to this redshift instead, and "
-    "reject (and count) mergers fainter than network SNR 4.",
+    help="Smallest and largest network SNR above 32 Hz; distances are adapted to it.",
 )
 @click.option(
     "--first",
@@ -188,50 +394,68 @@ def signals(
     duration: int,
     curve: str,
     seed: int,
-    shifts: str,
-    masses: tuple[float, float],
-    reference_share: float,
+    slides: tuple[str, ...],
     snr: tuple[float, float],
-    volume: float | None,
     first: float,
     spacing: float,
     jitter: float,
+    volume: float | None,
+    keep_rejected: bool,
+    **options: Any,
 ) -> None:
     """Write mergers that are ready to be injected into one segment.
 
-    IMRPhenomD waveforms from all over the sky, as H1 and L1 see them, the light-travel
-    time between the sites included. OUT is an HDF5 file; a set is added to it if it is
-    there already.
+    Waveforms from all over the sky, as H1 and L1 see them, the light-travel time
+    between the sites included. OUT is an HDF5 file; sets are added to it if it is there
+    already (it is copied for that, so ask for all sets of a large file at once). A year
+    of mergers needs the disk, not the memory.
     """
-    from chirpwatch.signals import shift_key, write_test_signals
-    from train.data.injections import InjectionSettings, simulate_test_signals
+    from train.data.files import write_simulated_signals
+    from train.data.injections import count_mergers
+    from train.data.population import InjectionSettings
 
+    if keep_rejected and volume is None:
+        raise ConfigurationError("--keep-rejected: expected --volume too")
+    settings = InjectionSettings(
+        run=curve,
+        snr_range=None if volume else snr,
+        first_length=first,
+        spacing_length=spacing,
+        jitter_length=jitter,
+        **population_settings(volume=volume, **options),
+    )
+    shifts = [_seconds(slide) for slide in slides]
+    total = len(shifts) * count_mergers(duration, settings)
+    with click.progressbar(length=total, label="Mergers", file=sys.stderr) as bar:
+        counts = write_simulated_signals(
+            out,
+            start,
+            duration,
+            shifts,
+            settings,
+            seed,
+            typed_command(),
+            keep_rejected,
+            bar.update,
+        )
+    for key, (accepted, rejected) in counts.items():
+        click.echo(
+            f"{out}: {accepted} mergers for segment {start}-{duration}, shifts {key}; "
+            f"{rejected} rejected"
+        )
+
+
+def _seconds(slide: str) -> list[float]:
     try:
-        seconds = [float(shift) for shift in shifts.split(",")]
+        seconds = [float(shift) for shift in slide.split(",")]
     except ValueError:
         seconds = []
     if len(seconds) != len(IFOS):
         raise click.BadParameter(
-            f"expected {len(IFOS)} numbers with a comma, such as 0,4; found {shifts!r}",
+            f"expected {len(IFOS)} numbers with a comma, such as 0,4; found {slide!r}",
             param_hint="--shifts",
         )
-    settings = InjectionSettings(
-        run=curve,
-        min_mass=min(masses),
-        max_mass=max(masses),
-        reference_share=reference_share,
-        snr_range=None if volume else (min(snr), max(snr)),
-        max_redshift=volume or 1.0,
-        first_length=first,
-        spacing_length=spacing,
-        jitter_length=jitter,
-    )
-    injected = simulate_test_signals(start, duration, settings, seed, typed_command())
-    write_test_signals(out, f"{start}-{duration}", seconds, injected)
-    click.echo(
-        f"{out}: {len(injected)} mergers for segment {start}-{duration}, shifts "
-        f"{shift_key(seconds)}; {injected.num_rejected} rejected"
-    )
+    return seconds
 
 
 @simulate.command()
@@ -250,31 +474,44 @@ def signals(
     show_default=True,
     help="What the mergers are for.",
 )
-@MASSES
-@REFERENCE_SHARE
+@CURVE
+@population
 @SEED
 def polarizations(
     out: Path,
     count: int,
     split: str,
-    masses: tuple[float, float],
-    reference_share: float,
+    curve: str,
     seed: int,
+    volume: float | None,
+    keep_rejected: bool,
+    **options: Any,
 ) -> None:
     """Write mergers as they arrive at the Earth, before any detector.
 
-    IMRPhenomD waveforms at 100 Mpc, plus and cross, with inclination and phase drawn.
-    'chirpwatch train fit' makes its own and needs no such file; other programs that
-    read this layout do.
+    Plus and cross polarization, with inclination and phase drawn; at 100 Mpc, or with
+    --volume at their distances. 'chirpwatch train fit' makes its own and needs no such
+    file; other programs that read this layout do.
     """
-    from chirpwatch.signals import write_polarizations
-    from train.data.injections import InjectionSettings, simulate_polarizations
+    from train.data.files import write_simulated_polarizations
+    from train.data.population import InjectionSettings
 
+    if keep_rejected and volume is None:
+        raise ConfigurationError("--keep-rejected: expected --volume too")
     settings = InjectionSettings(
-        min_mass=min(masses), max_mass=max(masses), reference_share=reference_share
+        run=curve,
+        snr_range=None if volume else (5.0, 20.0),
+        **population_settings(volume=volume, **options),
     )
-    # The splits are independent of one another.
-    drawn = np.random.SeedSequence([seed, *split.encode()]).generate_state(1)
-    signals = simulate_polarizations(count, settings, int(drawn[0]), typed_command())
-    write_polarizations(out, split, signals)
-    click.echo(f"{out}: {count} mergers for {split}")
+    with click.progressbar(length=count, label="Mergers", file=sys.stderr) as bar:
+        rejected = write_simulated_polarizations(
+            out,
+            split,
+            count,
+            settings,
+            seed,
+            typed_command(),
+            keep_rejected,
+            bar.update,
+        )
+    click.echo(f"{out}: {count} mergers for {split}; {rejected} rejected")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
-from train.data.glitches import draw_glitch
+from train.data.glitches import FAMILIES, draw_glitch
 from train.data.pool import BUFFER_LENGTH, SCALE, NoisePool
 from train.data.signals import (
     antenna_amplitudes,
@@ -32,6 +32,7 @@ from train.data.sources import CurveVariation, SimulatedStretches, StretchSource
 # Where the kernel starts in the buffer, and where the bank has its mergers, s.
 WINDOW_START_LENGTH = 1.0
 BANK_MERGER_LENGTH = 1.7
+GLITCHES = {"blip": 0.5, "tomte": 0.2, "scattered_light": 0.15, "koi_fish": 0.15}
 # What a seed is for: streams of random numbers that are independent of one another.
 POOL, BANK, BATCH = range(3)
 
@@ -70,6 +71,8 @@ class WindowSettings:
         double_glitch_share: Share of the negatives with a glitch in each detector.
         single_share: Share of the negatives with a merger in one detector alone.
         background_glitch_share: Share of the positives with a glitch as well.
+        glitch_weights: Families of glitches, and how often each is drawn, see
+            :data:`train.data.glitches.FAMILIES`; whistles are held out.
         min_glitch_snr, min_single_snr: Smallest SNR of glitches, and of mergers in one
             detector alone. A fainter merger is no evidence against itself: a tenth of
             all true ones show little in one of two detectors.
@@ -102,6 +105,7 @@ class WindowSettings:
     double_glitch_share: float = 0.04
     single_share: float = 0.03
     background_glitch_share: float = 0.08
+    glitch_weights: dict[str, float] = field(default_factory=lambda: dict(GLITCHES))
     min_glitch_snr: float = 4.0
     min_single_snr: float = 20.0
     max_disturbance_snr: float = 100.0
@@ -120,6 +124,12 @@ class WindowSettings:
                     f"windows: expected 0 < {low} < {high}, found "
                     f"{getattr(self, low):g} and {getattr(self, high):g}"
                 )
+        unknown = set(self.glitch_weights) - set(FAMILIES)
+        if unknown or not sum(self.glitch_weights.values()) > 0:
+            raise ConfigurationError(
+                f"windows: expected glitch_weights of {', '.join(FAMILIES)}, at least "
+                f"one of them above zero, found {self.glitch_weights}"
+            )
         negatives = self.glitch_share + self.single_share + self.double_glitch_share
         if negatives > 1:
             raise ConfigurationError(
@@ -203,7 +213,13 @@ class WindowMaker:
             torch.manual_seed(int(rng.integers(2**63)))
             self.set_bank(*self._draw_masses())
         glitches = [
-            draw_glitch(self.size, self.size / 2, geometry.sample_rate, rng)
+            draw_glitch(
+                self.size,
+                self.size / 2,
+                geometry.sample_rate,
+                rng,
+                settings.glitch_weights,
+            )
             for _ in range(settings.bank_size // 2)
         ]
         self.glitches = torch.fft.rfft(torch.tensor(np.array(glitches)).float())

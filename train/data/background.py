@@ -1,11 +1,23 @@
-"""Simulated background: Gaussian noise of published curves, with glitches if wanted."""
+"""Simulated background: noise of published curves, with lines, glitches and gaps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from train.data.curves import read_curve
-from train.data.glitches import draw_glitch, scale_to_snr
+from chirpwatch.errors import ConfigurationError
+from chirpwatch.strain import NewSegment, write_segments
+from train.data.curves import MEASURED, curve_names, read_curve
+from train.data.drift import DriftSettings, drifting_noise
+from train.data.glitches import (
+    FAMILIES,
+    WEIGHTS,
+    draw_glitch,
+    draw_snrs,
+    scale_to_snr,
+)
+from train.data.lines import LineNoise, detector_lines
 from train.data.noise import coloured_noise
 
 GLITCH_LENGTH = 4.0
@@ -55,3 +67,226 @@ def simulate_background(
             strain[ifo][start : start + size] += glitch
         times[ifo] = [float((start + size / 2) / sample_rate) for start in starts]
     return strain, times
+
+
+@dataclass(frozen=True)
+class BackgroundSettings:
+    """What long stretches of background are like.
+
+    Attributes:
+        run: Observing run whose noise curves are used.
+        curves: Which of the run's curves; with more than one the spectrum moves between
+            them. Empty: all of them where it drifts, else the measured one.
+        drift: How the spectrum drifts; None for stationary noise.
+        lines: Whether mains, violin modes and calibration lines are added.
+        glitch_rate: Glitches of each detector, Hz.
+        glitch_weights: How often each family is drawn.
+        glitch_snrs: Limits of the SNR, which is counted from 32 Hz in the first curve.
+        glitch_index: Index of the power law that the SNR follows.
+
+    Raises:
+        ConfigurationError: A value cannot be.
+    """
+
+    run: str = "O3"
+    curves: tuple[str, ...] = ()
+    drift: DriftSettings | None = None
+    lines: bool = False
+    glitch_rate: float = 0.0
+    glitch_weights: Mapping[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+    glitch_snrs: tuple[float, float] = GLITCH_SNRS
+    glitch_index: float = -1.0
+
+    def __post_init__(self) -> None:
+        weights = list(self.glitch_weights.values())
+        unknown = set(self.glitch_weights) - set(FAMILIES)
+        low, high = self.glitch_snrs
+        rules = {
+            "one curve where the spectrum does not drift": (
+                self.drift is not None or len(self.curves) < 2
+            ),
+            "a glitch rate of zero or more": self.glitch_rate >= 0,
+            "an SNR range above zero, the smaller first": 0 < low <= high,
+            f"families of {', '.join(FAMILIES)}": not unknown,
+            "weights of zero or more, one above zero": (
+                min(weights, default=-1) >= 0 < max(weights, default=0)
+            ),
+        }
+        for rule, kept in rules.items():
+            if not kept:
+                raise ConfigurationError(f"background: expected {rule}; found {self}")
+
+
+class BackgroundStream:
+    """Strain of one detector, made piece by piece.
+
+    Args:
+        duration: s.
+        ifo: Detector.
+        sample_rate: Hz.
+        settings: What it is like.
+        seed: One number or several; see :func:`simulate_background`.
+
+    Attributes:
+        glitch_times: s from the start, increasing, [glitches].
+    """
+
+    def __init__(
+        self,
+        duration: int,
+        ifo: str,
+        sample_rate: int,
+        settings: BackgroundSettings,
+        seed: Sequence[int],
+    ) -> None:
+        names = settings.curves or (
+            tuple(curve_names(settings.run, ifo)) if settings.drift else (MEASURED,)
+        )
+        self.curves = [read_curve(settings.run, ifo, name=name) for name in names]
+        self.size, self.sample_rate, self.settings = (
+            duration * sample_rate,
+            sample_rate,
+            settings,
+        )
+        self.rng = np.random.default_rng([*seed, *ifo.encode()])
+        # Streams of their own: neither lines nor glitches change the noise.
+        self.line_rng, self.glitch_rng = self.rng.spawn(2)
+        self.lines = detector_lines(ifo, self.line_rng) if settings.lines else []
+        self.glitch_size = round(GLITCH_LENGTH * sample_rate)
+        room = self.size - self.glitch_size
+        count = self.glitch_rng.poisson(settings.glitch_rate * duration)
+        self.starts = np.sort(
+            self.glitch_rng.integers(0, max(room, 0) + 1, count if room > 0 else 0)
+        )
+        times = (self.starts + self.glitch_size / 2) / sample_rate
+        self.glitch_times: list[float] = times.tolist()
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """Make the strain; once.
+
+        Yields:
+            Strain, float64, [n], one piece after the other.
+        """
+        still = DriftSettings(level=0, tilt=0, lines=0, mixing=0)
+        noise = drifting_noise(
+            self.curves,
+            self.size,
+            self.sample_rate,
+            self.rng,
+            self.settings.drift or still,
+        )
+        lines = LineNoise(self.lines, self.curves[0], self.sample_rate, self.line_rng)
+        begin, upcoming = 0, list(self.starts)
+        reaching: list[tuple[int, np.ndarray]] = []
+        for piece in noise:
+            if self.lines:
+                piece += lines.draw(len(piece))
+            end = begin + len(piece)
+            while upcoming and upcoming[0] < end:
+                reaching.append((upcoming.pop(0), self._glitch()))
+            for start, glitch in reaching:
+                first, last = max(start, begin), min(start + len(glitch), end)
+                piece[first - begin : last - begin] += glitch[
+                    first - start : last - start
+                ]
+            reaching = [one for one in reaching if one[0] + len(one[1]) > end]
+            begin = end
+            yield piece
+
+    def _glitch(self) -> np.ndarray:
+        settings, size = self.settings, self.glitch_size
+        shape = draw_glitch(
+            size, size / 2, self.sample_rate, self.glitch_rng, settings.glitch_weights
+        )
+        snr = draw_snrs(1, settings.glitch_snrs, settings.glitch_index, self.glitch_rng)
+        return scale_to_snr(
+            shape, self.curves[0], snr[0], self.sample_rate, GLITCH_HIGHPASS
+        )
+
+
+def draw_live_times(
+    duration: int,
+    gap_rate: float,
+    gap_length: float,
+    min_length: int,
+    rng: np.random.Generator,
+) -> list[tuple[int, int]]:
+    """Cut a span of time at gaps.
+
+    Args:
+        duration: Length of the span, s.
+        gap_rate: Gaps in a second of live time; the time between them is exponential.
+        gap_length: Mean length of a gap, exponential too, s; each is 1 s at least.
+        min_length: Segments shorter than this are left out, s.
+        rng: Source of randomness.
+
+    Returns:
+        Start and length of each segment, whole s from the start of the span.
+    """
+    segments, start = [], 0
+    while start < duration:
+        live = rng.exponential(1 / gap_rate) if gap_rate else duration
+        stop = min(duration, start + int(live))
+        if stop - start >= min_length:
+            segments.append((start, stop - start))
+        start = stop + max(1, round(rng.exponential(gap_length)))
+    return segments
+
+
+def write_simulated_background(
+    path: str | Path,
+    split: str,
+    spans: Sequence[tuple[int, int]],
+    ifos: Sequence[str],
+    sample_rate: int,
+    settings: BackgroundSettings,
+    seed: int,
+    command: str,
+) -> int:
+    """Write segments of background, in memory that does not grow with their length.
+
+    Args:
+        path: Background file; the segments appear together or not at all.
+        split: ``train``, ``valid`` or ``test``.
+        spans: GPS start and length of each segment, s.
+        ifos: Detectors, independent of one another.
+        sample_rate: Hz.
+        settings: What it is like.
+        seed: Seed of everything that is drawn; segments and splits are independent.
+        command: How to make this again, for the attributes.
+
+    Returns:
+        How many glitches there are in all.
+
+    Raises:
+        StrainError: A segment is in the file already, or the disk is full.
+    """
+    count = 0
+
+    def segments() -> Iterator[NewSegment]:
+        nonlocal count
+        for start, duration in spans:
+            streams = {
+                ifo: BackgroundStream(
+                    duration, ifo, sample_rate, settings, [seed, start, *split.encode()]
+                )
+                for ifo in ifos
+            }
+            attributes = {
+                "simulated": True,
+                "command": command,
+                "seed": seed,
+                "noise_curves": settings.run,
+                "drift": str(settings.drift or "none"),
+                "lines": settings.lines,
+            }
+            for ifo, stream in streams.items():
+                attributes[f"glitch_times_{ifo}"] = (
+                    np.array(stream.glitch_times) + start
+                )
+                count += len(stream.glitch_times)
+            pieces = {ifo: stream.pieces() for ifo, stream in streams.items()}
+            yield NewSegment(start, duration, pieces, attributes)
+
+    write_segments(path, split, segments(), sample_rate)
+    return count

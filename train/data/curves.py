@@ -1,13 +1,13 @@
 """Published noise curves of the detectors, on one frequency grid.
 
-``python -m train.data.curves OUT DETECTOR:RUN=FILE…`` makes the shipped file from
-arrays [2, n] of frequencies (Hz) and amplitude spectral densities (1/sqrt(Hz)). That
-one holds H1 and L1 in O3 and O4, from the package cogwheel-pe 1.6.0
-(``data/example_asds/asd_{H,L}_{O3,O4}.npy``, GPL-3.0-or-later).
+``python -m train.data.curves OUT COGWHEEL BILBY`` makes the shipped file from the
+unpacked packages cogwheel-pe 1.6.0 and bilby 2.8.2, and LALSimulation. Each dataset's
+attributes name its source and licence. ``measured`` is what the detectors did in a run,
+with their lines; the others are what was expected of either detector, without most
+lines.
 """
 
 import sys
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from chirpwatch.errors import StrainError
 
 MAX_FREQUENCY = 1024.0
 SPACING = 0.5
-SOURCE = "cogwheel-pe 1.6.0, data/example_asds, GPL-3.0-or-later"
+MEASURED = "measured"
 
 
 def shipped_path() -> Path:
@@ -27,13 +27,32 @@ def shipped_path() -> Path:
     return Path(str(resources.files("chirpwatch") / "data" / "noise_curves.hdf5"))
 
 
-def read_curve(run: str, ifo: str, path: str | Path | None = None) -> np.ndarray:
-    """Read one detector's noise curve.
+def curve_names(run: str, ifo: str, path: str | Path | None = None) -> list[str]:
+    """Names of the noise curves of one detector in one run, ``measured`` first.
 
     Args:
         run: Observing run, such as ``O3``.
         ifo: Detector, such as ``H1``.
         path: File of noise curves; the shipped one if None.
+
+    Raises:
+        StrainError: The file has no such curve.
+    """
+    with _open(path) as file:
+        _dataset(file, f"{run}/{ifo}")
+        return [MEASURED, *file.get(f"{run}/expected/{ifo}", {})]
+
+
+def read_curve(
+    run: str, ifo: str, path: str | Path | None = None, name: str = MEASURED
+) -> np.ndarray:
+    """Read one of a detector's noise curves.
+
+    Args:
+        run: Observing run, such as ``O3``.
+        ifo: Detector, such as ``H1``.
+        path: File of noise curves; the shipped one if None.
+        name: Which of :func:`curve_names`.
 
     Returns:
         Amplitude spectral density, 1/sqrt(Hz), float64, [2049]: at 0, 0.5, …, 1024 Hz.
@@ -41,18 +60,35 @@ def read_curve(run: str, ifo: str, path: str | Path | None = None) -> np.ndarray
     Raises:
         StrainError: The file has no such curve.
     """
+    key = f"{run}/{ifo}" if name == MEASURED else f"{run}/expected/{ifo}/{name}"
+    with _open(path) as file:
+        asd: np.ndarray = _dataset(file, key)[()].astype(np.float64)
+    return asd
+
+
+def _open(path: str | Path | None) -> h5py.File:
     path = Path(path) if path else shipped_path()
     if not path.exists():
         raise StrainError(f"{path}: no such file of noise curves")
-    with h5py.File(path, "r") as file:
-        if f"{run}/{ifo}" not in file:
-            found = [f"{name}/{key}" for name in file for key in file[name]]
-            raise StrainError(
-                f"{path}: expected the noise curve {run}/{ifo}, found "
-                f"{', '.join(found) or 'none'}"
-            )
-        asd: np.ndarray = file[f"{run}/{ifo}"][()].astype(np.float64)
-    return asd
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise StrainError(f"{path}: expected an HDF5 file: {error}") from None
+
+
+def _dataset(file: h5py.File, key: str) -> h5py.Dataset:
+    dataset = file.get(key)
+    if not isinstance(dataset, h5py.Dataset):
+        found = []
+        for run, group in file.items():
+            found += [f"{run}/{ifo}" for ifo in group if ifo != "expected"]
+            for ifo, curves in group.get("expected", {}).items():
+                found += [f"{run}/expected/{ifo}/{name}" for name in curves]
+        raise StrainError(
+            f"{file.filename}: expected the noise curve {key}, found "
+            f"{', '.join(found) or 'none'}"
+        )
+    return dataset
 
 
 def regrid(frequencies: np.ndarray, asd: np.ndarray) -> np.ndarray:
@@ -76,31 +112,92 @@ def regrid(frequencies: np.ndarray, asd: np.ndarray) -> np.ndarray:
     return np.sqrt(np.interp(grid, grid[known], mean))
 
 
-def write_curves(path: str | Path, files: Mapping[str, str | Path]) -> None:
-    """Write a file of noise curves.
+def write_curves(path: str | Path, cogwheel: Path, bilby: Path) -> None:
+    """Write the file of noise curves.
 
     Args:
         path: The file; it appears whole or not at all.
-        files: For each ``DETECTOR:RUN`` an array file [2, n], see the module.
+        cogwheel: Folder with ``asd_{H,L}_{O3,O4}.npy`` of cogwheel-pe.
+        bilby: Folder ``noise_curves`` of bilby.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["source"] = SOURCE
         file.attrs["frequencies"] = f"0 to {MAX_FREQUENCY:g} Hz, step {SPACING:g} Hz"
-        for name, source in files.items():
-            ifo, run = name.split(":")
-            frequencies, asd = np.load(source)
-            dataset = file.create_dataset(
-                f"{run}/{ifo}",
-                data=regrid(frequencies, asd).astype(np.float32),
-                compression="gzip",
-                shuffle=True,
+        for run in ("O3", "O4"):
+            for ifo in ("H1", "L1"):
+                name = f"asd_{ifo[0]}_{run}.npy"
+                frequencies, asd = np.load(cogwheel / name)
+                _write(
+                    file,
+                    f"{run}/{ifo}",
+                    (frequencies, asd),
+                    f"cogwheel-pe 1.6.0, data/example_asds/{name}",
+                    "GPL-3.0-or-later",
+                )
+        for run, name, function in (
+            ("O3", "T1800545-low", "SimNoisePSDaLIGOaLIGOO3LowT1800545"),
+            ("O3", "T1800545-140Mpc", "SimNoisePSDaLIGOaLIGO140MpcT1800545"),
+            ("O4", "T1800545-175Mpc", "SimNoisePSDaLIGOaLIGO175MpcT1800545"),
+        ):
+            source = f"LALSimulation {function}, LIGO-T1800545"
+            _expected(
+                file, run, name, _lalsimulation(function), source, "GPL-2.0-or-later"
             )
-            dataset.attrs["file"] = Path(source).name
-            dataset.attrs["unit"] = "1/sqrt(Hz)"
+        text = "aLIGO_O4_high_asd.txt"
+        frequencies, asd = np.loadtxt(bilby / text, unpack=True)
+        # Its points lie apart by more than the grid's spacing at high frequencies.
+        fine = np.arange(frequencies[0], MAX_FREQUENCY + SPACING, SPACING / 8)
+        asd = np.exp(np.interp(np.log(fine), np.log(frequencies), np.log(asd)))
+        source = f"bilby 2.8.2, noise_curves/{text}, LIGO-T2000012"
+        _expected(file, "O4", "T2000012-high", (fine, asd), source, "MIT")
+
+
+def _lalsimulation(function: str) -> tuple[np.ndarray, np.ndarray]:
+    import lal  # type: ignore[import-untyped]
+    import lalsimulation  # type: ignore[import-untyped]
+
+    spacing, lowest = SPACING / 8, 10.0
+    size = round((MAX_FREQUENCY + 2) / spacing)
+    series = lal.CreateREAL8FrequencySeries(
+        function, lal.LIGOTimeGPS(0), 0, spacing, lal.SecondUnit, size
+    )
+    getattr(lalsimulation, function)(series, lowest)
+    power = series.data.data
+    # It leaves zeros below the lowest frequency and at the end.
+    known = power > 0
+    return np.arange(size)[known] * spacing, np.sqrt(power[known])
+
+
+def _expected(
+    file: h5py.File,
+    run: str,
+    name: str,
+    series: tuple[np.ndarray, np.ndarray],
+    source: str,
+    licence: str,
+) -> None:
+    """Write a curve that was expected of both detectors once, under both names."""
+    first = f"{run}/expected/H1/{name}"
+    _write(file, first, series, source, licence)
+    file[f"{run}/expected/L1/{name}"] = file[first]
+
+
+def _write(
+    file: h5py.File,
+    key: str,
+    series: tuple[np.ndarray, np.ndarray],
+    source: str,
+    licence: str,
+) -> None:
+    dataset = file.create_dataset(
+        key,
+        data=regrid(*series).astype(np.float32),
+        compression="gzip",
+        shuffle=True,
+    )
+    dataset.attrs["source"] = source
+    dataset.attrs["licence"] = licence
+    dataset.attrs["unit"] = "1/sqrt(Hz)"
 
 
 if __name__ == "__main__":
-    write_curves(
-        sys.argv[1],
-        dict(pair.split("=", 1) for pair in sys.argv[2:]),
-    )
+    write_curves(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,11 +1,11 @@
 """Analytic glitches: what a single detector does when it misbehaves.
 
-Parameters are drawn from ranges like those that Gravity Spy's classes show in O3
-(Zevin et al., arXiv:1611.04596; Glanzer et al., arXiv:2208.12849). Shapes have unit
-amplitude; :func:`scale_to_snr` gives them a size.
+Each family resembles a class of Gravity Spy (Zevin et al., arXiv:1611.04596; Glanzer et
+al., arXiv:2208.12849); docs/simulation.md has the ranges beside what is known of the
+class. Shapes have unit amplitude; :func:`scale_to_snr` gives them a size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -65,31 +65,101 @@ def scattered_light(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return shape
 
 
+def koi_fish(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Blip of 80 to 350 Hz with fins of 25 to 45 Hz before and after it.
+
+    Arguments and return as for :func:`blip`.
+    """
+    phases = rng.uniform(0, 2 * np.pi, 2)
+    shape = np.zeros(len(times))
+    for low, high, qualities, phase, share in (
+        (80, 350, (1, 3), phases[0], rng.uniform(0.4, 0.8)),
+        (25, 45, (3, 8), phases[1], None),
+    ):
+        frequency = np.exp(rng.uniform(np.log(low), np.log(high)))
+        width = rng.uniform(*qualities) / (2 * np.pi * frequency)
+        burst = np.exp(-0.5 * (times / width) ** 2) * np.cos(
+            2 * np.pi * frequency * times + phase
+        )
+        shape += burst if share is None else share * burst
+    scaled: np.ndarray = shape / np.abs(shape).max()
+    return scaled
+
+
+def whistle(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Beat note that falls from 500 to 950 Hz to 150 to 400 Hz and rises again.
+
+    The way down and up takes 0.2 to 0.8 s. Arguments and return as for :func:`blip`.
+    """
+    length = rng.uniform(0.2, 0.8)
+    top, bottom = rng.uniform(500, 950), rng.uniform(150, 400)
+    away = np.abs(times) / (length / 2)
+    # The integral of a frequency that grows linearly to both sides.
+    turns = np.abs(times) * (bottom + (top - bottom) * away / 2)
+    phase = 2 * np.pi * np.sign(times) * turns + rng.uniform(0, 2 * np.pi)
+    shape: np.ndarray = np.cos(np.pi / 2 * np.clip(away, 0, 1)) ** 2 * np.cos(phase)
+    return shape / np.abs(shape).max()
+
+
 FAMILIES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "blip": blip,
     "tomte": tomte,
     "scattered_light": scattered_light,
+    "koi_fish": koi_fish,
+    "whistle": whistle,
 }
-WEIGHTS = (0.6, 0.25, 0.15)
+WEIGHTS = {"blip": 0.6, "tomte": 0.25, "scattered_light": 0.15}
 
 
 def draw_glitch(
-    size: int, centre_size: float, sample_rate: int, rng: np.random.Generator
+    size: int,
+    centre_size: float,
+    sample_rate: int,
+    rng: np.random.Generator,
+    weights: Mapping[str, float] = WEIGHTS,
 ) -> np.ndarray:
-    """Draw a glitch of any family, blips most often.
+    """Draw a glitch of one of several families.
 
     Args:
         size: Samples wanted.
         centre_size: Sample at which the glitch is centred.
         sample_rate: Hz.
         rng: Source of randomness.
+        weights: Families of :data:`FAMILIES`, and how often each is drawn; the
+            defaults are blips most often.
 
     Returns:
         Shape of unit amplitude, float64, [size].
     """
-    family = rng.choice(list(FAMILIES), p=WEIGHTS)
+    shares = np.array(list(weights.values()))
+    family = rng.choice(list(weights), p=shares / shares.sum())
     times = (np.arange(size) - centre_size) / sample_rate
     return FAMILIES[family](times, rng)
+
+
+def draw_snrs(
+    n: int, limits: tuple[float, float], index: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw SNRs from a power law.
+
+    Args:
+        n: How many.
+        limits: Smallest and largest.
+        index: The density goes with SNR to this power: -1 is uniform in the logarithm,
+            0 uniform, -4 that of sources spread evenly in space.
+        rng: Source of randomness.
+
+    Returns:
+        SNRs, [n].
+    """
+    low, high = limits
+    share = rng.uniform(size=n)
+    if index == -1:
+        logarithmic: np.ndarray = low * (high / low) ** share
+        return logarithmic
+    power = index + 1
+    snrs: np.ndarray = (low**power + share * (high**power - low**power)) ** (1 / power)
+    return snrs
 
 
 def scale_to_snr(

@@ -1,66 +1,40 @@
 """Test signals: mergers drawn, projected onto the detectors, placed in a segment."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from astropy.cosmology import Planck18
-from ml4gw.distributions import UniformComovingVolume
 from ml4gw.gw import compute_network_snr
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from chirpwatch.errors import SignalError
 from chirpwatch.signals import NANOSECONDS, Polarizations, ProjectedSignals
 from train.data.curves import read_curve
+from train.data.population import (
+    AFTER_MERGER_LENGTH,
+    InjectionSettings,
+    draw_masses,
+    draw_redshifts,
+    draw_spins,
+    redshift_at,
+)
 from train.data.signals import (
     antenna_amplitudes,
+    antenna_responses,
     arrival_delays,
     face_on_waveforms,
+    precessing_polarizations,
     sky,
 )
 
 SIGNAL_LENGTH = 4.0
-MERGER_LENGTH = 3.5
+MERGER_LENGTH = SIGNAL_LENGTH - AFTER_MERGER_LENGTH
 WAVEFORM_DISTANCE = 100.0
-MAX_REDSHIFT = 2.0
 REJECTION_BATCH = 64
+LOUD_BATCH = 256
 
-
-@dataclass(frozen=True)
-class InjectionSettings:
-    """Which mergers are injected, and when.
-
-    Attributes:
-        run: Observing run whose noise curves define the SNR.
-        min_mass, max_mass: Component masses, detector frame, uniform, solar masses.
-        reference_share: Share of the mergers that are of 35 and 35 solar masses.
-        snr_range: Network SNR, drawn uniformly, to which distances are adapted; None
-            draws distances uniform in comoving volume instead.
-        min_snr: Network SNR below which such draws are rejected.
-        max_redshift: Limit of such draws.
-        first_length: First merger after the start of the segment, s.
-        spacing_length: Time between mergers, s.
-        jitter_length: Each merger is moved by up to this, to both sides, s.
-        highpass: Frequency from which the SNR is counted, Hz.
-        sample_rate: Hz.
-        ifos: Detectors.
-    """
-
-    run: str = "O3"
-    min_mass: float = 15.0
-    max_mass: float = 50.0
-    reference_share: float = 0.3
-    snr_range: tuple[float, float] | None = (5.0, 20.0)
-    min_snr: float = 4.0
-    max_redshift: float = 1.0
-    first_length: float = 44.0
-    spacing_length: float = 24.0
-    jitter_length: float = 4.0
-    highpass: float = 32.0
-    sample_rate: int = 2048
-    ifos: tuple[str, ...] = ("H1", "L1")
+Columns = dict[str, Tensor]
+"""Columns of mergers, each [n, …], by name."""
 
 
 def project(
@@ -84,14 +58,48 @@ def project(
         delay moves beyond an end from coming back at the other.
     """
     size = waveforms.shape[-1]
-    delays = arrival_delays(angles, ifos)
-    delays = delays - delays.min(1, keepdim=True).values
     amplitudes = antenna_amplitudes(angles, ifos).to(torch.complex128)
     spectrum = torch.fft.rfft(waveforms.double(), 2 * size)[:, None]
-    frequencies = torch.fft.rfftfreq(2 * size, 1 / sample_rate, dtype=torch.float64)
-    phase = torch.exp(-2j * torch.pi * frequencies * delays[..., None])
+    delays, phase = _arrival(angles, ifos, size, sample_rate)
     strain = torch.fft.irfft(spectrum * phase * amplitudes[..., None], 2 * size)
     return strain[..., :size], delays
+
+
+def project_polarizations(
+    plus: Tensor,
+    cross: Tensor,
+    angles: dict[str, Tensor],
+    ifos: tuple[str, ...],
+    sample_rate: int,
+) -> tuple[Tensor, Tensor]:
+    """Project both polarizations onto the detectors, with the light-travel delays.
+
+    Args:
+        plus: Strain, [n, size].
+        cross: Strain, [n, size].
+        angles: ``dec``, ``psi`` and ``phi`` as from :func:`train.data.signals.sky`.
+        ifos: Detectors.
+        sample_rate: Hz.
+
+    Returns:
+        Strain and delays as from :func:`project`.
+    """
+    size = plus.shape[-1]
+    waves = torch.stack([plus, cross], 1).double()
+    responses = antenna_responses(angles, ifos).to(torch.complex128)
+    spectrum = torch.einsum("npf,npi->nif", torch.fft.rfft(waves, 2 * size), responses)
+    delays, phase = _arrival(angles, ifos, size, sample_rate)
+    return torch.fft.irfft(spectrum * phase, 2 * size)[..., :size], delays
+
+
+def _arrival(
+    angles: dict[str, Tensor], ifos: tuple[str, ...], size: int, sample_rate: int
+) -> tuple[Tensor, Tensor]:
+    """Delays after the first detector, s, and what they do to padded spectra."""
+    delays = arrival_delays(angles, ifos)
+    delays = delays - delays.min(1, keepdim=True).values
+    frequencies = torch.fft.rfftfreq(2 * size, 1 / sample_rate, dtype=torch.float64)
+    return delays, torch.exp(-2j * torch.pi * frequencies * delays[..., None])
 
 
 def network_snr(
@@ -119,13 +127,13 @@ def network_snr(
     return snrs
 
 
-def rejection_sample(
-    draw: Callable[[int], dict[str, Tensor]],
+def rejection_batches(
+    draw: Callable[[int], Columns],
     wanted: int,
     min_snr: float,
     batch: int = REJECTION_BATCH,
-) -> tuple[dict[str, Tensor], int]:
-    """Draw until enough are loud enough, and count the rest exactly.
+) -> Iterator[tuple[Columns, Columns]]:
+    """Draw until enough are loud enough, batch by batch.
 
     Args:
         draw: Makes a number of draws: columns, ``snr`` among them.
@@ -133,26 +141,52 @@ def rejection_sample(
         min_snr: Network SNR from which a draw is accepted.
         batch: Draws made at once.
 
-    Returns:
-        Columns of the accepted draws, [wanted, …], and how many draws before the last
-        accepted one were rejected. What a batch holds beyond that one was never drawn.
+    Yields:
+        Columns of the accepted draws and of the rejected ones. What the last batch
+        holds beyond the last accepted draw was never drawn.
     """
-    accepted: list[dict[str, Tensor]] = []
-    missing, num_rejected = wanted, 0
+    missing = wanted
     while missing:
         columns = draw(batch)
-        loud = torch.nonzero(columns["snr"] >= min_snr).flatten()[:missing]
+        accepted = columns["snr"] >= min_snr
+        loud = torch.nonzero(accepted).flatten()[:missing]
         missing -= len(loud)
         drawn = batch if missing else int(loud[-1]) + 1
-        num_rejected += drawn - len(loud)
-        accepted.append({name: column[loud] for name, column in columns.items()})
-    names = accepted[0] if accepted else draw(0)
+        faint = torch.nonzero(~accepted[:drawn]).flatten()
+        yield (
+            {name: column[loud] for name, column in columns.items()},
+            {name: column[faint] for name, column in columns.items()},
+        )
+
+
+def rejection_sample(
+    draw: Callable[[int], Columns],
+    wanted: int,
+    min_snr: float,
+    batch: int = REJECTION_BATCH,
+) -> tuple[Columns, int]:
+    """Draw until enough are loud enough, and count the rest exactly.
+
+    Arguments as for :func:`rejection_batches`.
+
+    Returns:
+        Columns of the accepted draws, [wanted, …], and how many draws before the last
+        accepted one were rejected.
+    """
+    accepted, num_rejected = [], 0
+    for loud, faint in rejection_batches(draw, wanted, min_snr, batch):
+        accepted.append(loud)
+        num_rejected += len(faint["snr"])
+    return _joined(accepted or [draw(0)]), num_rejected
+
+
+def _joined(batches: list[Columns]) -> Columns:
     return {
-        name: torch.cat([columns[name] for columns in accepted]) for name in names
-    }, num_rejected
+        name: torch.cat([columns[name] for columns in batches]) for name in batches[0]
+    }
 
 
-def draw_mergers(n: int, settings: InjectionSettings) -> dict[str, Tensor]:
+def draw_mergers(n: int, settings: InjectionSettings) -> Columns:
     """Draw mergers and project them.
 
     Args:
@@ -160,37 +194,218 @@ def draw_mergers(n: int, settings: InjectionSettings) -> dict[str, Tensor]:
         settings: Their population.
 
     Returns:
-        Columns [n]: masses (detector frame), angles, ``distance`` (luminosity, Mpc),
-        ``redshift``, ``snr``; and ``strain`` and ``delays`` as from :func:`project`.
+        Columns [n]: masses (detector frame; those in the source's frame as
+        ``source_mass_1`` and ``…_2`` where asked for), spins, angles, ``distance``
+        (luminosity, Mpc), ``redshift``, ``snr``; and ``strain`` and ``delays`` as from
+        :func:`project`.
     """
+    columns, plus, cross = _arriving(n, settings)
+    return _detected(columns, plus, cross, settings)
+
+
+def _arriving(
+    n: int, settings: InjectionSettings
+) -> tuple[Columns, Tensor, Tensor | None]:
+    """Draw mergers at 100 Mpc.
+
+    Returns:
+        Parameters, and either plus and cross polarizations or, where no spin is across
+        the orbit's axis, the face-on waveforms and None.
+    """
+    mass_1, mass_2 = draw_masses(n, settings)
+    columns: Columns = {}
+    if settings.source_frame:
+        # The redshift shapes the waveform.
+        columns["redshift"], columns["distance"] = draw_redshifts(n, settings)
+        columns |= {"source_mass_1": mass_1, "source_mass_2": mass_2}
+        mass_1, mass_2 = (mass * (1 + columns["redshift"]) for mass in (mass_1, mass_2))
+    columns |= {"mass_1": mass_1, "mass_2": mass_2}
     rate = settings.sample_rate
-    mass_1, mass_2 = _draw_masses(n, settings)
-    waveforms = _face_on(mass_1, mass_2, settings)
-    angles = sky(n)
-    strain, delays = project(waveforms, angles, settings.ifos, rate)
+    sizes = round(settings.signal_length * rate), round(settings.merger_length * rate)
+    spins = draw_spins(n, settings)
+    zeros = torch.zeros(n)
+    if settings.approximant == "IMRPhenomPv2":
+        columns |= spins | sky(n)
+        needed = {f"spin_{i}{axis}": zeros for i in (1, 2) for axis in "xyz"} | columns
+        return columns, *precessing_polarizations(needed, *sizes, rate)
+    spin_1, spin_2 = (spins.get(f"spin_{i}z", zeros) for i in (1, 2))
+    waveforms = face_on_waveforms(
+        mass_1.float(), mass_2.float(), spin_1, spin_2, *sizes, rate
+    )
+    return columns | spins | sky(n), waveforms, None
+
+
+def _detected(
+    columns: Columns, plus: Tensor, cross: Tensor | None, settings: InjectionSettings
+) -> Columns:
+    """Project mergers at 100 Mpc, and move them to their distances."""
+    rate, n = settings.sample_rate, len(plus)
+    if cross is None:
+        strain, delays = project(plus, columns, settings.ifos, rate)
+    else:
+        strain, delays = project_polarizations(
+            plus, cross, columns, settings.ifos, rate
+        )
     snr = network_snr(strain, settings.run, settings.ifos, rate, settings.highpass)
     snr = snr.double()
     if settings.snr_range is not None:
         low, high = settings.snr_range
         wanted = low + (high - low) * torch.rand(n, dtype=torch.float64)
         distance = WAVEFORM_DISTANCE * snr / wanted
-        redshift = torch.from_numpy(_redshift(distance.numpy()))
+        redshift = torch.from_numpy(redshift_at(distance.numpy()))
+    elif settings.source_frame:
+        redshift, distance = columns["redshift"], columns["distance"]
     else:
-        volume = UniformComovingVolume(0.0, settings.max_redshift, "redshift")
-        redshift = volume.sample((n,)).double()
-        distance = torch.from_numpy(
-            Planck18.luminosity_distance(redshift.numpy()).to_value("Mpc")
-        )
+        redshift, distance = draw_redshifts(n, settings)
     scale = WAVEFORM_DISTANCE / distance
-    return {
-        "mass_1": mass_1,
-        "mass_2": mass_2,
-        **angles,
+    return columns | {
         "distance": distance,
         "redshift": redshift,
         "snr": snr * scale,
         "strain": strain * scale[:, None, None],
         "delays": delays,
+    }
+
+
+def draw_polarizations(n: int, settings: InjectionSettings) -> Columns:
+    """Draw mergers as they arrive at the Earth.
+
+    Args:
+        n: Mergers wanted.
+        settings: Their population. With an SNR range, which is not used, all are at 100
+            Mpc; without one they are where they were drawn, and have their ``snr``.
+
+    Returns:
+        Parameters, columns [n], and ``plus`` and ``cross`` [n, size] with the
+        inclination and phase drawn.
+    """
+    columns, plus, cross = _arriving(n, settings)
+    scale = torch.ones(n, dtype=torch.float64)
+    distance = torch.full((n,), WAVEFORM_DISTANCE)
+    detected = columns | {"distance": distance}
+    if settings.snr_range is None:
+        detected = _detected(columns, plus, cross, settings)
+        del detected["strain"], detected["delays"]
+        scale = WAVEFORM_DISTANCE / detected["distance"]
+    if cross is None:
+        plus, cross = _inclined(plus, columns)
+    return detected | {"plus": plus * scale[:, None], "cross": cross * scale[:, None]}
+
+
+def _inclined(waveforms: Tensor, angles: Columns) -> tuple[Tensor, Tensor]:
+    """Plus and cross of mergers without precession, from their face-on waveforms."""
+    spectrum = torch.fft.rfft(waveforms) * torch.exp(2j * angles["phase"])[:, None]
+    cosine = torch.cos(angles["inclination"])[:, None]
+    size = waveforms.shape[-1]
+    plus = torch.fft.irfft(spectrum * (1 + cosine**2) / 2, size)
+    return plus, torch.fft.irfft(-1j * spectrum * cosine, size)
+
+
+def merger_batches(
+    n: int,
+    settings: InjectionSettings,
+    draw: Callable[[int, InjectionSettings], Columns],
+) -> Iterator[tuple[Columns, Columns]]:
+    """Draw many mergers in batches, so that memory does not grow with their number.
+
+    Args:
+        n: Mergers wanted.
+        settings: Their population.
+        draw: :func:`draw_mergers` or :func:`draw_polarizations`.
+
+    Yields:
+        Columns of the mergers that are kept, and of those that were rejected for being
+        too faint: none of the latter where distances are adapted to an SNR.
+    """
+    if settings.snr_range is None:
+        yield from rejection_batches(
+            lambda count: draw(count, settings), n, settings.min_snr
+        )
+        return
+    for start in range(0, n, LOUD_BATCH):
+        columns = draw(min(LOUD_BATCH, n - start), settings)
+        yield columns, {name: column[:0] for name, column in columns.items()}
+
+
+def count_mergers(duration: int, settings: InjectionSettings) -> int:
+    """How many mergers a segment has room for.
+
+    Args:
+        duration: Length of the segment, s.
+        settings: Their times.
+
+    Raises:
+        SignalError: No merger fits into the segment.
+    """
+    last = duration - AFTER_MERGER_LENGTH - settings.jitter_length
+    span = last - settings.first_length
+    n = int(span // settings.spacing_length) + 1 if span >= 0 else 0
+    if not n or settings.first_length - settings.jitter_length < settings.merger_length:
+        raise SignalError(
+            f"expected room for a merger from {settings.merger_length:g} s after the "
+            f"start to {AFTER_MERGER_LENGTH:g} s before the end of the segment, found "
+            f"the first at {settings.first_length:g} s in {duration} s"
+        )
+    return n
+
+
+def draw_times(n: int, t0: int, settings: InjectionSettings) -> np.ndarray:
+    """Draw the times of mergers at a regular spacing with jitter.
+
+    Args:
+        n: Mergers, from :func:`count_mergers`.
+        t0: GPS start of the segment, s.
+        settings: Their times.
+
+    Returns:
+        GPS nanoseconds, int64, [n], increasing, each on a whole sample.
+    """
+    rate = settings.sample_rate
+    jitter = settings.jitter_length * (2 * torch.rand(n, dtype=torch.float64) - 1)
+    times = settings.first_length + settings.spacing_length * torch.arange(n) + jitter
+    # Whole samples, so that an injection needs no interpolation.
+    # In order of time: jitter may swap neighbours, which are exchangeable.
+    samples: np.ndarray = torch.round(times * rate).long().sort().values.numpy()
+    # Seconds apart: nanoseconds of a year of samples, times the rate, exceed 63 bits.
+    whole, rest = np.divmod(samples, rate)
+    nanoseconds: np.ndarray = (t0 + whole) * NANOSECONDS + rest * NANOSECONDS // rate
+    return nanoseconds
+
+
+def signal_parameters(
+    columns: Columns, ifos: tuple[str, ...]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Tell the strain of mergers from their parameters.
+
+    Args:
+        columns: From :func:`draw_mergers`.
+        ifos: Detectors.
+
+    Returns:
+        Strain, float32, [n, ifos, size], and the other columns, float64, [n], with the
+        delays as ``delay_{ifo}``.
+    """
+    parameters = {
+        name: column.double().numpy()
+        for name, column in columns.items()
+        if name not in {"strain", "delays"}
+    }
+    for i, ifo in enumerate(ifos):
+        parameters[f"delay_{ifo}"] = columns["delays"][:, i].numpy()
+    return columns["strain"].float().numpy(), parameters
+
+
+def population_attributes(
+    settings: InjectionSettings, command: str
+) -> dict[str, object]:
+    """What a file of mergers says about how they came to be."""
+    return {
+        "simulated": True,
+        "command": command,
+        "waveform": f"{settings.approximant} (ml4gw)",
+        "noise_curves": settings.run,
+        "snr_highpass": settings.highpass,
+        "cosmology": "Planck18",
     }
 
 
@@ -200,72 +415,38 @@ def simulate_polarizations(
     """Draw mergers to train on: what arrives at the Earth, before any detector.
 
     Args:
-        n: Mergers wanted, at 100 Mpc each.
-        settings: Their population; SNR, distance and times are not used.
+        n: Mergers wanted.
+        settings: Their population, see :func:`draw_polarizations`; times are not used.
         seed: Seed of everything that is drawn.
         command: How to make this again, for the attributes.
 
     Returns:
-        Plus and cross polarization with the inclination and phase drawn, and the
-        parameters.
+        Plus and cross polarization, and the parameters.
     """
     torch.manual_seed(seed)
-    mass_1, mass_2 = _draw_masses(n, settings)
-    waveforms = _face_on(mass_1, mass_2, settings)
-    angles = sky(n)
-    spectrum = torch.fft.rfft(waveforms) * torch.exp(2j * angles["phase"])[:, None]
-    cosine = torch.cos(angles["inclination"])[:, None]
-    size = waveforms.shape[-1]
-    columns = {"mass_1": mass_1, "mass_2": mass_2, **angles}
-    columns["distance"] = torch.full((n,), WAVEFORM_DISTANCE)
+    batches, num_rejected = [], 0
+    for columns, rejected in merger_batches(n, settings, draw_polarizations):
+        batches.append(columns)
+        num_rejected += len(rejected["distance"])
+    columns = _joined(batches)
+    plus, cross = columns.pop("plus"), columns.pop("cross")
     return Polarizations(
         sample_rate=settings.sample_rate,
-        plus=torch.fft.irfft(spectrum * (1 + cosine**2) / 2, size).numpy(),
-        cross=torch.fft.irfft(-1j * spectrum * cosine, size).numpy(),
-        merger_size=round(MERGER_LENGTH * settings.sample_rate),
+        plus=plus.numpy(),
+        cross=cross.numpy(),
+        merger_size=round(settings.merger_length * settings.sample_rate),
         parameters={name: column.double().numpy() for name, column in columns.items()},
-        attributes={"simulated": True, "command": command, "waveform": "IMRPhenomD"},
+        num_rejected=num_rejected,
+        attributes=population_attributes(settings, command) | {"seed": seed},
     )
-
-
-def _draw_masses(n: int, settings: InjectionSettings) -> tuple[Tensor, Tensor]:
-    span = settings.max_mass - settings.min_mass
-    masses = settings.min_mass + span * torch.rand(n, 2)
-    masses[torch.rand(n) < settings.reference_share] = 35.0
-    heavier, lighter = masses.sort(1, descending=True).values.T
-    return heavier, lighter
-
-
-def _face_on(mass_1: Tensor, mass_2: Tensor, settings: InjectionSettings) -> Tensor:
-    zeros, rate = torch.zeros(len(mass_1)), settings.sample_rate
-    return face_on_waveforms(
-        mass_1,
-        mass_2,
-        zeros,
-        zeros,
-        round(SIGNAL_LENGTH * rate),
-        round(MERGER_LENGTH * rate),
-        rate,
-    )
-
-
-def _redshift(distance: np.ndarray) -> np.ndarray:
-    """Invert the luminosity distance (Mpc) of Planck18."""
-    grid = np.linspace(0, MAX_REDSHIFT, 2001)
-    distances = Planck18.luminosity_distance(grid).to_value("Mpc")
-    if distance.max(initial=0) > distances[-1]:
-        raise SignalError(
-            f"an SNR this low puts a merger at {distance.max():.0f} Mpc, beyond "
-            f"redshift {MAX_REDSHIFT:g}; ask for a higher SNR or lower masses"
-        )
-    redshift: np.ndarray = CubicSpline(distances, grid)(distance)
-    return redshift
 
 
 def simulate_test_signals(
     t0: int, duration: int, settings: InjectionSettings, seed: int, command: str
 ) -> ProjectedSignals:
     """Fill a segment with mergers at a regular spacing with jitter.
+
+    All are in memory; :func:`train.data.files.write_simulated_signals` writes more.
 
     Args:
         t0: GPS start of the segment, s.
@@ -281,46 +462,19 @@ def simulate_test_signals(
         SignalError: No merger fits into the segment.
     """
     torch.manual_seed(seed)
-    rate = settings.sample_rate
-    last = duration - (SIGNAL_LENGTH - MERGER_LENGTH) - settings.jitter_length
-    span = last - settings.first_length
-    n = int(span // settings.spacing_length) + 1 if span >= 0 else 0
-    if not n or settings.first_length - settings.jitter_length < MERGER_LENGTH:
-        raise SignalError(
-            f"expected room for a merger from {MERGER_LENGTH:g} s after the start to "
-            f"{SIGNAL_LENGTH - MERGER_LENGTH:g} s before the end of the segment, found "
-            f"the first at {settings.first_length:g} s in {duration} s"
-        )
-    if settings.snr_range is None:
-        columns, num_rejected = rejection_sample(
-            lambda count: draw_mergers(count, settings), n, settings.min_snr
-        )
-    else:
-        columns, num_rejected = draw_mergers(n, settings), 0
-    jitter = settings.jitter_length * (2 * torch.rand(n, dtype=torch.float64) - 1)
-    times = settings.first_length + settings.spacing_length * torch.arange(n) + jitter
-    # Whole samples, so that an injection needs no interpolation.
-    # In order of time: jitter may swap neighbours, which are exchangeable.
-    samples = torch.round(times * rate).long().sort().values.numpy()
-    strain, delays = columns.pop("strain"), columns.pop("delays")
-    parameters = {name: column.double().numpy() for name, column in columns.items()}
-    for i, ifo in enumerate(settings.ifos):
-        parameters[f"delay_{ifo}"] = delays[:, i].numpy()
+    n, batches, num_rejected = count_mergers(duration, settings), [], 0
+    for columns, rejected in merger_batches(n, settings, draw_mergers):
+        batches.append(columns)
+        num_rejected += len(rejected["snr"])
+    times = draw_times(n, t0, settings)
+    strain, parameters = signal_parameters(_joined(batches), settings.ifos)
     return ProjectedSignals(
         ifos=settings.ifos,
-        sample_rate=rate,
-        strain=strain.float().numpy(),
-        merger_size=round(MERGER_LENGTH * rate),
-        gps_time_ns=t0 * NANOSECONDS + samples * NANOSECONDS // rate,
+        sample_rate=settings.sample_rate,
+        strain=strain,
+        merger_size=round(settings.merger_length * settings.sample_rate),
+        gps_time_ns=times,
         parameters=parameters,
         num_rejected=num_rejected,
-        attributes={
-            "simulated": True,
-            "command": command,
-            "seed": seed,
-            "waveform": "IMRPhenomD (ml4gw)",
-            "noise_curves": settings.run,
-            "snr_highpass": settings.highpass,
-            "cosmology": "Planck18",
-        },
+        attributes=population_attributes(settings, command) | {"seed": seed},
     )

@@ -1,12 +1,13 @@
-"""Mergers: waveforms from ml4gw's IMRPhenomD, their projection and their SNR.
+"""Mergers: waveforms from ml4gw, and how the detectors see them.
 
-A merger's time is the peak of the (2, 2) mode's amplitude.
+A merger's time is the peak of the (2, 2) mode's amplitude; of a precessing one the peak
+of the modulus of both polarizations together, the same where nothing precesses.
 """
 
 import torch
 from ml4gw.distributions import Cosine, Sine
 from ml4gw.gw import compute_antenna_responses, get_ifo_geometry
-from ml4gw.waveforms import IMRPhenomD
+from ml4gw.waveforms import IMRPhenomD, IMRPhenomPv2
 from ml4gw.waveforms.conversion import chirp_mass_and_mass_ratio_to_components
 from ml4gw.waveforms.generator import TimeDomainCBCWaveformGenerator
 from torch import Tensor
@@ -51,10 +52,7 @@ def face_on_waveforms(
     generator = TimeDomainCBCWaveformGenerator(
         IMRPhenomD(), sample_rate, size / sample_rate, MIN_FREQUENCY, MIN_FREQUENCY, 0.5
     )
-    taper_size = round(TAPER_LENGTH * sample_rate)
-    ramp = torch.arange(taper_size, dtype=torch.float64) / taper_size
-    taper = torch.ones(size, dtype=torch.float64)
-    taper[:taper_size] = torch.sin(torch.pi / 2 * ramp) ** 2
+    taper = _taper(size, sample_rate)
     # Equal lengths together: the longest of a batch sets the length of all.
     order = torch.argsort(chirp_mass)
     for batch in torch.split(order, WAVEFORM_BATCH):
@@ -75,23 +73,91 @@ def face_on_waveforms(
             phic=zeros,
             inclination=zeros,
         )
-        # Without negative frequencies: the envelope is the modulus.
-        spectrum = plus.to(torch.complex128)
-        full_size = 2 * (spectrum.shape[-1] - 1)
-        padded = torch.zeros(len(batch), full_size, dtype=torch.complex128)
-        padded[:, : spectrum.shape[-1]] = 2 * spectrum
-        analytic = torch.fft.ifft(padded) * sample_rate
+        analytic = _analytic(plus, sample_rate)
         peaks = analytic.abs().argmax(-1)
-        for row, peak, wave in zip(
-            batch.tolist(), peaks.tolist(), analytic.real, strict=True
-        ):
-            before, after = min(peak, merger_size), size - merger_size
-            piece = wave[peak - before : peak + after]
-            start = merger_size - before
-            waveforms[row].zero_()
-            waveforms[row, start : start + len(piece)] = piece
+        waveforms[batch] = _placed(analytic.real, peaks, size, merger_size)
         waveforms[batch] *= taper
     return waveforms
+
+
+def precessing_polarizations(
+    parameters: dict[str, Tensor], size: int, merger_size: int, sample_rate: int
+) -> tuple[Tensor, Tensor]:
+    """Generate both polarizations of mergers whose spins point anywhere.
+
+    Args:
+        parameters: Columns [n]: ``mass_1`` (heavier) and ``mass_2``, detector frame,
+            solar masses; dimensionless spins ``spin_1x`` … ``spin_2z`` at 20 Hz, along
+            axes of which z is that of the orbit; ``inclination`` and ``phase``, rad.
+        size: Samples wanted.
+        merger_size: Sample of the merger.
+        sample_rate: Hz.
+
+    Returns:
+        Plus and cross polarization of IMRPhenomPv2 at 100 Mpc, float64, [n, size],
+        tapered and cut as those of :func:`face_on_waveforms`.
+    """
+    columns = {name: column.double() for name, column in parameters.items()}
+    mass_1, mass_2 = columns["mass_1"], columns["mass_2"]
+    chirp_mass = (mass_1 * mass_2) ** 0.6 / (mass_1 + mass_2) ** 0.2
+    generator = TimeDomainCBCWaveformGenerator(
+        IMRPhenomPv2(),
+        sample_rate,
+        size / sample_rate,
+        MIN_FREQUENCY,
+        MIN_FREQUENCY,
+        0.5,
+    )
+    placed = torch.empty(2, len(mass_1), size, dtype=torch.float64)
+    # Equal lengths together: the longest of a batch sets the length of all.
+    for batch in torch.split(torch.argsort(chirp_mass), WAVEFORM_BATCH):
+        one = {name: column[batch] for name, column in columns.items()}
+        cross, plus = generator.generate_conditioned_fd_waveform(
+            mass_1=one["mass_1"],
+            mass_2=one["mass_2"],
+            chirp_mass=chirp_mass[batch],
+            # ml4gw's mass ratio is lighter over heavier.
+            mass_ratio=one["mass_2"] / one["mass_1"],
+            **{f"s{i}{axis}": one[f"spin_{i}{axis}"] for i in "12" for axis in "xyz"},
+            distance=torch.full_like(one["mass_1"], 100.0),
+            phic=one["phase"],
+            inclination=one["inclination"],
+        )
+        pair = [_analytic(spectrum, sample_rate) for spectrum in (plus, cross)]
+        peaks = torch.stack([wave.abs() ** 2 for wave in pair]).sum(0).argmax(-1)
+        for row, wave in zip(placed, pair, strict=True):
+            row[batch] = _placed(wave.real, peaks, size, merger_size)
+    plus, cross = placed * _taper(size, sample_rate)
+    return plus, cross
+
+
+def _analytic(spectrum: Tensor, sample_rate: int) -> Tensor:
+    """Series of a spectrum without its negative frequencies: its modulus is smooth."""
+    spectrum = spectrum.to(torch.complex128)
+    padded = torch.zeros(
+        len(spectrum), 2 * (spectrum.shape[-1] - 1), dtype=torch.complex128
+    )
+    padded[:, : spectrum.shape[-1]] = 2 * spectrum
+    return torch.fft.ifft(padded) * sample_rate
+
+
+def _placed(waves: Tensor, peaks: Tensor, size: int, merger_size: int) -> Tensor:
+    """Cut waves so that each one's peak lies at ``merger_size``, with zeros outside."""
+    placed = torch.zeros(len(waves), size, dtype=torch.float64)
+    for row, (wave, peak) in enumerate(zip(waves, peaks.tolist(), strict=True)):
+        before, after = min(peak, merger_size), size - merger_size
+        piece = wave[peak - before : peak + after]
+        start = merger_size - before
+        placed[row, start : start + len(piece)] = piece
+    return placed
+
+
+def _taper(size: int, sample_rate: int) -> Tensor:
+    taper_size = round(TAPER_LENGTH * sample_rate)
+    ramp = torch.arange(taper_size, dtype=torch.float64) / taper_size
+    taper = torch.ones(size, dtype=torch.float64)
+    taper[:taper_size] = torch.sin(torch.pi / 2 * ramp) ** 2
+    return taper
 
 
 def sky(n: int) -> dict[str, Tensor]:
@@ -110,6 +176,27 @@ def sky(n: int) -> dict[str, Tensor]:
     }
 
 
+def antenna_responses(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
+    """How each detector responds to the two polarizations.
+
+    Args:
+        angles: ``dec``, ``psi`` and ``phi`` as from :func:`sky`, each [n].
+        ifos: Detectors.
+
+    Returns:
+        Plus and cross, [n, 2, ifos].
+    """
+    tensors, _ = get_ifo_geometry(*ifos)
+    responses: Tensor = compute_antenna_responses(
+        torch.pi / 2 - angles["dec"],
+        angles["psi"],
+        angles["phi"],
+        tensors,
+        ["plus", "cross"],
+    )
+    return responses
+
+
 def antenna_amplitudes(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
     """What each detector multiplies the face-on plus polarization's spectrum with.
 
@@ -120,14 +207,7 @@ def antenna_amplitudes(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tens
     Returns:
         Complex factors, [n, ifos].
     """
-    tensors, _ = get_ifo_geometry(*ifos)
-    responses = compute_antenna_responses(
-        torch.pi / 2 - angles["dec"],
-        angles["psi"],
-        angles["phi"],
-        tensors,
-        ["plus", "cross"],
-    )
+    responses = antenna_responses(angles, ifos)
     cosine = torch.cos(angles["inclination"])[:, None]
     factors = torch.complex(
         responses[:, 0] * (1 + cosine**2) / 2, -responses[:, 1] * cosine

@@ -1,0 +1,183 @@
+"""Which mergers there are: masses, spins, distances."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from astropy.cosmology import Planck18
+from ml4gw.distributions import RateEvolution, UniformComovingVolume
+from scipy.interpolate import CubicSpline
+from torch import Tensor
+
+from chirpwatch.errors import ConfigurationError, SignalError
+
+MAX_REDSHIFT = 2.0
+AFTER_MERGER_LENGTH = 0.5
+
+
+@dataclass(frozen=True)
+class InjectionSettings:
+    """Which mergers are injected, and when.
+
+    Attributes:
+        run: Observing run whose measured noise curves define the SNR.
+        min_mass, max_mass: Component masses, solar masses.
+        mass_distribution: ``uniform`` or ``log_uniform`` in each component mass.
+        source_frame: Whether masses are those in the source's frame; the detectors see
+            them times 1 + redshift. Only with distances drawn in volume.
+        reference_share: Share of the mergers that have ``reference_masses``.
+        reference_masses: Heavier and lighter mass, in the frame of the others.
+        approximant: ``IMRPhenomD``, or ``IMRPhenomPv2`` with spins that precess.
+        max_spin: Largest dimensionless spin; magnitudes are uniform from zero and
+            directions isotropic. IMRPhenomD takes their component along the orbit's
+            axis.
+        snr_range: Network SNR, drawn uniformly, to which distances are adapted; None
+            draws distances uniform in comoving volume instead.
+        min_snr: Network SNR below which such draws are rejected.
+        max_redshift: Limit of such draws.
+        time_dilation: Whether such draws are weighted by 1 / (1 + redshift), as mergers
+            at a constant rate in their own time are.
+        first_length: First merger after the start of the segment, s.
+        spacing_length: Time between mergers, s.
+        jitter_length: Each merger is moved by up to this, to both sides, s.
+        signal_length: Length of a signal, s; its merger is 1/2 s before its end.
+        highpass: Frequency from which the SNR is counted, Hz.
+        sample_rate: Hz.
+        ifos: Detectors.
+
+    Raises:
+        ConfigurationError: A range is empty, or values contradict each other.
+    """
+
+    run: str = "O3"
+    min_mass: float = 15.0
+    max_mass: float = 50.0
+    mass_distribution: Literal["uniform", "log_uniform"] = "uniform"
+    source_frame: bool = False
+    reference_share: float = 0.3
+    reference_masses: tuple[float, float] = (35.0, 35.0)
+    approximant: Literal["IMRPhenomD", "IMRPhenomPv2"] = "IMRPhenomD"
+    max_spin: float = 0.0
+    snr_range: tuple[float, float] | None = (5.0, 20.0)
+    min_snr: float = 4.0
+    max_redshift: float = 1.0
+    time_dilation: bool = False
+    first_length: float = 44.0
+    spacing_length: float = 24.0
+    jitter_length: float = 4.0
+    signal_length: float = 4.0
+    highpass: float = 32.0
+    sample_rate: int = 2048
+    ifos: tuple[str, ...] = ("H1", "L1")
+
+    def __post_init__(self) -> None:
+        low, high = self.snr_range or (1.0, 1.0)
+        size = self.signal_length * self.sample_rate
+        rules = {
+            "masses above zero, the smaller first": 0 < self.min_mass <= self.max_mass,
+            "reference masses above zero": min(self.reference_masses) > 0,
+            "a reference share from 0 to 1": 0 <= self.reference_share <= 1,
+            "a largest spin from 0 to 0.99": 0 <= self.max_spin <= 0.99,
+            "an SNR range above zero, the smaller first": 0 < low <= high,
+            f"a redshift above 0 and up to {MAX_REDSHIFT:g}": (
+                0 < self.max_redshift <= MAX_REDSHIFT
+            ),
+            "masses in the source frame only with distances drawn in volume": (
+                not self.source_frame or self.snr_range is None
+            ),
+            "a spacing above zero and a jitter of zero or more": (
+                self.spacing_length > 0 <= self.jitter_length
+            ),
+            "signals of a whole number of samples, longer than 0.5 s": (
+                self.signal_length > AFTER_MERGER_LENGTH and size == round(size)
+            ),
+        }
+        for rule, kept in rules.items():
+            if not kept:
+                raise ConfigurationError(f"mergers: expected {rule}; found {self}")
+
+    @property
+    def merger_length(self) -> float:
+        """Time from the start of a signal to its merger, s."""
+        return self.signal_length - AFTER_MERGER_LENGTH
+
+
+def draw_masses(n: int, settings: InjectionSettings) -> tuple[Tensor, Tensor]:
+    """Draw component masses, in the frame that the settings say.
+
+    Returns:
+        The heavier and the lighter, solar masses, each [n].
+    """
+    share = torch.rand(n, 2)
+    if settings.mass_distribution == "uniform":
+        span = settings.max_mass - settings.min_mass
+        masses = settings.min_mass + span * share
+    else:
+        ratio = settings.max_mass / settings.min_mass
+        masses = settings.min_mass * ratio**share
+    chosen = torch.rand(n) < settings.reference_share
+    masses[chosen] = torch.tensor(settings.reference_masses, dtype=masses.dtype)
+    heavier, lighter = masses.sort(1, descending=True).values.T
+    return heavier, lighter
+
+
+def draw_spins(n: int, settings: InjectionSettings) -> dict[str, Tensor]:
+    """Draw isotropic spins.
+
+    Returns:
+        Columns [n]: ``spin_1z`` and ``spin_2z`` along the orbit's axis, and ``spin_1x``
+        … across it where the approximant has them; none where spins are zero.
+    """
+    if not settings.max_spin:
+        # Nothing is drawn: the other columns stay what they were without spins.
+        return {}
+    directions = torch.randn(n, 2, 3)
+    directions = directions / directions.norm(dim=-1, keepdim=True)
+    spins = settings.max_spin * torch.rand(n, 2, 1) * directions
+    axes = "xyz" if settings.approximant == "IMRPhenomPv2" else "z"
+    return {
+        f"spin_{i + 1}{axis}": spins[:, i, "xyz".index(axis)]
+        for i in range(2)
+        for axis in axes
+    }
+
+
+def draw_redshifts(n: int, settings: InjectionSettings) -> tuple[Tensor, Tensor]:
+    """Draw distances uniform in the comoving volume of Planck18.
+
+    Returns:
+        Redshift, and the luminosity distance that belongs to it, Mpc; float64, each
+        [n].
+    """
+    limits = (0.0, settings.max_redshift, "redshift")
+    if settings.time_dilation:
+        volume = RateEvolution(lambda redshift: 1 / (1 + redshift), *limits)
+    else:
+        volume = UniformComovingVolume(*limits)
+    redshift = volume.sample((n,)).double()
+    distance = Planck18.luminosity_distance(redshift.numpy()).to_value("Mpc")
+    return redshift, torch.from_numpy(distance)
+
+
+def redshift_at(distance: np.ndarray) -> np.ndarray:
+    """Invert the luminosity distance of Planck18.
+
+    Args:
+        distance: Luminosity distance, Mpc, [n].
+
+    Returns:
+        Redshift, [n].
+
+    Raises:
+        SignalError: A distance is beyond redshift 2.
+    """
+    grid = np.linspace(0, MAX_REDSHIFT, 2001)
+    distances = Planck18.luminosity_distance(grid).to_value("Mpc")
+    if distance.max(initial=0) > distances[-1]:
+        raise SignalError(
+            f"an SNR this low puts a merger at {distance.max():.0f} Mpc, beyond "
+            f"redshift {MAX_REDSHIFT:g}; ask for a higher SNR or lower masses"
+        )
+    redshift: np.ndarray = CubicSpline(distances, grid)(distance)
+    return redshift
