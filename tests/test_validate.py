@@ -162,7 +162,7 @@ def test_the_tail_of_squared_snr_goes_on_as_it_was_fitted() -> None:
 def test_recorded_glitches_take_the_place_of_noise(tmp_path, network) -> None:
     path = tmp_path / "glitches.hdf5"
     series = np.random.default_rng(2).normal(size=(3, 8192))
-    series[:, 4000] = 50
+    series[:, 4096] = 50
     with h5py.File(path, "w") as file:
         file["glitches"], file.attrs["sample_rate"] = series, 2048
     glitches = read_glitches(path, 2048, 2048)
@@ -173,12 +173,10 @@ def test_recorded_glitches_take_the_place_of_noise(tmp_path, network) -> None:
     disturbed = validation._disturb(windows, validation.maker.draw_rows(64))
     loud = (disturbed == 50).any(-1)
     assert (loud.sum(1) == 1).all()
-    with h5py.File(path, "r+") as file:
-        file["glitches"][1, 100] = 90
-    with pytest.raises(StrainError, match=r"glitch 1 .* at 100 of 8192"):
-        read_glitches(path, 2048, 2048)
-    with pytest.raises(StrainError, match="at 4096 Hz, found"):
+    with pytest.raises(StrainError, match=r"at 4096 Hz, found the shape \(3, 8192\)"):
         read_glitches(path, 4096, 2048)
+    with pytest.raises(StrainError, match="16384 or more"):
+        read_glitches(path, 2048, 8192)
 
 
 def test_other_noise_by_the_command(tmp_path, network, monkeypatch) -> None:

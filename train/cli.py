@@ -93,6 +93,13 @@ def fit(
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="Judge it with these recorded glitches as well, in the noise of O3's curves.",
 )
+@click.option(
+    "--family",
+    "families",
+    multiple=True,
+    help="Judge it with analytic glitches of this family alone as well; whistles are "
+    "held out of the training.",
+)
 def validate(
     checkpoint: Path,
     report: Path,
@@ -102,6 +109,7 @@ def validate(
     spectra: Path | None,
     background: Path | None,
     glitches: Path | None,
+    families: tuple[str, ...],
 ) -> None:
     """Measure the share of mergers that CHECKPOINT finds, in simulated O3 noise.
 
@@ -135,6 +143,10 @@ def validate(
     if glitches:
         found = read_glitches(glitches, rate, geometry.kernel_size)
         noises.append(OtherNoise(f"glitches of {glitches.name}", glitches=found))
+    noises += [
+        OtherNoise(f"glitches: {family} alone", glitch_weights={family: 1.0})
+        for family in families
+    ]
     result = validate(network, seed, quick=quick, noises=noises)
     write_report(report, {"checkpoint": details} | result)
     click.echo(report.with_suffix(".md").read_text())

@@ -1,6 +1,6 @@
 """Noise and glitches to judge a network by that it was not trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,15 @@ class OtherNoise:
         run: Observing run whose curves are used then.
         glitches: Recorded ones, from :func:`read_glitches`, in place of
             analytic ones.
+        glitch_weights: Families of analytic glitches, see
+            :data:`train.data.glitches.FAMILIES`; those of the training if None.
     """
 
     name: str
     sources: Mapping[str, StretchSource] | None = None
     run: str = "O3"
     glitches: Tensor | None = None
+    glitch_weights: dict[str, float] | None = None
 
 
 class SpectrumStretches:
@@ -95,17 +98,17 @@ def read_glitches(path: str | Path, sample_rate: int, kernel_size: int) -> Tenso
 
     Args:
         path: HDF5 file with ``glitches``, [n, size], in units of the noise's standard
-            deviation, each with its loudest sample a kernel or more from either end,
-            and the file's attribute ``sample_rate``.
+            deviation, each in the middle of its series, and the file's attribute
+            ``sample_rate``.
         sample_rate: Hz.
         kernel_size: Samples of a kernel.
 
     Returns:
-        The kernel before and the kernel after each loudest sample, float32,
+        The kernel before and the kernel after each middle, float32,
         [n, 2 * kernel_size].
 
     Raises:
-        StrainError: No such file, another layout or rate, or a glitch too near an end.
+        StrainError: No such file, another layout or rate, or series too short.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -114,24 +117,12 @@ def read_glitches(path: str | Path, sample_rate: int, kernel_size: int) -> Tenso
         raise StrainError(
             f"{path}: expected whitened glitches ('glitches', 'sample_rate'): {error}"
         ) from None
-    if rate != sample_rate or series.ndim != 2 or not np.isfinite(series).all():
+    wide = series.ndim == 2 and series.shape[1] >= 2 * kernel_size
+    if rate != sample_rate or not wide or not np.isfinite(series).all():
         raise StrainError(
-            f"{path}: expected finite glitches [n, size] at {sample_rate} Hz, found "
-            f"the shape {series.shape} at {rate:g} Hz"
+            f"{path}: expected finite glitches [n, {2 * kernel_size} or more] at "
+            f"{sample_rate} Hz, found the shape {series.shape} at {rate:g} Hz"
         )
-    peaks = np.abs(series).argmax(1)
-    return torch.from_numpy(_cut(path, series, peaks, kernel_size)).float()
-
-
-def _cut(
-    path: str | Path, series: np.ndarray, peaks: Sequence[int], kernel_size: int
-) -> np.ndarray:
-    pieces = []
-    for number, (one, peak) in enumerate(zip(series, peaks, strict=True)):
-        if not kernel_size <= peak <= len(one) - kernel_size:
-            raise StrainError(
-                f"{path}: expected the loudest sample of glitch {number} at least "
-                f"{kernel_size} samples from its ends, found it at {peak} of {len(one)}"
-            )
-        pieces.append(one[peak - kernel_size : peak + kernel_size])
-    return np.stack(pieces)
+    middle = series.shape[1] // 2
+    cut = series[:, middle - kernel_size : middle + kernel_size]
+    return torch.from_numpy(cut).float()

@@ -197,6 +197,8 @@ class Validation:
             stretches=effort.stretches,
             bank_size=effort.bank_size,
         )
+        if noise.glitch_weights is not None:
+            self.settings = replace(self.settings, glitch_weights=noise.glitch_weights)
         self.maker = WindowMaker(
             network.geometry, self.settings, seed, noise.sources, device_of(network)
         )
