@@ -171,30 +171,36 @@ def test_glitches_of_the_background_are_where_it_says() -> None:
     assert draw_glitch(100, 50, RATE, np.random.default_rng(1)).shape == (100,)
 
 
-@pytest.mark.parametrize(
-    ("row", "masses"), [(0, (35, 35)), (1, (50, 15)), (2, (20, 10))]
-)
-def test_waveforms_match_lalsimulation(waveforms, row, masses) -> None:
-    plus, _ = get_fd_waveform(
-        approximant="IMRPhenomD",
-        mass1=masses[0],
-        mass2=masses[1],
-        delta_f=0.25,
-        f_lower=20,
-        f_final=1024,
-        distance=100,
-    )
-    plus.resize(4097)
-    ours = PycbcTimeSeries(
-        waveforms[row].numpy(), delta_t=1 / RATE
-    ).to_frequencyseries()
-    curve = read_curve("O3", "L1")
-    grid = np.interp(np.arange(0, 1024.25, 0.25), np.arange(0, 1024.5, 0.5), curve)
-    psd = FrequencySeries(grid**2, delta_f=0.25)
-    overlap, _ = match(ours, plus, psd=psd, low_frequency_cutoff=32)
-    assert overlap > 0.999
-    size = sigma(ours, psd, low_frequency_cutoff=32)
-    assert size == pytest.approx(sigma(plus, psd, low_frequency_cutoff=32), rel=0.01)
+def test_waveforms_match_lalsimulation_over_masses_and_spins() -> None:
+    rng = np.random.default_rng(3)
+    masses = np.sort(np.exp(rng.uniform(np.log(5), np.log(100), (12, 2))))[:, ::-1]
+    spins = rng.uniform(-0.9, 0.9, (12, 2))
+    size = 16 * RATE  # two of 5 solar masses last 6 s from 32 Hz on
+    columns = torch.from_numpy(np.hstack([masses, spins])).float()
+    ours = face_on_waveforms(*columns.T, size, size - RATE // 2, RATE)
+    grid = np.arange(0, RATE / 2 + 1 / 16, 1 / 16)
+    curve = np.interp(grid, np.arange(0, 1024.5, 0.5), read_curve("O3", "L1"))
+    psd = FrequencySeries(curve**2, delta_f=1 / 16)
+    for wave, (mass_1, mass_2), (spin_1, spin_2) in zip(
+        ours, masses, spins, strict=True
+    ):
+        plus, _ = get_fd_waveform(
+            approximant="IMRPhenomD",
+            mass1=mass_1,
+            mass2=mass_2,
+            spin1z=spin_1,
+            spin2z=spin_2,
+            delta_f=1 / 16,
+            f_lower=20,
+            f_final=1024,
+            distance=100,
+        )
+        plus.resize(len(grid))
+        series = PycbcTimeSeries(wave.numpy(), delta_t=1 / RATE).to_frequencyseries()
+        overlap, _ = match(series, plus, psd=psd, low_frequency_cutoff=32)
+        assert overlap > 0.999, (mass_1, mass_2, spin_1, spin_2)
+        sizes = [sigma(one, psd, low_frequency_cutoff=32) for one in (series, plus)]
+        assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
 
 
 def test_mergers_are_where_they_are_asked_for_and_nothing_wraps(waveforms) -> None:
