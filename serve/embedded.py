@@ -161,15 +161,22 @@ class TritonServer:
         stop(self._process, timeout=10)
         self._reaper.wait()
 
-    def check(self) -> None:
-        """Raise a ServerError if the server is no longer running."""
+    def check(self, patience: float = 0.0) -> None:
+        """Raise a ServerError if the server is no longer running.
+
+        Args:
+            patience: How long it may take to end, s: the connections of a process that
+                is killed break a moment before it is gone.
+        """
         assert self._process is not None
-        status = self._process.poll()
-        if status is not None:
-            raise ServerError(
-                f"the Triton server ended ({_describe(status)}); its log, "
-                f"{self._log_path}, says: {self._reason()}"
-            )
+        try:
+            status = self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return
+        raise ServerError(
+            f"the Triton server ended ({_describe(status)}); its log, "
+            f"{self._log_path}, says: {self._reason()}"
+        )
 
     def _await_ready(self) -> None:
         url = f"http://{self.host}:{self._ports['HTTP']}/v2/health/ready"

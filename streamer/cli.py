@@ -200,7 +200,7 @@ def search(
         except ServerError:
             # A server of ours that died says more than the broken connection does.
             if server is not None:
-                server.check()
+                server.check(patience=2)
             raise
         finally:
             waiting = deliver(outbox, console)
