@@ -151,7 +151,7 @@ def loading_share(model: str) -> dict[str, float]:
     waiting = working = 0.0
     for step in range(WARMUP_STEPS + STEPS):
         begin = time.perf_counter()
-        windows, labels, _ = next(batches)
+        windows, labels, *_ = next(batches)
         loaded = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16):
             scores = network(windows)[:, 0]

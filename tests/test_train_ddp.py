@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lightning
@@ -21,6 +22,10 @@ class Witness(lightning.Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder, self.windows = Path(folder), []
+        self.begin = 0.0
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self.begin = time.process_time()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, index) -> None:
         windows, labels, *_ = batch
@@ -28,7 +33,11 @@ class Witness(lightning.Callback):
 
     def on_train_end(self, trainer, pl_module) -> None:
         parameters = torch.cat([x.flatten() for x in pl_module.network.parameters()])
-        result = {"windows": self.windows, "weights": parameters.tolist()}
+        result = {
+            "windows": self.windows,
+            "weights": parameters.tolist(),
+            "cpu_time": time.process_time() - self.begin,
+        }
         path = self.folder / f"rank{trainer.global_rank}.json"
         path.write_text(json.dumps(result))
 
@@ -59,7 +68,9 @@ def test_two_processes_share_each_batch_and_agree_on_the_weights(tmp_path) -> No
         assert [row[:2] for row in rank["windows"]] == [[16, 8]] * 4
     assert not {row[2] for row in one["windows"]} & {row[2] for row in two["windows"]}
     assert one["weights"] == two["weights"]
-    network, _ = load_checkpoint(folder / "network.ckpt")
+    network, details = load_checkpoint(folder / "network.ckpt")
+    # That of both, and of what came before the first step.
+    assert details["cpu_time_length"] > one["cpu_time"] + two["cpu_time"] - 0.2
     trained = torch.cat([x.flatten() for x in network.parameters()])
     assert trained.equal(torch.tensor(one["weights"]))
     with open(folder / "metrics.csv", newline="") as file:

@@ -113,6 +113,12 @@ def test_full_disk_is_said_and_leaves_the_former_checkpoint(
         ),
         ("--steps=24", ConfigurationError, "steps: .* has 12, found 24"),
         ("--trainer.devices=2", ConfigurationError, "devices: .* has 1, found 2"),
+        ("--monitor=valid_found_day", ConfigurationError, "monitor: .*found_day"),
+        (
+            "--data.validation_windows=9",
+            ConfigurationError,
+            "validation: .*'windows': 9",
+        ),
         ("--seed_everything=5", ConfigurationError, "seed: .* has 1, found 5"),
     ],
 )

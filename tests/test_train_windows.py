@@ -91,6 +91,18 @@ def test_signals_have_the_snr_and_the_place_asked_for(maker) -> None:
     assert offsets.abs().median() < 20 and (offsets.abs() < 300).all()
 
 
+def test_mergers_do_not_wrap_around_in_longer_kernels() -> None:
+    geometry = Geometry(kernel_length=2.0)
+    settings = dataclasses.replace(SETTINGS, latest_merger=1.9)
+    maker = WindowMaker(geometry, settings, seed=1)
+    maker.set_bank(torch.tensor([[7.0, 7.0]]), torch.zeros(1, 2))
+    rows = maker.draw_rows(100)
+    series, mergers = maker.signals(rows, torch.full((100,), 20.0))
+    after = torch.arange(4096) > mergers[:, 0, None] + 0.6 * 2048
+    assert (series[:, 0] * after).norm(dim=-1).max() < 0.01
+    assert (series * (torch.arange(4096) < 2048)).norm(dim=-1).max() > 5
+
+
 def test_a_window_cut_from_a_longer_one_is_the_same(maker) -> None:
     rows, snrs = maker.draw_rows(8), torch.full((8,), 10.0)
     torch.manual_seed(3)
@@ -198,6 +210,9 @@ def test_augmentations_turn_over_reverse_scale_and_swap_what_they_shall() -> Non
         ({"min_mass": 60.0, "max_mass": 7.0}, "min_mass < max_mass"),
         ({"last_snr": 100.0}, "last_snr < max_snr"),
         ({"glitch_share": 0.99}, "1 together"),
+        ({"flip_share": -0.1}, "flip_share between 0 and 1"),
+        ({"refresh_batches": 0}, "refresh_batches of 1 or more, found 0"),
+        ({"bank_size": 1}, "bank_size of 2 or more"),
         ({"glitch_weights": {"hum": 1.0}}, "blip, tomte, .* found {'hum'"),
     ],
 )

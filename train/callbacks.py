@@ -187,15 +187,26 @@ class Identity(lightning.Callback):
         self.command = command
         self.started_time, self.cpu_started_time = time.monotonic(), cpu_time()
         self.before = {"wall_time_length": 0.0, "cpu_time_length": 0.0}
+        self.final: dict[str, float] = {}
 
-    def times(self) -> dict[str, float]:
-        """Wall and CPU time of the training so far, s, of all of its parts."""
+    def times(self, trainer: lightning.Trainer) -> dict[str, float]:
+        """Wall and CPU time of the training so far, s, of all of its parts.
+
+        All processes of the training have to ask together.
+        """
         wall = time.monotonic() - self.started_time
-        cpu = cpu_time() - self.cpu_started_time
+        mine = torch.tensor(
+            cpu_time() - self.cpu_started_time, device=trainer.strategy.root_device
+        )
+        cpu = float(trainer.strategy.reduce(mine, reduce_op="sum"))
         return {
             "wall_time_length": round(self.before["wall_time_length"] + wall, 1),
             "cpu_time_length": round(self.before["cpu_time_length"] + cpu, 1),
         }
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Keep the times of the whole training."""
+        self.final = self.times(trainer)
 
     def on_save_checkpoint(
         self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
@@ -204,7 +215,7 @@ class Identity(lightning.Callback):
         checkpoint[RUN] = {
             "identity": self.identity,
             "command": self.command,
-            "times": self.times(),
+            "times": self.times(trainer),
         }
 
     def resume(self, path: Path) -> int:

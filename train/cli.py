@@ -119,13 +119,14 @@ def validate(
     """
     from train.checkpoint import load_checkpoint
     from train.data.recorded import RecordedStretches
+    from train.deployment import SELECTION_SEED
     from train.heldout import OtherNoise, SpectrumStretches, read_glitches
     from train.validate import validate, write_report
 
     network, details = load_checkpoint(checkpoint)
-    if seed == details.get("seed"):
+    if seed in (details.get("seed"), SELECTION_SEED):
         raise click.BadParameter(
-            f"{seed} is the seed of the training: its windows would be met again",
+            f"{seed} is a seed of the training: its windows would be met again",
             param_hint="--seed",
         )
     geometry = network.geometry

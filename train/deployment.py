@@ -33,7 +33,7 @@ from chirpwatch.statistics import (
     match_injections,
 )
 from train.data import whitening
-from train.data.glitches import draw_glitch, scale_to_snr
+from train.data.glitches import draw_glitch, draw_snrs, scale_to_snr
 from train.data.injections import MERGER_LENGTH, SIGNAL_LENGTH, project
 from train.data.signals import face_on_waveforms, sky
 from train.data.sources import SimulatedStretches, StretchSource
@@ -71,6 +71,12 @@ FALSE_POSITIVE_RATE = 1e-3
 """Upper end of the part of the ROC curve that is averaged."""
 
 HOUR, DAY = 3600.0, 86400.0
+DEPLOYED = 10
+"""What a seed is for, beside :mod:`train.windows`."""
+
+SELECTION_SEED = 1001
+"""Seed of what chooses the best weights; their figures come from other noise."""
+
 POSITIVES = 2560
 BANK_SIZE = 1000
 WAVEFORM_BATCH = 64
@@ -211,14 +217,14 @@ class DeployedValidation:
         length: float = 4096.0,
         slides: int = 216,
         injections: int = 1000,
-        windows: int = 10_240,
+        windows: int = 40_960,
         plain_slides: int = 0,
         sources: Mapping[str, StretchSource] | None = None,
     ) -> None:
         self.geometry, self.settings = geometry, settings
         self.slides, self.plain_slides = slides, plain_slides
         self.livetime = 0.0
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng([seed, DEPLOYED])
         each = round(length / STRETCHES * geometry.inference_sampling_rate)
         self._size = each * geometry.stride_size
         usable = each - geometry.warmup_strides
@@ -256,7 +262,9 @@ class DeployedValidation:
             strain, asd = self.sources[ifo].draw(size, rng)
             for _ in range(rng.poisson(GLITCH_RATE * size / rate)):
                 start = rng.integers(0, size - glitch_size + 1)
-                shape = draw_glitch(glitch_size, glitch_size / 2, rate, rng)
+                shape = draw_glitch(
+                    glitch_size, glitch_size / 2, rate, rng, settings.glitch_weights
+                )
                 snr = np.exp(rng.uniform(low, high))
                 strain[start : start + glitch_size] += scale_to_snr(
                     shape, asd, snr, rate, geometry.highpass
@@ -276,7 +284,7 @@ class DeployedValidation:
         geometry, rate = self.geometry, self.geometry.sample_rate
         spacing_size = round(INJECTION_SPACING * rate)
         warmup_size = geometry.psd_min_size + spacing_size
-        room = max(1, (self._size - warmup_size) // spacing_size)
+        room = max(1, (self._size - warmup_size) // spacing_size - 1)
         result: list[Injections] = []
         for done in range(0, wanted, room):
             n = min(room, wanted - done)
@@ -307,13 +315,13 @@ class DeployedValidation:
 
     def _draw_snrs(self, n: int) -> np.ndarray:
         """Network SNRs of the training's end: a power law, some louder."""
-        settings, draw = self.settings, self._rng.random(n)
-        low, high = settings.last_snr, settings.max_snr
+        settings, limits = (
+            self.settings,
+            (self.settings.last_snr, self.settings.max_snr),
+        )
         loud = self._rng.random(n) < settings.loud_share
-        power = settings.snr_index + 1
-        ends = low**power, high**power
-        faint = (ends[0] + draw * (ends[1] - ends[0])) ** (1 / power)
-        snrs: np.ndarray = np.where(loud, low * (high / low) ** draw, faint)
+        faint = draw_snrs(n, limits, settings.snr_index, self._rng)
+        snrs: np.ndarray = np.where(loud, draw_snrs(n, limits, -1, self._rng), faint)
         return snrs
 
     def _draw_signals(self, snrs: np.ndarray, asds: np.ndarray) -> np.ndarray:

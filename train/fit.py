@@ -31,6 +31,7 @@ from train.callbacks import (
     Printing,
 )
 from train.checkpoint import load_checkpoint, provenance, save_checkpoint
+from train.deployment import SELECTION_SEED
 from train.module import Detector
 from train.stream import WindowData
 from train.validate import VALIDATION_SEED, validate, write_report
@@ -38,7 +39,14 @@ from train.validate import VALIDATION_SEED, validate, write_report
 Figures = Literal["full", "quick", "none"]
 Monitor = Literal["valid_auroc", "valid_found_day", "valid_found_hour", "valid_loss"]
 # What else of Lightning's settings decides which weights come out.
-SAME = ("devices", "num_nodes", "precision", "gradient_clip_val")
+SAME = (
+    "devices",
+    "num_nodes",
+    "strategy",
+    "precision",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -139,12 +147,13 @@ class TrainingCLI(LightningCLI):
             ConfigurationError: Keys contradict each other.
         """
         config = self.config
-        if config.seed_everything == VALIDATION_SEED or not isinstance(
+        taken = (VALIDATION_SEED, SELECTION_SEED)
+        if config.seed_everything in taken or not isinstance(
             config.seed_everything, int
         ):
             raise ConfigurationError(
-                f"seed: expected a number other than the validation's "
-                f"({VALIDATION_SEED}), found {config.seed_everything}"
+                f"seed: expected a number other than the validations' "
+                f"({VALIDATION_SEED}, {SELECTION_SEED}), found {config.seed_everything}"
             )
         if config.steps % min(config.steps, config.validate_every):
             raise ConfigurationError(
@@ -156,6 +165,10 @@ class TrainingCLI(LightningCLI):
             ("max_steps", -1),
             ("accumulate_grad_batches", 1),
             ("logger", None),
+            ("fast_dev_run", False),
+            ("overfit_batches", 0.0),
+            ("limit_train_batches", None),
+            ("limit_val_batches", None),
         ):
             if config.trainer[key] != free:
                 raise ConfigurationError(
@@ -197,6 +210,12 @@ class TrainingCLI(LightningCLI):
                 "growth_min_snr": config.model.growth_min_snr,
                 "ema_decay": config.ema_decay,
                 "validate_every": interval,
+                "monitor": config.monitor,
+                "threads": config.threads,
+                "validation": {
+                    "length": self.datamodule.validation_length,
+                    **self.datamodule.validation,
+                },
                 **{f"trainer.{key}": config.trainer[key] for key in SAME},
             },
             self.command,
@@ -285,7 +304,7 @@ class TrainingCLI(LightningCLI):
             "command": self.identity.command,
             "best_step": best["global_step"],
             "simulated": self.datamodule.simulated,
-            **self.identity.times(),
+            **self.identity.final,
             **provenance(config.data.background),
         }
         path = folder / "network.ckpt"

@@ -14,12 +14,8 @@ from chirpwatch.errors import StrainError
 from chirpwatch.statistics import Background
 from chirpwatch.strain import NANOSECONDS, Segment
 from train.deployment import whiten_stretch
-from train.network import Head, Network
-from train.scoring import frames_of, score_frames
-
-# Pairs of kernels this far apart share neither strain nor a whitening filter, and no
-# signal travels so long between detectors, s.
-LEAST_SHIFT = 2.125
+from train.network import Network
+from train.scoring import frames_of, kernel_frames, score_frames
 
 
 def find_segment(segments: Sequence[Segment], time: float) -> Segment:
@@ -67,7 +63,7 @@ def rank_event(
         for ifo in geometry.ifos
     ]
     frames = frames_of(network, torch.from_numpy(np.stack(whitened)))
-    kernel = network.head.kernel_frames + Head.TAPS - 1
+    kernel = kernel_frames(network)
     zero_lag = score_frames(network, frames.sum(0), kernel).numpy()
     kernels = len(zero_lag)
     # The first kernel begins a kernel and half a filter before its score's time.
@@ -81,7 +77,9 @@ def rank_event(
             f"{segment.source}, segment {segment.name}: no valid kernel contains GPS "
             f"{time:.3f}; the first ones need {geometry.psd_min_length:g} s of strain"
         )
-    least = round(LEAST_SHIFT * geometry.inference_sampling_rate)
+    # Pairs this far apart share neither strain nor a whitening filter, and no signal
+    # travels so long between detectors.
+    least = (geometry.kernel_size + geometry.filter_size) // geometry.stride_size + 1
     slides, quiet = [], []
     for shift in [*range(least, kernels), *range(1 - kernels, 1 - least)]:
         one, two = max(-shift, 0), max(shift, 0)
@@ -105,7 +103,7 @@ def rank_event(
         return {
             "windows": len(scores),
             "as_loud": int((scores >= statistic).sum()),
-            "loudest": float(scores.max(initial=-np.inf)),
+            "loudest": float(scores.max()) if len(scores) else None,
         }
 
     rate = background.far(statistic)
@@ -118,7 +116,7 @@ def rank_event(
             "livetime": background.livetime,
             "events": len(background.statistics),
             "as_loud": rate.count,
-            "loudest": float(background.statistics.max(initial=-np.inf)),
+            "loudest": float(background.statistics.max()),
             "far_per_year": rate.far_per_year,
             "saturated": rate.saturated,
         },

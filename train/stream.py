@@ -16,7 +16,6 @@ from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from train.data.recorded import RecordedStretches
 from train.data.sources import StretchSource
-from train.validate import VALIDATION_SEED
 from train.windows import Batch, WindowMaker, WindowSettings
 
 # Batches that a worker makes ahead.
@@ -132,7 +131,7 @@ class WindowData(lightning.LightningDataModule):
         validation_slides: int = 216,
         validation_plain_slides: int = 0,
         validation_injections: int = 1000,
-        validation_windows: int = 10_240,
+        validation_windows: int = 40_960,
         steps: int = 6500,
         validate_every: int = 500,
         seed: int = 1,
@@ -157,13 +156,30 @@ class WindowData(lightning.LightningDataModule):
             StrainError: It cannot be trained on.
         """
         if self.background is not None and not self.recorded:
-            self.recorded = {
+            recorded = {
                 split: {
                     ifo: RecordedStretches(self.background, split, ifo, self.geometry)
                     for ifo in self.geometry.ifos
                 }
                 for split in ("train", "valid")
             }
+            self._check_length(recorded["valid"])
+            self.recorded = recorded
+
+    def _check_length(self, sources: Mapping[str, RecordedStretches]) -> None:
+        """Refuse segments that the validation's stretches do not fit in."""
+        from train.deployment import STRETCHES
+
+        needed = self.validation_length / STRETCHES
+        for source in sources.values():
+            longest = max(segment.size for segment in source.segments)
+            if longest < needed * self.geometry.sample_rate:
+                raise ConfigurationError(
+                    f"data.validation_length: {self.validation_length:g} s are "
+                    f"{STRETCHES} stretches of {needed:g} s; expected a segment of "
+                    f"{source.ifo} as long under 'valid/' in {self.background}, found "
+                    f"{longest / self.geometry.sample_rate:g} s at most"
+                )
 
     @property
     def simulated(self) -> bool:
@@ -215,7 +231,7 @@ class WindowData(lightning.LightningDataModule):
 
         The others' is None.
         """
-        from train.deployment import DeployedValidation
+        from train.deployment import SELECTION_SEED, DeployedValidation
 
         assert self.trainer is not None
         only: Any = [None]
@@ -223,7 +239,7 @@ class WindowData(lightning.LightningDataModule):
             validation = DeployedValidation(
                 self.geometry,
                 self.windows,
-                VALIDATION_SEED,
+                SELECTION_SEED,
                 length=self.validation_length,
                 sources=self.recorded.get("valid"),
                 **self.validation,

@@ -20,7 +20,7 @@ from torch import Tensor
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from train.data.glitches import FAMILIES, draw_glitch
-from train.data.pool import BUFFER_LENGTH, SCALE, NoisePool
+from train.data.pool import SCALE, NoisePool
 from train.data.signals import (
     antenna_amplitudes,
     arrival_delays,
@@ -34,7 +34,7 @@ WINDOW_START_LENGTH = 1.0
 BANK_MERGER_LENGTH = 1.7
 GLITCHES = {"blip": 0.5, "tomte": 0.2, "scattered_light": 0.15, "koi_fish": 0.15}
 # What a seed is for: streams of random numbers that are independent of one another.
-POOL, BANK, BATCH = range(3)
+POOL, BANK, BATCH = range(1, 4)
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,23 @@ class WindowSettings:
                 f"windows: expected glitch_weights of {', '.join(FAMILIES)}, at least "
                 f"one of them above zero, found {self.glitch_weights}"
             )
+        for name in ("batch_size", "bank_size"):
+            if getattr(self, name) < 2:
+                raise ConfigurationError(
+                    f"windows: expected {name} of 2 or more, found "
+                    f"{getattr(self, name)}"
+                )
+        for name in ("stretches", "refresh_batches"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(
+                    f"windows: expected {name} of 1 or more, found "
+                    f"{getattr(self, name)}"
+                )
+        for name, value in vars(self).items():
+            if name.endswith("_share") and not 0 <= value <= 1:
+                raise ConfigurationError(
+                    f"windows: expected {name} between 0 and 1, found {value:g}"
+                )
         negatives = self.glitch_share + self.single_share + self.double_glitch_share
         if negatives > 1:
             raise ConfigurationError(
@@ -205,6 +222,7 @@ class WindowMaker:
             for i, ifo in enumerate(geometry.ifos)
         ]
         self.size = self.pools[0].buffer_size
+        self.length = self.size / geometry.sample_rate
         self.frequencies = torch.fft.rfftfreq(
             self.size, 1 / geometry.sample_rate, device=self.device
         )
@@ -224,9 +242,7 @@ class WindowMaker:
         ]
         self.glitches = torch.fft.rfft(torch.tensor(np.array(glitches)).float())
         # Rolled so that the middle of each is at the first sample.
-        self.glitches *= torch.exp(
-            1j * torch.pi * BUFFER_LENGTH * self.frequencies.cpu()
-        )
+        self.glitches *= torch.exp(1j * torch.pi * self.length * self.frequencies.cpu())
         self.glitches = self.glitches.to(self.device)
 
     def _draw_masses(self) -> tuple[Tensor, Tensor]:
@@ -308,7 +324,7 @@ class WindowMaker:
             1,
         )
         # The optimal SNR: 4 times the integral over frequency of |h|^2 / PSD.
-        powers = 4 / BUFFER_LENGTH * powers * amplitudes.abs() ** 2
+        powers = 4 / self.length * powers * amplitudes.abs() ** 2
         factors = snrs.to(self.device) / powers.sum(1).sqrt()
         span = settings.latest_merger - settings.earliest_merger
         mergers = settings.earliest_merger + span * torch.rand(n)
@@ -366,7 +382,7 @@ class WindowMaker:
             spectra[mergers.to(self.device)] = self.bank[chosen] * torch.exp(
                 2j * torch.pi * torch.rand(len(chosen), 1)
             ).to(self.device)
-            times = torch.rand(n, 1).expand(n, ifos)
+            times = self.geometry.kernel_length * torch.rand(n, 1).expand(n, ifos)
             amplitudes = torch.ones(n, ifos, device=self.device)
             series = self._render(spectra, amplitudes, times, rows)[:, i]
             snrs = (min_snrs * ratios ** torch.rand(n, 1)).to(self.device)

@@ -59,8 +59,12 @@ def read_series(path: str | Path) -> list[np.ndarray]:
         raise StrainError(
             f"{path}: expected deepextractor's dictionary of glitches: {error}"
         ) from None
-    if not found or any(one.ndim != 1 for one in found):
-        raise StrainError(f"{path}: expected arrays 'h_input', found none")
+    least = round((CUT_LENGTH + 2) * SOURCE_RATE)
+    if not found or any(one.ndim != 1 or len(one) < least for one in found):
+        raise StrainError(
+            f"{path}: expected arrays 'h_input' of {least} samples or more, found "
+            f"{[one.shape for one in found] or 'none'}"
+        )
     return found
 
 

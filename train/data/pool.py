@@ -9,8 +9,8 @@ from train.data.sources import StretchSource
 
 # Scaled strain: float32 spectra of strain would underflow when squared.
 SCALE = 1e21
-# Length of the series in which signals are whitened in frequency, s.
-BUFFER_LENGTH = 3.0
+# What a series in which signals are whitened has beside the kernel, s.
+MARGIN_LENGTH = 2.0
 
 
 class NoisePool:
@@ -47,7 +47,8 @@ class NoisePool:
     ) -> None:
         self.geometry, self.source, self.seed = geometry, source, seed
         self.per_stretch = 2 * geometry.psd_size // geometry.psd_refresh_size - 1
-        self.buffer_size = round(BUFFER_LENGTH * geometry.sample_rate)
+        length = geometry.kernel_length + MARGIN_LENGTH
+        self.buffer_size = round(length * geometry.sample_rate)
         size, bins = stretches * self.per_stretch, self.buffer_size // 2 + 1
         self.blocks = torch.empty(size, geometry.psd_refresh_size, device=device)
         self.responses = torch.empty(size, bins, device=device)

@@ -46,7 +46,8 @@ class RecordedStretches:
     the square of its length in pairs of noise.
 
     A stretch is one contiguous read of about 2 MB, of which many batches are cut. Reads
-    happen in the process that makes the windows, several batches ahead of the training.
+    happen in the process that makes the windows: a worker, several batches ahead of the
+    training, or the training's own, for instance on a GPU.
     ml4gw's ``Hdf5TimeSeriesDataset`` does not fit: it wants one dataset for each
     channel at the root of each file, reads windows instead of stretches with their PSD,
     and draws from NumPy's global state, where a training could not be resumed exactly.
