@@ -95,7 +95,9 @@ def test_each_kind_of_network_scores_a_stretch_as_its_kernels(shipped: Network) 
     ):
         scores, _ = score_stretch(network, strain)
         expected = torch.cat([network(window[None])[0] for window in windows])
-        torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
+        # The reference's trunk is run in bf16 here.
+        limit = 0.02 if isinstance(network, SeedResNet) else 1e-4
+        torch.testing.assert_close(scores, expected, atol=limit, rtol=limit)
 
 
 def test_the_partial_area_counts_signals_over_the_loudest_noise() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from train.checkpoint import save_checkpoint
 from train.cli import train
+from train.compare import write_comparison
 from train.network import Network
 from train.report import write_run_report
-from train.validate import validate, write_report
+from train.validate import validate, weights_hash, write_report
 
 SIZES = {
     "noise_length": 960,
@@ -114,7 +116,8 @@ def test_the_page_opens_from_disk_with_every_figure(
     assert all(url.startswith(("file://", "data:")) for url in outside)
     # Nothing hangs over a narrow screen's edge.
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
-    assert page.locator("#found tbody tr").count() == 17
+    # 16 rows of shares, the thresholds, and the clusters above them.
+    assert page.locator("#found tbody tr").count() == 18
     text = page.inner_text("body")
     for words in ("simulated data", "chirpwatch train fit", torch.__version__):
         assert words in text
@@ -174,34 +177,172 @@ def test_half_of_the_figures_is_refused(run: Path, tmp_path) -> None:
         write_run_report(tmp_path / "none")
 
 
-def test_comparison_puts_seeds_of_one_network_together(run: Path, tmp_path) -> None:
-    second = tmp_path / "second"
-    shutil.copytree(run, second)
+def test_figures_of_other_weights_are_refused(run: Path, tmp_path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    save_checkpoint(folder / "network.ckpt", Network(Geometry()), {})
+    with pytest.raises(ConfigurationError, match=r"validation\.json: expected figures"):
+        write_run_report(folder)
+    with pytest.raises(ConfigurationError, match="validate again"):
+        write_comparison([folder], tmp_path / "table.md")
+
+
+ALL_SIMULATED = "All noise, glitches and mergers of this page are simulated."
+
+
+@pytest.mark.parametrize(
+    ("training", "recorded", "told"),
+    [
+        (True, [], (ALL_SIMULATED, "both of simulated noise")),
+        (None, [], (ALL_SIMULATED, "both of simulated noise")),
+        (
+            False,
+            [],
+            (
+                "the noise of the training was recorded",
+                "strain that detectors recorded",
+            ),
+        ),
+        (
+            True,
+            ["glitches"],
+            ("recorded: glitches of the validation in elsewhere", "simulated noise"),
+        ),
+    ],
+)
+def test_a_page_says_what_is_simulated(
+    run: Path, tmp_path, training, recorded, told
+) -> None:
     result = json.loads((run / "validation.json").read_text())
-    shares = []
-    for text in ("0.001", "0.0001"):
-        for folder, share in ((run, 0.5), (second, 0.7)):
-            for entry in result["found"]["gaussian"]:
-                entry["found"][text] = share
-            shares.append((folder, json.dumps(result)))
-    for folder, figures in shares[2:]:
-        (folder / "validation.json").write_text(figures)
-    narrow = tmp_path / "narrow"
-    shutil.copytree(second, narrow)
-    save_checkpoint(narrow / "network.ckpt", Network(Geometry(), width=8), {})
+    if training is not None:
+        result["checkpoint"]["simulated"] = training
+    # Figures that say nothing of it, and take long to draw.
+    for name in ("efficiency", "roc", "scatter", "calibration", "optimal"):
+        del result[name]
+    other = {name: result[name] for name in ("thresholds", "found", "signals")}
+    other |= {"name": "elsewhere", "recorded": recorded}
+    result["noises"] = [other | {"held_rates": {"gaussian": {}, "glitches": {}}}]
+    (tmp_path / "validation.json").write_text(json.dumps(result))
+    (tmp_path / "metrics.csv").write_text(LOG)
+    page = write_run_report(tmp_path).read_text()
+    for words in told:
+        assert words in page
+    everything = training is not False and not recorded
+    assert ('<span class="badge">' in page) == everything
+    assert (ALL_SIMULATED in page) == everything
+    assert f'<td class="left">{"glitches" if recorded else "nothing"}</td>' in page
+
+
+def test_a_page_without_a_checkpoint_claims_nothing(tmp_path) -> None:
+    (tmp_path / "metrics.csv").write_text(LOG)
+    page = write_run_report(tmp_path).read_text()
+    assert '<span class="badge">' not in page and ALL_SIMULATED not in page
+    assert "noise of a kind that no checkpoint here tells" in page
+
+
+def test_shipped_figures_make_a_page(tmp_path) -> None:
+    shipped = Path(__file__).parents[1] / "train" / "checkpoints" / "shipped"
+    for name in ("validation.json", "network.ckpt"):
+        shutil.copy(shipped / name, tmp_path)
+    assert ALL_SIMULATED in write_run_report(tmp_path).read_text()
+
+
+def _with(folder: Path, **changes: Any) -> Path:
+    """Change a folder's figures."""
+    path = folder / "validation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+def _shares(found: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
+    """The same entries with this share found, and 2 % less or more."""
+    return [
+        entry
+        | {
+            name: {"0.001": share + more, "0.0001": share + more}
+            for name, more in (("found", 0), ("found_low", -0.02), ("found_high", 0.02))
+        }
+        for entry in found
+    ]
+
+
+@pytest.fixture
+def seeds(run: Path, tmp_path) -> list[Path]:
+    """Folders of two trainings of one network."""
+    found = json.loads((run / "validation.json").read_text())["found"]
+    folders = []
+    for name, share in (("one", 0.5), ("two", 0.7)):
+        shutil.copytree(run, tmp_path / name)
+        changed = {
+            "gaussian": _shares(found["gaussian"], share),
+            "glitches": _shares(found["glitches"], share - 0.1),
+        }
+        folders.append(_with(tmp_path / name, found=changed))
+    return folders
+
+
+def test_comparison_puts_seeds_of_one_network_together(
+    seeds: list[Path], tmp_path
+) -> None:
+    narrow, network = tmp_path / "narrow", Network(Geometry(), width=8)
+    shutil.copytree(seeds[1], narrow)
+    save_checkpoint(narrow / "network.ckpt", network, {})
+    found = json.loads((narrow / "validation.json").read_text())["found"]
+    # Too little noise with glitches is told; it does not forbid the rest.
+    for entry in found["glitches"]:
+        del entry["found"]["0.0001"]
+    _with(narrow, weights=weights_hash(network), found=found)
     out = tmp_path / "table.md"
-    folders = [str(run), str(second), str(narrow)]
+    folders = [*map(str, seeds), str(narrow)]
     result = CliRunner().invoke(train, ["compare", *folders, "--out", str(out)])
     assert result.exit_code == 0, result.output
-    rows = [line.split(" | ") for line in out.read_text().splitlines()[4:]]
-    assert len(rows) == 2 and "width" in rows[0][0]
-    assert rows[0][1] == "2" and rows[1][1] == "1"
-    assert rows[0][-1] == "60.0 ± 14.1 |" and rows[1][-1] == "70.0 |"
-    assert float(rows[0][3]) > float(rows[1][3]) > 0
+    tables = [
+        [line.strip("| ").split(" | ") for line in part.splitlines()[2:]]
+        for part in out.read_text().split("\n\n")
+        if part.startswith("|")
+    ]
+    costs, clean, glitches = tables
+    assert "width" in costs[0][0] and [len(table) for table in tables] == [2, 2, 2]
+    assert costs[0][1] == "2" and costs[1][1] == "1"
+    assert float(costs[0][3]) > float(costs[1][3]) > 0
+    assert set(clean[0][1:]) == {"60.0 ± 14.1 (58.0 to 62.0)"}
+    assert set(clean[1][1:]) == {"70.0 (68.0 to 72.0)"}
+    assert set(glitches[0][1:]) == {"50.0 ± 14.1 (48.0 to 52.0)"}
+    assert glitches[1][1:] == ["60.0 (58.0 to 62.0)"] * 4 + ["n/a"] * 4
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     (narrow / "validation.json").unlink()
     result = CliRunner().invoke(train, ["compare", str(narrow), "--out", str(out)])
     assert isinstance(result.exception, ConfigurationError)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seed": 6}, "expected seed = 5 as in"),
+        ({"run": "O4"}, "expected run = O3 as in"),
+        ({"quick": True}, "expected quick = False as in"),
+        ({"weights": "0" * 64}, "found those of 000000000000…"),
+    ],
+)
+def test_what_was_judged_otherwise_is_not_compared(
+    seeds: list[Path], tmp_path, changes, told
+) -> None:
+    _with(seeds[1], **changes)
+    with pytest.raises(ConfigurationError, match=told) as error:
+        write_comparison(seeds, tmp_path / "table.md")
+    assert str(seeds[1]) in str(error.value)
+    assert not (tmp_path / "table.md").exists()
+
+
+def test_figures_that_tell_nothing_of_their_weights_are_not_compared(
+    seeds: list[Path], tmp_path
+) -> None:
+    path = seeds[0] / "validation.json"
+    result = json.loads(path.read_text())
+    del result["weights"]
+    path.write_text(json.dumps(result))
+    with pytest.raises(ConfigurationError, match="unknown ones; validate again"):
+        write_comparison(seeds, tmp_path / "table.md")
 
 
 def test_numbers_of_a_log_may_be_missing(run: Path) -> None:

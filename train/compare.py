@@ -16,13 +16,16 @@ from chirpwatch.errors import ConfigurationError
 from train.baseline import SeedResNet
 from train.checkpoint import load_checkpoint
 from train.figures import LIGHT, comparison, rate_words, render
-from train.models import MODELS, Scorer
-from train.report import FIGURES, read_figures
-from train.validate import MASSES, TABLE_RATES
+from train.models import MODELS, Scorer, model_name
+from train.report import FIGURES, NETWORK, check_weights, read_figures
+from train.validate import MASSES, NOT_MEASURED, TABLE_RATES
 
-NETWORK = "network.ckpt"
 SNR = 8.0
-KIND = "gaussian"
+CLEAN, GLITCHES = "gaussian", "glitches"
+ALIKE = ("seed", "run", "quick")
+"""What validations must have in common: they draw the same noise then."""
+
+SHARES = ("found", "found_low", "found_high")
 COST_LENGTH = 16
 """Strain that the cost of a window is measured on, s."""
 
@@ -42,6 +45,21 @@ class Cost:
     microseconds: float
 
 
+@dataclass(frozen=True)
+class Found:
+    """Shares of mergers that one network finds.
+
+    Attributes:
+        share: At the threshold.
+        low, high: At the thresholds if √n fewer or more of the n clusters of noise
+            windows above it had been found.
+    """
+
+    share: float
+    low: float
+    high: float
+
+
 @dataclass
 class Group:
     """Trainings of one network with several seeds.
@@ -50,13 +68,14 @@ class Group:
         parameters: Numbers that were learned.
         cost: Of a window.
         cpu_times: CPU time of each training, s; wall time times cores is not the same.
-        shares: Share found by rate and masses, one for each seed.
+        shares: Shares found by kind of noise, rate and masses, one for each seed; with
+            glitches, none for a seed whose noise did not suffice.
     """
 
     parameters: int
     cost: Cost
     cpu_times: list[float] = field(default_factory=list)
-    shares: dict[tuple[float, tuple[float, float]], list[float]] = field(
+    shares: dict[tuple[str, float, tuple[float, float]], list[Found]] = field(
         default_factory=dict
     )
 
@@ -97,10 +116,11 @@ def gather(folders: Sequence[Path]) -> dict[str, Group]:
         Groups by the network's name and, where it is needed, its hyper-parameters.
 
     Raises:
-        ConfigurationError: A folder has no figures, or not those at SNR 8.
+        ConfigurationError: A folder has no figures, not those at SNR 8, or those of
+            other weights; or two were validated otherwise.
         ModelError: A folder has no network.
     """
-    loaded = []
+    loaded: list[tuple[Path, Scorer, dict[str, Any], dict[str, Any], str, str]] = []
     for folder in folders:
         network, details = load_checkpoint(folder / NETWORK)
         result = read_figures(folder / FIGURES)
@@ -109,7 +129,9 @@ def gather(folders: Sequence[Path]) -> dict[str, Group]:
                 f"{folder}: expected {FIGURES} of 'chirpwatch train validate', found "
                 "none"
             )
-        kind = next(name for name, one in MODELS.items() if type(network) is one)
+        check_weights(folder, network, result)
+        _check_alike(folder, result, folders[0], loaded[0][3] if loaded else result)
+        kind = model_name(network)
         key = json.dumps(network.hyperparameters, sort_keys=True)
         loaded.append((folder, network, details, result, kind, key))
     keys = {kind: {one[5] for one in loaded if one[4] == kind} for kind in MODELS}
@@ -123,59 +145,101 @@ def gather(folders: Sequence[Path]) -> dict[str, Group]:
     return groups
 
 
+def _check_alike(
+    folder: Path, result: dict[str, Any], first: Path, reference: dict[str, Any]
+) -> None:
+    for name in ALIKE:
+        if name not in result:
+            raise ConfigurationError(
+                f"{folder / FIGURES}: expected its {name!r}, found none; validate "
+                "again with 'chirpwatch train validate'"
+            )
+        if result[name] != reference[name]:
+            raise ConfigurationError(
+                f"{folder / FIGURES}: expected {name} = {reference[name]} as in "
+                f"{first}, found {result[name]}; validate both alike"
+            )
+
+
 def _add(
     group: Group, folder: Path, details: dict[str, Any], result: dict[str, Any]
 ) -> None:
     if "cpu_time_length" in details:
         group.cpu_times.append(details["cpu_time_length"])
-    for pair in MASSES:
+    for kind in (CLEAN, GLITCHES):
         for rate in TABLE_RATES:
-            found = [
-                entry["found"][str(rate)]
-                for entry in result["found"][KIND]
-                if (entry["mass_1"], entry["mass_2"]) == pair
-                and entry["snr"] == SNR
-                and str(rate) in entry["found"]
-            ]
-            if not found:
-                raise ConfigurationError(
-                    f"{folder / FIGURES}: expected the share of {pair} found at SNR "
-                    f"{SNR:g} and {rate_words(rate)}, found none; validate with more "
-                    "noise"
-                )
-            group.shares.setdefault((rate, pair), []).append(found[0])
+            for pair in MASSES:
+                found = [
+                    Found(*(entry[name][str(rate)] for name in SHARES))
+                    for entry in result["found"][kind]
+                    if (entry["mass_1"], entry["mass_2"]) == pair
+                    and entry["snr"] == SNR
+                    and all(str(rate) in entry.get(name, {}) for name in SHARES)
+                ]
+                if not found and kind == CLEAN:
+                    raise ConfigurationError(
+                        f"{folder / FIGURES}: expected the share of {pair} found at "
+                        f"SNR {SNR:g} and {rate_words(rate)}, found none; validate "
+                        "with more noise"
+                    )
+                group.shares.setdefault((kind, rate, pair), []).extend(found)
 
 
 def comparison_table(groups: dict[str, Group]) -> str:
-    """Lay groups out as Markdown: mean and standard deviation over the seeds."""
-    heads = [
-        f"{pair[0]:g}, {pair[1]:g} at {rate_words(rate)}"
-        for rate in TABLE_RATES
-        for pair in MASSES
-    ]
+    """Lay out what the networks are and cost as Markdown."""
     lines = [
         "| Network | seeds | parameters | MFLOP a window | µs a window | training, CPU "
-        "minutes | " + " | ".join(heads) + " |",
-        "|---|" + "---|" * (5 + len(heads)),
+        "minutes |",
+        "|---|---|---|---|---|---|",
     ]
     for name, group in groups.items():
-        shares = [
-            _spread([100 * share for share in group.shares[rate, pair]], 1)
-            for rate in TABLE_RATES
-            for pair in MASSES
-        ]
-        seeds = len(next(iter(group.shares.values())))
+        seeds = len(group.shares[CLEAN, TABLE_RATES[0], MASSES[0]])
         minutes = _spread([length / 60 for length in group.cpu_times], 0)
         lines.append(
             f"| {name} | {seeds} | {group.parameters:,} | {group.cost.mflop:.3g} | "
-            f"{group.cost.microseconds:.3g} | {minutes} | " + " | ".join(shares) + " |"
+            f"{group.cost.microseconds:.3g} | {minutes} |"
         )
     return "\n".join(lines) + "\n"
 
 
+def shares_table(groups: dict[str, Group], kind: str) -> str:
+    """Lay out as Markdown what the networks find in one kind of noise.
+
+    Args:
+        groups: From :func:`gather`.
+        kind: A key of :data:`train.figures.KINDS`.
+
+    Returns:
+        Mean and standard deviation over the seeds, and in brackets the means at the
+        thresholds of fewer and of more clusters, see :class:`Found`.
+    """
+    columns = [(rate, pair) for rate in TABLE_RATES for pair in MASSES]
+    heads = [f"{a:g}, {b:g} at {rate_words(rate)}" for rate, (a, b) in columns]
+    lines = [
+        "| Network | " + " | ".join(heads) + " |",
+        "|---|" + "---|" * len(heads),
+    ]
+    for name, group in groups.items():
+        seeds = len(group.shares[CLEAN, TABLE_RATES[0], MASSES[0]])
+        cells = [_cell(group.shares[kind, rate, pair], seeds) for rate, pair in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(found: Sequence[Found], seeds: int) -> str:
+    if len(found) < seeds:
+        return NOT_MEASURED
+    low, high = (
+        statistics.mean(100 * getattr(one, end) for one in found)
+        for end in ("low", "high")
+    )
+    spread = _spread([100 * one.share for one in found], 1)
+    return f"{spread} ({low:.1f} to {high:.1f})"
+
+
 def _spread(values: Sequence[float], digits: int) -> str:
     if not values:
-        return "n/a"
+        return NOT_MEASURED
     text = f"{statistics.mean(values):.{digits}f}"
     if len(values) > 1:
         text += f" ± {statistics.stdev(values):.{digits}f}"
@@ -191,15 +255,23 @@ def write_comparison(folders: Sequence[Path], path: Path) -> None:
     """
     groups, rate = gather(folders), TABLE_RATES[-1]
     text = (
+        "The cost of a window is that in a running search, one every 1/8 s, of one "
+        f"core in fp32 PyTorch.\n\n{comparison_table(groups)}\n"
         f"Per cent of simulated mergers found in single windows at SNR {SNR:g}, by "
         "masses (solar masses, detector frame) and false-positive rate a window, in "
-        "simulated Gaussian noise: mean and standard deviation over the seeds. The "
-        "cost of a window is that in a running search, one every 1/8 s, of one core "
-        "in fp32 PyTorch.\n\n" + comparison_table(groups)
+        "simulated Gaussian noise: mean ± standard deviation over the seeds. In "
+        "brackets, the same at the thresholds if √n fewer or more of the n clusters "
+        "of noise windows above them had been found: of this error, seeds that were "
+        f"validated alike share a part.\n\n{shares_table(groups, CLEAN)}\n"
+        "The same where 10 % of the windows, with and without a merger, have a "
+        f"simulated glitch:\n\n{shares_table(groups, GLITCHES)}"
     )
     draw = comparison(
         {
-            name: {pair: group.shares[rate, pair] for pair in MASSES}
+            name: {
+                pair: [one.share for one in group.shares[CLEAN, rate, pair]]
+                for pair in MASSES
+            }
             for name, group in groups.items()
         },
         f"share found at SNR {SNR:g} and {rate_words(rate)}",

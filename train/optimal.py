@@ -33,6 +33,7 @@ from train.data.signals import (
     face_on_waveforms,
     sky,
 )
+from train.deployment import LEAST_EVENTS
 
 LIGHT_TRAVEL_LENGTH = 0.0101
 """Longest that a wave takes between the two detectors, s: 10.0 ms, and a sample."""
@@ -44,7 +45,6 @@ NOISE_LENGTH = 32.0
 TAIL_SHARE = 0.005
 """Share of the loudest noise windows that the tail is fitted to."""
 
-LEAST_ABOVE = 10
 SIGNAL_BATCH = 500
 
 
@@ -69,7 +69,7 @@ class Threshold:
     Attributes:
         value: Of ``|z_1|² + |z_2|²``.
         fitted: Whether it comes from the fit to the tail: fewer than
-            :data:`LEAST_ABOVE` noise windows are as loud.
+            :data:`train.deployment.LEAST_EVENTS` noise windows are as loud.
     """
 
     value: float
@@ -92,7 +92,7 @@ def tail_threshold(statistics: np.ndarray, rate: float) -> Threshold:
     """
     loudest = np.sort(statistics)[::-1]
     above = rate * len(loudest)
-    if above >= LEAST_ABOVE:
+    if above >= LEAST_EVENTS:
         return Threshold(float(loudest[int(above)]), False)
     count = max(2, int(TAIL_SHARE * len(loudest)))
     scale = float(np.mean(loudest[:count] - loudest[count]))

@@ -16,10 +16,14 @@ from chirpwatch.atomic import replacing
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.statistics import wilson_interval
 from train import figures
+from train.checkpoint import load_checkpoint
+from train.deployment import LEAST_EVENTS
 from train.figures import DARK, KINDS, LIGHT, Draw, rate_words, render
-from train.validate import LEAST_ABOVE, TABLE_RATES
+from train.models import Scorer
+from train.validate import NOT_MEASURED, TABLE_RATES, weights_hash
 
 LOG, FIGURES, CONFIG = "metrics.csv", "validation.json", "config.yaml"
+NETWORK = "network.ckpt"
 PAGE, FOLDER = "report.html", "report"
 WIDE, NARROW = (10.5, 4.2), (6.0, 4.4)
 SQUARE = (10.5, 7.0)
@@ -53,14 +57,17 @@ def write_run_report(folder: str | Path) -> Path:
     """Write ``report.html`` and ``report/*.png`` into the folder of a training.
 
     Args:
-        folder: With ``metrics.csv``, ``validation.json``, ``config.yaml``; a part that
-            is missing is left out of the page, which says so.
+        folder: With ``metrics.csv``, ``validation.json``, ``config.yaml`` and
+            ``network.ckpt``; a part that is missing is left out of the page, which
+            says so.
 
     Returns:
         The page.
 
     Raises:
-        ConfigurationError: There is no such folder, or a part of it is malformed.
+        ConfigurationError: There is no such folder, a part of it is malformed, or the
+            figures are of other weights.
+        ModelError: The network is malformed.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -69,8 +76,16 @@ def write_run_report(folder: str | Path) -> Path:
             "found none"
         )
     log, result = read_log(folder / LOG), read_figures(folder / FIGURES)
+    details: Mapping[str, Any] | None = None
+    if (folder / NETWORK).exists():
+        network, details = load_checkpoint(folder / NETWORK)
+        if result and "weights" in result:
+            check_weights(folder, network, result)
+    if result:
+        details = result.get("checkpoint", details)
     try:
-        pictures = _pictures(log, result)
+        origin = _origin(details, result)
+        pictures = _pictures(log, result, origin)
         images = {
             picture.name: [
                 render(picture.draw, theme, picture.size) for theme in (LIGHT, DARK)
@@ -78,7 +93,7 @@ def write_run_report(folder: str | Path) -> Path:
             for picture in pictures
             if picture.draw
         }
-        page = _page(folder, pictures, images, log, result)
+        page = _page(folder, pictures, images, log, result, origin)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{folder / FIGURES}: expected figures of 'chirpwatch train validate', "
@@ -146,8 +161,87 @@ def read_figures(path: Path) -> dict[str, Any] | None:
     return result
 
 
+def check_weights(folder: Path, network: Scorer, result: Mapping[str, Any]) -> None:
+    """Refuse figures of other weights than those that lie beside them.
+
+    Args:
+        folder: Of both, for the message.
+        network: Of ``network.ckpt``.
+        result: From :func:`read_figures`.
+
+    Raises:
+        ConfigurationError: They are, or they do not say what they are of.
+    """
+    found, wanted = result.get("weights"), weights_hash(network)
+    if found != wanted:
+        raise ConfigurationError(
+            f"{folder / FIGURES}: expected figures of the weights {wanted[:12]}… of "
+            f"{NETWORK}, found those of {found[:12] + '…' if found else 'unknown ones'}"
+            "; validate again with 'chirpwatch train validate'"
+        )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What of a page detectors recorded; mergers are always simulated.
+
+    Attributes:
+        training: Whether the training's noise was simulated; None if not known.
+        recorded: Strain and glitches of the validation that were not.
+    """
+
+    training: bool | None
+    recorded: list[str]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether all of it is known to be simulated."""
+        return self.training is True and not self.recorded
+
+    def words(self) -> str:
+        """Say so in a sentence."""
+        if self.simulated:
+            return "All noise, glitches and mergers of this page are simulated."
+        training = {
+            True: ["the noise of the training is simulated"],
+            False: ["the noise of the training was recorded by detectors"],
+            None: [],
+        }[self.training]
+        other = [f"recorded: {', '.join(self.recorded)}"] if self.recorded else []
+        return "; ".join(["Mergers are simulated", *training, *other]) + "."
+
+
+def _origin(
+    details: Mapping[str, Any] | None, result: Mapping[str, Any] | None
+) -> Origin:
+    """What was recorded, as the checkpoint and the figures say."""
+    training = None if details is None else bool(details.get("simulated", True))
+    recorded = [
+        f"{' and '.join(noise['recorded'])} of the validation in {noise['name']}"
+        for noise in (result or {}).get("noises", [])
+        if noise["recorded"]
+    ]
+    return Origin(training, recorded)
+
+
+def _training_caption(training: bool | None) -> str:
+    noise = {
+        True: "simulated noise",
+        False: "strain that detectors recorded, with simulated mergers and glitches",
+        None: "noise of a kind that no checkpoint here tells",
+    }[training]
+    return (
+        "Loss of single batches of windows, and of the validation's windows, both of "
+        f"{noise}. As deployed: injections found in whole stretches of the same kind, "
+        "by events of 8 s, at false-alarm rates measured on timeslides; a point is "
+        "missing where the background is too short for it."
+    )
+
+
 def _pictures(
-    log: Mapping[str, np.ndarray] | None, result: Mapping[str, Any] | None
+    log: Mapping[str, np.ndarray] | None,
+    result: Mapping[str, Any] | None,
+    origin: Origin,
 ) -> list[Picture]:
     """What the page shows, in order."""
     figure = result or {}
@@ -158,7 +252,8 @@ def _pictures(
         noise = (
             f"{figure['noise_windows']:,} noise windows of simulated {figure['run']} "
             f"noise, {figure['glitch_windows']:,} of windows with a glitch; no rate is "
-            f"shown that fewer than {LEAST_ABOVE} independent windows reach."
+            f"shown that fewer than {LEAST_EVENTS} clusters of windows exceed (windows "
+            "that overlap are one)."
         )
     has = {
         name: result is not None and bool(figure.get(name))
@@ -179,10 +274,7 @@ def _pictures(
         Picture(
             "training",
             "Training and validation",
-            "Loss of single batches of simulated windows, and of the validation's "
-            "windows. As deployed: injections found in whole simulated stretches, by "
-            "events of 8 s, at false-alarm rates measured on timeslides; a point is "
-            "missing where the background is too short for it.",
+            _training_caption(origin.training),
             "Curves of loss, validation, learning rate and waiting time by step.",
             figures.training(log) if log else None,
             SQUARE,
@@ -222,9 +314,7 @@ def _pictures(
         Picture(
             "scatter",
             "Score against SNR",
-            f"{len(figure['scatter']['snr']) if has['scatter'] else 0:,} mergers of 7 "
-            "to 60 solar masses (detector frame) in Gaussian noise, SNR uniform in the "
-            "logarithm. Dashed: the thresholds.",
+            _scatter(figure) if has["scatter"] else "",
             "Score of each merger by its SNR, coloured by chirp mass.",
             figures.scatter(figure) if has["scatter"] else None,
             NARROW,
@@ -256,11 +346,26 @@ def _fitted(figure: Mapping[str, Any]) -> str:
     )
 
 
-def _calibration(figure: Mapping[str, Any]) -> str:
-    one = figure["calibration"]
+def _scatter(figure: Mapping[str, Any]) -> str:
+    masses, settings = "", figure.get("settings", {})
+    if settings:
+        masses = (
+            f"of {settings['min_mass']:g} to {settings['max_mass']:g} solar masses "
+            "(detector frame) "
+        )
     return (
-        f"{one['windows']:,} windows as at the end of the training, "
-        f"{100 * one['prior']:.0f} % of them with a merger, with glitches; bars: 68 % "
+        f"{len(figure['scatter']['snr']):,} mergers {masses}in Gaussian noise, SNR "
+        "uniform in the logarithm. Dashed: the thresholds."
+    )
+
+
+def _calibration(figure: Mapping[str, Any]) -> str:
+    one, snr, settings = figure["calibration"], "", figure.get("settings", {})
+    if settings:
+        snr = f" of SNR {settings['last_snr']:g} to {settings['max_snr']:g}"
+    return (
+        f"{one['windows']:,} windows, {100 * one['prior']:.0f} % of them with a "
+        f"merger{snr}, with glitches; bars: 68 % "
         f"(Wilson). Mean distance from the diagonal: {one['error']:.3f}. In a search "
         "mergers are far rarer, so that the score is a ranking there, no probability."
     )
@@ -279,6 +384,7 @@ def _page(
     images: Mapping[str, list[bytes]],
     log: Mapping[str, np.ndarray] | None,
     result: Mapping[str, Any] | None,
+    origin: Origin,
 ) -> str:
     environment = Environment(
         loader=PackageLoader("train"), autoescape=True, undefined=StrictUndefined
@@ -287,13 +393,15 @@ def _page(
     figure = result or {}
     return environment.get_template("report.html").render(
         name=folder.resolve().name,
-        simulated=figure.get("simulated", True),
+        simulated=origin.simulated,
+        origin=origin.words(),
         tiles=_tiles(figure, log),
         pictures=[
             (one, [_uri(x) for x in images.get(one.name, [])]) for one in pictures
         ],
         found=_found(figure),
         noises=_noises(figure),
+        pairs=_pairs(figure),
         provenance=_provenance(figure),
         config=config.read_text() if config.exists() else "",
     )
@@ -357,6 +465,12 @@ def _found(figure: Mapping[str, Any]) -> dict[str, Any]:
         "kinds": [
             (KINDS[kind], [rate_words(x) for x in rates]) for kind, rates in kinds
         ],
+        "clusters": [
+            f"{figure['clusters'][kind][rate]:,.0f}"
+            for kind, rates in kinds
+            for rate in rates
+            if "clusters" in figure
+        ],
         "thresholds": [
             f"{figure['thresholds'][kind][rate]:.2f}"
             for kind, rates in kinds
@@ -369,13 +483,19 @@ def _found(figure: Mapping[str, Any]) -> dict[str, Any]:
 
 def _share(share: float | None, n: int) -> str:
     if share is None:
-        return "n/a"
+        return NOT_MEASURED
     low, high = wilson_interval(round(share * n), n)
     return f"{100 * share:.1f} ± {50 * (high - low):.1f}"
 
 
-def _noises(figure: Mapping[str, Any]) -> list[tuple[str, str, str, list[str]]]:
-    """Other kinds of noise: name, kind, false positives held, shares found."""
+def _pairs(figure: Mapping[str, Any]) -> list[str]:
+    """Masses of the mergers, in the order of the figures."""
+    entries = figure.get("found", {}).get("gaussian", [])
+    return list(dict.fromkeys(f"{x['mass_1']:g}, {x['mass_2']:g}" for x in entries))
+
+
+def _noises(figure: Mapping[str, Any]) -> list[tuple[str, str, str, str, list[str]]]:
+    """Further noise: name, what is recorded, kind, rate held, shares found."""
     rate, rows = str(TABLE_RATES[-1]), []
     for noise in figure.get("noises", []):
         for kind, words in KINDS.items():
@@ -385,9 +505,9 @@ def _noises(figure: Mapping[str, Any]) -> list[tuple[str, str, str, list[str]]]:
                 for entry in noise["found"][kind]
                 if entry["snr"] == SUMMARY_SNR
             ]
-            rows.append(
-                (noise["name"], words, "n/a" if held is None else f"{held:.2g}", shares)
-            )
+            recorded = ", ".join(noise["recorded"]) or "nothing"
+            told = NOT_MEASURED if held is None else f"{held:.2g}"
+            rows.append((noise["name"], recorded, words, told, shares))
     return rows
 
 
@@ -404,6 +524,7 @@ def _provenance(figure: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("wall_time_length", "Wall time of the training"),
         ("cpu_time_length", "CPU time of the training"),
         ("data_hash", "SHA-256 of the noise"),
+        ("trainer.devices", "Processes of the training"),
     ):
         if key in details:
             value = details[key]
@@ -413,6 +534,8 @@ def _provenance(figure: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, version in details.get("versions", {}).items():
         rows.append((name, str(version)))
     if figure:
+        if "weights" in figure:
+            rows.append(("SHA-256 of the weights", figure["weights"]))
         rows.append(("Seed of the validation", str(figure["seed"])))
         noise = f"{figure['noise_length']:,.0f} s of each detector"
         rows.append(

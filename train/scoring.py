@@ -33,14 +33,23 @@ def device_of(network: Any) -> torch.device:
 def score_windows(network: Any, windows: Tensor, batch: int = 64) -> Tensor:
     """Score single windows, [n, ifos, kernel_size]; one score each, float32, [n]."""
     device = device_of(network)
-    # A window costs the reference a gigaflop: half of the time, and scores to 1 %.
-    windowed = isinstance(network, SeedResNet)
-    with torch.autocast(device.type, torch.bfloat16, enabled=windowed):
-        scores = [
-            network(x.float().to(device))[:, 0].float()
-            for x in torch.split(windows, batch)
-        ]
-    return torch.cat(scores)
+    pieces = (x.float().to(device) for x in torch.split(windows, batch))
+    if isinstance(network, SeedResNet):
+        return torch.cat([_score_fast(network, x) for x in pieces])
+    return torch.cat([network(x)[:, 0].float() for x in pieces])
+
+
+def _score_fast(network: SeedResNet, windows: Tensor) -> Tensor:
+    """Score windows with a trunk in bfloat16, [n].
+
+    A window costs the reference a gigaflop: this takes 0.6 of the time, and is right to
+    1 %. Mean and logit are in float32, or else many scores would be equal, and those
+    that equal a threshold are not above it.
+    """
+    with torch.autocast(windows.device.type, torch.bfloat16):
+        frames = network.trunk(windows)
+    scores: Tensor = network.logit(frames.float().mean(-1))[:, 0]
+    return scores
 
 
 def score_stretch(network: Any, strain: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -88,10 +97,9 @@ def frames_of(network: Any, strain: Tensor) -> Tensor:
     # What the last frame of a piece reaches beyond its own samples, or a little more.
     overlap = geometry.kernel_size - kernel_frames(network) * frame_size
     pieces = []
-    for start in range(0, strain.shape[-1] - overlap - frame_size, step):
+    for start in range(0, strain.shape[-1] - overlap - frame_size + 1, step):
         piece = strain[None, :, start : start + step + overlap]
-        if piece.shape[-1] >= overlap + frame_size:
-            pieces.append(network.features(piece)[0])
+        pieces.append(network.features(piece)[0])
     return channels_last(torch.cat(pieces, -1))
 
 

@@ -4,10 +4,12 @@ A signal counts as found if the score of one window, with the merger at a random
 in it as in training, exceeds the threshold; a running search looks at several windows
 of each merger and finds more (:mod:`train.deployment`). Thresholds come from noise
 whitened as served, in blocks that begin 8 s after a start; every score of the dense
-evaluation is one window. None is given that fewer than :data:`LEAST_ABOVE` windows of
-noise exceed.
+evaluation is one window. None is given that fewer than
+:data:`train.deployment.LEAST_EVENTS` clusters of windows exceed: those of a dense
+evaluation overlap, and one fluctuation is loud in several.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,11 +25,16 @@ from chirpwatch.atomic import replacing
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.statistics import wilson_interval
 from train.baseline import SeedResNet
+from train.data.recorded import RecordedStretches
+from train.deployment import LEAST_EVENTS
 from train.heldout import OtherNoise
 from train.models import Scorer
 from train.optimal import optimal_curves
 from train.scoring import channels_last, device_of, has_slides, score_windows
 from train.windows import WindowMaker, WindowSettings
+
+RUN = "O3"
+"""Observing run whose curves the first noise has."""
 
 MASSES = ((35.0, 35.0), (35.0, 20.0), (20.0, 20.0), (20.0, 10.0))
 SNRS = (6.0, 8.0, 10.0, 12.0)
@@ -39,12 +46,24 @@ TABLE_RATES = (1e-3, 1e-4)
 VALIDATION_SEED = 1000
 GLITCH_SHARE = 0.1
 NOT_MEASURED = "n/a"
-LEAST_ABOVE = 10
 BATCH = 256
 SCATTER_SNRS = (4.0, 60.0)
 CALIBRATION_BINS = 10
 OTHER_NOISE_SHARE = 0.25
 """Noise and signals for each further kind of noise, as a share of the first one's."""
+
+
+TOLD_SETTINGS = (
+    "min_mass",
+    "max_mass",
+    "last_snr",
+    "max_snr",
+    "earliest_merger",
+    "latest_merger",
+    "min_glitch_snr",
+    "max_disturbance_snr",
+)
+"""What figures say of :class:`train.windows.WindowSettings`."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +107,9 @@ QUICK = Effort(
     optimum_windows=30_000,
     optimum_signals=500,
 )
-# Networks whose slides are as dear as their windows, and at one score a window.
-DENSE = replace(FULL, noise_length=14_400, slides=1, signals=500, glitch_windows=20_000)
+# Networks whose slides are as dear as their windows, and at one score a window. At
+# 1e-4 the first has 51 windows of noise left: ten clusters, even if each is of five.
+DENSE = replace(FULL, noise_length=72_000, slides=1, signals=500, glitch_windows=20_000)
 WINDOWED = replace(
     FULL, slides=1, signals=500, glitch_windows=20_000, snrs=SNRS, batches=20
 )
@@ -99,14 +119,15 @@ def effort_of(network: Scorer, quick: bool = False) -> Effort:
     """How much to draw for a network; less where a window costs more."""
     if has_slides(network):
         return QUICK if quick else FULL
-    effort = WINDOWED if isinstance(network, SeedResNet) else DENSE
+    windowed = isinstance(network, SeedResNet)
     if not quick:
-        return effort
+        return WINDOWED if windowed else DENSE
     return replace(
         QUICK,
         slides=1,
         signals=100,
-        noise_length=effort.noise_length / 6,
+        # Enough for 1e-3: one window a second, or eight that overlap.
+        noise_length=16_800 if windowed else 7_200,
         glitch_windows=2000,
         snrs=SNRS,
         scatter=500,
@@ -114,46 +135,93 @@ def effort_of(network: Scorer, quick: bool = False) -> Effort:
     )
 
 
+def weights_hash(network: Scorer) -> str:
+    """SHA-256 of a network's weights: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {list(weight.shape)}\n".encode())
+        digest.update(weight.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def recorded_parts(noise: OtherNoise) -> list[str]:
+    """What of a kind of noise detectors recorded: ``strain``, ``glitches``, or none."""
+    sources = (noise.sources or {}).values()
+    parts = []
+    if any(isinstance(one, RecordedStretches) and not one.simulated for one in sources):
+        parts.append("strain")
+    if noise.glitches is not None:
+        parts.append("glitches")
+    return parts
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Score that a false-positive rate belongs to.
+
+    Attributes:
+        value: The smallest score that no more than this share of the windows exceed.
+        above: How many clusters of windows do, of one weight, that know the share as
+            well as those that there are.
+    """
+
+    value: float
+    above: float
+
+
 class FalsePositives:
     """Scores of noise, a share of whose windows has a glitch.
 
+    A rate is a share of windows. How well it is known depends on how many clusters of
+    windows exceed its threshold: those of a row that begin less than a kernel after the
+    one before are one.
+
     Args:
-        noise: Scores of windows without a glitch, [n].
-        glitch: Scores of windows with one, [m].
+        noise: Scores of windows without a glitch, in time within a row, [rows,
+            strides]; rows of one window if [n].
+        glitch: Scores of windows with one, each of its own, [m].
         share: Share of the windows that have a glitch.
+        kernel_strides: Strides from a window to the next that it shares no strain with.
     """
 
-    def __init__(self, noise: Tensor, glitch: Tensor, share: float) -> None:
-        scores = torch.cat([noise, glitch]) if share else noise
-        weights = torch.full((len(scores),), (1 - share) / len(noise)).double()
+    def __init__(
+        self, noise: Tensor, glitch: Tensor, share: float, kernel_strides: int = 1
+    ) -> None:
+        self._noise = noise[:, None] if noise.ndim == 1 else noise
+        self._glitch, self._share = glitch, share
+        self._kernel_strides = kernel_strides
+        flat = self._noise.flatten()
+        scores = torch.cat([flat, glitch]) if share else flat
+        weights = torch.full((len(scores),), (1 - share) / len(flat)).double()
         if share:
-            weights[len(noise) :] = share / len(glitch)
+            weights[len(flat) :] = share / len(glitch)
         self._scores, order = scores.sort(descending=True)
-        weights = weights[order]
-        self._shares = weights.cumsum(0)
-        # Independent windows of one weight that know a share as well (Kish 1965).
-        self._counts = self._shares**2 / (weights**2).cumsum(0)
+        self._shares = weights[order].cumsum(0)
 
-    def threshold(self, rate: float) -> tuple[float, float]:
-        """Score that a false-positive rate belongs to.
-
-        Returns:
-            The smallest score that no more than ``rate`` of the windows exceed, and
-            how many independent windows do.
-        """
+    def threshold(self, rate: float) -> Threshold:
+        """Score that a false-positive rate belongs to."""
         first = int(torch.searchsorted(self._shares, rate, right=True))
-        first = min(first, len(self._scores) - 1)
-        above = float(self._counts[first - 1]) if first else 0.0
-        return float(self._scores[first]), above
+        limit = float(self._scores[min(first, len(self._scores) - 1)])
+        return Threshold(limit, self._clusters_above(limit))
 
-    def thresholds(self, rates: Sequence[float]) -> dict[str, float]:
-        """Thresholds at those of the rates that enough windows exceed."""
-        found = {rate: self.threshold(rate) for rate in rates}
+    def thresholds(self, rates: Sequence[float]) -> dict[str, Threshold]:
+        """Thresholds at those of the rates that enough clusters exceed."""
+        found = {str(rate): self.threshold(rate) for rate in rates}
         return {
-            str(rate): limit
-            for rate, (limit, above) in found.items()
-            if round(above, 6) >= LEAST_ABOVE
+            rate: limit
+            for rate, limit in found.items()
+            if round(limit.above, 6) >= LEAST_EVENTS
         }
+
+    def moved(self, rate: float, sign: int) -> float:
+        """Threshold if n ± √n clusters were above it where n are.
+
+        Args:
+            rate: One that clusters exceed the threshold of.
+            sign: 1 for more of them, that is, a lower threshold; or -1.
+        """
+        above = self.threshold(rate).above
+        return self.threshold(rate * (1 + sign / math.sqrt(above))).value
 
     def rate(self, limit: float) -> float:
         """Share of the windows whose score exceeds ``limit``."""
@@ -161,12 +229,27 @@ class FalsePositives:
         above = int(torch.searchsorted(-self._scores, -limit))
         return float(self._shares[above - 1]) if above else 0.0
 
+    def _clusters_above(self, limit: float) -> float:
+        """Clusters of windows above a score, those of noise and glitches weighed."""
+        row, stride = torch.nonzero(self._noise > limit, as_tuple=True)
+        first = torch.ones(len(row), dtype=torch.bool)
+        near = stride.diff() < self._kernel_strides
+        first[1:] = (row.diff() > 0) | ~near
+        noise_share = (1 - self._share) * len(row) / self._noise.numel()
+        parts = [(noise_share, int(first.sum()))]
+        if self._share:
+            loud = int((self._glitch > limit).sum())
+            parts.append((self._share * loud / len(self._glitch), loud))
+        # The variances of the two parts' shares add up.
+        variance = sum(share**2 / count for share, count in parts if count)
+        return sum(share for share, _ in parts) ** 2 / variance if variance else 0.0
+
 
 def mixture_threshold(
     noise: Tensor, glitch: Tensor, share: float, rate: float
 ) -> float:
     """Score that a false-positive rate belongs to, see :class:`FalsePositives`."""
-    return FalsePositives(noise, glitch, share).threshold(rate)[0]
+    return FalsePositives(noise, glitch, share).threshold(rate).value
 
 
 class Validation:
@@ -186,7 +269,7 @@ class Validation:
         effort: Effort = FULL,
         noise: OtherNoise | None = None,
     ) -> None:
-        noise = noise or OtherNoise("O3")
+        noise = noise or OtherNoise(f"{RUN} curves", run=RUN)
         torch.manual_seed(seed)
         self.network: Any = network.fused()
         self.geometry = network.geometry
@@ -217,7 +300,8 @@ class Validation:
             slides: Blocks of one detector that each block of the other meets.
 
         Returns:
-            Scores, [windows].
+            Scores, [rows, strides]: of windows of one stretch at successive strides,
+            or of one window for a network that looks at no more.
         """
         pools = self.maker.pools
         per_pass = len(pools[0].blocks) * self.geometry.psd_refresh_length
@@ -245,18 +329,22 @@ class Validation:
         for shift in shifts:
             total = features[:, 0] + features[:, 1:].roll(shift, 0).sum(1)
             result += [
-                self.network.head.forward_sum(channels_last(x))[0].flatten()
+                self.network.head.forward_sum(channels_last(x))[0]
                 for x in torch.split(total, 8)
             ]
         return result
 
     def _plain(self, blocks: Tensor) -> Tensor:
-        """Scores of blocks, [n, ifos, time]: of each stride, or of each second."""
+        """Score blocks, [n, ifos, time]: each stride, or each kernel by itself.
+
+        Returns:
+            [n, strides], or [n * kernels, 1].
+        """
         if isinstance(self.network, SeedResNet):
             size = self.geometry.kernel_size
             windows = blocks.unfold(-1, size, size).transpose(1, 2).flatten(0, 1)
-            return score_windows(self.network, windows)
-        scores: Tensor = self.network(blocks).flatten().float()
+            return score_windows(self.network, windows)[:, None]
+        scores: Tensor = self.network(blocks).float()
         return scores
 
     @torch.inference_mode()
@@ -473,26 +561,39 @@ def _score(validation: Validation, effort: Effort) -> Scores:
             signals[index, snr, "gaussian"] = scores[:n]
             # A tenth of the clean ones makes room for those with a glitch.
             signals[index, snr, "glitches"] = scores[dirty:]
+    strides = validation.geometry.kernel_size // validation.geometry.stride_size
     kinds = {
-        "gaussian": FalsePositives(noise, glitch, 0),
-        "glitches": FalsePositives(noise, glitch, GLITCH_SHARE),
+        "gaussian": FalsePositives(noise, glitch, 0, strides),
+        "glitches": FalsePositives(noise, glitch, GLITCH_SHARE, strides),
     }
-    return Scores(kinds, signals, len(noise))
+    return Scores(kinds, signals, noise.numel())
 
 
 def _tables(scores: Scores, effort: Effort) -> dict[str, Any]:
     """Thresholds and shares found, JSON-ready."""
-    thresholds = {kind: false.thresholds(RATES) for kind, false in scores.kinds.items()}
-    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in thresholds}
-    curves: dict[str, list[dict[str, Any]]] = {kind: [] for kind in thresholds}
-    for kind, limits in thresholds.items():
+    thresholds: dict[str, dict[str, float]] = {}
+    clusters: dict[str, dict[str, float]] = {}
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in scores.kinds}
+    curves: dict[str, list[dict[str, Any]]] = {kind: [] for kind in scores.kinds}
+    for kind, false in scores.kinds.items():
+        limits = false.thresholds(RATES)
+        thresholds[kind] = {rate: limit.value for rate, limit in limits.items()}
+        clusters[kind] = {rate: round(one.above, 1) for rate, one in limits.items()}
+        used = {
+            "found": thresholds[kind],
+            "found_low": {rate: false.moved(float(rate), -1) for rate in limits},
+            "found_high": {rate: false.moved(float(rate), 1) for rate in limits},
+        }
         for index, (mass_1, mass_2) in enumerate(MASSES):
             for snr in effort.snrs:
                 entry = {
                     "mass_1": mass_1,
                     "mass_2": mass_2,
                     "snr": snr,
-                    "found": scores.found(index, snr, kind, limits),
+                    **{
+                        name: scores.found(index, snr, kind, values)
+                        for name, values in used.items()
+                    },
                 }
                 curves[kind].append(entry)
                 if snr in SNRS:
@@ -500,6 +601,7 @@ def _tables(scores: Scores, effort: Effort) -> dict[str, Any]:
     return {
         "noise_windows": scores.noise_windows,
         "thresholds": thresholds,
+        "clusters": clusters,
         "found": found,
         "efficiency": curves,
     }
@@ -510,7 +612,12 @@ def _roc(scores: Scores, effort: Effort) -> dict[str, Any]:
     rates = np.logspace(-7, 0, 57)
     result: dict[str, Any] = {}
     for kind, false in scores.kinds.items():
-        limits = false.thresholds([float(f"{rate:.4g}") for rate in rates])
+        limits = {
+            rate: limit.value
+            for rate, limit in false.thresholds(
+                [float(f"{rate:.4g}") for rate in rates]
+            ).items()
+        }
         found = {}
         for snr in sorted(set(SNRS) & set(effort.snrs)):
             shares = [
@@ -543,12 +650,16 @@ def validate(
     Returns:
         JSON-ready figures: ``thresholds`` and ``found``, for ``gaussian`` noise and
         for ``glitches`` (a tenth of all windows, signals' too, has a glitch in one
-        detector), at those of :data:`RATES` that the noise suffices for;
+        detector), at those of :data:`RATES` that the noise suffices for, and
+        ``found_low`` and ``found_high``, the same at the thresholds if √n fewer or
+        more of the n ``clusters`` above them had been found;
         ``efficiency``, the same at more SNRs; ``roc``; ``scatter``; ``calibration``;
         ``optimal``, see :func:`train.optimal.optimal_curves`; ``noises``, for each
-        further one thresholds and shares found, and the rate (``held_rates``) at
-        which its windows exceed the first noise's thresholds; and ``timing``, empty
-        for a network that tells none.
+        further one thresholds and shares found, the rate (``held_rates``) at which
+        its windows exceed the first noise's thresholds, and what of it was
+        ``recorded``; ``timing``, empty for a network that tells none; and what was
+        judged and how: ``weights`` (see :func:`weights_hash`), ``quick``, ``seed``,
+        ``settings``, and ``simulated``, whether all noise and glitches are.
 
     Raises:
         ConfigurationError: There are more slides than stretches.
@@ -561,9 +672,16 @@ def validate(
         )
     validation = Validation(network, seed, effort)
     result: dict[str, Any] = {
-        "run": "O3",
-        "simulated": True,
+        "run": RUN,
+        "weights": weights_hash(network),
+        "simulated": not any(recorded_parts(noise) for noise in noises),
+        "quick": quick,
         "seed": seed,
+        "settings": {
+            **{name: getattr(validation.settings, name) for name in TOLD_SETTINGS},
+            "psd_min_length": network.geometry.psd_min_length,
+            "psd_length": network.geometry.psd_length,
+        },
         "slides": effort.slides,
         "signals": effort.signals,
         "glitch_windows": effort.glitch_windows,
@@ -626,6 +744,7 @@ def _other_noise(
     }
     return {
         "name": noise.name,
+        "recorded": recorded_parts(noise),
         "signals": effort.signals,
         "glitch_windows": effort.glitch_windows,
         "held_rates": rates,
@@ -661,12 +780,13 @@ def noises_table(result: dict[str, Any]) -> str:
     rate, snr = "0.0001", 8.0
     pairs = [f"{mass_1:g}, {mass_2:g}" for mass_1, mass_2 in MASSES]
     lines = [
-        "| Noise | false positives at the first noise's threshold | "
+        "| Noise | recorded | false positives at the first noise's threshold | "
         + " | ".join(pairs)
         + " |",
-        "|---|---|" + "---|" * len(pairs),
+        "|---|---|---|" + "---|" * len(pairs),
     ]
-    first = {"name": f"{result['run']} curves", "held_rates": None} | result
+    first: dict[str, Any] = {"name": f"{result['run']} curves", "recorded": []}
+    first |= result
     for noise in (first, *result["noises"]):
         for kind, words in (("gaussian", ""), ("glitches", ", 10 % with a glitch")):
             shares = [
@@ -676,27 +796,22 @@ def noises_table(result: dict[str, Any]) -> str:
                 for entry in noise["found"][kind]
                 if entry["snr"] == snr
             ]
-            held = (noise["held_rates"] or {}).get(kind, {}).get(rate)
+            held = noise.get("held_rates", {}).get(kind, {}).get(rate)
             false = "1e-4 by definition" if noise is first else NOT_MEASURED
             if held is not None:
                 false = f"{held:.2g}"
+            recorded = ", ".join(noise["recorded"]) or "nothing"
             lines.append(
-                f"| {noise['name']}{words} | {false} | " + " | ".join(shares) + " |"
+                f"| {noise['name']}{words} | {recorded} | {false} | "
+                + " | ".join(shares)
+                + " |"
             )
     return "\n".join(lines) + "\n"
 
 
 def preamble(result: dict[str, Any]) -> str:
     """Say in Markdown what :func:`table` shows and how it was measured."""
-    settings = WindowSettings()
-    made = timed = ""
-    if "command" in result.get("checkpoint", {}):
-        details = result["checkpoint"]
-        made = (
-            f"Made by `{details['command']}` (seed {details['seed']}, "
-            f"{details['steps']} steps) in {details['wall_time_length'] / 60:.1f} "
-            "minutes on two cores.\n\n"
-        )
+    settings, timed = result["settings"], ""
     if result["timing"]:
         share = 100 * result["timing"]["peak_within_sixteenth"]
         timed = (
@@ -705,17 +820,42 @@ def preamble(result: dict[str, Any]) -> str:
         )
     low, high = wilson_interval(result["signals"] // 2, result["signals"])
     return (
-        f"{made}Share of simulated mergers found in simulated {result['run']} noise, "
+        f"{_made(result.get('checkpoint', {}))}"
+        f"Share of simulated mergers found in simulated {result['run']} noise, "
         f"in {result['signals']} single windows each (half of them found is known to "
-        f"{50 * (high - low):.1f} %), with the merger at a random "
-        f"place {settings.earliest_merger:g} to {settings.latest_merger:g} s "
+        f"{50 * (high - low):.1f} %), with the merger at a random place "
+        f"{settings['earliest_merger']:g} to {settings['latest_merger']:g} s "
         "after the start of the window; sky and orientation are isotropic. Thresholds "
         f"are for the stated false-positive rate a window, from "
         f"{result['noise_windows']:,} windows of {result['noise_length']:,.0f} s of "
         f"noise of each detector in {result['slides']} pairings, whitened with PSDs of "
-        "8 to 64 s. In the last two columns a tenth of all windows, with and without a "
-        "signal, has a glitch of SNR 4 to 100 in one detector.\n" + timed
+        f"{settings['psd_min_length']:g} to {settings['psd_length']:g} s; none is "
+        f"given that fewer than {LEAST_EVENTS} clusters of windows exceed. In the last "
+        f"{len(TABLE_RATES)} columns {100 * GLITCH_SHARE:g} % of all windows, with and "
+        f"without a signal, have a glitch of SNR {settings['min_glitch_snr']:g} to "
+        f"{settings['max_disturbance_snr']:g} in one detector.\n" + timed
     )
+
+
+def _made(details: Mapping[str, Any]) -> str:
+    """Say in Markdown how the network was made, as far as its checkpoint tells."""
+    if "command" not in details:
+        return ""
+    words = [f"Made by `{details['command']}`"]
+    known = [
+        f"{name} {details[key]}"
+        for key, name in (("seed", "seed"), ("steps", "steps"))
+        if key in details
+    ]
+    if known:
+        words.append(f"({', '.join(known)})")
+    if "wall_time_length" in details:
+        words.append(f"in {details['wall_time_length'] / 60:.1f} minutes")
+    if "cpu_time_length" in details:
+        words.append(f"({details['cpu_time_length'] / 60:.1f} minutes of CPU time)")
+    if not details.get("simulated", True):
+        words.append("on recorded noise")
+    return " ".join(words) + ".\n\n"
 
 
 def write_report(path: str | Path, result: dict[str, Any]) -> None:
