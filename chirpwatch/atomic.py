@@ -28,11 +28,21 @@ def exchange(one: Path, other: Path) -> None:
         raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
+def sync(path: str | os.PathLike[str]) -> None:
+    """Wait until a file, or what a directory lists, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place on success.
 
-    On an exception the temporary file is removed and ``path`` stays as it was.
+    On an exception the temporary file is removed and ``path`` stays as it was. After a
+    failure of the machine ``path`` is the old or the new file, never a part of it.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +55,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary.chmod(0o666 & ~umask)
     try:
         yield temporary
+        sync(temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -305,7 +305,11 @@ def read_test_signals(
             _ = columns["snr"]
             gps_time_ns = gps_time_ns[wanted]
             strain = np.stack(
-                [_rows(group[ifo], wanted).astype(np.float32) for ifo in ifos], axis=1
+                [
+                    _rows(group[ifo], wanted).astype(np.float32, copy=False)
+                    for ifo in ifos
+                ],
+                axis=1,
             )
         except KeyError as error:
             raise SignalError(
@@ -322,11 +326,12 @@ def read_test_signals(
     order = np.argsort(gps_time_ns, kind="stable")
     # Files by others have any order: rows of other times may lie between.
     order = order[_inside(gps_time_ns, span)[order]]
+    in_order = np.array_equal(order, np.arange(len(gps_time_ns)))
     try:
         return ProjectedSignals(
             ifos=tuple(ifos),
             sample_rate=rate,
-            strain=strain[order],
+            strain=strain if in_order else strain[order],  # large: no second copy
             merger_size=merger_size,
             gps_time_ns=gps_time_ns[order],
             parameters={key: column[order] for key, column in columns.items()},

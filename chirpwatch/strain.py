@@ -141,11 +141,16 @@ class _SilentFile(io.FileIO):
 
 
 class AmendedFile(h5py.File):  # type: ignore[misc]  # h5py has no types
-    """An HDF5 file that :func:`amending` opened."""
+    """An HDF5 file that :func:`writing` or :func:`amending` opened."""
 
     def __init__(self, handle: _SilentFile, mode: str) -> None:
         super().__init__(handle, mode)
         self._handle = handle
+
+    @property
+    def failed(self) -> bool:
+        """Whether something could not be written."""
+        return self._handle.error is not None
 
     def check(self) -> None:
         """Stop where the disk is full, after a large piece rather than at the end.
@@ -156,6 +161,24 @@ class AmendedFile(h5py.File):  # type: ignore[misc]  # h5py has no types
         self.flush()
         if self._handle.error is not None:
             raise self._handle.error
+
+
+@contextmanager
+def writing(path: Path, mode: str = "w") -> Iterator[AmendedFile]:
+    """Open an HDF5 file that can be closed when the disk is full.
+
+    Args:
+        path: The file, which has to be there.
+        mode: ``w`` to begin anew, ``a`` to add to an HDF5 file.
+
+    Raises:
+        OSError: Something could not be written.
+    """
+    with _SilentFile(path, "r+") as handle:
+        with AmendedFile(handle, mode) as file:
+            yield file
+        if handle.error is not None:
+            raise handle.error
 
 
 @contextmanager
@@ -172,29 +195,51 @@ def amending(
         refusal: The exception for a file that cannot be read or written.
 
     Raises:
-        ChirpwatchError: ``refusal``; ``path`` is as it was.
+        ChirpwatchError: ``refusal``; ``path`` is as it was, or as another command that
+            changed it meanwhile left it.
     """
     path = Path(path)
+    foreign = None
     try:
+        before = _identity(path)
         with replacing(path) as temporary:
             if path.exists():
                 shutil.copyfile(path, temporary)
             # An empty file is no HDF5 file: "a" would refuse it.
             mode = "a" if temporary.stat().st_size else "w"
-            with _SilentFile(temporary, "r+") as handle:
+            if mode == "a":
                 try:
-                    file = AmendedFile(handle, mode)
+                    h5py.File(temporary, "r").close()
                 except OSError as error:
                     raise refusal(f"{path}: expected an HDF5 file: {error}") from None
-                with file:
+            with writing(temporary, mode) as file:
+                try:
                     yield file
-                if handle.error is not None:
-                    raise handle.error
+                except OSError as error:
+                    # Of something that the caller reads, where all was written here.
+                    foreign = None if file.failed else error
+                    raise
+            if _identity(path) != before:
+                raise refusal(
+                    f"{path}: another command changed it meanwhile; it stays as that "
+                    "left it: run this command again"
+                )
     except OSError as error:
+        if error is foreign:
+            raise
         raise refusal(
             f"{path}: could not be written, and is as it was before: {error}; look for "
             "room on the disk and for the right to write there"
         ) from error
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Tells a file from another of its name, and from itself with other content."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 @dataclass(frozen=True)
@@ -203,15 +248,18 @@ class NewSegment:
 
     Attributes:
         t0: GPS time of the first sample, s.
-        duration: s.
+        duration: A whole number of samples, s.
         pieces: For each detector its strain in pieces, one after the other, each [n].
         attributes: Attributes of the segment, such as ``simulated``.
+        columns: Further datasets by their name in the segment's group, such as
+            ``glitches/H1``, each [n]; those who read strain pass over them.
     """
 
     t0: int
-    duration: int
+    duration: float
     pieces: Mapping[str, Iterable[NDArray[Any]]] = field(repr=False)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
 
 def write_segments(
@@ -219,7 +267,8 @@ def write_segments(
 ) -> None:
     """Add segments to a background file; it appears whole or not at all.
 
-    Only one piece is in memory at a time. Layout as for :func:`write_background`.
+    Only one piece is in memory at a time. Layout: ``{split}/{t0}-{duration}/{ifo}``,
+    float64, with the attributes ``x0`` (GPS s) and ``dx`` (s) on each dataset.
 
     Args:
         path: The file; made where it is not there.
@@ -233,15 +282,19 @@ def write_segments(
     """
     with amending(path) as file:
         for segment in segments:
-            size = segment.duration * sample_rate
-            group = _new_segment(
-                file,
-                path,
-                f"{split}/{segment.t0}-{segment.duration}",
-                segment.attributes,
-            )
+            size = round(segment.duration * sample_rate)
+            length = _seconds(size * NANOSECONDS // sample_rate)
+            name = f"{split}/{segment.t0}-{length}"
+            if name in file:
+                raise StrainError(f"{path}: segment {name} is there already")
+            group = file.create_group(name)
+            group.attrs.update(segment.attributes)
+            for key, column in segment.columns.items():
+                group[key] = column
             for ifo, pieces in segment.pieces.items():
-                dataset = _new_strain(group, ifo, size, segment.t0, sample_rate)
+                dataset = group.create_dataset(ifo, (size,), dtype="f8")
+                dataset.attrs["x0"] = float(segment.t0)
+                dataset.attrs["dx"] = 1 / sample_rate
                 written = 0
                 for piece in pieces:
                     if written + len(piece) <= size:
@@ -263,10 +316,7 @@ def write_background(
     sample_rate: int,
     attributes: Mapping[str, Any],
 ) -> None:
-    """Add one segment to a background file; the file appears whole or not at all.
-
-    Layout: ``{split}/{t0}-{duration}/{ifo}``, float64, with the attributes ``x0``
-    (GPS s) and ``dx`` (s) on each dataset.
+    """Add one segment that is in memory, as :func:`write_segments` does.
 
     Args:
         path: The file; made where it is not there.
@@ -281,29 +331,9 @@ def write_background(
             disk is full.
     """
     segment = Segment(t0 * NANOSECONDS, sample_rate, strain, source=str(path))
-    with amending(path) as file:
-        group = _new_segment(file, path, f"{split}/{segment.name}", attributes)
-        for ifo, data in strain.items():
-            _new_strain(group, ifo, segment.size, t0, sample_rate)[:] = data
-
-
-def _new_segment(
-    file: h5py.File, path: str | Path, name: str, attributes: Mapping[str, Any]
-) -> h5py.Group:
-    if name in file:
-        raise StrainError(f"{path}: segment {name} is there already")
-    group = file.create_group(name)
-    group.attrs.update(attributes)
-    return group
-
-
-def _new_strain(
-    group: h5py.Group, ifo: str, size: int, t0: int, sample_rate: int
-) -> h5py.Dataset:
-    dataset = group.create_dataset(ifo, (size,), dtype="f8")
-    dataset.attrs["x0"] = float(t0)
-    dataset.attrs["dx"] = 1 / sample_rate
-    return dataset
+    pieces = {ifo: [data] for ifo, data in strain.items()}
+    new = NewSegment(t0, segment.duration, pieces, attributes)
+    write_segments(path, split, [new], sample_rate)
 
 
 def read_background(
@@ -327,9 +357,10 @@ def read_background(
         where = f"{path}, {split}/{name}"
         missing = [ifo for ifo in ifos if ifo not in group]
         if missing:
+            found = [key for key in group if isinstance(group[key], h5py.Dataset)]
             raise StrainError(
                 f"{where}: expected detectors {', '.join(ifos)}, found "
-                f"{', '.join(group) or 'none'}"
+                f"{', '.join(found) or 'none'}"
             )
         starts = set()
         for ifo in ifos:
@@ -367,19 +398,38 @@ def read_gwosc_file(path: str | Path) -> tuple[str, float, float, NDArray[Any]]:
     with _open(path) as file:
         try:
             dataset = file["strain/Strain"]
+            _check_chunks(dataset)
             return (
                 file["meta/Detector"][()].decode(),
                 float(dataset.attrs["Xstart"]),
                 1 / float(dataset.attrs["Xspacing"]),
                 dataset[()],
             )
-        except KeyError as error:
+        except (KeyError, AttributeError, TypeError) as error:
             raise StrainError(
                 f"{path}: expected GWOSC's layout (strain/Strain, meta/Detector): "
                 f"{error}"
             ) from None
-        except OSError as error:
+        # HDF5's own errors are of any of these kinds.
+        except (OSError, RuntimeError, ValueError, ZeroDivisionError) as error:
             raise StrainError(f"{path}: damaged: {error}") from None
+
+
+def _check_chunks(dataset: h5py.Dataset) -> None:
+    """Refuse strain of which the file's index lost a chunk: it would read as zeros.
+
+    Raises:
+        ValueError: The dataset has fewer chunks than its size asks for.
+    """
+    if dataset.chunks is None:
+        return
+    expected = math.prod(
+        -(-size // chunk)
+        for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+    )
+    found = dataset.id.get_num_chunks()
+    if found != expected:
+        raise ValueError(f"expected {expected} chunks of strain, found {found}")
 
 
 def read_gwosc(

@@ -1,5 +1,6 @@
 """Open data from GWOSC: chosen, downloaded, checked, resampled, written."""
 
+import hashlib
 import json
 import os
 import resource
@@ -137,8 +138,10 @@ def test_real_files_end_to_end(tmp_path: Path, gwosc_files: list[Path]) -> None:
         assert list(file["events/name"].asstr()) == ["GW150914"]
         assert list(file["events/gps"]) == [event]
         assert (file.attrs["source"], file.attrs["run"]) == ("GWOSC", "O1")
-        names = file[f"test/{start}-12/H1"].attrs["files"]
-        assert list(names) == [gwosc_files[0].name]
+        data = file[f"test/{start}-12/H1"]
+        assert list(data.attrs["files"]) == [gwosc_files[0].name]
+        digest = hashlib.sha256(gwosc_files[0].read_bytes()).hexdigest()
+        assert list(data.attrs["sha256"]) == [digest] and data.fletcher32
 
 
 def test_files_are_joined_as_if_they_were_one(
@@ -197,6 +200,7 @@ def test_livetime_is_the_first_of_what_there_is(server: GwoscServer) -> None:
     plan = make_plan(choose(server, livetime=40, splits=(1.0, 0.0, 0.0)))
     assert plan.segments == (PlannedSegment(START, START + 40, "train"),)
     assert [file.start - START for file in plan.files] == [0, 32, 0, 32]
+    assert "wanted 40 s, taken 40 s" in plan.describe()
 
 
 def test_events_are_kept_out_of_all_catalogues_and_versions(
@@ -266,14 +270,15 @@ def test_what_may_pass_is_tried_again(
         ("404", 1, "HTTP status 404"),
         ("500", 3, "HTTP status 500"),
         ("truncate", 3, "peer closed connection"),
-        ("damage", 3, "damaged in each of 3 downloads"),
+        ("damage", 3, "not downloaded in 3 tries, at last: .*damaged"),
     ],
 )
 def test_what_does_not_pass_is_told_with_its_url(
     tmp_path: Path, server: GwoscServer, fault: str, tried: int, message: str
 ) -> None:
     name = f"L-L1_GWOSC_O3a_4KHZ_R1-{START}-{FILE_LENGTH}.hdf5"
-    server.faults[name] = [fault] * 10
+    # Whatever fails in between, a file is not asked for more often.
+    server.faults[name] = [fault if fault == "404" else "truncate"] + [fault] * 10
     out = tmp_path / "out.hdf5"
     with pytest.raises(StrainError, match=message) as error:
         fetch(out, choose(server), tries=3, wait=0.01)
@@ -292,10 +297,12 @@ def test_a_file_that_is_not_what_it_says_is_an_error(
     fast = server.add("L1", START, np.zeros(FILE_LENGTH * 16384), 16384)
     server.files[name] = server.files.pop(fast)
     with pytest.raises(StrainError, match=r"4096 Hz from .* of L1 at 16384 Hz"):
-        fetch(tmp_path / "out.hdf5", choose(server))
+        fetch(tmp_path / "out.hdf5", choose(server), tries=1)
     server.files[name] = server.files[name.replace("L1", "H1").replace("L-", "H-")]
     with pytest.raises(StrainError, match=r"samples of L1 .* samples of H1"):
-        fetch(tmp_path / "out.hdf5", choose(server))
+        fetch(tmp_path / "out.hdf5", choose(server), tries=2, wait=0.01)
+    # It may be damaged: it was fetched again.
+    assert server.downloads.count(name) == 3
 
 
 def test_infinite_strain_is_an_error(tmp_path: Path, server: GwoscServer) -> None:
@@ -304,6 +311,49 @@ def test_infinite_strain_is_an_error(tmp_path: Path, server: GwoscServer) -> Non
     server.add("H1", START, data)
     with pytest.raises(StrainError, match=f"infinity at GPS {START + 5}"):
         fetch(tmp_path / "out.hdf5", choose(server))
+
+
+def test_infinity_beside_what_is_wanted_does_not_reach_it(
+    tmp_path: Path, server: GwoscServer, strain: dict[str, np.ndarray]
+) -> None:
+    server.flags["H1_CBC_CAT2"] = [(START, START + 16), (START + 17, END)]
+    found = []
+    for value in (np.nan, np.inf):
+        data = strain["H1"][: FILE_LENGTH * SOURCE_RATE].copy()
+        data[16 * SOURCE_RATE + 2] = value
+        server.add("H1", START, data)
+        out = tmp_path / f"{value}.hdf5"
+        fetch(out, choose(server))
+        found.append(content(out))
+    assert found[0] == found[1]
+    (first, *_) = read_background(out, "train", IFOS, RATE)
+    assert first.name == f"{START}-16" and np.isfinite(first.strain["H1"][:]).all()
+
+
+def test_room_is_looked_for_before_the_first_download(
+    tmp_path: Path, server: GwoscServer
+) -> None:
+    length = 10**9  # 65 TB, and as much again
+    server.runs["O3a"] = (START, START + length, list(IFOS))
+    server.files.clear()
+    for ifo in IFOS:
+        name = f"{ifo[0]}-{ifo}_GWOSC_O3a_4KHZ_R1-{START}-{length}.hdf5"
+        server.files[name] = b""
+        for flag in FLAGS:
+            server.flags[f"{ifo}_{flag}"] = [(START, START + length)]
+    with pytest.raises(StrainError, match="expected room for 65536000 MB, found"):
+        fetch(tmp_path / "out.hdf5", choose(server, max_duration=length))
+    assert not server.downloads
+
+
+def test_a_place_that_cannot_be_written_is_told(
+    tmp_path: Path, server: GwoscServer
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken.hdf5.parts").write_text("")
+    for name in ("file/out.hdf5", "taken.hdf5"):
+        with pytest.raises(StrainError, match=f"{name}.parts: could not be written"):
+            fetch(tmp_path / name, choose(server))
 
 
 def test_many_jobs_write_what_one_writes(tmp_path: Path, server: GwoscServer) -> None:
@@ -448,5 +498,6 @@ def test_settings_that_cannot_be_are_an_error() -> None:
         {"run": "O3a", "livetime": 10},
         {"run": "O3a", "source_rate": 2048},
     ):
-        with pytest.raises(ConfigurationError, match="fetch: expected"):
+        with pytest.raises(ConfigurationError, match="fetch: expected") as error:
             FetchSettings(**changes)
+        assert "flags" not in str(error.value)

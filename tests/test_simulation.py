@@ -1,5 +1,6 @@
 """Simulated data through the commands: drift, lines, gaps, precession, full disks."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -36,7 +37,13 @@ from train.data.background import (
 from train.data.curves import curve_names, read_curve
 from train.data.drift import DriftingSpectrum, DriftSettings, drifting_noise
 from train.data.glitches import draw_snrs
-from train.data.injections import project, project_polarizations, simulate_test_signals
+from train.data.injections import (
+    draw_times,
+    merger_batches,
+    project,
+    project_polarizations,
+    simulate_test_signals,
+)
 from train.data.lines import Line, LineNoise
 from train.data.noise import coloured_noise
 from train.data.population import InjectionSettings, draw_masses, draw_redshifts
@@ -113,26 +120,82 @@ def test_lines_have_their_height_and_join_without_a_step() -> None:
     whole = np.concatenate(pieces)
     again = LineNoise([line], asd, RATE, np.random.default_rng(1)).draw(len(whole))
     np.testing.assert_array_equal(whole, again)
-    assert np.sqrt(np.mean(whole**2)) == pytest.approx(1e-22, rel=0.01)
+    assert np.sqrt(np.mean(whole**2)) / 1e-22 == pytest.approx(1, rel=0.01)
     # A jump of phase would be a step larger than the sine's steepest slope.
     assert np.abs(np.diff(whole)).max() < 1.01 * np.sqrt(2) * 1e-22 * 2 * np.pi / 20.4
 
 
-def test_stream_puts_glitches_over_the_same_noise_across_pieces() -> None:
-    settings = [BackgroundSettings(glitch_rate=rate) for rate in (0.0, 0.5)]
-    quiet, loud = (BackgroundStream(64, "H1", RATE, one, [3]) for one in settings)
-    difference = np.concatenate(list(loud.pieces())) - np.concatenate(
-        list(quiet.pieces())
+def test_lines_stand_over_what_lies_between_the_lines_of_a_measured_curve() -> None:
+    curve = read_curve("O3", "H1")
+    lines = LineNoise(
+        [Line(505.0, 10.0, level_wander=0.0)], curve, RATE, np.random.default_rng(1)
     )
-    changed = np.flatnonzero(np.abs(difference) > 1e-24) / RATE
-    assert len(loud.glitch_times) > 10
-    for time in changed[:: RATE // 4]:
-        assert np.abs(np.array(loud.glitch_times) - time).min() <= 2
-    plain, _ = simulate_background(64, "O3", ("H1",), RATE, 3)
-    still = np.concatenate(
-        list(BackgroundStream(64, "H1", RATE, settings[0], [3]).pieces())
-    )
+    between = np.median(curve[1002:1019])  # 501 to 509 Hz
+    assert curve[1010] > 100 * between  # a violin mode
+    assert lines.draw(8 * RATE).std() / between == pytest.approx(10, rel=0.01)
+
+
+def test_lines_and_drift_are_in_the_strain_that_asks_for_them() -> None:
+    def made(**options: object) -> np.ndarray:
+        settings = BackgroundSettings(**options)
+        return np.concatenate(
+            list(BackgroundStream(64, "H1", RATE, settings, [3]).pieces())
+        )
+
+    plain, expected = made(), read_curve("O3", "H1")
+    lines = TimeSeries(made(lines=True) - plain, sample_rate=RATE).asd(8).value
+    # A calibration line, 20 over the floor at 1 Hz, is sqrt(8) higher at 1/8 Hz.
+    assert lines[round(410.3 * 8)] > 10 * np.median(expected[810:831])
+    assert lines[200 * 8] < 0.1 * expected[400]
+    drifting = made(curves=("measured",), drift=DriftSettings(16, level=0.5))
+    loudness = (drifting / plain.std()).reshape(4, -1).std(1)
+    assert loudness.max() > 1.2 * loudness.min()
+
+
+def test_stream_puts_glitches_where_it_says_across_pieces() -> None:
+    settings = [
+        BackgroundSettings(
+            glitch_rate=rate, glitch_weights={"blip": 1}, glitch_snrs=(20, 30)
+        )
+        for rate in (0.0, 0.1)
+    ]
+    quiet, loud = (BackgroundStream(64, "H1", RATE, one, [5]) for one in settings)
+    still, strain = (np.concatenate(list(one.pieces())) for one in (quiet, loud))
+    times = np.array(loud.glitch_times)
+    assert len(times) >= 3
+    apart = [time for time in times if np.sum(np.abs(times - time) < 4) == 1]
+    assert apart
+    added = np.abs(strain - still)
+    for time in apart:
+        first = max(round((time - 2) * RATE), 0)
+        peak = first + np.argmax(added[first : round((time + 2) * RATE)])
+        assert peak / RATE == pytest.approx(time, abs=0.01)
+    near = np.abs(np.arange(len(added))[:, None] / RATE - times).min(1) <= 2.001
+    assert added[~near].max(initial=0) <= 1e-10 * still.std()
+    plain, _ = simulate_background(64, "O3", ("H1",), RATE, 5)
     np.testing.assert_allclose(still, plain["H1"], atol=1e-10 * still.std())
+
+
+def test_times_of_glitches_are_written_beside_the_strain(tmp_path) -> None:
+    out = tmp_path / "background.hdf5"
+    run("background", out, "--duration", 64, "--glitch-rate", 6, "--lines")
+    read_background(out, "test", ("H1", "L1"), RATE)
+    with h5py.File(out) as file:
+        group = file[f"test/{GPS}-64"]
+        times = group["glitches/L1"][:]
+        assert len(times) and times.min() > GPS and times.max() < GPS + 64
+        settings = json.loads(group.attrs["settings"])
+    assert settings["glitch_rate"] == 0.1 and settings["lines"]
+
+
+def test_one_expected_curve_may_be_asked_for(tmp_path) -> None:
+    out, name = tmp_path / "background.hdf5", "T1800545-low"
+    run("background", out, "--duration", 16, "--curve-name", name)
+    settings = BackgroundSettings(curves=(name,))
+    seed = [1, GPS, *b"test"]
+    expected = list(BackgroundStream(16, "H1", RATE, settings, seed).pieces())
+    (segment,) = read_background(out, "test", ("H1",), RATE)
+    np.testing.assert_array_equal(segment.strain["H1"][:], np.concatenate(expected))
 
 
 def test_background_with_everything_is_written_in_gap_free_segments(tmp_path) -> None:
@@ -246,14 +309,14 @@ def test_both_waveforms_agree_where_nothing_spins() -> None:
         )
         overlap, _ = match(*series, low_frequency_cutoff=32)
         assert overlap > 0.999
-    assert one.norm() == pytest.approx(float(other.norm()), rel=0.01)
+    assert float(one.norm() / other.norm()) == pytest.approx(1, rel=0.01)
 
 
 def test_masses_of_the_source_are_redshifted_and_rejected_mergers_kept(
     tmp_path,
 ) -> None:
     out = tmp_path / "signals.hdf5"
-    options = ["--source-frame", "--volume", 0.6, "--keep-rejected"]
+    options = ["--source-frame", "--volume", 1, "--keep-rejected"]
     options += ["--masses", 20, 100, "--mass-distribution", "log-uniform"]
     options += ["--reference-share", 0, "--approximant", "IMRPhenomPv2"]
     options += ["--max-spin", 0.99]
@@ -298,6 +361,46 @@ def test_redshifts_follow_the_volume_and_the_sources_clocks() -> None:
         assert float(redshifts.mean()) == pytest.approx(expected, abs=0.005)
 
 
+@pytest.mark.parametrize("limit", [1e-3, 1.0])
+def test_redshifts_are_uniform_in_volume_however_small_it_is(limit) -> None:
+    torch.manual_seed(1)
+    settings = InjectionSettings(snr_range=None, max_redshift=limit)
+    redshifts, _ = draw_redshifts(4000, settings)
+    assert redshifts.min() > 0 and redshifts.max() <= limit
+    below = Planck18.comoving_volume(redshifts.numpy()).value
+    shares = np.sort(below / Planck18.comoving_volume(limit).value)
+    # Kolmogorov and Smirnov: passed by 99.9 % of samples of the distribution.
+    distance = np.abs(shares - (np.arange(4000) + 0.5) / 4000).max()
+    assert distance < 1.95 / np.sqrt(4000)
+
+
+def test_a_year_of_mergers_keeps_its_spacing() -> None:
+    settings = InjectionSettings(spacing_length=24.3, jitter_length=0.0)
+    n = 31_557_600 * 10 // 243 - 2
+    found = draw_times(n, GPS, settings) - GPS * 10**9
+    expected = 44 * 10**9 + 24_300_000_000 * np.arange(n)
+    assert np.abs(found - expected).max() <= 10**9 / RATE / 2 + 1
+
+
+def test_long_signals_are_made_fewer_at_a_time() -> None:
+    def sizes(length: float) -> list[int]:
+        settings = InjectionSettings(signal_length=length, first_length=100)
+        batches = merger_batches(
+            300, settings, lambda n, _: {"snr": torch.full((n,), 9.0)}
+        )
+        return [len(kept["snr"]) for kept, _ in batches]
+
+    assert sizes(4) == [256, 44] and max(sizes(64)) == 16
+
+
+def test_drawing_leaves_the_generator_of_the_caller_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    simulate_test_signals(GPS, 60, InjectionSettings(), 5, "test")
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_a_fixed_pair_and_log_uniform_masses() -> None:
     torch.manual_seed(1)
     pair = InjectionSettings(reference_share=1.0, reference_masses=(20, 35))
@@ -310,11 +413,37 @@ def test_a_fixed_pair_and_log_uniform_masses() -> None:
     assert float(masses.median()) == pytest.approx(np.sqrt(500), rel=0.03)
 
 
+def test_sets_are_independent_in_one_call_and_in_several(tmp_path) -> None:
+    strain, out = tmp_path / "background.hdf5", tmp_path / "signals.hdf5"
+    for start, duration in ((1000, 60), (2000, 60), (3000, 16)):
+        run("background", strain, "--start", start, "--duration", duration)
+    told = run("signals", out, "--background", strain, "--shifts", "0,4")
+    assert "3000-16" in told
+    for start in (1000, 2000, 5000):
+        run("signals", out, "--start", start, "--duration", 60)
+    with h5py.File(out) as file:
+        assert sorted(file["test"]) == ["1000-60", "2000-60", "5000-60"]
+    sets = [("1000-60", (0, 4)), ("2000-60", (0, 4))]
+    sets += [(f"{start}-60", (0, 0)) for start in (1000, 2000, 5000)]
+    angles = [float(read_test_signals(out, *one).parameters["dec"][0]) for one in sets]
+    assert len(set(angles)) == len(sets)
+
+
+def test_a_file_without_room_for_a_merger_is_refused(tmp_path) -> None:
+    strain, out = tmp_path / "background.hdf5", tmp_path / "signals.hdf5"
+    run("background", strain, "--duration", 16)
+    with pytest.raises(SignalError, match="the longest is 16 s"):
+        run("signals", out, "--background", strain)
+    assert not out.exists()
+
+
 def test_command_writes_what_the_function_draws_and_a_span_is_read(tmp_path) -> None:
     out = tmp_path / "signals.hdf5"
     run("signals", out, "--duration", 200, "--seed", 5)
-    expected = simulate_test_signals(GPS, 200, InjectionSettings(), 5, "test")
     found = read_test_signals(out, f"{GPS}-200", (0, 0))
+    seed = int(found.attributes["seed"])
+    assert json.loads(found.attributes["settings"])["spacing_length"] == 24
+    expected = simulate_test_signals(GPS, 200, InjectionSettings(), seed, "test")
     np.testing.assert_array_equal(found.strain, expected.strain)
     np.testing.assert_array_equal(found.gps_time_ns, expected.gps_time_ns)
     times = found.gps_time
@@ -327,9 +456,9 @@ def test_command_writes_what_the_function_draws_and_a_span_is_read(tmp_path) -> 
 
 def test_polarizations_may_be_drawn_in_volume(tmp_path) -> None:
     out = tmp_path / "signals.hdf5"
-    run("polarizations", out, "--count", 5, "--volume", 0.4, "--split", "valid")
+    run("polarizations", out, "--count", 8, "--volume", 0.8, "--split", "valid")
     found = read_polarizations(out, "valid")
-    assert found.plus.shape == (5, 8192) and found.num_rejected > 0
+    assert found.plus.shape == (8, 8192) and found.num_rejected > 0
     assert found.parameters["snr"].min() >= 4
     near = np.argmin(found.parameters["distance"])
     assert np.abs(found.plus[near]).max() < 1e-20
@@ -338,12 +467,15 @@ def test_polarizations_may_be_drawn_in_volume(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--masses", 50, 15], "the smaller first"),
+        (["--masses", 50, 15], "smaller first; found min_mass 50.0, max_mass 15.0"),
         (["--snr", 20, 5], "SNR range"),
         (["--source-frame"], "source frame"),
         (["--length", 64], "expected room for a merger from 63.5 s"),
         (["--keep-rejected"], "--volume"),
         (["--time-dilation"], "--volume"),
+        (["--snr", 5, 20, "--volume", 1], "--snr: expected no --volume"),
+        (["--split", "train"], "--split: expected --background too"),
+        (["--background", "x"], "--duration: expected no --background"),
     ],
 )
 def test_mergers_that_cannot_be_are_refused(tmp_path, options, message) -> None:
@@ -352,6 +484,27 @@ def test_mergers_that_cannot_be_are_refused(tmp_path, options, message) -> None:
     result = CliRunner().invoke(simulate, list(map(str, arguments)))
     assert isinstance(result.exception, ConfigurationError | SignalError)
     assert message in str(result.exception)
+    assert len(str(result.exception)) < 200
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--drift-length", 60], "--drift-length: expected --drift too"),
+        (["--min-length", 64], "--min-length: expected a --gap-rate"),
+        (["--gap-length", 60], "--gap-length: expected a --gap-rate"),
+        (["--glitch-family", "blip"], "--glitch-family: expected a --glitch-rate"),
+        (["--curve-name", "measured", "--curve-name", "x"], "expected one curve"),
+        (["--curve-name", "x"], "expected the noise curve O3/expected/H1/x"),
+    ],
+)
+def test_options_of_no_effect_and_unknown_curves_are_refused(
+    tmp_path, options, message
+) -> None:
+    arguments = ["background", tmp_path / "out.hdf5", "--duration", 8, *options]
+    with pytest.raises(ChirpwatchError, match=message):
+        run(*arguments)
     assert not list(tmp_path.iterdir())
 
 

@@ -8,10 +8,13 @@ from gwpy.timeseries import TimeSeries
 from chirpwatch.errors import StrainError
 from chirpwatch.strain import (
     NANOSECONDS,
+    NewSegment,
     Segment,
+    amending,
     read_background,
     read_gwosc,
     write_background,
+    write_segments,
 )
 
 IFOS = ("H1", "L1")
@@ -61,6 +64,49 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         write_background(path, "test", START + 9, strain(), RATE, {"x": object()})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_columns_beside_the_strain_may_be_long_and_are_passed_over(
+    tmp_path: Path,
+) -> None:
+    path, data, times = tmp_path / "background.hdf5", strain(), np.arange(20_000.0)
+    pieces = {ifo: [data[ifo][:5000], data[ifo][5000:]] for ifo in IFOS}
+    segment = NewSegment(START, 4, pieces, {}, {"glitches/H1": times})
+    write_segments(path, "test", [segment], RATE)
+    (found,) = read_background(path, "test", IFOS, RATE)
+    assert (found.strain["L1"][:] == data["L1"]).all()
+    with h5py.File(path) as file:
+        assert (file[f"test/{START}-4/glitches/H1"][:] == times).all()
+    with pytest.raises(StrainError, match="detectors V1, found H1, L1"):
+        read_background(path, "test", ("V1",), RATE)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_another_command_wrote_meanwhile_stays(
+    tmp_path: Path, there: bool
+) -> None:
+    path = tmp_path / "background.hdf5"
+    if there:
+        write_background(path, "test", START, strain(), RATE, {})
+    with (
+        pytest.raises(StrainError, match="another command changed it meanwhile"),
+        amending(path) as file,
+    ):
+        file["mine"] = 1
+        write_background(path, "test", START + 9, strain(), RATE, {})
+    assert read_background(path, "test", IFOS, RATE)[-1].t0_ns > START * NANOSECONDS
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_errors_of_other_files_are_not_told_as_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), amending(tmp_path / "out.hdf5"):
+        (tmp_path / "other").read_bytes()
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(StrainError, match=r"file/out.hdf5: could not be written"),
+        amending(tmp_path / "file" / "out.hdf5"),
+    ):
+        pass
 
 
 def test_bad_files_are_refused_with_what_and_where(tmp_path: Path) -> None:
@@ -129,6 +175,15 @@ def test_bad_gwosc_files_are_refused(tmp_path: Path) -> None:
     data[7] = np.inf
     with pytest.raises(StrainError, match="expected finite strain, found inf"):
         read_gwosc([write_gwosc(tmp_path / "L1.hdf5", "L1", data), h1], IFOS, RATE)
+    with h5py.File(write_gwosc(tmp_path / "L1.hdf5", "L1", data), "r+") as file:
+        # As if the index of its chunks had lost one.
+        attributes = dict(file["strain/Strain"].attrs)
+        del file["strain/Strain"]
+        lossy = file.create_dataset("strain/Strain", (4096,), "f8", chunks=(1024,))
+        lossy[:3072] = 1e-21
+        lossy.attrs.update(attributes)
+    with pytest.raises(StrainError, match="expected 4 chunks of strain, found 3"):
+        read_gwosc([tmp_path / "L1.hdf5", h1], IFOS, RATE)
     write_background(tmp_path / "ours.hdf5", "test", START, strain(), RATE, {})
     with pytest.raises(StrainError, match="GWOSC's layout"):
         read_gwosc([tmp_path / "ours.hdf5", h1], IFOS, RATE)

@@ -68,7 +68,8 @@ def _shares(
 @click.option(
     "--livetime",
     type=click.IntRange(1),
-    help="How much to take, from the start of the range on, s. [default: everything]",
+    help="How much to take at most, from the start of the range on, s. Less is taken "
+    "where files are missing or a rest is too short. [default: everything]",
 )
 @click.option(
     "--splits",

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
-from chirpwatch.errors import ConfigurationError
+from chirpwatch.errors import ConfigurationError, SignalError, StrainError
 from chirpwatch.geometry import Geometry
 
 IFOS = ("H1", "L1")
@@ -180,6 +181,23 @@ def population_settings(
     }
 
 
+def refuse_idle(rule: str, *names: str) -> None:
+    """Refuse options that were given and would do nothing.
+
+    Args:
+        rule: What they need, such as ``--drift too``.
+        names: Parameters of the current command.
+
+    Raises:
+        ConfigurationError: One of them was given.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name in names and source is not ParameterSource.DEFAULT:
+            raise ConfigurationError(f"{parameter.opts[0]}: expected {rule}")
+
+
 def typed_command() -> str:
     """The command as typed, without the path of the interpreter's script."""
     return shlex.join(["chirpwatch", *sys.argv[1:]])
@@ -210,6 +228,13 @@ def simulate() -> None:
     "--drift/--no-drift",
     help="Let the spectrum move over minutes, between all curves of the run, and in "
     "level, tilt and lines.",
+)
+@click.option(
+    "--curve-name",
+    "curve_names",
+    multiple=True,
+    help="Which of the run's noise curves: 'measured' or an expected one (see "
+    "docs/simulation.md); with --drift several. [default: measured; with --drift all]",
 )
 @click.option(
     "--drift-length",
@@ -284,6 +309,7 @@ def background(
     seed: int,
     split: str,
     drift: bool,
+    curve_names: tuple[str, ...],
     drift_length: float,
     lines: bool,
     glitch_rate: float,
@@ -308,8 +334,17 @@ def background(
     from train.data.drift import DriftSettings
     from train.data.glitches import WEIGHTS
 
+    if not drift:
+        refuse_idle("--drift too", "drift_length")
+    if not glitch_rate:
+        refuse_idle(
+            "a --glitch-rate above zero", "families", "glitch_snr", "glitch_index"
+        )
+    if not gap_rate:
+        refuse_idle("a --gap-rate above zero", "gap_length", "min_length")
     settings = BackgroundSettings(
         run=curve,
+        curves=curve_names,
         drift=DriftSettings(correlation_length=drift_length) if drift else None,
         lines=lines,
         glitch_rate=glitch_rate / 60,
@@ -347,6 +382,19 @@ def background(
 @OUT
 @START
 @DURATION
+@click.option(
+    "--background",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Take the segments of this file of strain, in place of --start and "
+    "--duration: a set for each.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test"]),
+    default="test",
+    show_default=True,
+    help="With --background: which segments of it.",
+)
 @CURVE
 @SEED
 @click.option(
@@ -392,6 +440,8 @@ def signals(
     out: Path,
     start: int,
     duration: int,
+    background: Path | None,
+    split: str,
     curve: str,
     seed: int,
     slides: tuple[str, ...],
@@ -403,19 +453,25 @@ def signals(
     keep_rejected: bool,
     **options: Any,
 ) -> None:
-    """Write mergers that are ready to be injected into one segment.
+    """Write mergers that are ready to be injected, a set for each segment and slide.
 
     Waveforms from all over the sky, as H1 and L1 see them, the light-travel time
     between the sites included. OUT is an HDF5 file; sets are added to it if it is there
-    already (it is copied for that, so ask for all sets of a large file at once). A year
-    of mergers needs the disk, not the memory.
+    already (it is copied for that, so ask for all sets of a large file at once). Memory
+    grows by about 1 KB a merger.
     """
     from train.data.files import write_simulated_signals
-    from train.data.injections import count_mergers
+    from train.data.injections import count_mergers, has_room
     from train.data.population import InjectionSettings
 
     if keep_rejected and volume is None:
         raise ConfigurationError("--keep-rejected: expected --volume too")
+    if volume is not None:
+        refuse_idle("no --volume, which gives each merger its SNR", "snr")
+    if background is None:
+        refuse_idle("--background too", "split")
+    else:
+        refuse_idle("no --background, which has segments", "start", "duration")
     settings = InjectionSettings(
         run=curve,
         snr_range=None if volume else snr,
@@ -425,12 +481,24 @@ def signals(
         **population_settings(volume=volume, **options),
     )
     shifts = [_seconds(slide) for slide in slides]
-    total = len(shifts) * count_mergers(duration, settings)
+    spans = [(start, duration)]
+    if background is not None:
+        spans = _spans(background, split)
+        fitting = [span for span in spans if has_room(span[1], settings)]
+        if not fitting:
+            raise SignalError(
+                f"{background}: expected a segment with room for a merger under "
+                f"'{split}/', found none; the longest is "
+                f"{max(length for _, length in spans)} s"
+            )
+        for begin, length in sorted(set(spans) - set(fitting)):
+            click.echo(f"left out: {begin}-{length}, no room for a merger", err=True)
+        spans = fitting
+    total = len(shifts) * sum(count_mergers(length, settings) for _, length in spans)
     with click.progressbar(length=total, label="Mergers", file=sys.stderr) as bar:
         counts = write_simulated_signals(
             out,
-            start,
-            duration,
+            spans,
             shifts,
             settings,
             seed,
@@ -438,11 +506,28 @@ def signals(
             keep_rejected,
             bar.update,
         )
-    for key, (accepted, rejected) in counts.items():
+    for name, (accepted, rejected) in counts.items():
+        segment, shift = name.split("/")
         click.echo(
-            f"{out}: {accepted} mergers for segment {start}-{duration}, shifts {key}; "
+            f"{out}: {accepted} mergers for segment {segment}, shifts {shift}; "
             f"{rejected} rejected"
         )
+
+
+def _spans(background: Path, split: str) -> list[tuple[int, int]]:
+    """GPS start and length of the segments of a file, s."""
+    from chirpwatch.strain import NANOSECONDS, read_background
+
+    spans = []
+    for segment in read_background(background, split, IFOS, Geometry().sample_rate):
+        start, rest = divmod(segment.t0_ns, NANOSECONDS)
+        if rest or segment.duration % 1:
+            raise StrainError(
+                f"{background}, {split}/{segment.name}: expected a segment of whole "
+                "seconds; cut it there"
+            )
+        spans.append((start, round(segment.duration)))
+    return spans
 
 
 def _seconds(slide: str) -> list[float]:

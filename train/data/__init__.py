@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     )
     from train.data.glitches import draw_glitch, scale_to_snr
     from train.data.gwosc import fetch
+    from train.data.gwosc_choice import make_plan
     from train.data.gwosc_plan import FetchSettings
     from train.data.injections import (
         draw_mergers,
+        draw_polarizations,
         network_snr,
         project,
         project_polarizations,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     )
     from train.data.lines import LineNoise, detector_lines
     from train.data.noise import coloured_noise
-    from train.data.population import InjectionSettings
+    from train.data.population import InjectionSettings, draw_redshifts
 
 _HOMES = {
     "background": (
@@ -46,10 +48,12 @@ _HOMES = {
     "drift": ("DriftSettings", "drifting_noise"),
     "files": ("write_simulated_polarizations", "write_simulated_signals"),
     "gwosc": ("fetch",),
+    "gwosc_choice": ("make_plan",),
     "gwosc_plan": ("FetchSettings",),
     "glitches": ("draw_glitch", "scale_to_snr"),
     "injections": (
         "draw_mergers",
+        "draw_polarizations",
         "network_snr",
         "project",
         "project_polarizations",
@@ -58,7 +62,7 @@ _HOMES = {
     ),
     "lines": ("LineNoise", "detector_lines"),
     "noise": ("coloured_noise",),
-    "population": ("InjectionSettings",),
+    "population": ("InjectionSettings", "draw_redshifts"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -74,8 +78,11 @@ __all__ = [
     "detector_lines",
     "draw_glitch",
     "draw_mergers",
+    "draw_polarizations",
+    "draw_redshifts",
     "drifting_noise",
     "fetch",
+    "make_plan",
     "network_snr",
     "project",
     "project_polarizations",

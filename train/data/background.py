@@ -1,7 +1,8 @@
 """Simulated background: noise of published curves, with lines, glitches and gaps."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -103,18 +104,25 @@ class BackgroundSettings:
         low, high = self.glitch_snrs
         rules = {
             "one curve where the spectrum does not drift": (
-                self.drift is not None or len(self.curves) < 2
+                self.drift is not None or len(self.curves) < 2,
+                "curves",
             ),
-            "a glitch rate of zero or more": self.glitch_rate >= 0,
-            "an SNR range above zero, the smaller first": 0 < low <= high,
-            f"families of {', '.join(FAMILIES)}": not unknown,
+            "a glitch rate of zero or more": (self.glitch_rate >= 0, "glitch_rate"),
+            "an SNR range above zero, the smaller first": (
+                0 < low <= high,
+                "glitch_snrs",
+            ),
+            f"families of {', '.join(FAMILIES)}": (not unknown, "glitch_weights"),
             "weights of zero or more, one above zero": (
-                min(weights, default=-1) >= 0 < max(weights, default=0)
+                min(weights, default=-1) >= 0 < max(weights, default=0),
+                "glitch_weights",
             ),
         }
-        for rule, kept in rules.items():
+        for rule, (kept, name) in rules.items():
             if not kept:
-                raise ConfigurationError(f"background: expected {rule}; found {self}")
+                raise ConfigurationError(
+                    f"background: expected {rule}; found {name} {getattr(self, name)}"
+                )
 
 
 class BackgroundStream:
@@ -279,14 +287,16 @@ def write_simulated_background(
                 "noise_curves": settings.run,
                 "drift": str(settings.drift or "none"),
                 "lines": settings.lines,
+                "settings": json.dumps(asdict(settings)),
             }
-            for ifo, stream in streams.items():
-                attributes[f"glitch_times_{ifo}"] = (
-                    np.array(stream.glitch_times) + start
-                )
-                count += len(stream.glitch_times)
+            # Datasets: an attribute holds 64 KB at most, the glitches of some days.
+            glitches = {
+                f"glitches/{ifo}": np.array(stream.glitch_times) + start
+                for ifo, stream in streams.items()
+            }
+            count += sum(map(len, glitches.values()))
             pieces = {ifo: stream.pieces() for ifo, stream in streams.items()}
-            yield NewSegment(start, duration, pieces, attributes)
+            yield NewSegment(start, duration, pieces, attributes, glitches)
 
     write_segments(path, split, segments(), sample_rate)
     return count

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from chirpwatch.signals import (
     POLARIZATIONS,
@@ -22,6 +21,7 @@ from train.data.injections import (
     draw_times,
     merger_batches,
     population_attributes,
+    seeded,
     signal_parameters,
 )
 from train.data.population import InjectionSettings
@@ -31,8 +31,7 @@ ARRAYS = {"strain", "delays", "plus", "cross"}
 
 def write_simulated_signals(
     path: str | Path,
-    t0: int,
-    duration: int,
+    spans: Sequence[tuple[int, int]],
     shifts: Sequence[Sequence[float]],
     settings: InjectionSettings,
     seed: int,
@@ -40,15 +39,15 @@ def write_simulated_signals(
     keep_rejected: bool = False,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, tuple[int, int]]:
-    """Fill a segment with mergers, a set of its own for each timeslide.
+    """Fill segments with mergers, a set for each segment and timeslide.
 
-    The first set is what :func:`train.data.injections.simulate_test_signals` gives for
-    this seed; each further one draws from seed and timeslide.
+    Each set draws from a seed of its own, made of ``seed``, segment and timeslide, so
+    that no two are alike, in this call or another. The set's attribute ``seed`` has it:
+    with that, :func:`train.data.injections.simulate_test_signals` gives the same.
 
     Args:
         path: Signal file; the sets appear together or not at all.
-        t0: GPS start of the segment, s.
-        duration: Length of the segment, s.
+        spans: GPS start and length of each segment, s.
         shifts: For each timeslide the shift of each detector, s.
         settings: Population and times.
         seed: Seed of everything that is drawn.
@@ -57,38 +56,42 @@ def write_simulated_signals(
         progress: Called with the number of mergers that were made since the last call.
 
     Returns:
-        For each timeslide, by its name, how many mergers it has and how many were
-        rejected.
+        For each set, by its name ``{t0}-{duration}/{shifts}``, how many mergers it has
+        and how many were rejected.
 
     Raises:
-        SignalError: No merger fits into the segment, a set is in the file already, or
+        SignalError: No merger fits into a segment, a set is in the file already, or
             the disk is full.
     """
-    n, rate = count_mergers(duration, settings), settings.sample_rate
+    rate = settings.sample_rate
+    sets = [
+        (t0, count_mergers(duration, settings), f"{t0}-{duration}/{shift_key(shift)}")
+        for t0, duration in spans
+        for shift in shifts
+    ]
     counts = {}
     with amending_signals(path) as file:
-        for i, shift in enumerate(shifts):
-            key = shift_key(shift)
-            own = _derived(seed, key.encode()) if i else seed
-            torch.manual_seed(own)
+        for t0, n, name in sets:
+            own = _derived(seed, name.encode())
             writer = SignalWriter(
-                new_set(file, path, f"test/{t0}-{duration}/{key}"),
+                new_set(file, path, f"test/{name}"),
                 settings.ifos,
                 rate,
                 round(settings.merger_length * rate),
             )
-            for columns, rejected in merger_batches(n, settings, draw_mergers):
-                strain, parameters = signal_parameters(columns, settings.ifos)
-                writer.append(
-                    {ifo: strain[:, j] for j, ifo in enumerate(settings.ifos)},
-                    parameters,
-                )
-                _reject(writer, rejected, keep_rejected)
-                file.check()
-                progress(len(strain))
-            write_times(writer.group, draw_times(n, t0, settings))
+            with seeded(own):
+                for columns, rejected in merger_batches(n, settings, draw_mergers):
+                    strain, parameters = signal_parameters(columns, settings.ifos)
+                    writer.append(
+                        {ifo: strain[:, j] for j, ifo in enumerate(settings.ifos)},
+                        parameters,
+                    )
+                    _reject(writer, rejected, keep_rejected)
+                    file.check()
+                    progress(len(strain))
+                write_times(writer.group, draw_times(n, t0, settings))
             writer.finish(population_attributes(settings, command) | {"seed": own})
-            counts[key] = n, writer.num_rejected
+            counts[name] = n, writer.num_rejected
     return counts
 
 
@@ -122,8 +125,7 @@ def write_simulated_polarizations(
         SignalError: The set is in the file already, or the disk is full.
     """
     own = _derived(seed, split.encode())
-    torch.manual_seed(own)
-    with amending_signals(path) as file:
+    with amending_signals(path) as file, seeded(own):
         writer = SignalWriter(
             new_set(file, path, split),
             POLARIZATIONS,
@@ -142,7 +144,9 @@ def write_simulated_polarizations(
 
 
 def _derived(seed: int, name: bytes) -> int:
-    return int(np.random.SeedSequence([seed, *name]).generate_state(1)[0])
+    # 63 bits: of a million seeds of 32 bits some would be equal.
+    state = np.random.SeedSequence([seed, *name]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
 
 
 def _parameters(columns: Columns) -> dict[str, np.ndarray]:

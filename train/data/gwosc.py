@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 from gwpy.segments import SegmentList
 
-from chirpwatch.atomic import replacing
+from chirpwatch.atomic import replacing, sync
 from chirpwatch.errors import StrainError
 from train.data.gwosc_archive import SourceFile
 from train.data.gwosc_choice import make_plan
@@ -90,13 +90,17 @@ def fetch(
     Raises:
         StrainError: ``out`` is there; another fetch is at work on it, or began it with
             other settings; the plan cannot be made; a file cannot be had or is
-            damaged; nothing is left of a split; or the disk is full.
+            damaged; nothing is left of a split; or the disk is full or cannot be
+            written.
         KeyboardInterrupt: As elsewhere; what was finished is kept.
     """
     out = Path(out)
-    if out.exists():
-        raise StrainError(f"{out}: is there already; remove it, or choose another name")
     parts = out.with_name(f"{out.name}.parts")
+    with full_disk_told(parts):
+        if out.exists():
+            raise StrainError(
+                f"{out}: is there already; remove it, or choose another name"
+            )
     with full_disk_told(parts), _locked(parts):
         plan = _plan(parts, settings, tries, wait)
         _check_space(parts, plan)
@@ -109,6 +113,8 @@ def fetch(
         if out.exists():
             raise StrainError(f"{out}: appeared meanwhile; it stays as it is")
         whole.replace(out)
+        # The parts may go once nothing can undo the file.
+        sync(out.parent)
         shutil.rmtree(parts)
     return Fetched(plan, segments)
 

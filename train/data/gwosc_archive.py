@@ -17,6 +17,7 @@ from tenacity import RetryError
 from chirpwatch.errors import StrainError
 
 PAGE_SIZE = 500
+FILE_LENGTH = 4096
 Answer = TypeVar("Answer")
 
 
@@ -61,7 +62,7 @@ class Archive:
 
     Args:
         host: URL of the server.
-        tries: How often a question is asked at most.
+        tries: How often a question is asked while no connection can be made.
         wait: Before it is asked the second time, s; it doubles from time to time.
     """
 
@@ -151,8 +152,10 @@ class Archive:
             lambda: get_run_urls(
                 run,
                 ifo,
-                start,
-                end,
+                # A file wider: whatever the server takes a range to mean, it then
+                # lists the files that reach over its ends; the others go below.
+                start - FILE_LENGTH,
+                end + FILE_LENGTH,
                 sample_rate=rate,
                 host=self.host,
                 pagesize=PAGE_SIZE,
@@ -173,11 +176,15 @@ class Archive:
         return files
 
     def _ask(self, what: str, question: Callable[[], Answer]) -> Answer:
-        """The answer to a question; the client itself asks again after a status 5xx."""
+        """The answer to a question.
+
+        After a status that may pass, or no answer in 10 s, GWOSC's client itself asks
+        again, ten times in all; after a failing connection it does not.
+        """
         for attempt in range(self.tries):
             try:
                 return question()
-            except (requests.ConnectionError, requests.Timeout) as error:
+            except requests.ConnectionError as error:
                 failure: Any = error
                 if attempt + 1 < self.tries:
                     time.sleep(self.wait * 2**attempt)
@@ -187,9 +194,13 @@ class Archive:
             except (KeyError, TypeError) as error:
                 failure = f"the answer lacks {error}"
                 break
-        if isinstance(failure, RetryError) and not failure.last_attempt.failed:
-            response = failure.last_attempt.result()
-            failure = f"HTTP status {response.status_code} from {response.url}"
+        if isinstance(failure, RetryError):
+            last = failure.last_attempt
+            if last.failed:
+                failure = last.exception()
+            else:
+                response = last.result()
+                failure = f"HTTP status {response.status_code} from {response.url}"
         raise StrainError(
             f"asking {self.host} for {what} failed: {failure}; check the name and the "
             "network, and run the command again"

@@ -22,7 +22,7 @@ from gwpy.segments import Segment, SegmentList
 
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import StrainError
-from chirpwatch.strain import read_gwosc_file, resample
+from chirpwatch.strain import read_gwosc_file, resample, writing
 from train.data.gwosc_archive import SourceFile
 from train.data.gwosc_plan import Plan
 
@@ -35,7 +35,7 @@ class Network:
     """How to download.
 
     Attributes:
-        tries: How often a file is asked for, and how often a damaged one is fetched.
+        tries: How often a file is asked for, whether it does not come or is damaged.
         wait: Before it is asked for the second time, s; doubles from time to time.
         stop: Set to end all downloads early.
         received: Called with the number of bytes of each chunk.
@@ -51,25 +51,29 @@ class Stopped(Exception):
     """The fetch was told to end."""
 
 
+class _Interrupted(Exception):
+    """A download failed in a way that may pass."""
+
+
 @contextmanager
 def full_disk_told(path: Path) -> Iterator[None]:
-    """Turn a disk that is full into an error that says so.
+    """Turn a disk that is full, or that cannot be written, into an error that says so.
 
     Raises:
-        StrainError: There was no space to write.
+        StrainError: There was no space to write, or no right or place to.
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        # HDF5 hides the number of some errors in its text.
-        number = error.errno if isinstance(error, OSError) else None
-        told = [code for code in FULL if f"errno = {code}," in str(error)]
-        if number in FULL or told:
+    except OSError as error:
+        if error.errno in FULL:
             raise StrainError(
                 f"{path}: the disk is full ({error}); what was finished is kept: make "
                 "room, and run the same command again"
             ) from None
-        raise
+        raise StrainError(
+            f"{path}: could not be written: {error}; look whether its directory is "
+            "there and may be written to"
+        ) from None
 
 
 def make_part(
@@ -89,16 +93,9 @@ def make_part(
             says, or the disk is full.
         Stopped: The fetch was told to end.
     """
-    rate = plan.settings.source_rate
     with full_disk_told(path):
-        digest, (ifo, start, found_rate, data) = _intact(file, path, client, network)
-        expected = (file.ifo, file.start, rate, (file.stop - file.start) * rate)
-        if (ifo, start, found_rate, len(data)) != expected:
-            raise StrainError(
-                f"{file.url}: expected {expected[3]} samples of {file.ifo} at {rate} "
-                f"Hz from GPS {file.start}, found {len(data)} samples of {ifo} at "
-                f"{found_rate:g} Hz from GPS {start:g}"
-            )
+        rate = plan.settings.source_rate
+        digest, data = _intact(file, rate, path.parent, client, network)
         _write_part(path, file, plan, data, digest)
 
 
@@ -106,7 +103,7 @@ def read_part(path: Path, file: SourceFile) -> SegmentList | None:
     """The times that a part holds, verified; ``None`` if it is not there or damaged."""
     try:
         with h5py.File(path, "r") as part:
-            if part.attrs["url"] != file.url:
+            if part.attrs["url"] != file.url or "sha256" not in part.attrs:
                 return None
             times = SegmentList()
             for name, data in part["strain"].items():
@@ -114,25 +111,59 @@ def read_part(path: Path, file: SourceFile) -> SegmentList | None:
                 times.append(Segment(*map(int, name.split("-"))))
             part["head"][()], part["tail"][()]
             return times
-    except (OSError, KeyError):
+    # HDF5's own errors are of any of these kinds.
+    except (OSError, KeyError, RuntimeError, ValueError):
         return None
 
 
 def _intact(
-    file: SourceFile, path: Path, client: httpx.Client, network: Network
-) -> tuple[str, tuple[str, float, float, np.ndarray]]:
-    """SHA-256 and content of a file that can be read as a whole."""
-    for _ in range(network.tries):
-        with NamedTemporaryFile(prefix=".download-", dir=path.parent) as raw:
-            digest = _download(file.url, Path(raw.name), client, network)
+    file: SourceFile,
+    rate: int,
+    directory: Path,
+    client: httpx.Client,
+    network: Network,
+) -> tuple[str, np.ndarray]:
+    """Download a file until it is what it says, trying again what may pass.
+
+    Returns:
+        SHA-256 of the file, and its strain, float64, [size].
+    """
+    failure = ""
+    for attempt in range(network.tries):
+        if attempt and network.stop.wait(network.wait * 2 ** (attempt - 1)):
+            raise Stopped
+        with NamedTemporaryFile(prefix=".download-", dir=directory) as raw:
             try:
-                return digest, read_gwosc_file(raw.name)
+                digest = _download(file.url, Path(raw.name), client, network)
+            except _Interrupted as error:
+                failure = str(error)
+                continue
+            try:
+                return digest, _content(raw.name, file, rate)
             except StrainError as error:
-                failure = error
+                failure = str(error)
     raise StrainError(
-        f"{file.url}: damaged in each of {network.tries} downloads: {failure}; try "
-        f"again later, or leave out GPS {file.start} to {file.stop}"
+        f"{file.url}: not downloaded in {network.tries} tries, at last: {failure}; "
+        "what was finished is kept: check the network and the host, and run the same "
+        f"command again, or leave out GPS {file.start} to {file.stop}"
     )
+
+
+def _content(path: str, file: SourceFile, rate: int) -> np.ndarray:
+    """Strain of a downloaded file.
+
+    Raises:
+        StrainError: It cannot be read, or is not what the file's name says.
+    """
+    ifo, start, found_rate, data = read_gwosc_file(path)
+    expected = (file.ifo, file.start, rate, (file.stop - file.start) * rate)
+    if (ifo, start, found_rate, len(data)) != expected:
+        raise StrainError(
+            f"expected {expected[3]} samples of {file.ifo} at {rate} Hz from GPS "
+            f"{file.start}, found {len(data)} samples of {ifo} at {found_rate:g} Hz "
+            f"from GPS {start:g}"
+        )
+    return data
 
 
 def _write_part(
@@ -150,9 +181,10 @@ def _write_part(
             f"{file.url}: expected finite strain, found infinity at GPS "
             f"{file.start + int(np.argmax(infinite))}; leave that time out"
         )
-    # GWOSC marks missing data with NaN.
-    present = ~np.isnan(seconds).any(1)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as part:
+    # GWOSC marks missing data with NaN; infinity beside wanted data would spread into
+    # them through the filter.
+    present = np.isfinite(seconds).all(1)
+    with replacing(path) as temporary, writing(temporary) as part:
         part.attrs.update({"url": file.url, "sha256": digest})
         for name, second in (("head", 0), ("tail", -1)):
             part.create_dataset(name, data=seconds[second], fletcher32=True)
@@ -181,35 +213,33 @@ def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _download(url: str, path: Path, client: httpx.Client, network: Network) -> str:
-    """Download a file, trying again after failures that may pass.
+    """Download a file once.
 
     Returns:
         The SHA-256 of what came, which is as long as the server said.
+
+    Raises:
+        StrainError: It cannot be had.
+        _Interrupted: Another try may have it.
     """
-    for attempt in range(network.tries):
-        if attempt and network.stop.wait(network.wait * 2 ** (attempt - 1)):
-            raise Stopped
-        digest = hashlib.sha256()
-        try:
-            with client.stream("GET", url) as response, path.open("wb") as output:
-                response.raise_for_status()
-                for chunk in response.iter_bytes():
-                    if network.stop.is_set():
-                        raise Stopped
-                    output.write(chunk)
-                    digest.update(chunk)
-                    network.received(len(chunk))
-            return digest.hexdigest()
-        except httpx.HTTPStatusError as error:
-            failure = f"HTTP status {error.response.status_code}"
-            if not (
-                error.response.is_server_error
-                or error.response.status_code in TRANSIENT
-            ):
-                break
-        except httpx.HTTPError as error:
-            failure = f"{type(error).__name__}: {error}"
-    raise StrainError(
-        f"{url}: not downloaded: {failure}; what was finished is kept: check the "
-        "network and the host, and run the same command again"
-    )
+    digest = hashlib.sha256()
+    try:
+        with client.stream("GET", url) as response, path.open("wb") as output:
+            response.raise_for_status()
+            for chunk in response.iter_bytes():
+                if network.stop.is_set():
+                    raise Stopped
+                output.write(chunk)
+                digest.update(chunk)
+                network.received(len(chunk))
+        return digest.hexdigest()
+    except httpx.HTTPStatusError as error:
+        failure = f"HTTP status {error.response.status_code}"
+        if error.response.is_server_error or error.response.status_code in TRANSIENT:
+            raise _Interrupted(failure) from None
+        raise StrainError(
+            f"{url}: not downloaded: {failure}; what was finished is kept: check the "
+            "host, and run the same command again"
+        ) from None
+    except httpx.HTTPError as error:
+        raise _Interrupted(f"{type(error).__name__}: {error}") from None

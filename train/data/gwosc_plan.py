@@ -27,7 +27,8 @@ class FetchSettings:
             matter whether a run's categories include those before them.
         min_duration: Shortest segment, s.
         max_duration: Longest segment, s; longer stretches are cut into equal parts.
-        livetime: How much to take, from the start on, s; everything without it.
+        livetime: How much to take at most, from the start on, s; everything without
+            it. Less is taken where files are missing or a rest is too short.
         splits: Shares of the livetime for train, valid and test, in this order of time.
         pad: Time around each catalogued event that is left out, s to either side. 64 s
             before the merger holds a binary neutron star from 30 Hz on (55 s at a chirp
@@ -58,30 +59,44 @@ class FetchSettings:
         ranged = self.start is not None and self.end is not None
         ordered = self.start is None or self.end is None or self.start < self.end
         checks = {
-            "a run, or a start and an end": self.run is not None or ranged,
-            "a start before the end": ordered,
-            "distinct detectors, at least one": (
-                0 < len(self.ifos) == len(set(self.ifos)) and all(self.ifos)
+            "a run, or a start and an end": (
+                self.run is not None or ranged,
+                ("run", "start", "end"),
             ),
-            "a min_duration of at least 1 s": self.min_duration >= 1,
+            "a start before the end": (ordered, ("start", "end")),
+            "distinct detectors, at least one": (
+                0 < len(self.ifos) == len(set(self.ifos)) and all(self.ifos),
+                ("ifos",),
+            ),
+            "a min_duration of at least 1 s": (
+                self.min_duration >= 1,
+                ("min_duration",),
+            ),
             # Else a stretch a little longer than the longest gives parts too short.
             "a max_duration of at least twice min_duration": (
-                self.max_duration >= 2 * self.min_duration
+                self.max_duration >= 2 * self.min_duration,
+                ("max_duration", "min_duration"),
             ),
             "a livetime of at least min_duration": (
-                self.livetime is None or self.livetime >= self.min_duration
+                self.livetime is None or self.livetime >= self.min_duration,
+                ("livetime", "min_duration"),
             ),
             "three shares of at least 0 whose sum is 1 as splits": (
                 len(self.splits) == len(SPLITS)
                 and min(self.splits) >= 0
-                and math.isclose(sum(self.splits), 1)
+                and math.isclose(sum(self.splits), 1),
+                ("splits",),
             ),
-            "a pad of at least 0 s": self.pad >= 0,
-            "a source_rate of 4096 or 16384 Hz": self.source_rate in (4096, 16384),
+            "a pad of at least 0 s": (self.pad >= 0, ("pad",)),
+            "a source_rate of 4096 or 16384 Hz": (
+                self.source_rate in (4096, 16384),
+                ("source_rate",),
+            ),
         }
-        for rule, kept in checks.items():
+        for rule, (kept, names) in checks.items():
             if not kept:
-                raise ConfigurationError(f"fetch: expected {rule}; found {self}")
+                found = ", ".join(f"{name} {getattr(self, name)}" for name in names)
+                raise ConfigurationError(f"fetch: expected {rule}; found {found}")
 
 
 @dataclass(frozen=True, order=True)
@@ -145,6 +160,10 @@ class Plan:
             for each in self.segments
         ]
         lines += [f"{split}: {self.livetime(split) / 3600:.2f} h" for split in SPLITS]
+        if self.settings.livetime is not None:
+            lines.append(
+                f"wanted {self.settings.livetime} s, taken {self.livetime()} s"
+            )
         lines += [f"left out: {event.name} at {event.gps}" for event in self.events]
         lines.append(
             f"{len(self.files)} files to download, at most "

@@ -8,10 +8,12 @@ import numpy as np
 from gwpy.segments import Segment, SegmentList
 
 from chirpwatch.errors import StrainError
-from chirpwatch.strain import resample
+from chirpwatch.strain import resample, writing
 from train.data.gwosc_archive import SourceFile
 from train.data.gwosc_plan import SPLITS, Plan, PlannedSegment
 
+# Samples that carry one checksum: 1/2 MB, less than HDF5 keeps in memory.
+CHUNK_SIZE = 2**16
 LICENCE = "CC BY 4.0, Gravitational Wave Open Science Center (gwosc.org)"
 
 
@@ -78,7 +80,7 @@ def write_segments(
         "licence": LICENCE,
         "command": command,
     }
-    with h5py.File(path, "w") as out:
+    with writing(path) as out:
         out.attrs.update(attributes)
         out.attrs["event_pad"] = settings.pad
         text = h5py.string_dtype()
@@ -99,6 +101,7 @@ def write_segments(
                     and file.stop > each.start
                 ]
                 _write(group, each, files, parts, plan)
+                out.check()
 
 
 def _write(
@@ -111,15 +114,22 @@ def _write(
     """Write one detector's strain of a segment, file by file."""
     rate, ifo = plan.settings.sample_rate, files[0].ifo
     size = (segment.stop - segment.start) * rate
-    data = group.create_dataset(ifo, shape=(size,), dtype="f8")
+    data = group.create_dataset(
+        ifo,
+        shape=(size,),
+        dtype="f8",
+        chunks=(min(size, CHUNK_SIZE),),
+        fletcher32=True,
+    )
     data.attrs.update({"x0": float(segment.start), "dx": 1 / rate})
     data.attrs["files"] = [file.name for file in files]
     data.attrs["urls"] = [file.url for file in files]
-    tail = None
+    tail, digests = None, []
     for file in files:
         start, stop = max(segment.start, file.start), min(segment.stop, file.stop)
         first = (start - segment.start) * rate
-        strain, head, next_tail = _read(parts[file], start, stop, rate)
+        strain, head, next_tail, digest = _read(parts[file], start, stop, rate)
+        digests.append(digest)
         data[first : first + len(strain)] = strain
         if tail is not None:
             # Each file was resampled alone; at its edge the filter lacked the other.
@@ -129,21 +139,23 @@ def _write(
             half = rate // 2
             data[first - half : first + half] = joined[half : 3 * half]
         tail = next_tail
+    data.attrs["sha256"] = digests
 
 
 def _read(
     path: Path, start: int, stop: int, rate: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Strain between two GPS seconds, and the file's first and last second."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+    """Strain between two GPS seconds, the file's first and last second, its SHA-256."""
     try:
         with h5py.File(path, "r") as part:
             for name, data in part["strain"].items():
                 first, last = map(int, name.split("-"))
                 if first <= start and stop <= last:
                     strain = data[(start - first) * rate : (stop - first) * rate]
-                    return strain, part["head"][()], part["tail"][()]
+                    edges = part["head"][()], part["tail"][()]
+                    return strain, *edges, str(part.attrs["sha256"])
             raise KeyError(f"no strain of GPS {start} to {stop}")
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise StrainError(
             f"{path}: changed since it was written ({error}); remove it and run the "
             "same command again"

@@ -1,6 +1,9 @@
 """Test signals: mergers drawn, projected onto the detectors, placed in a segment."""
 
+import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -32,6 +35,8 @@ MERGER_LENGTH = SIGNAL_LENGTH - AFTER_MERGER_LENGTH
 WAVEFORM_DISTANCE = 100.0
 REJECTION_BATCH = 64
 LOUD_BATCH = 256
+# 256 signals of 4 s at 2048 Hz; fewer at once where they are longer.
+BATCH_SAMPLES = 2**21
 
 Columns = dict[str, Tensor]
 """Columns of mergers, each [n, …], by name."""
@@ -317,13 +322,19 @@ def merger_batches(
         Columns of the mergers that are kept, and of those that were rejected for being
         too faint: none of the latter where distances are adapted to an SNR.
     """
+    size = round(settings.signal_length * settings.sample_rate)
+    most = max(1, BATCH_SAMPLES // size)
     if settings.snr_range is None:
         yield from rejection_batches(
-            lambda count: draw(count, settings), n, settings.min_snr
+            lambda count: draw(count, settings),
+            n,
+            settings.min_snr,
+            min(REJECTION_BATCH, most),
         )
         return
-    for start in range(0, n, LOUD_BATCH):
-        columns = draw(min(LOUD_BATCH, n - start), settings)
+    batch = min(LOUD_BATCH, most)
+    for start in range(0, n, batch):
+        columns = draw(min(batch, n - start), settings)
         yield columns, {name: column[:0] for name, column in columns.items()}
 
 
@@ -337,16 +348,23 @@ def count_mergers(duration: int, settings: InjectionSettings) -> int:
     Raises:
         SignalError: No merger fits into the segment.
     """
-    last = duration - AFTER_MERGER_LENGTH - settings.jitter_length
-    span = last - settings.first_length
-    n = int(span // settings.spacing_length) + 1 if span >= 0 else 0
-    if not n or settings.first_length - settings.jitter_length < settings.merger_length:
+    if not has_room(duration, settings):
         raise SignalError(
             f"expected room for a merger from {settings.merger_length:g} s after the "
             f"start to {AFTER_MERGER_LENGTH:g} s before the end of the segment, found "
             f"the first at {settings.first_length:g} s in {duration} s"
         )
-    return n
+    last = duration - AFTER_MERGER_LENGTH - settings.jitter_length
+    return int((last - settings.first_length) // settings.spacing_length) + 1
+
+
+def has_room(duration: int, settings: InjectionSettings) -> bool:
+    """Whether a merger fits into a segment of this length, s."""
+    first, jitter = settings.first_length, settings.jitter_length
+    return (
+        first - jitter >= settings.merger_length
+        and first + jitter + AFTER_MERGER_LENGTH <= duration
+    )
 
 
 def draw_times(n: int, t0: int, settings: InjectionSettings) -> np.ndarray:
@@ -362,7 +380,9 @@ def draw_times(n: int, t0: int, settings: InjectionSettings) -> np.ndarray:
     """
     rate = settings.sample_rate
     jitter = settings.jitter_length * (2 * torch.rand(n, dtype=torch.float64) - 1)
-    times = settings.first_length + settings.spacing_length * torch.arange(n) + jitter
+    # float64: whole numbers times a float would be float32, 2 s off after a year.
+    places = settings.spacing_length * torch.arange(n, dtype=torch.float64)
+    times = settings.first_length + places + jitter
     # Whole samples, so that an injection needs no interpolation.
     # In order of time: jitter may swap neighbours, which are exchangeable.
     samples: np.ndarray = torch.round(times * rate).long().sort().values.numpy()
@@ -406,7 +426,16 @@ def population_attributes(
         "noise_curves": settings.run,
         "snr_highpass": settings.highpass,
         "cosmology": "Planck18",
+        "settings": json.dumps(asdict(settings)),
     }
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from a seed; PyTorch's generator is then what it was before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def simulate_polarizations(
@@ -423,11 +452,11 @@ def simulate_polarizations(
     Returns:
         Plus and cross polarization, and the parameters.
     """
-    torch.manual_seed(seed)
     batches, num_rejected = [], 0
-    for columns, rejected in merger_batches(n, settings, draw_polarizations):
-        batches.append(columns)
-        num_rejected += len(rejected["distance"])
+    with seeded(seed):
+        for columns, rejected in merger_batches(n, settings, draw_polarizations):
+            batches.append(columns)
+            num_rejected += len(rejected["distance"])
     columns = _joined(batches)
     plus, cross = columns.pop("plus"), columns.pop("cross")
     return Polarizations(
@@ -461,12 +490,12 @@ def simulate_test_signals(
     Raises:
         SignalError: No merger fits into the segment.
     """
-    torch.manual_seed(seed)
     n, batches, num_rejected = count_mergers(duration, settings), [], 0
-    for columns, rejected in merger_batches(n, settings, draw_mergers):
-        batches.append(columns)
-        num_rejected += len(rejected["snr"])
-    times = draw_times(n, t0, settings)
+    with seeded(seed):
+        for columns, rejected in merger_batches(n, settings, draw_mergers):
+            batches.append(columns)
+            num_rejected += len(rejected["snr"])
+        times = draw_times(n, t0, settings)
     strain, parameters = signal_parameters(_joined(batches), settings.ifos)
     return ProjectedSignals(
         ifos=settings.ifos,

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 KNOT_LENGTH = 8.0
+FLOOR_WIDTH = 8.0
 MAINS_FREQUENCY = 60.0
 
 
@@ -18,8 +20,8 @@ class Line:
 
     Attributes:
         frequency: Hz.
-        prominence: Height over the noise in an amplitude spectral density with 1 Hz of
-            resolution.
+        prominence: Height over the noise between the lines, in an amplitude spectral
+            density with 1 Hz of resolution.
         wander: Standard deviation of the frequency's slow changes, Hz.
         level_wander: Standard deviation of the amplitude's logarithm.
         harmonic: Which harmonic of the mains it is, whose phase it then follows; 0 for
@@ -77,8 +79,8 @@ class LineNoise:
 
     Args:
         lines: Which lines.
-        asd: Amplitude spectral density that the prominence refers to, evenly spaced
-            from 0 to ``sample_rate / 2``, 1/sqrt(Hz), [bins].
+        asd: Amplitude spectral density, evenly spaced from 0 to ``sample_rate / 2``,
+            1/sqrt(Hz), [bins]; the prominence refers to its median over 8 Hz.
         sample_rate: Hz.
         rng: Source of randomness.
         correlation_length: Time over which frequency and amplitude change, s.
@@ -98,8 +100,11 @@ class LineNoise:
         frequencies = np.array([line.frequency for line in lines])
         prominence = np.array([line.prominence for line in lines])
         grid = np.linspace(0, sample_rate / 2, len(asd))
+        # A measured curve has a line at many of these frequencies already.
+        width = round(FLOOR_WIDTH / (sample_rate / 2) * (len(asd) - 1)) | 1
+        floor = ndimage.median_filter(asd, width)
         # A sine of amplitude a has the mean square a^2 / 2.
-        heights = prominence * np.interp(frequencies, grid, asd)
+        heights = prominence * np.interp(frequencies, grid, floor)
         self.amplitudes = np.sqrt(2) * heights
         mains = rng.uniform(0, 2 * np.pi)
         self.phases = np.array(

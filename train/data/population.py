@@ -1,12 +1,13 @@
 """Which mergers there are: masses, spins, distances."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import torch
 from astropy.cosmology import Planck18
-from ml4gw.distributions import RateEvolution, UniformComovingVolume
+from scipy.integrate import cumulative_simpson
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from chirpwatch.errors import ConfigurationError, SignalError
 
 MAX_REDSHIFT = 2.0
 AFTER_MERGER_LENGTH = 0.5
+VOLUME_POINTS = 1001
 
 
 @dataclass(frozen=True)
@@ -75,27 +77,47 @@ class InjectionSettings:
         low, high = self.snr_range or (1.0, 1.0)
         size = self.signal_length * self.sample_rate
         rules = {
-            "masses above zero, the smaller first": 0 < self.min_mass <= self.max_mass,
-            "reference masses above zero": min(self.reference_masses) > 0,
-            "a reference share from 0 to 1": 0 <= self.reference_share <= 1,
-            "a largest spin from 0 to 0.99": 0 <= self.max_spin <= 0.99,
-            "an SNR range above zero, the smaller first": 0 < low <= high,
+            "masses above zero, the smaller first": (
+                0 < self.min_mass <= self.max_mass,
+                ("min_mass", "max_mass"),
+            ),
+            "reference masses above zero": (
+                min(self.reference_masses) > 0,
+                ("reference_masses",),
+            ),
+            "a reference share from 0 to 1": (
+                0 <= self.reference_share <= 1,
+                ("reference_share",),
+            ),
+            "a largest spin from 0 to 0.99": (
+                0 <= self.max_spin <= 0.99,
+                ("max_spin",),
+            ),
+            "an SNR range above zero, the smaller first": (
+                0 < low <= high,
+                ("snr_range",),
+            ),
             f"a redshift above 0 and up to {MAX_REDSHIFT:g}": (
-                0 < self.max_redshift <= MAX_REDSHIFT
+                0 < self.max_redshift <= MAX_REDSHIFT,
+                ("max_redshift",),
             ),
             "masses in the source frame only with distances drawn in volume": (
-                not self.source_frame or self.snr_range is None
+                not self.source_frame or self.snr_range is None,
+                ("source_frame", "snr_range"),
             ),
             "a spacing above zero and a jitter of zero or more": (
-                self.spacing_length > 0 <= self.jitter_length
+                self.spacing_length > 0 <= self.jitter_length,
+                ("spacing_length", "jitter_length"),
             ),
             "signals of a whole number of samples, longer than 0.5 s": (
-                self.signal_length > AFTER_MERGER_LENGTH and size == round(size)
+                self.signal_length > AFTER_MERGER_LENGTH and size == round(size),
+                ("signal_length", "sample_rate"),
             ),
         }
-        for rule, kept in rules.items():
+        for rule, (kept, names) in rules.items():
             if not kept:
-                raise ConfigurationError(f"mergers: expected {rule}; found {self}")
+                found = ", ".join(f"{name} {getattr(self, name)}" for name in names)
+                raise ConfigurationError(f"mergers: expected {rule}; found {found}")
 
     @property
     def merger_length(self) -> float:
@@ -150,14 +172,26 @@ def draw_redshifts(n: int, settings: InjectionSettings) -> tuple[Tensor, Tensor]
         Redshift, and the luminosity distance that belongs to it, Mpc; float64, each
         [n].
     """
-    limits = (0.0, settings.max_redshift, "redshift")
-    if settings.time_dilation:
-        volume = RateEvolution(lambda redshift: 1 / (1 + redshift), *limits)
-    else:
-        volume = UniformComovingVolume(*limits)
-    redshift = volume.sample((n,)).double()
-    distance = Planck18.luminosity_distance(redshift.numpy()).to_value("Mpc")
-    return redshift, torch.from_numpy(distance)
+    roots, grid = _volume(settings.max_redshift, settings.time_dilation)
+    # Without zero, at which a merger would be infinitely loud.
+    share = 1 - torch.rand(n, dtype=torch.float64)
+    redshift = np.interp(np.cbrt(share.numpy()), roots, grid)
+    distance = Planck18.luminosity_distance(redshift).to_value("Mpc")
+    return torch.from_numpy(redshift), torch.from_numpy(distance)
+
+
+@cache
+def _volume(max_redshift: float, time_dilation: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Cube root of the share of mergers below a redshift, and the redshift.
+
+    The root is nearly a straight line: near zero a volume grows with the cube.
+    """
+    grid = np.linspace(0, max_redshift, VOLUME_POINTS)
+    density = Planck18.differential_comoving_volume(grid).value
+    if time_dilation:
+        density = density / (1 + grid)
+    below = cumulative_simpson(density, x=grid, initial=0)
+    return np.cbrt(below / below[-1]), grid
 
 
 def redshift_at(distance: np.ndarray) -> np.ndarray:
