@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from chirpwatch.errors import ConfigurationError, SignalError, StrainError
 from chirpwatch.geometry import Geometry
+from train.data.glitches import FAMILIES
 
 IFOS = ("H1", "L1")
 RUNS = click.Choice(["O3", "O4"])
@@ -44,8 +45,6 @@ CURVE = click.option(
     show_default=True,
     help="Observing run whose published noise curves of H1 and L1 are used.",
 )
-
-FAMILIES = click.Choice(["blip", "tomte", "scattered_light", "koi_fish", "whistle"])
 
 MASSES = click.option(
     "--masses",
@@ -258,7 +257,7 @@ def simulate() -> None:
 @click.option(
     "--glitch-family",
     "families",
-    type=FAMILIES,
+    type=click.Choice(list(FAMILIES)),
     multiple=True,
     help="Draw glitches of this family; several are drawn equally often. Without it: "
     "blip 60 %, tomte 25 %, scattered_light 15 %.",
