@@ -1,6 +1,7 @@
 """Training windows hold what their settings say."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy import signal, stats
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from train.data.curves import read_curve
+from train.data.pool import NoisePool
 from train.data.sources import CurveVariation, SimulatedStretches
 from train.stream import WindowStream
 from train.windows import WindowMaker, WindowSettings
@@ -169,6 +171,27 @@ def test_noise_is_replaced_one_detector_at_a_time() -> None:
     changes = (np.diff(seen, axis=0) != 0).sum(0)
     assert changes.tolist() == [2, 2]
     assert (np.diff(seen, axis=0) != 0).sum(1).max() == 1
+
+
+def test_a_thread_that_reads_ahead_changes_nothing() -> None:
+    here = []
+
+    class Source(SimulatedStretches):
+        def draw(self, size, rng):
+            here.append(threading.current_thread() is threading.main_thread())
+            return super().draw(size, rng)
+
+    source = Source("H1", ("O3",), 2048)
+    plain = NoisePool(Geometry(), source, 2, (1, 0))
+    ahead = NoisePool(Geometry(), source, 2, (1, 0), ahead=True)
+    # In order the thread has made it, after a jump nobody has.
+    for refreshes, made in ((0, 0), (1, 0), (2, 0), (5, 2), (1, 2)):
+        here.clear()
+        ahead.seek(refreshes)
+        assert here.count(True) == made
+        plain.seek(refreshes)
+        for name in ("blocks", "responses", "weights"):
+            assert torch.equal(getattr(ahead, name), getattr(plain, name)), name
 
 
 def test_augmentations_turn_over_reverse_scale_and_swap_what_they_shall() -> None:

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from train.simulate_cli import typed_command
+from train.command import typed_command
 
 
 def _listed(

@@ -1,6 +1,5 @@
 """The command ``chirpwatch simulate``."""
 
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from click.core import ParameterSource
 
 from chirpwatch.errors import ConfigurationError, SignalError, StrainError
 from chirpwatch.geometry import Geometry
+from train.command import typed_command
 from train.data.glitches import FAMILIES
 
 IFOS = ("H1", "L1")
@@ -195,11 +195,6 @@ def refuse_idle(rule: str, *names: str) -> None:
         source = context.get_parameter_source(str(parameter.name))
         if parameter.name in names and source is not ParameterSource.DEFAULT:
             raise ConfigurationError(f"{parameter.opts[0]}: expected {rule}")
-
-
-def typed_command() -> str:
-    """The command as typed, without the path of the interpreter's script."""
-    return shlex.join(["chirpwatch", *sys.argv[1:]])
 
 
 @click.group()

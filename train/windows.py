@@ -218,6 +218,7 @@ class WindowMaker:
                 settings.stretches,
                 (*self.seed, POOL, i),
                 self.device,
+                ahead=self.device.type == "cuda",
             )
             for i, ifo in enumerate(geometry.ifos)
         ]

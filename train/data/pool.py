@@ -1,5 +1,8 @@
 """Whitened noise of one detector, with the filters that whitened it."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
@@ -11,6 +14,14 @@ from train.data.sources import StretchSource
 SCALE = 1e21
 # What a series in which signals are whitened has beside the kernel, s.
 MARGIN_LENGTH = 2.0
+
+
+class _Stretch(NamedTuple):
+    """One stretch's rows of `NoisePool.blocks`, `responses` and `weights`."""
+
+    blocks: np.ndarray
+    responses: np.ndarray
+    weights: np.ndarray
 
 
 class NoisePool:
@@ -27,6 +38,8 @@ class NoisePool:
         stretches: Stretches kept.
         seed: Seed of the pool, several numbers.
         device: Where the tensors live.
+        ahead: Whether a thread reads and whitens the next stretch meanwhile: worth it
+            where the processor would wait for a GPU.
 
     Attributes:
         blocks: Whitened noise, [stretches * blocks, psd_refresh_size], float32.
@@ -44,6 +57,7 @@ class NoisePool:
         stretches: int,
         seed: tuple[int, ...],
         device: torch.device | str = "cpu",
+        ahead: bool = False,
     ) -> None:
         self.geometry, self.source, self.seed = geometry, source, seed
         self.per_stretch = 2 * geometry.psd_size // geometry.psd_refresh_size - 1
@@ -54,6 +68,8 @@ class NoisePool:
         self.responses = torch.empty(size, bins, device=device)
         self.weights = torch.empty(stretches, bins, device=device)
         self.stretches, self.turn = stretches, 0
+        self._thread = ThreadPoolExecutor(1) if ahead else None
+        self._next: tuple[int, Future[_Stretch]] | None = None
         self.seek(0)
 
     def seek(self, refreshes: int) -> list[int]:
@@ -70,15 +86,30 @@ class NoisePool:
         first = max(self.turn, refreshes) if self.turn <= end else refreshes
         turns = range(first, end)
         for self.turn in turns:
-            self._make(self.turn)
+            self._keep(self.turn, self._take(self.turn))
         self.turn = end
+        if self._thread is not None and (self._next is None or self._next[0] != end):
+            self._next = end, self._thread.submit(self._make, end)
         return [turn % self.stretches for turn in turns]
 
     def replace(self) -> None:
         """Replace the oldest stretch."""
         self.seek(self.turn + 1 - self.stretches)
 
-    def _make(self, turn: int) -> None:
+    def _take(self, turn: int) -> _Stretch:
+        """The stretch of a turn: from the thread, if it is the one made there."""
+        if self._next is not None and self._next[0] == turn:
+            return self._next[1].result()
+        return self._make(turn)
+
+    def _keep(self, turn: int, made: _Stretch) -> None:
+        stretch = turn % self.stretches
+        rows = slice(stretch * self.per_stretch, (stretch + 1) * self.per_stretch)
+        self.blocks[rows] = torch.from_numpy(made.blocks)
+        self.responses[rows] = torch.from_numpy(made.responses)
+        self.weights[stretch] = torch.from_numpy(made.weights)
+
+    def _make(self, turn: int) -> _Stretch:
         geometry, rng = self.geometry, np.random.default_rng([*self.seed, turn])
         refresh_size, filter_size = geometry.psd_refresh_size, geometry.filter_size
         strain, asd = self.source.draw(2 * geometry.psd_size + filter_size, rng)
@@ -86,7 +117,7 @@ class NoisePool:
             strain, geometry.fft_size, geometry.sample_rate
         )
         per_refresh = 2 * refresh_size // geometry.fft_size
-        stretch = turn % self.stretches
+        blocks, responses = [], []
         for block in range(self.per_stretch):
             end = (block + 1) * per_refresh - 1
             seen = spectra[max(0, end - geometry.max_segments) : end]
@@ -98,13 +129,12 @@ class NoisePool:
             )
             start = (block + 1) * refresh_size - filter_size // 2
             piece = strain[start : start + refresh_size + filter_size]
-            row = stretch * self.per_stretch + block
-            self.blocks[row] = torch.from_numpy(whitening.whiten(piece, taps))
-            self.responses[row] = torch.from_numpy(
+            blocks.append(whitening.whiten(piece, taps))
+            responses.append(
                 whitening.zero_phase_response(taps, self.buffer_size) / SCALE
             )
         frequencies = np.fft.rfftfreq(self.buffer_size, 1 / geometry.sample_rate)
         grid = np.linspace(0, geometry.sample_rate / 2, len(asd))
         psd = np.interp(frequencies, grid, asd * SCALE) ** 2
         psd[frequencies < geometry.highpass] = np.inf
-        self.weights[stretch] = torch.from_numpy(1 / psd)
+        return _Stretch(np.stack(blocks), np.stack(responses), 1 / psd)
