@@ -18,6 +18,7 @@ from train.checkpoint import load_checkpoint
 from train.data.background import simulate_background
 from train.deployment import (
     DeployedValidation,
+    Slides,
     find_events,
     partial_auroc,
     whiten_stretch,
@@ -27,7 +28,7 @@ from train.scoring import frames_of, kernel_frames, score_slide, score_stretch
 from train.windows import WindowSettings
 
 GEOMETRY = Geometry()
-SETTINGS = WindowSettings(batch_size=64, bank_size=16, stretches=1)
+SETTINGS = WindowSettings(batch_size=64, bank_size=16, glitch_bank_size=16, stretches=1)
 SHIPPED = (
     Path(__file__).parents[1] / "train" / "checkpoints" / "shipped" / "network.ckpt"
 )
@@ -109,7 +110,7 @@ def test_the_partial_area_counts_signals_over_the_loudest_noise() -> None:
     assert math.isnan(partial_auroc(noise[:9000], signal, 1e-3))
 
 
-def test_the_shipped_network_finds_loud_injections(shipped, validation) -> None:
+def test_a_validation_is_the_same_whenever_it_is_made(shipped, validation) -> None:
     result = validation.evaluate(shipped)
     assert result == validation.evaluate(shipped)
     assert result["valid_loss"] < 0.6
@@ -120,6 +121,64 @@ def test_the_shipped_network_finds_loud_injections(shipped, validation) -> None:
         GEOMETRY, SETTINGS, 7, length=240, slides=10, injections=12, windows=128
     )
     assert again.evaluate(shipped) == result
+
+
+@torch.inference_mode()
+def test_every_loud_injection_has_an_event_of_its_own(
+    shipped: Network, monkeypatch
+) -> None:
+    # As near to each other as they can come.
+    tightest = deployment.INJECTION_SPACING - 2 * deployment.INJECTION_JITTER
+    monkeypatch.setattr(deployment, "INJECTION_SPACING", tightest)
+    monkeypatch.setattr(deployment, "INJECTION_JITTER", 0.0)
+    settings = replace(SETTINGS, last_snr=25.0, first_snr=30.0, min_mass=20.0)
+    validation = DeployedValidation(
+        GEOMETRY, settings, 9, length=1600, slides=1, injections=32, windows=128
+    )
+    assert np.isfinite(validation._run_injections(shipped)).all()
+
+
+def test_slides_of_a_network_without_cheap_ones_are_the_same(
+    shipped: Network, validation, monkeypatch
+) -> None:
+    network, cheap = shipped.fused(), validation.run_slides(shipped.fused())
+    monkeypatch.setattr(deployment, "has_slides", lambda network: False)
+    monkeypatch.setattr(validation, "plain_slides", validation.slides)
+    plain = validation.run_slides(network)
+    # Kernels end where a slide does, frames reach beyond: a few scores fewer.
+    assert 0.98 * cheap.livetime < plain.livetime < cheap.livetime
+    found, expected = (
+        dict(zip(map(tuple, x.places.T), x.statistics, strict=True))
+        for x in (plain, cheap)
+    )
+    common = found.keys() & expected.keys()
+    assert len(common) > 0.4 * len(found)
+    for place in common:
+        assert found[place] == pytest.approx(expected[place], abs=1e-3)
+
+
+def test_places_tell_where_an_event_comes_from(shipped: Network, validation) -> None:
+    slides = validation.run_slides(shipped.fused())
+    loudest = int(slides.statistics.argmax())
+    # The same kernels of the same stretch, put together anew.
+    apart = 2 * validation._size / 2048
+    number = int(slides.places[0, loudest] // apart)
+    strain = validation._background[number]
+    starts = (slides.places[:, loudest] - number * apart) * 2048
+    pair = [strain[i, int(start) : int(start) + 2048] for i, start in enumerate(starts)]
+    with torch.inference_mode():
+        score = float(shipped.fused()(torch.stack(pair)[None]))
+    assert score == pytest.approx(slides.statistics[loudest], abs=1e-3)
+
+
+def test_events_that_share_a_glitch_are_of_one_cause() -> None:
+    first = [10.0, 10.4, 10.9, 50.0, 90.0, 70.0, 200.0]
+    others = [1.0, 30.0, 60.0, 500.0, 500.6, 503.0, 800.0]
+    slides = Slides(np.arange(7.0), np.array([first, others]), 100.0, 1.0)
+    # A glitch of the first at 10 s; one of the others at 500 s; and two alone.
+    assert slides.causes(-np.inf) == 4
+    assert slides.causes(3.0) == 3 and slides.causes(6.0) == 1
+    assert slides.causes(7.0) == 0
 
 
 def test_injections_are_found_at_their_times(shipped: Network) -> None:

@@ -10,9 +10,11 @@ from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import write_background
 from tests.test_train_fit import TINY
+from tests.test_validate import SIZES
 from train.checkpoint import load_checkpoint
 from train.data.recorded import RecordedStretches
 from train.fit import fit
+from train.validate import Effort
 
 GEOMETRY = Geometry()
 RATE = GEOMETRY.sample_rate
@@ -144,6 +146,21 @@ def test_training_on_recorded_strain(background, tmp_path) -> None:
     _, details = load_checkpoint(tmp_path / "run" / "network.ckpt")
     assert details["background"] == str(background) and details["simulated"]
     assert len(details["data_hash"]) == 64
+
+
+def test_the_report_is_of_the_test_split_as_well(tmp_path, capsys) -> None:
+    path, more = tmp_path / "background.hdf5", ("--steps=1", "--figures=quick")
+    write(path, ("train", 1000, 140), ("valid", 2000, 140), ("test", 3000, 100))
+    more = (*more, f"--data.background={path}")
+    tiny = {name: value for name, value in SIZES.items() if name != "slides"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.validate.QUICK", Effort(**tiny, slides=1))
+        fit(tmp_path / "run", arguments=(*TINY, *more))
+        assert "simulated noise alone: " in capsys.readouterr().out
+        write(path, ("test", 4000, 140))
+        fit(tmp_path / "again", arguments=(*TINY, *more))
+    told = (tmp_path / "again" / "validation.md").read_text()
+    assert "strain of background.hdf5" in told
 
 
 def test_recorded_strain_that_goes_bad_stops_the_training_in_one_line(

@@ -27,6 +27,7 @@ SIZES = {
     "slides": 8,
     "stretches": 8,
     "bank_size": 16,
+    "glitch_bank_size": 16,
     "signals": 20,
     "glitch_windows": 400,
     "scatter": 100,
@@ -56,7 +57,7 @@ def run(tmp_path_factory, network: Network) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
     result = validate(network, seed=5, **SIZES)
     details = {"command": "chirpwatch train fit", "seed": 1, "steps": 150}
-    details |= {"wall_time_length": 60.0, "cpu_time_length": 110.0}
+    details |= {"wall_time_length": 60.0, "cpu_time_length": 110.0, "simulated": True}
     save_checkpoint(folder / "network.ckpt", network, details)
     details |= {"versions": {"torch": torch.__version__}}
     write_report(folder / "validation.json", {"checkpoint": details} | result)
@@ -194,7 +195,6 @@ ALL_SIMULATED = "All noise, glitches and mergers of this page are simulated."
     ("training", "recorded", "told"),
     [
         (True, [], (ALL_SIMULATED, "both of simulated noise")),
-        (None, [], (ALL_SIMULATED, "both of simulated noise")),
         (
             False,
             [],

@@ -9,7 +9,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from chirpwatch.errors import ConfigurationError, ModelError
+from chirpwatch.errors import ConfigurationError, ModelError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import read_polarizations, read_test_signals
 from chirpwatch.strain import read_background
@@ -19,16 +19,22 @@ from train.fit import fit
 from train.models import build_model
 from train.network import Network
 from train.simulate_cli import simulate
-from train.validate import mixture_threshold
+from train.validate import FalsePositives
 from train.windows import WindowMaker, WindowSettings
 
 GEOMETRY = Geometry()
 SETTINGS = WindowSettings(
-    batch_size=32, bank_size=32, stretches=1, first_snr=40.0, last_snr=30.0
+    batch_size=32,
+    bank_size=32,
+    glitch_bank_size=32,
+    stretches=1,
+    first_snr=40.0,
+    last_snr=30.0,
 )
 TINY = (
     "--data.windows.batch_size=32",
     "--data.windows.bank_size=32",
+    "--data.windows.glitch_bank_size=32",
     "--data.windows.stretches=1",
     "--data.windows.first_snr=40",
     "--data.windows.last_snr=30",
@@ -103,6 +109,25 @@ def test_checkpoint_of_another_model_or_geometry_is_refused_with_both(trained) -
         load_checkpoint(path, geometry=Geometry(highpass=20))
 
 
+def test_weights_that_are_no_numbers_end_the_training(tmp_path) -> None:
+    more = ("--steps=4", "--validate_every=2", "--model.learning_rate=0.9")
+    with pytest.raises(
+        ModelError, match=r"step 0: expected finite gradients"
+    ) as caught:
+        fit(
+            tmp_path / "run",
+            arguments=(*TINY, *more, "--model.growth_weight=1e39"),
+        )
+    assert "learning_rate (0.9)" in str(caught.value)
+    assert not (tmp_path / "run" / "network.ckpt").exists()
+
+
+def test_what_the_weights_will_not_depend_on_is_said(tmp_path, capsys) -> None:
+    fit(tmp_path / "run", arguments=(*TINY, "--steps=1"))
+    told = capsys.readouterr().out
+    assert "note: valid_auroc needs data.validation_windows of 10000 or more" in told
+
+
 def test_same_seed_gives_the_same_network_however_many_workers(tmp_path) -> None:
     def weights(name: str, seed: int, workers: int) -> torch.Tensor:
         more = ("--steps=3", f"--data.workers={workers}")
@@ -139,6 +164,10 @@ def test_named_configurations_are_whole_and_can_be_overridden(name, capsys) -> N
         (["--data.windows.last_snr=200"], "last_snr < max_snr, found 200 and 100"),
         (["--steps=10", "--validate_every=4"], "multiple of validate_every"),
         (["--trainer.max_epochs=4"], "trainer.max_epochs: expected it unset, found 4"),
+        (["--trainer.max_time=00:00:01:00"], "trainer.max_time: expected it unset"),
+        (["--trainer.val_check_interval=0.5"], "val_check_interval: expected it unset"),
+        (["--trainer.check_val_every_n_epoch=2"], "expected it unset, found 2"),
+        (["--data.background=none"], "none: expected a file of strain"),
         (["--trainer.accelerator=abacus"], "trainer: .*abacus"),
         (["--ema_decay=1.5"], "ema_decay: expected a number between 0 and 1"),
         (["--model.learning_rate=0"], "model.learning_rate: .*, found 0"),
@@ -154,7 +183,8 @@ def test_configurations_that_cannot_be_are_refused_in_one_line(
     arguments, message, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigurationError, match=message) as caught:
+    error = StrainError if "strain" in message else ConfigurationError
+    with pytest.raises(error, match=message) as caught:
         CliRunner().invoke(train, ["fit", *arguments], catch_exceptions=False)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -179,7 +209,7 @@ def test_thresholds_let_the_stated_share_of_a_mixture_through(share, rate) -> No
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(20_000, generator=generator)
     glitch = 3 + torch.randn(5_000, generator=generator)
-    limit = mixture_threshold(noise, glitch, share, rate)
+    limit = FalsePositives(noise, glitch, share).threshold(rate).value
     exceed = [float((scores > limit).double().mean()) for scores in (noise, glitch)]
     found = (1 - share) * exceed[0] + share * exceed[1]
     assert found <= rate * (1 + 1e-9) and found == pytest.approx(rate, rel=0.06)

@@ -15,6 +15,7 @@ import torch
 
 from chirpwatch.errors import ConfigurationError, ModelError
 from tests.test_train_fit import TINY
+from train.checkpoint import load_checkpoint
 from train.fit import fit
 
 ARGUMENTS = (
@@ -75,6 +76,23 @@ def test_killed_training_goes_on_to_the_same_weights(killed, tmp_path) -> None:
         for row in logs[-1]:
             del row["loading_share"]
     assert logs[0] == logs[1] and len(logs[0]) == 6
+
+
+def test_a_training_that_ended_is_only_judged_again(tmp_path, capsys) -> None:
+    folder = tmp_path / "run"
+    fit(folder, arguments=(*TINY, "--steps=2"))
+    _, before = load_checkpoint(folder / "network.ckpt")
+    # Killed while it was judged, on a machine with another PyTorch.
+    (folder / "network.ckpt").unlink()
+    last = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["chirpwatch"]["versions"]["torch"] = "1.0"
+    torch.save(content, last)
+    fit(folder, resume=True)
+    _, after = load_checkpoint(folder / "network.ckpt")
+    assert 0 < after["cpu_time_length"] <= before["cpu_time_length"]
+    assert 0 < after["wall_time_length"] <= before["wall_time_length"]
+    assert "began with torch 1.0, this is" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

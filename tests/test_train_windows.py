@@ -17,7 +17,7 @@ from train.stream import WindowStream
 from train.windows import WindowMaker, WindowSettings
 
 GEOMETRY = Geometry()
-SETTINGS = WindowSettings(batch_size=64, bank_size=64, stretches=2)
+SETTINGS = WindowSettings(batch_size=64, bank_size=64, glitch_bank_size=32, stretches=2)
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ SIZES = {
     "noise_length": 240,
     "stretches": 2,
     "bank_size": 8,
+    "glitch_bank_size": 16,
     "signals": 20,
     "glitch_windows": 400,
     "scatter": 60,
@@ -150,8 +151,22 @@ def test_windows_that_overlap_are_one_fluctuation() -> None:
     assert FalsePositives(pair, torch.empty(0), 0, 9).threshold(2.5 / 57).above == 1
 
 
+def test_a_glitch_that_comes_again_is_one_cluster() -> None:
+    noise, glitch = torch.zeros(9000), torch.arange(1000.0)
+    shapes = torch.arange(1000) % 4
+    known = FalsePositives(noise, glitch, 0.1, shapes=shapes)
+    own = FalsePositives(noise, glitch, 0.1)
+    # The forty loudest windows are ten times each of four glitches.
+    assert own.threshold(4e-3).above == pytest.approx(40)
+    assert known.threshold(4e-3).above == pytest.approx(4)
+    assert known.threshold(4e-3).value == own.threshold(4e-3).value
+    assert known.thresholds([4e-3]) == {} != own.thresholds([4e-3])
+
+
 def test_dense_scores_come_in_rows_of_one_stretch(network) -> None:
-    validation = Validation(network, 1, Effort(stretches=2, bank_size=8))
+    validation = Validation(
+        network, 1, Effort(stretches=2, bank_size=8, glitch_bank_size=8)
+    )
     scores = validation.noise_scores(1, 2)
     assert scores.shape == (2 * 30, 57)
     strain = torch.stack([pool.blocks[3] for pool in validation.maker.pools])
@@ -299,9 +314,13 @@ def test_recorded_glitches_take_the_place_of_noise(tmp_path, network) -> None:
     glitches = read_glitches(path, 2048, 2048)
     assert glitches.shape == (3, 4096) and (glitches[:, 2048] == 50).all()
     noise = OtherNoise("glitches", glitches=glitches)
-    validation = Validation(network, 1, Effort(stretches=1, bank_size=8), noise)
+    validation = Validation(
+        network, 1, Effort(stretches=1, bank_size=8, glitch_bank_size=8), noise
+    )
     windows = torch.zeros(64, 2, 2048)
-    disturbed = validation._disturb(windows, validation.maker.draw_rows(64))
+    chosen = validation.draw_glitches(64)
+    assert chosen.bincount().tolist() == [22, 21, 21]
+    disturbed = validation._disturb(windows, validation.maker.draw_rows(64), chosen)
     loud = (disturbed == 50).any(-1)
     assert (loud.sum(1) == 1).all()
     with pytest.raises(StrainError, match=r"at 4096 Hz, found the shape \(3, 8192\)"):

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ConfigurationError, ModelError
-from train.checkpoint import check_same, write_content
+from train.checkpoint import check_same, package_versions, write_content
 
 RUN = "chirpwatch"
 """Key of a training's identity in the checkpoints that it resumes from."""
@@ -103,6 +103,9 @@ class Loading(lightning.Callback):
         self.last_time: float | None = None
 
     def _elapsed(self) -> float:
+        if torch.cuda.is_available():
+            # What a GPU has yet to do would be counted where the next step waits.
+            torch.cuda.synchronize()
         now = time.perf_counter()
         elapsed = 0.0 if self.last_time is None else now - self.last_time
         self.last_time = now
@@ -179,6 +182,10 @@ class Identity(lightning.Callback):
         identity: ``model``, ``geometry`` (JSON), and what else must be the same for a
             training to be gone on with; plain values.
         command: What began the training.
+
+    Attributes:
+        other_versions: By package, the versions that a training that is gone on with
+            began with, and those now, where they differ.
     """
 
     def __init__(self, identity: dict[str, Any], command: str) -> None:
@@ -188,6 +195,7 @@ class Identity(lightning.Callback):
         self.started_time, self.cpu_started_time = time.monotonic(), cpu_time()
         self.before = {"wall_time_length": 0.0, "cpu_time_length": 0.0}
         self.final: dict[str, float] = {}
+        self.other_versions: dict[str, tuple[str, str]] = {}
 
     def times(self, trainer: lightning.Trainer) -> dict[str, float]:
         """Wall and CPU time of the training so far, s, of all of its parts.
@@ -216,6 +224,7 @@ class Identity(lightning.Callback):
             "identity": self.identity,
             "command": self.command,
             "times": self.times(trainer),
+            "versions": package_versions(),
         }
 
     def resume(self, path: Path) -> int:
@@ -235,6 +244,7 @@ class Identity(lightning.Callback):
             content = torch.load(path, map_location="cpu", weights_only=True)
             run = content[RUN]
             found, times, command = run["identity"], run["times"], run["command"]
+            versions = run["versions"]
             step = int(content["global_step"])
         except Exception as error:  # torch.load raises whatever unpickling met
             raise ModelError(
@@ -249,6 +259,11 @@ class Identity(lightning.Callback):
                     f"{wanted.get(key)}; only the same settings go on with it"
                 )
         self.before, self.command = times, command
+        self.other_versions = {
+            name: (before, now)
+            for name, now in package_versions().items()
+            if (before := versions.get(name)) != now
+        }
         return step
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -10,13 +11,41 @@ from typing import Any, Literal, overload
 import torch
 
 from chirpwatch.atomic import replacing
-from chirpwatch.errors import ModelError
+from chirpwatch.errors import ModelError, StrainError
 from chirpwatch.geometry import Geometry
 from train.data.curves import shipped_path
 from train.models import Scorer, build_model, model_name
 from train.network import Network
 
 PACKAGES = ("torch", "ml4gw", "lightning", "numpy", "scipy")
+
+
+PROBES, PROBE_SIZE = 64, 4096
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that weights depend on."""
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+def probe(path: str | Path) -> str:
+    """Digest of a file's size and of pieces of it, to know it again by.
+
+    Recorded strain may be more than one wants to read through before a training.
+
+    Raises:
+        StrainError: It cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest = hashlib.sha256(str(size).encode())
+            for i in range(PROBES):
+                file.seek(max(0, size - PROBE_SIZE) * i // (PROBES - 1))
+                digest.update(file.read(PROBE_SIZE))
+    except OSError as error:
+        raise StrainError(f"{path}: expected a file of strain: {error}") from None
+    return digest.hexdigest()
 
 
 def provenance(background: str | Path | None = None) -> dict[str, Any]:
@@ -28,7 +57,7 @@ def provenance(background: str | Path | None = None) -> dict[str, Any]:
     with open(background or shipped_path(), "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": package_versions(),
         "data_hash": digest,
     }
 

@@ -118,9 +118,13 @@ def validate(
     quarter of the windows.
     """
     from train.checkpoint import load_checkpoint
-    from train.data.recorded import RecordedStretches
     from train.deployment import SELECTION_SEED
-    from train.heldout import OtherNoise, SpectrumStretches, read_glitches
+    from train.heldout import (
+        OtherNoise,
+        SpectrumStretches,
+        read_glitches,
+        strain_noise,
+    )
     from train.validate import validate, write_report
 
     network, details = load_checkpoint(checkpoint)
@@ -136,11 +140,7 @@ def validate(
         sources = {ifo: SpectrumStretches(spectra, ifo, rate) for ifo in geometry.ifos}
         noises.append(OtherNoise(f"measured spectra ({spectra.name})", sources))
     if background:
-        strain = {
-            ifo: RecordedStretches(background, "test", ifo, geometry)
-            for ifo in geometry.ifos
-        }
-        noises.append(OtherNoise(f"strain of {background.name}", strain))
+        noises.append(strain_noise(background, geometry))
     if glitches:
         found = read_glitches(glitches, rate, geometry.kernel_size)
         noises.append(OtherNoise(f"glitches of {glitches.name}", glitches=found))
@@ -232,9 +232,9 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
     validation = DeployedValidation(
         geometry, WindowSettings(), VALIDATION_SEED, injections=0, windows=1
     )
-    background = validation.background(network.fused())
-    assert background is not None  # this kind of network has slides
-    result = rank_event(network, segment, time, background)
+    slides = validation.run_slides(network.fused())
+    assert slides is not None  # this kind of network has them
+    result = rank_event(network, segment, time, slides.background)
     with replacing(out) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
     click.echo(out.read_text(), nl=False)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from ml4gw.gw import compute_network_snr
-from scipy import ndimage
+from scipy import ndimage, sparse
 from torch import Tensor
 
 from chirpwatch.errors import ConfigurationError
@@ -60,8 +60,12 @@ Between those of H1 and L1 in O3, 0.3 and 1.1 a minute (arXiv:2111.03606, sectio
 """
 
 GLITCH_LENGTH = 4.0
-INJECTION_SPACING = 10.0
-"""Time between injections, s: more than events are apart."""
+INJECTION_SPACING = 12.0
+"""Time between injections, s.
+
+Less the jitter of both, more than events are apart: a loud merger is seen by kernels up
+to a second away, and what is louder within 8 s would take a fainter one's event.
+"""
 
 INJECTION_JITTER = 1.0
 LEAST_EVENTS = 10
@@ -70,7 +74,15 @@ LEAST_EVENTS = 10
 FALSE_POSITIVE_RATE = 1e-3
 """Upper end of the part of the ROC curve that is averaged."""
 
-HOUR, DAY = 3600.0, 86400.0
+LEAST_WINDOWS = round(LEAST_EVENTS / FALSE_POSITIVE_RATE)
+"""Windows without a signal that this takes."""
+
+SPACINGS = {"hour": 3600.0, "day": 86400.0}
+"""Time between two false alarms at the rates in question, s."""
+
+LEAST_CAUSES = 5
+"""Independent stretches of strain that a threshold's background must come from."""
+
 DEPLOYED = 10
 """What a seed is for, beside :mod:`train.windows`."""
 
@@ -184,6 +196,46 @@ class Injections:
     snrs: np.ndarray
 
 
+@dataclass(frozen=True)
+class Slides:
+    """Events of all timeslides, and where in the strain they come from.
+
+    Attributes:
+        statistics: Of each event, [n].
+        places: Time of each event in the strain of the first detector, and in that of
+            the others, s; stretches follow one another, far apart, [2, n].
+        livetime: Of all slides together, s.
+        kernel_length: Time that one score looks at, s.
+    """
+
+    statistics: np.ndarray
+    places: np.ndarray
+    livetime: float
+    kernel_length: float
+
+    @property
+    def background(self) -> Background:
+        """The events without their places."""
+        return Background.of(self.statistics, self.livetime)
+
+    def causes(self, statistic: float) -> int:
+        """How many independent accidents the events at least as loud come from.
+
+        A loud glitch meets other strain in each slide, and may be loud in many:
+        events that share a kernel's time in either detector are of one cause.
+        """
+        loud = self.statistics >= statistic
+        count = int(loud.sum())
+        edges = []
+        for place in self.places[:, loud]:
+            order = np.argsort(place)
+            near = np.diff(place[order]) <= self.kernel_length
+            edges.append(np.stack([order[:-1][near], order[1:][near]]))
+        one, other = np.concatenate(edges, axis=1)
+        graph = sparse.coo_array((np.ones(len(one)), (one, other)), (count, count))
+        return int(sparse.csgraph.connected_components(graph)[0])
+
+
 class DeployedValidation:
     """Draws strain once, and judges networks by it.
 
@@ -200,9 +252,6 @@ class DeployedValidation:
             share at a false-alarm rate is given for none.
         sources: Where each detector's strain comes from; the settings' noise curves
             if None.
-
-    Attributes:
-        livetime: Of the background in all slides, s, as last evaluated.
 
     Raises:
         ConfigurationError: The stretches are too short for as many slides.
@@ -223,7 +272,6 @@ class DeployedValidation:
     ) -> None:
         self.geometry, self.settings = geometry, settings
         self.slides, self.plain_slides = slides, plain_slides
-        self.livetime = 0.0
         self._rng = np.random.default_rng([seed, DEPLOYED])
         each = round(length / STRETCHES * geometry.inference_sampling_rate)
         self._size = each * geometry.stride_size
@@ -387,8 +435,10 @@ class DeployedValidation:
             without a signal; ``valid_auroc``, see :func:`partial_auroc`;
             ``valid_found_hour`` and ``valid_found_day``, the share of the injections
             found at these false-alarm rates, NaN where the background has fewer than
-            :data:`LEAST_EVENTS` events above the threshold; ``valid_livetime``, that
-            of the background, s.
+            :data:`LEAST_EVENTS` events above the threshold, or they come from fewer
+            than :data:`LEAST_CAUSES`; ``valid_causes_hour`` and ``…_day``, from how
+            many, see :meth:`Slides.causes`; ``valid_livetime``, that of the
+            background, s.
         """
         network = network.fused()
         scores = score_windows(network, self._windows).cpu()
@@ -398,23 +448,27 @@ class DeployedValidation:
         result = {
             "valid_loss": float(loss),
             "valid_auroc": partial_auroc(noise, signal, FALSE_POSITIVE_RATE),
-            "valid_found_hour": math.nan,
-            "valid_found_day": math.nan,
+            **{f"valid_found_{name}": math.nan for name in SPACINGS},
+            **{f"valid_causes_{name}": math.nan for name in SPACINGS},
+            "valid_livetime": 0.0,
         }
-        background = self.background(network)
-        self.livetime = background.livetime if background else 0.0
-        result["valid_livetime"] = self.livetime
-        if background is None:
+        slides = self.run_slides(network)
+        if slides is None:
             return result
+        result["valid_livetime"] = slides.livetime
         loudest = self._run_injections(network)
-        for name, spacing in (("hour", HOUR), ("day", DAY)):
-            if background.livetime >= LEAST_EVENTS * spacing:
-                limit = background.threshold_at_far(JULIAN_YEAR / spacing)
+        for name, spacing in SPACINGS.items():
+            if slides.livetime < LEAST_EVENTS * spacing:
+                continue
+            limit = slides.background.threshold_at_far(JULIAN_YEAR / spacing)
+            causes = slides.causes(limit)
+            result[f"valid_causes_{name}"] = causes
+            if causes >= LEAST_CAUSES:
                 result[f"valid_found_{name}"] = float((loudest >= limit).mean())
         return result
 
     @torch.inference_mode()
-    def background(self, network: Any) -> Background | None:
+    def run_slides(self, network: Any) -> Slides | None:
         """Run a network over all slides of all stretches.
 
         Args:
@@ -426,10 +480,11 @@ class DeployedValidation:
         geometry, sliding = self.geometry, has_slides(network)
         slides = self.slides if sliding else self.plain_slides
         cluster_size = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
-        statistics, strides = [], 0
+        statistics, places, strides = [], [], 0
         kernel = kernel_frames(network) if sliding else 0
-        for strain in self._background:
+        for number, strain in enumerate(self._background):
             frames = frames_of(network, strain) if sliding else strain
+            total = frames.shape[-1] * (geometry.frame_size if sliding else 1)
             for slide in range(1, slides + 1):
                 size = slide * self._shift_size
                 if sliding:
@@ -437,14 +492,23 @@ class DeployedValidation:
                     parts = score_slide(network, frames, shift, kernel)
                 else:
                     parts = self._score_strain(network, strain, size)
-                for part in parts:
+                starts = ((0, size), (total - size, 0))
+                for part, start in zip(parts, starts, strict=True):
                     series = part.cpu().numpy()
                     strides += len(series)
-                    statistics.append(series[find_events(series, cluster_size)])
+                    events = np.flatnonzero(find_events(series, cluster_size))
+                    statistics.append(series[events])
+                    begins = events * geometry.stride_size + np.array(start)[:, None]
+                    # Stretches are as far apart as one is long.
+                    places.append(begins + 2 * number * self._size)
         if not strides:
             return None
-        livetime = strides * geometry.stride_length
-        return Background.of(np.concatenate(statistics), livetime)
+        return Slides(
+            np.concatenate(statistics),
+            np.concatenate(places, axis=1) / geometry.sample_rate,
+            strides * geometry.stride_length,
+            geometry.kernel_length,
+        )
 
     def _score_strain(self, network: Any, strain: Tensor, shift: int) -> list[Tensor]:
         """Score a timeslide with a network that sees all detectors at once."""

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import click
 import lightning
 import torch
 from jsonargparse.typing import PositiveInt
@@ -21,7 +22,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from chirpwatch.atomic import replacing
-from chirpwatch.errors import ConfigurationError, ModelError
+from chirpwatch.errors import ConfigurationError, ModelError, StrainError
 from train.callbacks import (
     AtomicCheckpointIO,
     Checkpoints,
@@ -30,8 +31,9 @@ from train.callbacks import (
     MetricsLog,
     Printing,
 )
-from train.checkpoint import load_checkpoint, provenance, save_checkpoint
-from train.deployment import SELECTION_SEED
+from train.checkpoint import load_checkpoint, probe, provenance, save_checkpoint
+from train.deployment import LEAST_EVENTS, LEAST_WINDOWS, SELECTION_SEED
+from train.heldout import OtherNoise, strain_noise
 from train.module import Detector
 from train.stream import WindowData
 from train.validate import VALIDATION_SEED, validate, write_report
@@ -169,11 +171,17 @@ class TrainingCLI(LightningCLI):
             ("overfit_batches", 0.0),
             ("limit_train_batches", None),
             ("limit_val_batches", None),
+            # A checkpoint comes with each validation, and not in between.
+            ("min_epochs", None),
+            ("min_steps", None),
+            ("max_time", None),
+            ("val_check_interval", None),
+            ("check_val_every_n_epoch", 1),
         ):
             if config.trainer[key] != free:
                 raise ConfigurationError(
                     f"trainer.{key}: expected it unset, found {config.trainer[key]}; "
-                    "steps, data.windows.batch_size and folder say it"
+                    "steps, validate_every, data.windows.batch_size and folder say it"
                 )
         for key in ("model.learning_rate", "model.warmup_share", "ema_decay"):
             if config[key] is not None and not 0 < config[key] < 1:
@@ -201,6 +209,11 @@ class TrainingCLI(LightningCLI):
                 "steps": config.steps,
                 "windows": asdict(self.datamodule.windows),
                 "background": config.data.background,
+                "background_content": (
+                    None
+                    if config.data.background is None
+                    else probe(config.data.background)
+                ),
                 "learning_rate": config.model.learning_rate,
                 "weight_decay": config.model.weight_decay,
                 "warmup_share": config.model.warmup_share,
@@ -268,6 +281,9 @@ class TrainingCLI(LightningCLI):
         self.datamodule.share_size(trainer.world_size)
         self.datamodule.setup("fit")
         if trainer.is_global_zero:
+            self._say_what_is_unusual()
+            self._find_test_strain()
+        if trainer.is_global_zero:
             with replacing(folder / "config.yaml") as temporary:
                 temporary.write_text(self.parser.dump(self.config, skip_none=False))
         try:
@@ -281,6 +297,35 @@ class TrainingCLI(LightningCLI):
             raise ConfigurationError(_one_line(error)) from None
         if trainer.is_global_zero:
             self._finish(folder)
+
+    def _say_what_is_unusual(self) -> None:
+        """Print what will be otherwise than one would think."""
+        data, monitor = self.config.data, self.config.monitor
+        lacking, split = "", self.config.model.model == "split"
+        if monitor == "valid_auroc" and data.validation_windows < LEAST_WINDOWS:
+            lacking = f"data.validation_windows of {LEAST_WINDOWS} or more"
+        elif "found" in monitor and not (split or data.validation_plain_slides):
+            lacking = f"data.validation_plain_slides to find {LEAST_EVENTS} events in"
+        if lacking:
+            click.echo(
+                f"note: {monitor} needs {lacking}; without it no weights are better "
+                "than others, and the last are kept"
+            )
+        for name, (before, now) in self.identity.other_versions.items():
+            click.echo(
+                f"note: the training began with {name} {before}, this is {now}; the "
+                "weights may differ from those of one that was not interrupted"
+            )
+
+    def _find_test_strain(self) -> None:
+        """Have the network judged in the test split as well, if there is one."""
+        self.noises: list[OtherNoise] = []
+        path = self.config.data.background
+        if path is not None:
+            try:
+                self.noises.append(strain_noise(path, self.datamodule.geometry))
+            except StrainError as error:
+                click.echo(f"note: the report will show simulated noise alone: {error}")
 
     def _finish(self, folder: Path) -> None:
         """Write the best weights, and what they find."""
@@ -304,7 +349,8 @@ class TrainingCLI(LightningCLI):
             "command": self.identity.command,
             "best_step": best["global_step"],
             "simulated": self.datamodule.simulated,
-            **self.identity.final,
+            # Of a training that ended before, and was only to be judged.
+            **(self.identity.final or self.identity.before),
             **provenance(config.data.background),
         }
         path = folder / "network.ckpt"
@@ -313,7 +359,8 @@ class TrainingCLI(LightningCLI):
             return
         from train.report import write_run_report
 
-        result = validate(network, VALIDATION_SEED, quick=config.figures == "quick")
+        quick = config.figures == "quick"
+        result = validate(network, VALIDATION_SEED, quick=quick, noises=self.noises)
         details |= result["timing"]
         save_checkpoint(path, network, details)
         _, details = load_checkpoint(path)

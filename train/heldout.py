@@ -1,4 +1,4 @@
-"""Noise and glitches to judge a network by that it was not trained on."""
+"""Noise and glitches to judge a network by beside those of O3's curves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from chirpwatch.errors import StrainError
+from chirpwatch.geometry import Geometry
 from train.data.noise import coloured_noise
+from train.data.recorded import RecordedStretches
 from train.data.sources import CURVE_BINS, StretchSource
 
 LEAST_FREQUENCY = 10
@@ -36,6 +38,19 @@ class OtherNoise:
     run: str = "O3"
     glitches: Tensor | None = None
     glitch_weights: dict[str, float] | None = None
+
+
+def strain_noise(path: str | Path, geometry: Geometry) -> OtherNoise:
+    """The strain of a background file's test split.
+
+    Raises:
+        StrainError: There is none that can be used, see
+            :class:`train.data.recorded.RecordedStretches`.
+    """
+    sources = {
+        ifo: RecordedStretches(path, "test", ifo, geometry) for ifo in geometry.ifos
+    }
+    return OtherNoise(f"strain of {Path(path).name}", sources)
 
 
 class SpectrumStretches:

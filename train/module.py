@@ -6,6 +6,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
 from train.models import build_model
 from train.windows import Batch
@@ -93,6 +94,21 @@ class Detector(lightning.LightningModule):
         self.log("loss", loss, prog_bar=True)
         self.log_dict(figures)
         return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """End a training whose weights would no longer be numbers.
+
+        Raises:
+            ModelError: The gradient is not finite.
+        """
+        gradients = [x.grad for x in self.parameters() if x.grad is not None]
+        # Of all processes together, so that they end together.
+        if not torch.isfinite(nn.utils.get_total_norm(gradients)):
+            raise ModelError(
+                f"step {self.global_step}: expected finite gradients, found others; "
+                "the checkpoints are from before. Is the strain sound, and "
+                f"model.learning_rate ({self.learning_rate:g}) not too high?"
+            )
 
     def validation_step(
         self, validation: "DeployedValidation | None", index: int

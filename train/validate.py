@@ -82,6 +82,7 @@ class Effort:
         optimum_signals: Its mergers.
         stretches: Noise stretches at a time, at least as many as slides.
         bank_size: Waveforms of the signals of any mass.
+        glitch_bank_size: Analytic glitches; each comes again and again.
     """
 
     noise_length: float = 100_800
@@ -95,6 +96,7 @@ class Effort:
     optimum_signals: int = 2000
     stretches: int = 20
     bank_size: int = 512
+    glitch_bank_size: int = 5000
 
 
 FULL = Effort()
@@ -179,16 +181,24 @@ class FalsePositives:
     Args:
         noise: Scores of windows without a glitch, in time within a row, [rows,
             strides]; rows of one window if [n].
-        glitch: Scores of windows with one, each of its own, [m].
+        glitch: Scores of windows with one, [m].
+        shapes: Which glitch each of them has, [m]: windows of the same one are one
+            cluster. Each has its own if None.
         share: Share of the windows that have a glitch.
         kernel_strides: Strides from a window to the next that it shares no strain with.
     """
 
     def __init__(
-        self, noise: Tensor, glitch: Tensor, share: float, kernel_strides: int = 1
+        self,
+        noise: Tensor,
+        glitch: Tensor,
+        share: float,
+        kernel_strides: int = 1,
+        shapes: Tensor | None = None,
     ) -> None:
         self._noise = noise[:, None] if noise.ndim == 1 else noise
         self._glitch, self._share = glitch, share
+        self._shapes = torch.arange(len(glitch)) if shapes is None else shapes
         self._kernel_strides = kernel_strides
         flat = self._noise.flatten()
         scores = torch.cat([flat, glitch]) if share else flat
@@ -238,18 +248,12 @@ class FalsePositives:
         noise_share = (1 - self._share) * len(row) / self._noise.numel()
         parts = [(noise_share, int(first.sum()))]
         if self._share:
-            loud = int((self._glitch > limit).sum())
-            parts.append((self._share * loud / len(self._glitch), loud))
+            loud = self._glitch > limit
+            glitch_share = self._share * int(loud.sum()) / len(loud)
+            parts.append((glitch_share, len(self._shapes[loud].unique())))
         # The variances of the two parts' shares add up.
         variance = sum(share**2 / count for share, count in parts if count)
         return sum(share for share, _ in parts) ** 2 / variance if variance else 0.0
-
-
-def mixture_threshold(
-    noise: Tensor, glitch: Tensor, share: float, rate: float
-) -> float:
-    """Score that a false-positive rate belongs to, see :class:`FalsePositives`."""
-    return FalsePositives(noise, glitch, share).threshold(rate).value
 
 
 class Validation:
@@ -279,6 +283,7 @@ class Validation:
             runs=(noise.run,),
             stretches=effort.stretches,
             bank_size=effort.bank_size,
+            glitch_bank_size=effort.glitch_bank_size,
         )
         if noise.glitch_weights is not None:
             self.settings = replace(self.settings, glitch_weights=noise.glitch_weights)
@@ -348,15 +353,14 @@ class Validation:
         return scores
 
     @torch.inference_mode()
-    def window_scores(
-        self, bank: Tensor | None, snrs: Tensor | None, glitches: Tensor
-    ) -> Tensor:
-        """Score single windows.
+    def window_scores(self, bank: Tensor, snrs: Tensor, glitches: Tensor) -> Tensor:
+        """Score single windows with a merger.
 
         Args:
-            bank: Waveform of each signal, [n]; any one if None.
-            snrs: Network SNR of each signal, [n]; no signals if None.
-            glitches: Whether the window has a glitch in one detector, bool, [n].
+            bank: Waveform of each merger, [n].
+            snrs: Network SNR of each, [n].
+            glitches: Which glitch the window has in one detector as well, [n]; -1 for
+                none. See :meth:`draw_glitches`.
 
         Returns:
             Scores, [n].
@@ -364,30 +368,47 @@ class Validation:
         result, maker = [], self.maker
         for start in range(0, len(glitches), BATCH):
             chosen = slice(start, start + BATCH)
-            dirty = glitches[chosen]
-            rows = maker.draw_rows(len(dirty))
-            windows = maker.noise(rows)
-            if dirty.any():
-                place = torch.nonzero(dirty).flatten()
-                windows[place] = self._disturb(windows[place], rows[place])
-            if snrs is not None:
-                rendered = None if bank is None else bank[chosen]
-                windows = windows + maker.signals(rows, snrs[chosen], rendered)[0]
+            windows, rows = self._noise_windows(glitches[chosen])
+            windows = windows + maker.signals(rows, snrs[chosen], bank[chosen])[0]
             result.append(score_windows(self.network, windows))
         return torch.cat(result).cpu()
 
-    def _disturb(self, windows: Tensor, rows: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def glitch_scores(self, glitches: Tensor) -> Tensor:
+        """Score single windows without a merger; see :meth:`window_scores`, [n]."""
+        result = [
+            score_windows(self.network, self._noise_windows(chosen)[0])
+            for chosen in torch.split(glitches, BATCH)
+        ]
+        return torch.cat(result).cpu()
+
+    def draw_glitches(self, n: int) -> Tensor:
+        """Draw which glitch each of ``n`` windows has, [n]; all about as often."""
+        kinds = len(self.maker.glitches if self.recorded is None else self.recorded)
+        return torch.arange(n)[torch.randperm(n)] % kinds
+
+    def _noise_windows(self, glitches: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise, some of it with a glitch, and the blocks that it is from."""
+        rows = self.maker.draw_rows(len(glitches))
+        windows = self.maker.noise(rows)
+        place = torch.nonzero(glitches >= 0).flatten()
+        if len(place):
+            windows[place] = self._disturb(windows[place], rows[place], glitches[place])
+        return windows, rows
+
+    def _disturb(self, windows: Tensor, rows: Tensor, glitches: Tensor) -> Tensor:
         """Put a glitch into one detector of each window, at any time."""
         n, ifos = rows.shape
         lone = torch.nn.functional.one_hot(torch.randint(ifos, (n,)), ifos)[..., None]
         lone = lone.to(windows.device)
         if self.recorded is None:
             no_merger = torch.zeros(n, dtype=torch.bool)
-            return windows + self.maker.lone_disturbances(rows, no_merger) * lone
+            shapes = glitches[:, None].expand(n, ifos)
+            series = self.maker.lone_disturbances(rows, no_merger, shapes)
+            return windows + series * lone
         size = windows.shape[-1]
         pieces = self.recorded.unfold(-1, size, 1)
-        starts = torch.randint(1, size, (n,))
-        recorded = pieces[torch.randint(len(self.recorded), (n,)), starts]
+        recorded = pieces[glitches, torch.randint(1, size, (n,))]
         # They come with their own noise.
         return torch.where(lone > 0, recorded[:, None].to(windows.device), windows)
 
@@ -507,7 +528,7 @@ def scatter(validation: Validation, n: int) -> dict[str, list[float]]:
     bank = torch.randint(size, (n,))
     low, high = SCATTER_SNRS
     snrs = low * (high / low) ** torch.rand(n)
-    clean = torch.zeros(n, dtype=torch.bool)
+    clean = torch.full((n,), -1)
     columns = {
         "snr": snrs,
         "mass_1": masses[bank, 0],
@@ -547,24 +568,26 @@ class Scores:
 def _score(validation: Validation, effort: Effort) -> Scores:
     """Score noise and the reference masses; replaces the bank of waveforms."""
     noise = validation.noise_scores(effort.noise_length, effort.slides)
-    every = torch.ones(effort.glitch_windows, dtype=torch.bool)
-    glitch = validation.window_scores(None, None, every)
+    shapes = validation.draw_glitches(effort.glitch_windows)
+    glitch = validation.glitch_scores(shapes)
     validation.maker.set_bank(torch.tensor(MASSES), torch.zeros(len(MASSES), 2))
     signals = {}
     n, dirty = effort.signals, round(effort.signals * GLITCH_SHARE)
-    mask = torch.arange(n + dirty) >= n
+    glitches = torch.cat([torch.full((n,), -1), validation.draw_glitches(dirty)])
     for index in range(len(MASSES)):
         for snr in effort.snrs:
             scores = validation.window_scores(
-                torch.full((n + dirty,), index), torch.full((n + dirty,), snr), mask
+                torch.full((n + dirty,), index),
+                torch.full((n + dirty,), snr),
+                glitches,
             )
             signals[index, snr, "gaussian"] = scores[:n]
             # A tenth of the clean ones makes room for those with a glitch.
             signals[index, snr, "glitches"] = scores[dirty:]
     strides = validation.geometry.kernel_size // validation.geometry.stride_size
     kinds = {
-        "gaussian": FalsePositives(noise, glitch, 0, strides),
-        "glitches": FalsePositives(noise, glitch, GLITCH_SHARE, strides),
+        "gaussian": FalsePositives(noise, glitch, 0, strides, shapes),
+        "glitches": FalsePositives(noise, glitch, GLITCH_SHARE, strides, shapes),
     }
     return Scores(kinds, signals, noise.numel())
 

@@ -73,6 +73,7 @@ class WindowSettings:
         background_glitch_share: Share of the positives with a glitch as well.
         glitch_weights: Families of glitches, and how often each is drawn, see
             :data:`train.data.glitches.FAMILIES`; whistles are held out.
+        glitch_bank_size: Glitches drawn once, to be moved and scaled afresh each time.
         min_glitch_snr, min_single_snr: Smallest SNR of glitches, and of mergers in one
             detector alone. A fainter merger is no evidence against itself: a tenth of
             all true ones show little in one of two detectors.
@@ -106,6 +107,7 @@ class WindowSettings:
     single_share: float = 0.03
     background_glitch_share: float = 0.08
     glitch_weights: dict[str, float] = field(default_factory=lambda: dict(GLITCHES))
+    glitch_bank_size: int = 3000
     min_glitch_snr: float = 4.0
     min_single_snr: float = 20.0
     max_disturbance_snr: float = 100.0
@@ -125,10 +127,11 @@ class WindowSettings:
                     f"{getattr(self, low):g} and {getattr(self, high):g}"
                 )
         unknown = set(self.glitch_weights) - set(FAMILIES)
-        if unknown or not sum(self.glitch_weights.values()) > 0:
+        weights = list(self.glitch_weights.values())
+        if unknown or not min(weights, default=-1) >= 0 or not max(weights) > 0:
             raise ConfigurationError(
-                f"windows: expected glitch_weights of {', '.join(FAMILIES)}, at least "
-                f"one of them above zero, found {self.glitch_weights}"
+                f"windows: expected glitch_weights of {', '.join(FAMILIES)}, none "
+                f"below zero and one of them above, found {self.glitch_weights}"
             )
         for name in ("batch_size", "bank_size"):
             if getattr(self, name) < 2:
@@ -136,7 +139,7 @@ class WindowSettings:
                     f"windows: expected {name} of 2 or more, found "
                     f"{getattr(self, name)}"
                 )
-        for name in ("stretches", "refresh_batches"):
+        for name in ("stretches", "refresh_batches", "glitch_bank_size"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(
                     f"windows: expected {name} of 1 or more, found "
@@ -239,7 +242,7 @@ class WindowMaker:
                 rng,
                 settings.glitch_weights,
             )
-            for _ in range(settings.bank_size // 2)
+            for _ in range(settings.glitch_bank_size)
         ]
         self.glitches = torch.fft.rfft(torch.tensor(np.array(glitches)).float())
         # Rolled so that the middle of each is at the first sample.
@@ -360,12 +363,15 @@ class WindowMaker:
             result.append(series[:, window])
         return torch.stack(result, 1)
 
-    def lone_disturbances(self, rows: Tensor, mergers: Tensor) -> Tensor:
+    def lone_disturbances(
+        self, rows: Tensor, mergers: Tensor, shapes: Tensor | None = None
+    ) -> Tensor:
         """Draw a glitch in every detector, or a merger where ``mergers`` is true.
 
         Args:
             rows: Noise block of each detector, [n, ifos].
             mergers: Whether it is a merger, [n].
+            shapes: Which of ``glitches`` it is, [n, ifos]; drawn if None.
 
         Returns:
             Whitened disturbances of independent times and shapes, [n, ifos,
@@ -378,10 +384,14 @@ class WindowMaker:
         ratios = settings.max_disturbance_snr / min_snrs
         result = []
         for i in range(ifos):
-            spectra = self.glitches[torch.randint(len(self.glitches), (n,))]
-            chosen = torch.randint(len(self.bank), (int(mergers.sum()),))
-            spectra[mergers.to(self.device)] = self.bank[chosen] * torch.exp(
-                2j * torch.pi * torch.rand(len(chosen), 1)
+            if shapes is None:
+                chosen = torch.randint(len(self.glitches), (n,))
+            else:
+                chosen = shapes[:, i]
+            spectra = self.glitches[chosen]
+            waveforms = torch.randint(len(self.bank), (int(mergers.sum()),))
+            spectra[mergers.to(self.device)] = self.bank[waveforms] * torch.exp(
+                2j * torch.pi * torch.rand(len(waveforms), 1)
             ).to(self.device)
             times = self.geometry.kernel_length * torch.rand(n, 1).expand(n, ifos)
             amplitudes = torch.ones(n, ifos, device=self.device)

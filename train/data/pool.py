@@ -92,10 +92,6 @@ class NoisePool:
             self._next = end, self._thread.submit(self._make, end)
         return [turn % self.stretches for turn in turns]
 
-    def replace(self) -> None:
-        """Replace the oldest stretch."""
-        self.seek(self.turn + 1 - self.stretches)
-
     def _take(self, turn: int) -> _Stretch:
         """The stretch of a turn: from the thread, if it is the one made there."""
         if self._next is not None and self._next[0] == turn:
