@@ -343,7 +343,7 @@ def test_other_noise_by_the_command(tmp_path, network, monkeypatch) -> None:
     write_background(strain, "test", 1000, noise, 2048, {"simulated": True})
     checkpoint, report = tmp_path / "net.ckpt", tmp_path / "report.json"
     save_checkpoint(checkpoint, network, {"seed": 1})
-    options = ["--quick", "--curves", "O4"]
+    options = ["--quick", "--curves", "O4/T2000012-high"]
     options += ["--spectra", str(spectra), "--background", str(strain)]
     done = CliRunner().invoke(
         cli, ["train", "validate", str(checkpoint), str(report), *options]
@@ -352,7 +352,7 @@ def test_other_noise_by_the_command(tmp_path, network, monkeypatch) -> None:
     result = json.loads(report.read_text())
     names = [noise["name"] for noise in result["noises"]]
     assert names == [
-        "O4 curves",
+        "O4/T2000012-high curves",
         "measured spectra (spectra)",
         "strain of background.hdf5",
     ]
@@ -366,13 +366,13 @@ def test_other_noise_by_the_command(tmp_path, network, monkeypatch) -> None:
 
 def test_spectra_that_are_none_are_refused(tmp_path) -> None:
     with pytest.raises(StrainError, match="H1: expected HDF5 files of spectra"):
-        SpectrumStretches(tmp_path, "H1", 2048)
+        SpectrumStretches.of_folder(tmp_path, "H1", 2048)
     (tmp_path / "L1").mkdir()
     with h5py.File(tmp_path / "L1" / "psd.hdf", "w") as file:
         file["data"] = np.ones(100)
         file["data"].attrs["delta_f"] = 1.0
     with pytest.raises(StrainError, match="100 values to 99 Hz"):
-        SpectrumStretches(tmp_path, "L1", 2048)
+        SpectrumStretches.of_folder(tmp_path, "L1", 2048)
 
 
 def test_recorded_strain_is_as_loud_as_its_spectrum_says(tmp_path) -> None:
@@ -395,7 +395,7 @@ def test_measured_spectra_are_those_of_the_files() -> None:
     folder = SHARED_DATA / "psds"
     if not folder.exists():
         pytest.skip("the spectra measured in O3a are not at hand")
-    source = SpectrumStretches(folder, "L1", 2048)
+    source = SpectrumStretches.of_folder(folder, "L1", 2048)
     assert len(source.asds) == 20
     strain, asd = source.draw(64 * 2048, np.random.default_rng(1))
     power = np.abs(np.fft.rfft(strain.reshape(-1, 4096) * np.hanning(4096))) ** 2

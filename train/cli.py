@@ -75,8 +75,10 @@ def fit(
 @click.option(
     "--curves",
     multiple=True,
-    metavar="RUN",
-    help="Judge it in the noise of this observing run's curves as well, such as O4.",
+    metavar="RUN[/NAME]",
+    help="Judge it in noise of an observing run's measured curves as well, such as O4, "
+    "or of a curve that was expected of it, such as O3/T1800545-low: trainings do not "
+    "see these.",
 )
 @click.option(
     "--spectra",
@@ -122,6 +124,7 @@ def validate(
     from train.heldout import (
         OtherNoise,
         SpectrumStretches,
+        curve_noise,
         read_glitches,
         strain_noise,
     )
@@ -135,9 +138,12 @@ def validate(
         )
     geometry = network.geometry
     rate = geometry.sample_rate
-    noises = [OtherNoise(f"{run} curves", run=run) for run in curves]
+    noises = [curve_noise(curve, geometry) for curve in curves]
     if spectra:
-        sources = {ifo: SpectrumStretches(spectra, ifo, rate) for ifo in geometry.ifos}
+        sources = {
+            ifo: SpectrumStretches.of_folder(spectra, ifo, rate)
+            for ifo in geometry.ifos
+        }
         noises.append(OtherNoise(f"measured spectra ({spectra.name})", sources))
     if background:
         noises.append(strain_noise(background, geometry))

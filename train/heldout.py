@@ -1,8 +1,9 @@
 """Noise and glitches to judge a network by beside those of O3's curves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
+from train.data.curves import MEASURED, read_curve
 from train.data.noise import coloured_noise
 from train.data.recorded import RecordedStretches
 from train.data.sources import CURVE_BINS, StretchSource
@@ -53,27 +55,61 @@ def strain_noise(path: str | Path, geometry: Geometry) -> OtherNoise:
     return OtherNoise(f"strain of {Path(path).name}", sources)
 
 
-class SpectrumStretches:
-    """Gaussian noise of measured spectra, each of them as likely.
+def curve_noise(curve: str, geometry: Geometry) -> OtherNoise:
+    """Gaussian noise of published curves.
 
     Args:
-        folder: Holds a folder for each detector, and in it HDF5 files with ``data``,
-            a power spectral density, 1/Hz, from 0 Hz, and its attribute ``delta_f``.
-        ifo: Detector.
-        sample_rate: Hz.
+        curve: An observing run for its measured curves, such as ``O4``, or one curve
+            that was expected of it, such as ``O3/T1800545-low``; see
+            :func:`train.data.curves.curve_names`.
+        geometry: Detectors and their sample rate.
 
     Raises:
-        StrainError: There is no such file, or one is of another layout or too coarse.
+        StrainError: There is no such curve.
+    """
+    run, _, name = curve.partition("/")
+    sources = {
+        ifo: SpectrumStretches(
+            [read_curve(run, ifo, name=name or MEASURED)], geometry.sample_rate
+        )
+        for ifo in geometry.ifos
+    }
+    return OtherNoise(f"{curve} curves", sources, run)
+
+
+class SpectrumStretches:
+    """Gaussian noise of given spectra, each of them as likely.
+
+    Args:
+        asds: Amplitude spectral densities at evenly spaced frequencies from 0 to
+            ``sample_rate / 2``, 1/sqrt(Hz), each [2049].
+        sample_rate: Hz.
     """
 
-    def __init__(self, folder: str | Path, ifo: str, sample_rate: int) -> None:
-        self.sample_rate = sample_rate
+    def __init__(self, asds: Sequence[np.ndarray], sample_rate: int) -> None:
+        self.asds, self.sample_rate = asds, sample_rate
+
+    @classmethod
+    def of_folder(cls, folder: str | Path, ifo: str, sample_rate: int) -> Self:
+        """Noise of measured spectra.
+
+        Args:
+            folder: Holds a folder for each detector, and in it HDF5 files with
+                ``data``, a power spectral density, 1/Hz, from 0 Hz, and its attribute
+                ``delta_f``.
+            ifo: Detector.
+            sample_rate: Hz.
+
+        Raises:
+            StrainError: There is no such file, or one is of another layout or too
+                coarse.
+        """
         paths = sorted((Path(folder) / ifo).glob("*.hdf*"))
         if not paths:
             raise StrainError(
                 f"{Path(folder) / ifo}: expected HDF5 files of spectra, found none"
             )
-        self.asds = [_read_spectrum(path, sample_rate) for path in paths]
+        return cls([_read_spectrum(path, sample_rate) for path in paths], sample_rate)
 
     def draw(
         self, size: int, rng: np.random.Generator
