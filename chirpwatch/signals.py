@@ -10,7 +10,7 @@ time at the geocentre, which may lie up to 21 ms away from any detector's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,44 @@ CHUNK_ROWS = 4
 POLARIZATIONS = ("polarizations/plus", "polarizations/cross")
 
 
+class StoredStrain:
+    """Strain of mergers that stays in its file until it is asked for.
+
+    It takes the place of an array, [n, ifos, size], for those who ask for one merger
+    at a time; the file stays open as long as it.
+
+    Args:
+        datasets: Strain of each detector, [rows, size].
+        rows: Row of each merger, [n].
+
+    Raises:
+        ValueError: The detectors differ in shape.
+    """
+
+    def __init__(
+        self, datasets: Sequence[h5py.Dataset], rows: NDArray[np.int64]
+    ) -> None:
+        self._datasets, self._rows = tuple(datasets), rows
+        shapes = {dataset.shape for dataset in datasets}
+        if len(shapes) != 1:
+            raise ValueError(f"found {', '.join(map(str, shapes))}")
+        (length, *rest) = shapes.pop()
+        there = int((rows < length).sum())
+        self.shape = (there, len(self._datasets), *rest)
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, key: tuple[int, slice, slice]) -> NDArray[np.float32]:
+        """Read the strain of one merger in some detectors, float32, [ifos, size]."""
+        merger, ifos, samples = key
+        row = self._rows[merger]
+        return np.stack(
+            [
+                dataset[row, samples].astype(np.float32, copy=False)
+                for dataset in self._datasets[ifos]
+            ]
+        )
+
+
 @dataclass(frozen=True)
 class ProjectedSignals:
     """Mergers as the detectors see them, ready to be added to strain.
@@ -38,7 +76,8 @@ class ProjectedSignals:
     Attributes:
         ifos: Detectors, in the order of the strain's axis.
         sample_rate: Hz.
-        strain: Dimensionless, float32, [n, ifos, size].
+        strain: Dimensionless, float32, [n, ifos, size]: an array, or a
+            :class:`StoredStrain`.
         merger_size: Sample at which the merger reaches the first detector, the same in
             each signal: sample 0 belongs to ``gps_time - merger_size / sample_rate``.
         gps_time_ns: Arrival of the merger at the first detector, integer nanoseconds,
@@ -56,7 +95,7 @@ class ProjectedSignals:
 
     ifos: tuple[str, ...]
     sample_rate: int
-    strain: NDArray[Any] = field(repr=False)
+    strain: Any = field(repr=False)
     merger_size: int
     gps_time_ns: NDArray[Any]
     parameters: Mapping[str, NDArray[Any]] = field(repr=False)
@@ -87,12 +126,13 @@ class ProjectedSignals:
                 )
         if (np.diff(self.gps_time_ns) < 0).any():
             raise SignalError("signals: expected them in order of time")
-        finite = np.isfinite(self.strain).all(axis=(1, 2))
-        if not finite.all():
-            raise SignalError(
-                f"signals: expected finite strain, found NaN or infinity in signal "
-                f"{int(np.argmin(finite))}"
-            )
+        # One by one: they may lie in a file that is larger than the memory.
+        for i in range(n):
+            if not np.isfinite(self.strain[i, :, :]).all():
+                raise SignalError(
+                    "signals: expected finite strain, found NaN or infinity in signal "
+                    f"{i}"
+                )
 
     def __len__(self) -> int:
         """Number of signals."""
@@ -258,6 +298,7 @@ def read_test_signals(
     ifos: Sequence[str] = ("H1", "L1"),
     sample_rate: int = 2048,
     span: tuple[float, float] | None = None,
+    stored: bool = False,
 ) -> ProjectedSignals:
     """Read the projected signals of one segment and timeslide, in order of time.
 
@@ -269,6 +310,8 @@ def read_test_signals(
         sample_rate: The rate expected, Hz.
         span: Read only the signals whose ``gps_time`` is in this range, from the first
             up to but without the second, GPS s; memory then grows with their number.
+        stored: Look through the strain, but leave it in the file, which stays open, and
+            read each signal as it is asked for: see :class:`StoredStrain`.
 
     Raises:
         SignalError: The file, the set, a detector, a column or an attribute is
@@ -276,7 +319,8 @@ def read_test_signals(
     """
     name = f"test/{segment}/{shift_key(shifts)}"
     where = f"{path}, {name}"
-    with _open(path) as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(_open(path))
         if name not in file:
             tests = file.get("test", {})
             sets = [f"{key}/{shift}" for key in tests for shift in tests[key]]
@@ -303,14 +347,23 @@ def read_test_signals(
                 if key not in {"gps_time", "gps_time_ns"}
             }
             _ = columns["snr"]
+            rows = np.arange(len(gps_time_ns))[wanted]
             gps_time_ns = gps_time_ns[wanted]
-            strain = np.stack(
-                [
-                    _rows(group[ifo], wanted).astype(np.float32, copy=False)
-                    for ifo in ifos
-                ],
-                axis=1,
-            )
+            order = np.argsort(gps_time_ns, kind="stable")
+            # Files by others have any order: rows of other times may lie between.
+            order = order[_inside(gps_time_ns, span)[order]]
+            strain: Any
+            if stored:
+                strain = StoredStrain([group[ifo] for ifo in ifos], rows[order])
+                stack.pop_all()
+            else:
+                strain = np.stack(
+                    [
+                        _rows(group[ifo], wanted).astype(np.float32, copy=False)
+                        for ifo in ifos
+                    ],
+                    axis=1,
+                )
         except KeyError as error:
             raise SignalError(
                 f"{where}: expected detectors {', '.join(ifos)}, parameters/gps_time "
@@ -323,15 +376,14 @@ def read_test_signals(
         raise SignalError(
             f"{where}: expected a sample rate of {sample_rate} Hz, found {rate} Hz"
         )
-    order = np.argsort(gps_time_ns, kind="stable")
-    # Files by others have any order: rows of other times may lie between.
-    order = order[_inside(gps_time_ns, span)[order]]
-    in_order = np.array_equal(order, np.arange(len(gps_time_ns)))
     try:
+        # Large: a second copy only where the order asks for one.
+        if not stored and not np.array_equal(order, np.arange(len(gps_time_ns))):
+            strain = strain[order]
         return ProjectedSignals(
             ifos=tuple(ifos),
             sample_rate=rate,
-            strain=strain if in_order else strain[order],  # large: no second copy
+            strain=strain,
             merger_size=merger_size,
             gps_time_ns=gps_time_ns[order],
             parameters={key: column[order] for key, column in columns.items()},

@@ -173,7 +173,12 @@ def search(
             segment.name: {
                 f"injections{number}_{segment.name.replace('.', 'p')}": (
                     read_test_signals(
-                        path, segment.name, still, geometry.ifos, geometry.sample_rate
+                        path,
+                        segment.name,
+                        still,
+                        geometry.ifos,
+                        geometry.sample_rate,
+                        stored=True,
                     )
                 )
                 for number, path in enumerate(signals_files, start=1)

@@ -12,7 +12,7 @@ from chirpwatch.strain import write_background
 from tests.test_train_fit import TINY
 from tests.test_validate import SIZES
 from train.checkpoint import load_checkpoint
-from train.data.recorded import RecordedStretches
+from train.data.recorded import PIECE_SIZE, RecordedStretches
 from train.fit import fit
 from train.validate import Effort
 
@@ -20,6 +20,7 @@ GEOMETRY = Geometry()
 RATE = GEOMETRY.sample_rate
 LEVEL = 1e-21
 START = 1_000_000_000
+EDGE = PIECE_SIZE // RATE  # s, between the pieces that strain is looked through in
 
 
 def write(path, *segments, rate=RATE) -> None:
@@ -98,6 +99,49 @@ def test_stretch_longer_than_every_segment_is_refused(background) -> None:
 def spoil(path, value) -> None:
     with h5py.File(path, "a") as file:
         file[f"train/{START}-150/H1"][10 * RATE + RATE // 2] = value
+
+
+def write_with_zeros(path, *spans) -> None:
+    """Write white noise of one detector with zeros; a span is of samples."""
+    strain = LEVEL * np.random.default_rng(1).standard_normal((EDGE + 52) * RATE)
+    for start, size in spans:
+        strain[start : start + size] = 0
+    write_background(path, "train", START, {"H1": strain}, RATE, {"simulated": True})
+
+
+@pytest.mark.parametrize(
+    ("start", "length"), [(0, 100), (EDGE - 48, 100), (EDGE - 0.5, 1), (EDGE, 52)]
+)
+def test_strain_that_stands_still_is_refused(start, length, tmp_path) -> None:
+    """Also from the first sample, to the last, and across the pieces it is read in."""
+    path = tmp_path / "background.hdf5"
+    write_with_zeros(path, (round(start * RATE), length * RATE))
+    where = (
+        rf"background.hdf5, train/{START}-{EDGE + 52}/H1: expected strain that changes"
+    )
+    what = rf"found 0.0 for {length} s from GPS {START + start:.6f}; cut"
+    with pytest.raises(StrainError, match=f"{where}, {what}"):
+        RecordedStretches(path, "train", "H1", GEOMETRY)
+
+
+def test_strain_that_stands_still_for_less_than_a_second_is_taken(tmp_path) -> None:
+    path, size = tmp_path / "background.hdf5", RATE - 1
+    write_with_zeros(
+        path, (0, size), (PIECE_SIZE - size // 2, size), ((EDGE + 51) * RATE + 1, size)
+    )
+    RecordedStretches(path, "train", "H1", GEOMETRY)
+
+
+def test_spectrum_of_another_rate_s_strain_is_on_its_own_grid(tmp_path) -> None:
+    geometry = Geometry(sample_rate=1024)
+    times = np.arange(150 * 1024) / 1024
+    strain = LEVEL * np.random.default_rng(1).standard_normal(len(times))
+    strain += 10 * LEVEL * np.sin(2 * np.pi * 100 * times)
+    path = tmp_path / "background.hdf5"
+    write_background(path, "train", START, {"H1": strain}, 1024, {"simulated": True})
+    source = RecordedStretches(path, "train", "H1", geometry)
+    _, asd = source.draw(129 * 1024, np.random.default_rng(1))
+    assert len(asd) == 1025 and np.argmax(asd) == 200  # 0.5 Hz apart
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from chirpwatch.signals import (
     write_polarizations,
     write_test_signals,
 )
+from streamer.injections import add_signals, signal_starts
 
 SEGMENT = "1262304000-1200"
 
@@ -99,6 +100,28 @@ def test_files_by_others_are_put_in_order_of_time(tmp_path, signals) -> None:
     np.testing.assert_allclose(found.gps_time_ns, signals.gps_time_ns, atol=200)
 
 
+@pytest.mark.parametrize("span", [None, (1262304000.0247, 1262304001.0)])
+def test_strain_that_stays_in_its_file_is_the_same(tmp_path, signals, span) -> None:
+    """Also in the order of a file by others, and added to a piece of strain."""
+    path = tmp_path / "signals.hdf5"
+    write_test_signals(path, SEGMENT, (0, 0), signals)
+    with h5py.File(path, "a") as file:
+        group = file[f"test/{SEGMENT}/0,0"]
+        del group["parameters/gps_time_ns"]
+        group["parameters/gps_time"][:] = group["parameters/gps_time"][()][[2, 0, 1]]
+    read, kept = (
+        read_test_signals(path, SEGMENT, (0, 0), ("L1", "H1"), span=span, stored=stored)
+        for stored in (False, True)
+    )
+    assert len(kept) == (2 if span else 3) and kept.size == read.size
+    for i in range(len(kept)):
+        np.testing.assert_array_equal(kept.strain[i, :, 5:9], read.strain[i, :, 5:9])
+    strain = np.random.default_rng(2).normal(scale=1e-23, size=(2, 9000))
+    starts = signal_starts(read, 1262304000_000000000)
+    one, other = (add_signals(strain, -7000, which, starts) for which in (read, kept))
+    assert (one == other).all() and (one != strain.astype(np.float32)).any()
+
+
 def test_missing_set_names_what_there_is(tmp_path, signals) -> None:
     path = tmp_path / "signals.hdf5"
     write_test_signals(path, SEGMENT, (0, 0), signals)
@@ -115,15 +138,18 @@ def test_missing_set_names_what_there_is(tmp_path, signals) -> None:
         (lambda group: group.attrs.modify("merger_size", 9000), "sample 9000"),
         (lambda group: group.attrs.modify("sample_rate", 4096), "found 4096 Hz"),
         (lambda group: group["H1"].write_direct(np.full((3, 8192), np.nan)), "finite"),
+        (lambda group: [group[ifo].resize(2, 0) for ifo in ("H1", "L1")], "of 3 sign"),
+        (lambda group: group["H1"].resize(2, 0), "differ in shape"),
     ],
 )
-def test_damaged_set_is_refused(tmp_path, signals, damage, message) -> None:
+@pytest.mark.parametrize("stored", [False, True])
+def test_damaged_set_is_refused(tmp_path, signals, damage, message, stored) -> None:
     path = tmp_path / "signals.hdf5"
     write_test_signals(path, SEGMENT, (0, 0), signals)
     with h5py.File(path, "a") as file:
         damage(file[f"test/{SEGMENT}/0,0"])
     with pytest.raises(SignalError, match=message) as caught:
-        read_test_signals(path, SEGMENT, (0, 0))
+        read_test_signals(path, SEGMENT, (0, 0), stored=stored)
     assert str(path) in str(caught.value)
 
 

@@ -135,6 +135,26 @@ def test_lines_stand_over_what_lies_between_the_lines_of_a_measured_curve() -> N
     assert lines.draw(8 * RATE).std() / between == pytest.approx(10, rel=0.01)
 
 
+def test_lines_of_a_lower_rate_are_at_their_frequencies() -> None:
+    plain, lines = (
+        np.concatenate(list(BackgroundStream(64, "H1", 1024, settings, [3]).pieces()))
+        for settings in (BackgroundSettings(), BackgroundSettings(lines=True))
+    )
+    found = TimeSeries(lines - plain, sample_rate=1024).asd(8).value
+    floor = read_curve("O3", "H1")
+    assert found[round(410.3 * 8)] > 10 * np.median(floor[810:831])
+
+
+def test_lines_above_half_the_rate_are_left_out() -> None:
+    """They would come back below it: one at 1000 Hz at 24 Hz."""
+    asd, low, high = np.full(1025, 1e-23), Line(100.0, 10.0), Line(1000.0, 10.0)
+    one, both = (
+        LineNoise(lines, asd, 1024, np.random.default_rng(1)).draw(16 * 1024)
+        for lines in ([low], [low, high])
+    )
+    np.testing.assert_array_equal(one, both)
+
+
 def test_lines_and_drift_are_in_the_strain_that_asks_for_them() -> None:
     def made(**options: object) -> np.ndarray:
         settings = BackgroundSettings(**options)

@@ -19,7 +19,7 @@ from pycbc.types import FrequencySeries
 from pycbc.types import TimeSeries as PycbcTimeSeries
 from pycbc.waveform import get_fd_waveform
 
-from chirpwatch.errors import SignalError, StrainError
+from chirpwatch.errors import ConfigurationError, SignalError, StrainError
 from chirpwatch.signals import read_polarizations
 from train.data import whitening
 from train.data.background import simulate_background
@@ -30,7 +30,7 @@ from train.data.injections import (
     draw_mergers,
     network_snr,
     project,
-    rejection_sample,
+    rejection_batches,
     simulate_polarizations,
     simulate_test_signals,
 )
@@ -41,6 +41,7 @@ from train.data.signals import (
     face_on_waveforms,
     sky,
 )
+from train.data.sources import CurveVariation, SimulatedStretches
 from train.simulate_cli import simulate
 
 RATE = 2048
@@ -87,6 +88,35 @@ def test_curves_of_two_runs_and_detectors_are_there_and_differ() -> None:
         read_curve("O9", "H1")
 
 
+def test_curve_of_a_lower_rate_is_the_same_curve_cut() -> None:
+    whole, cut = (read_curve("O3", "H1", sample_rate=rate) for rate in (RATE, 1024))
+    np.testing.assert_array_equal(cut, whole[:1025])
+
+
+def test_rate_that_the_curves_do_not_reach_is_refused() -> None:
+    message = r"sample rate of at most 2048 Hz, since .* end at 1024 Hz; found .*4096"
+    for make in (
+        lambda: read_curve("O3", "H1", sample_rate=4096),
+        lambda: simulate_background(8, "O3", IFOS, 4096, 1),
+        lambda: SimulatedStretches("H1", ("O3",), 4096),
+        lambda: InjectionSettings(sample_rate=4096),
+        lambda: network_snr(torch.zeros(1, 2, 8), "O3", IFOS, 4096, 32.0),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            make()
+
+
+def test_mergers_are_as_loud_at_a_lower_rate() -> None:
+    """Of 100 solar masses each: nothing of them lies above 512 Hz."""
+    kind = {"reference_share": 1.0, "reference_masses": (100.0, 100.0)}
+    distances = []
+    for rate in (RATE, 1024):
+        torch.manual_seed(1)
+        settings = InjectionSettings(sample_rate=rate, snr_range=(10, 10), **kind)
+        distances.append(draw_mergers(4, settings)["distance"])
+    np.testing.assert_allclose(*distances, rtol=0.01)
+
+
 def test_regridding_keeps_the_power_of_a_narrow_line() -> None:
     frequencies = np.arange(15, 1600, 1 / 32)
     asd = np.ones_like(frequencies)
@@ -103,6 +133,22 @@ def test_noise_has_the_spectrum_of_its_curve(strain) -> None:
     assert np.median(ratio) == pytest.approx(1, abs=0.01)
     # Lines are as wide as the filter resolves; elsewhere the scatter is statistical.
     assert np.percentile(ratio, [3, 97]) == pytest.approx([1, 1], abs=0.15)
+
+
+def test_noise_of_a_lower_rate_has_the_curve_s_lines_at_their_frequencies() -> None:
+    curve = read_curve("O3", "H1")
+    modes = slice(980, 1022)  # violin modes, 490 to 511 Hz
+    sources = [
+        SimulatedStretches("H1", ("O3",), 1024),
+        SimulatedStretches("H1", ("O3",), 1024, CurveVariation(spread=1e-9)),
+    ]
+    drawn = [source.draw(64 * 1024, np.random.default_rng(1))[0] for source in sources]
+    made, _ = simulate_background(64, "O3", ["H1"], 1024, 1)
+    for strain in (*drawn, made["H1"]):
+        found = TimeSeries(strain, sample_rate=1024).psd(2, method="median").value
+        assert abs(int(found[modes].argmax()) - int(curve[modes].argmax())) <= 1
+        ratio = np.sqrt(found[64:800]) / curve[64:800]
+        assert np.median(ratio) == pytest.approx(1, abs=0.02)
 
 
 def test_noise_of_two_seeds_and_detectors_is_independent() -> None:
@@ -293,10 +339,14 @@ def test_rejected_draws_are_counted_exactly(loud, batch, data) -> None:
         index = [next(position) for _ in range(n)]
         return {"snr": torch.tensor(snrs), "index": torch.tensor(index)}
 
-    accepted, rejected = rejection_sample(draw, wanted, 4.0, batch)
+    batches = list(rejection_batches(draw, wanted, 4.0, batch))
+    accepted, rejected = (
+        torch.cat([columns["index"] for columns in kind]).tolist()
+        for kind in zip(*batches, strict=True)
+    )
     expected = [i for i, is_loud in enumerate(loud) if is_loud][:wanted]
-    assert accepted["index"].tolist() == expected
-    assert rejected == expected[-1] + 1 - wanted
+    assert accepted == expected
+    assert rejected == [i for i in range(expected[-1]) if i not in expected]
 
 
 def test_polarizations_give_the_strain_that_a_projection_gives() -> None:

@@ -300,7 +300,7 @@ class DeployedValidation:
             self._windows, self._labels = self._draw_windows(windows, seed)
 
     def _draw_strain(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Strain with glitches, and ASDs: [ifos, size] and [ifos, 2049]."""
+        """Strain with glitches, and ASDs: [ifos, size] and [ifos, bins]."""
         geometry, settings, rng = self.geometry, self.settings, self._rng
         rate = geometry.sample_rate
         glitch_size = round(GLITCH_LENGTH * rate)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from train.data.curves import MEASURED, read_curve
+from train.data.curves import MEASURED, read_curve, spectrum_size
 from train.data.noise import coloured_noise
 from train.data.recorded import RecordedStretches
-from train.data.sources import CURVE_BINS, StretchSource
+from train.data.sources import StretchSource
 
 LEAST_FREQUENCY = 10
 """Below this a measured spectrum is taken as flat, Hz: ground motion, never used."""
@@ -66,11 +66,12 @@ def curve_noise(curve: str, geometry: Geometry) -> OtherNoise:
 
     Raises:
         StrainError: There is no such curve.
+        ConfigurationError: It ends below half the sample rate.
     """
-    run, _, name = curve.partition("/")
+    (run, _, name), rate = curve.partition("/"), geometry.sample_rate
     sources = {
         ifo: SpectrumStretches(
-            [read_curve(run, ifo, name=name or MEASURED)], geometry.sample_rate
+            [read_curve(run, ifo, name=name or MEASURED, sample_rate=rate)], rate
         )
         for ifo in geometry.ifos
     }
@@ -82,7 +83,7 @@ class SpectrumStretches:
 
     Args:
         asds: Amplitude spectral densities at evenly spaced frequencies from 0 to
-            ``sample_rate / 2``, 1/sqrt(Hz), each [2049].
+            ``sample_rate / 2``, 1/sqrt(Hz), each [bins].
         sample_rate: Hz.
     """
 
@@ -120,7 +121,7 @@ class SpectrumStretches:
 
 
 def _read_spectrum(path: Path, sample_rate: int) -> np.ndarray:
-    """Amplitude spectral density at evenly spaced frequencies, [2049]."""
+    """Amplitude spectral density on the grid of the published curves, [bins]."""
     try:
         with h5py.File(path, "r") as file:
             psd = file["data"][()].astype(np.float64)
@@ -137,7 +138,7 @@ def _read_spectrum(path: Path, sample_rate: int) -> np.ndarray:
             f"{path}: expected a finite spectrum above zero from {LEAST_FREQUENCY} to "
             f"{sample_rate // 2} Hz, found {len(psd)} values to {frequencies[-1]:g} Hz"
         )
-    grid = np.linspace(0, sample_rate / 2, CURVE_BINS)
+    grid = np.linspace(0, sample_rate / 2, spectrum_size(sample_rate))
     asd: np.ndarray = np.exp(
         0.5 * np.interp(grid, frequencies[used], np.log(psd[used]))
     )

@@ -128,7 +128,7 @@ class MatchedFilter:
         frequencies = np.fft.rfftfreq(size, 1 / rate)
         power = []
         for ifo in geometry.ifos:
-            curve = read_curve(run, ifo)
+            curve = read_curve(run, ifo, sample_rate=rate)
             grid = np.linspace(0, rate / 2, len(curve))
             spectrum = np.abs(np.fft.rfft(wave.numpy())) / np.interp(
                 frequencies, grid, curve

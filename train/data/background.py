@@ -92,6 +92,9 @@ class BackgroundStream:
 
     Attributes:
         glitch_times: s from the start, increasing, [glitches].
+
+    Raises:
+        ConfigurationError: The curves do not reach half the sample rate.
     """
 
     def __init__(
@@ -105,7 +108,10 @@ class BackgroundStream:
         names = settings.curves or (
             tuple(curve_names(settings.run, ifo)) if settings.drift else (MEASURED,)
         )
-        self.curves = [read_curve(settings.run, ifo, name=name) for name in names]
+        self.curves = [
+            read_curve(settings.run, ifo, name=name, sample_rate=sample_rate)
+            for name in names
+        ]
         self.size, self.sample_rate, self.settings = (
             duration * sample_rate,
             sample_rate,
@@ -191,6 +197,9 @@ def simulate_background(
     Returns:
         For each detector the strain, float64, [duration * sample_rate], and the times
         of its glitches, s from the start.
+
+    Raises:
+        ConfigurationError: The curves do not reach half the sample rate.
     """
     settings = BackgroundSettings(run=run, glitch_rate=glitch_rate)
     seeds = [seed] if isinstance(seed, int) else list(seed)
@@ -260,6 +269,7 @@ def write_simulated_background(
 
     Raises:
         StrainError: A segment is in the file already, or the disk is full.
+        ConfigurationError: The curves do not reach half the sample rate.
     """
     count = 0
 

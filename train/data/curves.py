@@ -15,16 +15,32 @@ import h5py
 import numpy as np
 
 from chirpwatch.atomic import replacing
-from chirpwatch.errors import StrainError
+from chirpwatch.errors import ConfigurationError, StrainError
 
 MAX_FREQUENCY = 1024.0
 SPACING = 0.5
 MEASURED = "measured"
+RATE_RULE = (
+    f"at most {2 * MAX_FREQUENCY:g} Hz, since the published curves end at "
+    f"{MAX_FREQUENCY:g} Hz"
+)
 
 
 def shipped_path() -> Path:
     """Path of the noise curves that come with the project."""
     return Path(str(resources.files("chirpwatch") / "data" / "noise_curves.hdf5"))
+
+
+def spectrum_size(sample_rate: int) -> int:
+    """Values of a spectrum that has the curves' spacing, up to half a sample rate.
+
+    Args:
+        sample_rate: Hz.
+
+    Returns:
+        How many; they lie evenly from 0 to ``sample_rate / 2``.
+    """
+    return round(sample_rate / 2 / SPACING) + 1
 
 
 def curve_names(run: str, ifo: str, path: str | Path | None = None) -> list[str]:
@@ -44,7 +60,11 @@ def curve_names(run: str, ifo: str, path: str | Path | None = None) -> list[str]
 
 
 def read_curve(
-    run: str, ifo: str, path: str | Path | None = None, name: str = MEASURED
+    run: str,
+    ifo: str,
+    path: str | Path | None = None,
+    name: str = MEASURED,
+    sample_rate: int = round(2 * MAX_FREQUENCY),
 ) -> np.ndarray:
     """Read one of a detector's noise curves.
 
@@ -53,16 +73,24 @@ def read_curve(
         ifo: Detector, such as ``H1``.
         path: File of noise curves; the shipped one if None.
         name: Which of :func:`curve_names`.
+        sample_rate: Rate of the strain that it is for, Hz.
 
     Returns:
-        Amplitude spectral density, 1/sqrt(Hz), float64, [2049]: at 0, 0.5, …, 1024 Hz.
+        Amplitude spectral density, 1/sqrt(Hz), float64, [sample_rate + 1]: at 0, 0.5,
+        …, ``sample_rate / 2`` Hz.
 
     Raises:
         StrainError: The file has no such curve.
+        ConfigurationError: The curve does not reach half the sample rate.
     """
+    if not 0 < sample_rate <= 2 * MAX_FREQUENCY:
+        raise ConfigurationError(
+            f"expected a sample rate of {RATE_RULE}; found {sample_rate} Hz"
+        )
     key = f"{run}/{ifo}" if name == MEASURED else f"{run}/expected/{ifo}/{name}"
     with _open(path) as file:
-        asd: np.ndarray = _dataset(file, key)[()].astype(np.float64)
+        values = _dataset(file, key)[: spectrum_size(sample_rate)]
+        asd: np.ndarray = values.astype(np.float64)
     return asd
 
 

@@ -121,9 +121,12 @@ def network_snr(
 
     Returns:
         SNR, [n].
+
+    Raises:
+        ConfigurationError: The curves do not reach half the sample rate.
     """
     frequencies = np.fft.rfftfreq(strain.shape[-1], 1 / sample_rate)
-    curves = [read_curve(run, ifo) for ifo in ifos]
+    curves = [read_curve(run, ifo, sample_rate=sample_rate) for ifo in ifos]
     grid = np.linspace(0, sample_rate / 2, len(curves[0]))
     psd = np.stack([np.interp(frequencies, grid, curve) ** 2 for curve in curves])
     snrs: Tensor = compute_network_snr(
@@ -162,27 +165,6 @@ def rejection_batches(
             {name: column[loud] for name, column in columns.items()},
             {name: column[faint] for name, column in columns.items()},
         )
-
-
-def rejection_sample(
-    draw: Callable[[int], Columns],
-    wanted: int,
-    min_snr: float,
-    batch: int = REJECTION_BATCH,
-) -> tuple[Columns, int]:
-    """Draw until enough are loud enough, and count the rest exactly.
-
-    Arguments as for :func:`rejection_batches`.
-
-    Returns:
-        Columns of the accepted draws, [wanted, …], and how many draws before the last
-        accepted one were rejected.
-    """
-    accepted, num_rejected = [], 0
-    for loud, faint in rejection_batches(draw, wanted, min_snr, batch):
-        accepted.append(loud)
-        num_rejected += len(faint["snr"])
-    return _joined(accepted or [draw(0)]), num_rejected
 
 
 def _joined(batches: list[Columns]) -> Columns:

@@ -78,7 +78,7 @@ class LineNoise:
     """The sum of several lines, made piece by piece: pieces join without a step.
 
     Args:
-        lines: Which lines.
+        lines: Which lines; those from half the sample rate on are left out.
         asd: Amplitude spectral density, evenly spaced from 0 to ``sample_rate / 2``,
             1/sqrt(Hz), [bins]; the prominence refers to its median over 8 Hz.
         sample_rate: Hz.
@@ -94,7 +94,9 @@ class LineNoise:
         rng: np.random.Generator,
         correlation_length: float = 120.0,
     ) -> None:
-        self.lines, self.sample_rate, self.rng = list(lines), sample_rate, rng
+        # They would come back as lines at other frequencies.
+        lines = [line for line in lines if line.frequency < sample_rate / 2]
+        self.lines, self.sample_rate, self.rng = lines, sample_rate, rng
         self.knot_size = round(KNOT_LENGTH * sample_rate)
         self.keep = np.exp(-KNOT_LENGTH / correlation_length)
         frequencies = np.array([line.frequency for line in lines])

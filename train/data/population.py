@@ -12,6 +12,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from chirpwatch.errors import ConfigurationError, SignalError
+from train.data.curves import MAX_FREQUENCY, RATE_RULE
 
 MAX_REDSHIFT = 2.0
 AFTER_MERGER_LENGTH = 0.5
@@ -77,6 +78,10 @@ class InjectionSettings:
         low, high = self.snr_range or (1.0, 1.0)
         size = self.signal_length * self.sample_rate
         rules = {
+            f"a sample rate of {RATE_RULE}": (
+                0 < self.sample_rate <= 2 * MAX_FREQUENCY,
+                ("sample_rate",),
+            ),
             "masses above zero, the smaller first": (
                 0 < self.min_mass <= self.max_mass,
                 ("min_mass", "max_mass"),

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import h5py
 import numpy as np
@@ -10,12 +11,15 @@ import numpy as np
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import NANOSECONDS, read_background
-from train.data.sources import CURVE_BINS
+from train.data.curves import spectrum_size
 from train.data.whitening import median_psd, periodograms
 
 SPLITS = ("train", "valid", "test")
 # Strain is looked through in pieces of so many samples (32 MB).
 PIECE_SIZE = 2**22
+# A detector's noise never stands still: where strain does, data are missing. For so
+# long, and the spectral density would be zero there.
+CONSTANT_LENGTH = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class RecordedStretches:
     the square of its length in pairs of noise.
 
     A stretch is one contiguous read of about 2 MB, of which many batches are cut. Reads
-    happen in the process that makes the windows: a worker, several batches ahead of the
-    training, or the training's own, for instance on a GPU.
+    happen in the process that makes the windows, several batches ahead of the training:
+    a worker, or on a GPU the training's own, in a thread.
     ml4gw's ``Hdf5TimeSeriesDataset`` does not fit: it wants one dataset for each
     channel at the root of each file, reads windows instead of stretches with their PSD,
     and draws from NumPy's global state, where a training could not be resumed exactly.
@@ -66,7 +70,8 @@ class RecordedStretches:
 
     Raises:
         StrainError: No such file, split or detector; another sample rate; two splits
-            overlap in time; a sample is not finite; or no segment holds a stretch.
+            overlap in time; a sample is not finite, or the same for 1 s or longer; or
+            no segment holds a stretch.
     """
 
     def __init__(
@@ -91,7 +96,9 @@ class RecordedStretches:
                 f"most {longest / self.sample_rate:g} s"
             )
         self.simulated = any(segment.simulated for segment in self.segments)
-        self._check_finite()
+        with h5py.File(self.path, "r") as file:
+            for segment in self.segments:
+                self._check_samples(segment, file[segment.dataset])
         self._file: h5py.File | None = None
 
     def draw(
@@ -119,7 +126,8 @@ class RecordedStretches:
             self._file = h5py.File(self.path, "r")
         strain = self._file[self.segments[index].dataset][start : start + size]
         strain = strain.astype(np.float64)
-        spectra = periodograms(strain, 2 * (CURVE_BINS - 1), self.sample_rate)
+        fft_size = 2 * (spectrum_size(self.sample_rate) - 1)
+        spectra = periodograms(strain, fft_size, self.sample_rate)
         return strain, np.sqrt(median_psd(spectra))
 
     def __getstate__(self) -> dict[str, object]:
@@ -144,21 +152,42 @@ class RecordedStretches:
             )
         ]
 
-    def _check_finite(self) -> None:
-        with h5py.File(self.path, "r") as file:
-            for segment in self.segments:
-                for start in range(0, segment.size, PIECE_SIZE):
-                    piece = file[segment.dataset][start : start + PIECE_SIZE]
-                    finite = np.isfinite(piece)
-                    if finite.all():
-                        continue
-                    first = int(np.argmin(finite))
-                    time = segment.t0_ns / NANOSECONDS
-                    time += (start + first) / self.sample_rate
-                    raise StrainError(
-                        f"{self.path}, {segment.dataset[1:]}: expected finite strain, "
-                        f"found {piece[first]} at GPS {time:.6f}; cut the segment there"
-                    )
+    def _check_samples(self, segment: _Segment, dataset: h5py.Dataset) -> None:
+        """Refuse a segment with a sample that is not finite, or that goes on and on."""
+        # Where the samples begin that are equal to the last one.
+        begin, last = 0, np.nan
+        for start in range(0, segment.size, PIECE_SIZE):
+            piece = dataset[start : start + PIECE_SIZE]
+            finite = np.isfinite(piece)
+            if not finite.all():
+                first = int(np.argmin(finite))
+                self._refuse(
+                    segment, start + first, f"finite strain, found {piece[first]} at"
+                )
+            begins = start + np.flatnonzero(np.diff(piece, prepend=last))
+            begins = np.append(begin, begins)
+            stop = start + len(piece)
+            lengths = np.diff(begins, append=stop) / self.sample_rate
+            if stop < segment.size:
+                # The last of them may go on in the next piece.
+                lengths[-1] = 0
+            if (lengths >= CONSTANT_LENGTH).any():
+                index = int(np.argmax(lengths >= CONSTANT_LENGTH))
+                first = int(begins[index])
+                self._refuse(
+                    segment,
+                    first,
+                    f"strain that changes, found {dataset[first]} for "
+                    f"{lengths[index]:g} s from",
+                )
+            begin, last = int(begins[-1]), piece[-1]
+
+    def _refuse(self, segment: _Segment, sample: int, what: str) -> NoReturn:
+        time = segment.t0_ns / NANOSECONDS + sample / self.sample_rate
+        raise StrainError(
+            f"{self.path}, {segment.dataset[1:]}: expected {what} GPS {time:.6f}; "
+            "cut the segment there"
+        )
 
 
 def _check_disjoint(path: Path, splits: dict[str, list[_Segment]]) -> None:

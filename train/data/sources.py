@@ -9,8 +9,6 @@ import numpy as np
 from train.data.curves import read_curve
 from train.data.noise import coloured_noise
 
-CURVE_BINS = 2049
-
 
 class StretchSource(Protocol):
     """Gives gap-free strain of one detector, as much as is asked for."""
@@ -26,7 +24,8 @@ class StretchSource(Protocol):
 
         Returns:
             Strain, float64, [size], and the one-sided amplitude spectral density that
-            defines SNR in it, 1/sqrt(Hz), at 0, 0.5, …, 1024 Hz, [2049].
+            defines SNR in it, 1/sqrt(Hz), at 0, 0.5, …, ``sample_rate / 2`` Hz,
+            [sample_rate + 1].
         """
         ...
 
@@ -36,12 +35,12 @@ class CurveVariation:
     """How far simulated noise departs from a published curve.
 
     A network that has seen a few curves alone knows them by heart. All of it is
-    smooth in the logarithm of the frequency, from 20 to 1024 Hz.
+    smooth in the logarithm of the frequency, from 20 Hz to half the sample rate.
 
     Attributes:
         spread: Standard deviation of the logarithm of the amplitude, from stretch to
             stretch.
-        knots: Independent values from 20 to 1024 Hz.
+        knots: Independent values in that range.
         lines: Largest number of narrow lines added to a stretch.
         max_line_height: Amplitude of a line over the curve, at most.
     """
@@ -60,6 +59,9 @@ class SimulatedStretches:
         runs: Observing runs whose curves the stretches take at random.
         sample_rate: Hz.
         variation: How far the noise departs from the curves.
+
+    Raises:
+        ConfigurationError: The curves do not reach half the sample rate.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class SimulatedStretches:
         variation: CurveVariation = CurveVariation(),
     ) -> None:
         self.sample_rate, self.variation = sample_rate, variation
-        self.asds = [read_curve(run, ifo) for run in runs]
+        self.asds = [read_curve(run, ifo, sample_rate=sample_rate) for run in runs]
 
     def draw(
         self, size: int, rng: np.random.Generator
@@ -110,7 +112,7 @@ def vary_curve(
     varied: np.ndarray = asd * np.exp(logarithm)
     for _ in range(rng.integers(variation.lines + 1)):
         # One or two bins wide: what a 2 s Fourier transform sees of a line.
-        centre = rng.integers(len(asd) * 20 // 1024, len(asd) - 2)
+        centre = rng.integers(np.searchsorted(frequencies, knots[0]), len(asd) - 2)
         height = np.exp(rng.uniform(0, np.log(variation.max_line_height)))
         varied[centre : centre + rng.integers(1, 3)] *= height
     return varied
