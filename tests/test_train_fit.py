@@ -223,13 +223,24 @@ def test_shipped_network_finds_what_its_report_says() -> None:
     report = json.loads(path.with_name("validation.json").read_text())
     network, details = load_checkpoint(path)
     assert details["peak_offset_size"] == report["timing"]["peak_offset_size"]
-    assert details["wall_time_length"] < 30 * 60
+    assert details["wall_time_length"] < 2 * 3600
     assert report["timing"]["peak_within_sixteenth"] > 0.95
-    required = {8.0: (0.91, 0.83), 10.0: (0.995, 0.995)}
-    for entry in report["found"]["gaussian"]:
-        if (entry["mass_1"], entry["mass_2"]) == (35, 35) and entry["snr"] in required:
-            shares = entry["found"]["0.001"], entry["found"]["0.0001"]
-            assert all(np.array(shares) >= required[entry["snr"]])
+    # At SNR 8 and 1e-4, some scatter below what was measured.
+    required = {
+        "gaussian": {(35, 35): 0.88, (35, 20): 0.84, (20, 20): 0.71, (20, 10): 0.45},
+        "glitches": {(35, 35): 0.86, (35, 20): 0.82, (20, 20): 0.69, (20, 10): 0.42},
+    }
+    for kind, least in required.items():
+        for entry in report["found"][kind]:
+            share = entry["found"]["0.0001"]
+            if entry["snr"] == 8:
+                assert share > least[entry["mass_1"], entry["mass_2"]]
+            if entry["snr"] >= 12:
+                assert share > 0.98
+    assert len(report["noises"]) == 7
+    for noise in report["noises"]:
+        # Noise that it was not tuned on raises hardly more false alarms.
+        assert noise["held_rates"]["gaussian"]["0.0001"] < 2e-4
     settings = WindowSettings(runs=("O3",), stretches=2, bank_size=4)
     maker = WindowMaker(network.geometry, settings, seed=11)
     maker.set_bank(torch.full((4, 2), 35.0), torch.zeros(4, 2))

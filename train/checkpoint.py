@@ -142,8 +142,7 @@ def load_checkpoint(
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        # Checkpoints from before there was a choice are of the network that ships.
-        name = content.get("model", "split")
+        name = content["model"]
         found = Geometry.from_json(content["geometry"])
         network = build_model(name, found, content["hyperparameters"])
         network.load_state_dict(content["weights"])

@@ -215,7 +215,7 @@ def _origin(
     details: Mapping[str, Any] | None, result: Mapping[str, Any] | None
 ) -> Origin:
     """What was recorded, as the checkpoint and the figures say."""
-    training = None if details is None else bool(details.get("simulated", True))
+    training = None if details is None else details.get("simulated")
     recorded = [
         f"{' and '.join(noise['recorded'])} of the validation in {noise['name']}"
         for noise in (result or {}).get("noises", [])
