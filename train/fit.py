@@ -283,7 +283,6 @@ class TrainingCLI(LightningCLI):
         if trainer.is_global_zero:
             self._say_what_is_unusual()
             self._find_test_strain()
-        if trainer.is_global_zero:
             with replacing(folder / "config.yaml") as temporary:
                 temporary.write_text(self.parser.dump(self.config, skip_none=False))
         try:
