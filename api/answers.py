@@ -26,11 +26,30 @@ class FarAnswer(Answer):
     statistic: float = Field(description="The statistic asked about")
     far_per_year: float = Field(description="False-alarm rate, per Julian year")
     ifar_years: float = Field(description="Its inverse, Julian years")
-    count: int = Field(description="Background events at least as loud")
-    livetime: float = Field(description="Background livetime, s")
+    count: int = Field(description="Background events at least as loud; at most")
+    uncertain: int = Field(
+        description="How many of the count may be quieter, since below `floor` events "
+        "are counted in bins of 1/128: the rate is no more than given"
+    )
+    floor: float | None = Field(
+        description="Statistic from which the count is exact; null: everywhere"
+    )
+    livetime: float = Field(description="Background livetime without vetoed time, s")
     saturated: bool = Field(
         description="No background event is as loud: the rate is an upper limit"
     )
+    observing_time: float = Field(
+        description="Time that was searched, s: as asked for, or the zero-lag livetime"
+    )
+    false_alarm_probability: float = Field(
+        description="Probability that noise alone gives an event as loud in that time: "
+        "1 - exp(-FAR time)"
+    )
+    significance: float | None = Field(
+        description="The same in standard deviations, one-sided; null: none, since no "
+        "time was searched or such events are expected many times over"
+    )
+    vetoes: list[str] = Field(description="Vetoes that were applied")
     model: str = Field(description="Digest of the model of this run's background")
 
 
@@ -55,6 +74,11 @@ class IfarAnswer(Answer):
     )
     livetime: float = Field(description="Background livetime, s")
     events: int = Field(description="Background events")
+    floor: float | None = Field(
+        description="Statistic from which counts are exact; below, all events of a bin "
+        "of 1/128 are counted; null: exact everywhere"
+    )
+    vetoes: list[str] = Field(description="Vetoes that were applied")
     model: str = Field(description="Digest of the model")
 
 
@@ -84,9 +108,11 @@ class Candidates(Answer):
     """Zero-lag events, loudest first."""
 
     candidates: list[Candidate] = Field(description="The loudest, as many as asked for")
-    total: int = Field(description="Zero-lag events in the run")
-    livetime: float = Field(description="Zero-lag livetime, s")
+    total: int = Field(description="Zero-lag events that no veto takes")
+    vetoed: int = Field(description="Zero-lag events in vetoed time, not listed")
+    livetime: float = Field(description="Zero-lag livetime without vetoed time, s")
     background_livetime: float = Field(description="Background livetime, s")
+    vetoes: list[str] = Field(description="Vetoes that were applied")
     model: str = Field(description="Digest of the model")
 
 
@@ -115,7 +141,11 @@ class BackgroundAnswer(Answer):
     lowest_far_per_year: float | None = Field(
         description="1 / livetime: no smaller rate can be stated, per Julian year"
     )
-    slides: list[Slide] = Field(description="One for each set of shifts")
+    slides: list[Slide] = Field(
+        description="One for each set of shifts, the loudest first"
+    )
+    total: int = Field(description="Sets of shifts in the run")
+    vetoes: list[str] = Field(description="Vetoes that were applied")
     model: str = Field(description="Digest of the model")
 
 
@@ -130,7 +160,8 @@ class Recovered(Answer):
     event: EventAnswer | None = Field(description="The matched event, if there is one")
     reason: str = Field(
         description="`found`; `below_threshold`: its event is too quiet; `no_event`: "
-        "no event within the window; `not_analysed`: no valid score at its time"
+        "no event within the window; `not_analysed`: no valid score at its time; "
+        "`vetoed`: at vetoed time"
     )
 
 
@@ -163,10 +194,32 @@ class InjectionsAnswer(Answer):
         description="Injections at times that a running run has not come to; in none "
         "of the other numbers. None are pending once the run is complete or failed"
     )
+    vetoed: int = Field(
+        description="Injections at vetoed times; in none of the other numbers"
+    )
     found: list[Recovered] = Field(description="Found, in order of time")
     missed: list[Recovered] = Field(description="Missed, in order of time")
     efficiency: list[EfficiencyBinAnswer] = Field(description="By network SNR")
+    vetoes: list[str] = Field(description="Vetoes that were applied")
     model: str = Field(description="Digest of the model")
+
+
+class VetoAnswer(Answer):
+    """A list of vetoed segments."""
+
+    name: str = Field(description="Name of the list")
+    ifos: list[str] = Field(description="Detectors that it holds for")
+    reason: str | None = Field(description="Why, for people to read")
+    segments: int = Field(description="Segments")
+    duration: float = Field(description="Their length without overlaps, s")
+
+
+class VetoDetail(VetoAnswer):
+    """A list of vetoed segments with all of them."""
+
+    times_ns: list[list[int]] = Field(
+        description="Begin and end of each segment, GPS ns, in order and apart"
+    )
 
 
 class Stretch(Answer):

@@ -9,8 +9,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 
 import chirpwatch
+from api.accumulated import Accumulated
 from api.answers import Problem
-from api.background import Backgrounds
 from api.database import Database
 from api.guard import Guard, token_check
 from api.problems import add_problem_handlers, problem_responses
@@ -57,7 +57,7 @@ def create_app(database_url: str, token: str | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.database = database
-    app.state.backgrounds = Backgrounds()
+    app.state.accumulated = Accumulated()
     app.state.routers = [ingest.router, runs.router, results.router, page.router]
     if token is None:
         app.include_router(ingest.router)

@@ -44,6 +44,7 @@ def put_chunk(
         stride_ns=body.stride_ns,
         size=len(body.valid),
         valid_count=sum(body.valid),
+        event_count=len(body.events),
         valid=np.packbits(body.valid).tobytes(),
         scores=np.asarray(body.scores, dtype="<f4").tobytes(),
         last=body.last,
@@ -53,6 +54,8 @@ def put_chunk(
     session.flush()
     session.add_all(
         EventRow(
+            run_id=run_id,
+            kind=stream.kind,
             stream_id=stream.id,
             chunk_id=chunk.id,
             time_ns=event.time_ns,

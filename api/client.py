@@ -16,8 +16,19 @@ from api.answers import (
     IfarAnswer,
     InjectionsAnswer,
     Scores,
+    VetoAnswer,
+    VetoDetail,
 )
-from api.schema import Block, Chunk, EventKind, Injection, Run, RunUpdate, Stream
+from api.schema import (
+    Block,
+    Chunk,
+    EventKind,
+    Injection,
+    Run,
+    RunUpdate,
+    Stream,
+    Veto,
+)
 from api.status import BlockAnswer, Health, RunStatus, RunSummary, Stored, StreamAnswer
 from chirpwatch.errors import ApiError
 
@@ -110,6 +121,14 @@ class ApiClient:
         body = json.dumps([injection.model_dump() for injection in injections])
         return self._put(f"/v1/runs/{run_id}/injections/{name}", body)
 
+    def put_veto(self, run_id: str, name: str, veto: Veto) -> bool:
+        """Take segments out of events and livetime; replaces a list of this name."""
+        return self._put(f"/v1/runs/{run_id}/vetoes/{name}", veto.model_dump_json())
+
+    def delete_veto(self, run_id: str, name: str) -> None:
+        """Take a list of vetoed segments back."""
+        self._request("DELETE", f"/v1/runs/{run_id}/vetoes/{name}")
+
     # Reading
 
     def health(self) -> Health:
@@ -130,9 +149,29 @@ class ApiClient:
         response = self._request("GET", f"/v1/runs/{run_id}/streams")
         return _read(TypeAdapter(list[StreamAnswer]), response)
 
-    def far(self, run_id: str, statistic: float) -> FarAnswer:
-        """False-alarm rate of a statistic."""
-        return self._get(FarAnswer, f"/v1/runs/{run_id}/far", statistic=statistic)
+    def far(
+        self, run_id: str, statistic: float, observing_time: float | None = None
+    ) -> FarAnswer:
+        """False-alarm rate of a statistic, and its significance.
+
+        Args:
+            run_id: The run.
+            statistic: Detection statistic.
+            observing_time: Time that was searched, s; the zero-lag livetime if None.
+        """
+        query = {"statistic": statistic}
+        if observing_time is not None:
+            query["observing_time"] = observing_time
+        return self._get(FarAnswer, f"/v1/runs/{run_id}/far", **query)
+
+    def vetoes(self, run_id: str) -> list[VetoAnswer]:
+        """The lists of vetoed segments, by name."""
+        response = self._request("GET", f"/v1/runs/{run_id}/vetoes")
+        return _read(TypeAdapter(list[VetoAnswer]), response)
+
+    def veto(self, run_id: str, name: str) -> VetoDetail:
+        """One list of vetoed segments."""
+        return self._get(VetoDetail, f"/v1/runs/{run_id}/vetoes/{name}")
 
     def ifar(self, run_id: str) -> IfarAnswer:
         """The IFAR curve of the background."""
@@ -142,9 +181,12 @@ class ApiClient:
         """Zero-lag events, loudest first."""
         return self._get(Candidates, f"/v1/runs/{run_id}/candidates", limit=limit)
 
-    def background(self, run_id: str) -> BackgroundAnswer:
-        """Counts and livetime of the background."""
-        return self._get(BackgroundAnswer, f"/v1/runs/{run_id}/background")
+    def background(
+        self, run_id: str, limit: int = 1000, offset: int = 0
+    ) -> BackgroundAnswer:
+        """Counts and livetime of the background, slide by slide, loudest first."""
+        path = f"/v1/runs/{run_id}/background"
+        return self._get(BackgroundAnswer, path, limit=limit, offset=offset)
 
     def blocks(self, run_id: str) -> list[BlockAnswer]:
         """The blocks of background that are there, by number."""

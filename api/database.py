@@ -20,6 +20,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    Row,
     String,
     Text,
     TypeDecorator,
@@ -59,7 +60,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class RunRow(Base):
-    """A run; `revision` counts the changes of its results."""
+    """A run; `revision` counts the changes of its results, `vetoing` of its vetoes."""
 
     __tablename__ = "runs"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -74,6 +75,7 @@ class RunRow(Base):
     throughput: Mapped[float | None]
     latency_ms: Mapped[dict[str, Any] | None]
     revision: Mapped[int] = mapped_column(BigInteger, default=0)
+    vetoing: Mapped[int] = mapped_column(BigInteger, default=0)
     created: Mapped[datetime] = mapped_column(
         UtcTime, default=lambda: datetime.now(UTC)
     )
@@ -126,23 +128,29 @@ class ChunkRow(Base):
     stride_ns: Mapped[int] = mapped_column(BigInteger)
     size: Mapped[int] = mapped_column(Integer)
     valid_count: Mapped[int] = mapped_column(Integer)
-    valid: Mapped[bytes]
-    scores: Mapped[bytes]
+    event_count: Mapped[int] = mapped_column(Integer)
     last: Mapped[bool] = mapped_column(Boolean)
     digest: Mapped[str] = mapped_column(String(64))
+    valid: Mapped[bytes]
+    scores: Mapped[bytes]
 
 
 class EventRow(Base):
-    """An event; its kind, run and model are those of its stream."""
+    """An event; run and kind are those of its stream, here to be looked up by."""
 
     __tablename__ = "events"
-    __table_args__ = (Index("events_by_statistic", "stream_id", "statistic"),)
+    __table_args__ = (Index("events_by_statistic", "run_id", "kind", "statistic"),)
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    kind: Mapped[str] = mapped_column(String(16))
     stream_id: Mapped[int] = mapped_column(ForeignKey("streams.id"))
-    chunk_id: Mapped[int] = mapped_column(ForeignKey("chunks.id"))
+    chunk_id: Mapped[int] = mapped_column(ForeignKey("chunks.id"), index=True)
     time_ns: Mapped[int] = mapped_column(BigInteger)
     statistic: Mapped[float]
 
+
+Columns = Row[*tuple[Any, ...]]
+"""A row of some columns, whose names say what they are."""
 
 EVENT = np.dtype(
     [("slide", "<i4"), ("stride", "<i4"), ("delay", "<f4"), ("statistic", "<f4")]
@@ -156,7 +164,9 @@ class BlockRow(Base):
     Packed, little-endian: for each slide `valid_counts` (int32), `event_counts`
     (int32) and `loudest` (float32, NaN without events); `events` (see `EVENT`);
     `valid` with slide, begin and end of each range of strides (int32). `shifts` holds
-    for each detector a list of shifts, s. What is asked for most stands before the
+    for each detector a list of shifts, s. `peak`, `floor`, `loud` (float32) and `quiet`
+    (int32) are the statistics of all events as `chirpwatch.statistics.Background` keeps
+    them, `floor` none where `loud` are all. What is asked for most stands before the
     large columns, which SQLite reads through to get to the later ones.
     """
 
@@ -164,6 +174,7 @@ class BlockRow(Base):
     __table_args__ = (
         UniqueConstraint("run_id", "number"),
         Index("blocks_by_time", "run_id", "start_ns"),
+        Index("blocks_by_arrival", "run_id", "id"),
     )
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
@@ -176,12 +187,30 @@ class BlockRow(Base):
     event_count: Mapped[int] = mapped_column(Integer)
     valid_count: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[str] = mapped_column(String(64))
+    peak: Mapped[float | None]
+    floor: Mapped[float | None]
     shifts: Mapped[dict[str, Any]]
+    loud: Mapped[bytes]
+    quiet: Mapped[bytes]
     valid_counts: Mapped[bytes]
     event_counts: Mapped[bytes]
     loudest: Mapped[bytes]
     events: Mapped[bytes]
     valid: Mapped[bytes]
+
+
+class VetoRow(Base):
+    """A list of vetoed segments: begins and ends, GPS ns, little-endian int64."""
+
+    __tablename__ = "vetoes"
+    __table_args__ = (UniqueConstraint("run_id", "name"),)
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    name: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str | None] = mapped_column(Text)
+    ifos: Mapped[list[str]] = mapped_column(JSON)
+    segments: Mapped[bytes]
+    digest: Mapped[str] = mapped_column(String(64))
 
 
 class InjectionSetRow(Base):

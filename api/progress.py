@@ -2,17 +2,36 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any, cast, get_args
 
-from sqlalchemy import Integer, Row, cast, func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api import background
-from api.database import ChunkRow, EventRow, RunRow, StreamRow
-from api.queries import seconds, stride
+from api.accumulated import NO_STREAM, Accumulated, StreamSum
+from api.database import ChunkRow, RunRow, StreamRow
+from api.intervals import seconds
+from api.queries import stride
 from api.schema import Kind
 from api.status import PerKind, RunStatus, RunSummary, StreamAnswer
 from chirpwatch.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Total:
+    """Of the streams of one kind.
+
+    Attributes:
+        livetime: Valid time that no veto takes, s.
+        events: Events that no veto takes.
+        vetoed_events: Events that a veto takes.
+    """
+
+    livetime: float
+    events: int
+    vetoed_events: int
+
 
 _OWN = set(RunRow.__table__.columns.keys())
 
@@ -26,125 +45,95 @@ def run_summary(run: RunRow) -> RunSummary:
     )
 
 
-def stream_rows(session: Session, run: RunRow) -> Sequence[Row[Any]]:
-    """Each stream of a run with counts of its chunks and events.
-
-    Beside the stream's own columns: `chunks`, `highest` (chunk number), `ended` (1
-    when the last chunk is there), `valid` and `size` (strides), `start_ns`, `stop_ns`,
-    `events`, `loudest` (statistic).
-    """
-    chunks = (
-        select(
-            ChunkRow.stream_id,
-            func.count().label("chunks"),
-            func.max(ChunkRow.number).label("highest"),
-            func.sum(cast(ChunkRow.last, Integer)).label("ended"),
-            func.sum(ChunkRow.valid_count).label("valid"),
-            func.sum(ChunkRow.size).label("size"),
-            func.min(ChunkRow.start_ns - ChunkRow.stride_ns).label("start_ns"),
-            func.max(ChunkRow.stop_ns).label("stop_ns"),
-        )
-        .group_by(ChunkRow.stream_id)
-        .subquery()
-    )
-    events = (
-        select(
-            EventRow.stream_id,
-            func.count().label("events"),
-            func.max(EventRow.statistic).label("loudest"),
-        )
-        .group_by(EventRow.stream_id)
-        .subquery()
-    )
-    return session.execute(
-        select(
-            StreamRow.name,
-            StreamRow.kind,
-            StreamRow.shifts,
-            StreamRow.segment,
-            StreamRow.injection_set,
-            StreamRow.duration,
-            func.coalesce(chunks.c.chunks, 0).label("chunks"),
-            func.coalesce(chunks.c.highest, -1).label("highest"),
-            func.coalesce(chunks.c.ended, 0).label("ended"),
-            func.coalesce(chunks.c.valid, 0).label("valid"),
-            func.coalesce(chunks.c.size, 0).label("size"),
-            chunks.c.start_ns,
-            chunks.c.stop_ns,
-            func.coalesce(events.c.events, 0).label("events"),
-            events.c.loudest,
-        )
-        .outerjoin(chunks, chunks.c.stream_id == StreamRow.id)
-        .outerjoin(events, events.c.stream_id == StreamRow.id)
-        .where(StreamRow.run_id == run.id)
-        .order_by(StreamRow.id)
-    ).all()
-
-
-def _is_done(row: Row[Any]) -> bool:
-    # Numbers are unique and none exceeds the last one's, so counting suffices.
-    return bool(row.ended) and row.chunks == row.highest + 1
-
-
-def run_status(session: Session, run: RunRow) -> RunStatus:
+def run_status(session: Session, run: RunRow, accumulated: Accumulated) -> RunStatus:
     """A run with livetimes and counts for each kind of data."""
-    rows = stream_rows(session, run)
+    streams = _streams(session, run)
+    sums = accumulated.streams(session, run)
     length = stride(run)
     kinds: dict[str, Any] = {}
     for kind in get_args(Kind):
-        mine = [row for row in rows if row.kind == kind]
+        mine = [row for row in streams if row.kind == kind]
+        parts = [sums.get(row.id, NO_STREAM) for row in mine]
         kinds[kind] = PerKind(
             streams=len(mine),
-            streams_done=sum(map(_is_done, mine)),
-            chunks=sum(row.chunks for row in mine),
-            events=sum(row.events for row in mine),
-            livetime=int(sum(row.valid for row in mine)) * length,
-            analysed=int(sum(row.size for row in mine)) * length,
+            streams_done=sum(part.done for part in parts),
+            chunks=sum(part.chunks for part in parts),
+            events=sum(part.events for part in parts),
+            livetime=sum(part.valid for part in parts) * length,
+            vetoed=sum(part.vetoed for part in parts) * length,
+            analysed=sum(part.size for part in parts) * length,
             planned=sum(row.duration for row in mine),
         )
-    spans = [(row.start_ns, row.stop_ns) for row in rows if row.chunks]
     first, last = background.span(session, run)
-    if first is not None and last is not None:
-        spans.append((first, last))
+    starts = [first, *(part.start_ns for part in sums.values())]
+    stops = [last, *(part.stop_ns for part in sums.values())]
+    start = min((time for time in starts if time is not None), default=None)
+    stop = max((time for time in stops if time is not None), default=None)
     return RunStatus(
         **dict(run_summary(run)),
         **kinds,
-        background=background.status(session, run),
-        start=min((seconds(start) for start, _ in spans), default=None),
-        stop=max((seconds(stop) for _, stop in spans), default=None),
+        background=background.status(session, run, accumulated),
+        start=None if start is None else seconds(start),
+        stop=None if stop is None else seconds(stop),
     )
 
 
-def stream_answers(session: Session, run: RunRow) -> list[StreamAnswer]:
+def total(session: Session, run: RunRow, kind: Kind, accumulated: Accumulated) -> Total:
+    """What all streams of a kind have together."""
+    sums = accumulated.streams(session, run)
+    parts = [
+        sums.get(row.id, NO_STREAM)
+        for row in _streams(session, run)
+        if row.kind == kind
+    ]
+    return Total(
+        livetime=sum(part.valid for part in parts) * stride(run),
+        events=sum(part.events for part in parts),
+        vetoed_events=sum(part.vetoed_events for part in parts),
+    )
+
+
+def _streams(session: Session, run: RunRow) -> Sequence[StreamRow]:
+    return session.scalars(
+        select(StreamRow).where(StreamRow.run_id == run.id).order_by(StreamRow.id)
+    ).all()
+
+
+def stream_answers(
+    session: Session, run: RunRow, accumulated: Accumulated
+) -> list[StreamAnswer]:
     """The streams of a run, in the order they were declared."""
     length = stride(run)
-    return [
-        StreamAnswer(
-            id=row.name,
-            kind=row.kind,
-            shifts=json.loads(row.shifts),
-            segment=row.segment,
-            injection_set=row.injection_set,
-            chunks=row.chunks,
-            next_number=_next_number(session, run, row),
-            done=_is_done(row),
-            events=row.events,
-            livetime=int(row.valid) * length,
+    sums = accumulated.streams(session, run)
+    answers = []
+    for row in _streams(session, run):
+        part = sums.get(row.id, NO_STREAM)
+        answers.append(
+            StreamAnswer(
+                id=row.name,
+                kind=cast(Kind, row.kind),
+                shifts=json.loads(row.shifts),
+                segment=row.segment,
+                injection_set=row.injection_set,
+                chunks=part.chunks,
+                next_number=_next_number(session, row, part),
+                done=part.done,
+                events=part.events,
+                livetime=part.valid * length,
+            )
         )
-        for row in stream_rows(session, run)
-    ]
+    return answers
 
 
-def _next_number(session: Session, run: RunRow, row: Row[Any]) -> int:
-    if row.chunks == row.highest + 1:
-        return int(row.chunks)
+def _next_number(session: Session, stream: StreamRow, part: StreamSum) -> int:
+    if part.chunks == part.highest + 1:
+        return part.chunks
     numbers = session.scalars(
         select(ChunkRow.number)
-        .join(StreamRow)
-        .where(StreamRow.run_id == run.id, StreamRow.name == row.name)
+        .where(ChunkRow.stream_id == stream.id)
         .order_by(ChunkRow.number)
     )
     # Chunks came in another order: the first number that isn't its own place is free.
     return next(
-        (place for place, number in enumerate(numbers) if place != number), row.chunks
+        (place for place, number in enumerate(numbers) if place != number), part.chunks
     )

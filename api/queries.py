@@ -1,22 +1,23 @@
-"""Reading: streams' events and livetime of one run.
+"""Reading: streams' events of one run.
 
 Every query starts from one run, and a run has one model: background of one model
 cannot meet events of another.
 """
 
-from sqlalchemy import Select, func, select
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
 from api.answers import EventAnswer
-from api.database import ChunkRow, EventRow, RunRow, StreamRow
+from api.database import EventRow, RunRow, StreamRow
+from api.intervals import seconds
 from api.problems import not_found
 from api.schema import Kind
+from api.vetoing import Vetoes, shifts_ns, vetoed_events
 from chirpwatch.geometry import Geometry
-
-
-def seconds(time_ns: int) -> float:
-    """GPS nanoseconds as GPS seconds; a double keeps them to a microsecond."""
-    return time_ns / 1e9
 
 
 def get_run(session: Session, run_id: str) -> RunRow:
@@ -32,41 +33,49 @@ def stride(run: RunRow) -> float:
     return Geometry.from_json(run.geometry).stride_length
 
 
-def livetime(session: Session, run: RunRow, kind: Kind) -> float:
-    """Valid time of all streams of a kind, s."""
-    valid = session.scalar(
-        select(func.sum(ChunkRow.valid_count))
-        .join(StreamRow)
-        .where(StreamRow.run_id == run.id, StreamRow.kind == kind)
-    )
-    return int(valid or 0) * stride(run)
-
-
-def _events(run: RunRow, kind: Kind) -> Select[EventRow, str]:
-    return (
-        select(EventRow, StreamRow.name)
-        .join(StreamRow, StreamRow.id == EventRow.stream_id)
-        .where(StreamRow.run_id == run.id, StreamRow.kind == kind)
-    )
-
-
-def count_events(session: Session, run: RunRow, kind: Kind) -> int:
-    """Events of a kind of stream."""
-    query = _events(run, kind).with_only_columns(func.count())
-    return session.scalar(query) or 0
-
-
 def loudest_events(
-    session: Session, run: RunRow, kind: Kind, limit: int, offset: int = 0
+    session: Session,
+    run: RunRow,
+    kind: Kind,
+    vetoes: Vetoes,
+    limit: int,
+    offset: int = 0,
 ) -> list[EventAnswer]:
-    """Events of a kind of stream, loudest first; of two alike the earlier first."""
-    rows = session.execute(
-        _events(run, kind)
+    """Events of a kind of stream that no veto takes, loudest first.
+
+    Of two alike the earlier comes first.
+    """
+    query = (
+        select(EventRow, StreamRow)
+        .join(StreamRow, StreamRow.id == EventRow.stream_id)
+        .where(EventRow.run_id == run.id, EventRow.kind == kind)
         .order_by(EventRow.statistic.desc(), EventRow.time_ns, EventRow.id)
-        .limit(limit)
-        .offset(offset)
     )
-    return [event_answer(event, stream) for event, stream in rows]
+    if not vetoes:
+        rows = session.execute(query.limit(limit).offset(offset)).all()
+        return [event_answer(event, stream.name) for event, stream in rows]
+    found: list[EventAnswer] = []
+    batches = session.execute(query.execution_options(yield_per=1000)).partitions()
+    while len(found) < offset + limit and (batch := next(batches, None)):
+        found += [
+            event_answer(event, stream.name)
+            for (event, stream), lost in zip(batch, vetoed(batch, vetoes), strict=True)
+            if not lost
+        ]
+    return found[offset : offset + limit]
+
+
+def vetoed(
+    rows: Sequence[Row[EventRow, StreamRow]], vetoes: Vetoes
+) -> NDArray[np.bool_]:
+    """Whether each of some events is vetoed."""
+    times = np.array([event.time_ns for event, _ in rows], dtype=np.int64)
+    owners = np.array([stream.id for _, stream in rows], dtype=np.int64)
+    lost = np.zeros(times.size, dtype=bool)
+    for number, stream in {stream.id: stream for _, stream in rows}.items():
+        mine = owners == number
+        lost[mine] = vetoed_events(times[mine], shifts_ns(stream), vetoes)
+    return lost
 
 
 def event_answer(event: EventRow, stream: str) -> EventAnswer:

@@ -25,6 +25,7 @@ MAX_DELAY = 60.0
 MAX_SHIFT = 1e8
 MAX_SINGLE = 3.4e38
 MAX_INJECTIONS = 20_000
+MAX_SEGMENTS = 200_000
 # 64-bit with room for sums; GPS 4e9 s lies in the year 2106.
 MAX_TIME_NS = 4_000_000_000_000_000_000
 
@@ -323,6 +324,30 @@ class Injection(Body):
         description="Parameters by name: masses in solar masses (detector frame), "
         "distance in Mpc, angles in radians",
     )
+
+
+class Veto(Body):
+    """Time in which a detector's data are not to be trusted."""
+
+    ifos: list[Ifo] | None = Field(
+        None, min_length=1, description="Detectors that it holds for; null: all"
+    )
+    reason: Line | None = Field(None, description="Why, for people to read")
+    segments: list[Annotated[list[TimeNs], Field(min_length=2, max_length=2)]] = Field(
+        max_length=MAX_SEGMENTS,
+        description="Begin and end [begin, end) of each segment in the detector's own "
+        "time, GPS ns, in any order; they may overlap",
+    )
+
+    @model_validator(mode="after")
+    def _has_segments_forward_in_time(self) -> Self:
+        for index, (begin, end) in enumerate(self.segments):
+            if begin >= end:
+                raise ValueError(
+                    f"segment {index}: expected an end after its begin, found "
+                    f"{begin} to {end} ns"
+                )
+        return self
 
 
 InjectionList = Annotated[list[Injection], Field(max_length=MAX_INJECTIONS)]

@@ -10,22 +10,10 @@ from sqlalchemy.orm import Session
 
 from api.answers import Scores, Stretch
 from api.database import ChunkRow, RunRow, StreamRow
-from api.queries import seconds
+from api.intervals import Interval, merge, seconds
 from api.schema import Kind
 
-Interval = tuple[int, int]
 Number = TypeVar("Number", bound=np.generic)
-
-
-def merge(intervals: Iterable[Interval]) -> list[Interval]:
-    """The union of intervals, as few as possible, in order."""
-    merged: list[Interval] = []
-    for start, stop in sorted(intervals):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-        else:
-            merged.append((start, stop))
-    return merged
 
 
 def valid_flags(chunk: ChunkRow) -> NDArray[np.bool_]:

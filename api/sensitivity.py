@@ -12,8 +12,10 @@ from sqlalchemy.orm import Session
 from api.answers import EfficiencyBinAnswer, InjectionsAnswer, Recovered
 from api.background import insufficient
 from api.database import EventRow, InjectionRow, InjectionSetRow, RunRow, StreamRow
-from api.queries import event_answer, seconds
-from api.scores import Interval, load_chunks, merge, stretches, valid_flags
+from api.intervals import Interval, merge, seconds
+from api.queries import event_answer, vetoed
+from api.scores import load_chunks, stretches, valid_flags
+from api.vetoing import Vetoes, shifts_ns, vetoed_events
 from chirpwatch.errors import StatisticsError
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import (
@@ -25,11 +27,15 @@ from chirpwatch.statistics import (
 
 
 def found_and_missed(
-    session: Session, run: RunRow, noise: Background, far_per_year: float
+    session: Session,
+    run: RunRow,
+    noise: Background,
+    vetoes: Vetoes,
+    far_per_year: float,
 ) -> InjectionsAnswer:
     """Every injection of a run, found or missed at `far_per_year`.
 
-    `noise` is the background of the same run.
+    `noise` and `vetoes` are the background and the vetoes of the same run.
 
     Raises:
         ProblemError: The background cannot reach this rate.
@@ -45,11 +51,16 @@ def found_and_missed(
     )
     recovered = sorted(
         itertools.chain.from_iterable(
-            _recovered(session, run, row, threshold) for row in sets
+            _recovered(session, run, row, threshold, vetoes) for row in sets
         ),
         key=lambda injection: injection.time_ns,
     )
-    settled = [injection for injection in recovered if injection.reason != "pending"]
+    gone = sum(injection.reason == "vetoed" for injection in recovered)
+    settled = [
+        injection
+        for injection in recovered
+        if injection.reason not in {"pending", "vetoed"}
+    ]
     found = [injection for injection in settled if injection.reason == "found"]
     missed = [injection for injection in settled if injection.reason != "found"]
     return InjectionsAnswer(
@@ -58,16 +69,22 @@ def found_and_missed(
         background_livetime=noise.livetime,
         window=MATCH_WINDOW,
         total=len(settled),
-        pending=len(recovered) - len(settled),
+        pending=len(recovered) - len(settled) - gone,
+        vetoed=gone,
         found=found,
         missed=missed,
         efficiency=_efficiency(settled),
+        vetoes=list(vetoes.names),
         model=run.model,
     )
 
 
 def _recovered(
-    session: Session, run: RunRow, row: InjectionSetRow, threshold: float
+    session: Session,
+    run: RunRow,
+    row: InjectionSetRow,
+    threshold: float,
+    vetoes: Vetoes,
 ) -> list[Recovered]:
     injections = session.scalars(
         select(InjectionRow)
@@ -75,24 +92,38 @@ def _recovered(
         .order_by(InjectionRow.time_ns, InjectionRow.id)
     ).all()
     events = session.execute(
-        select(EventRow, StreamRow.name)
+        select(EventRow, StreamRow)
         .join(StreamRow, StreamRow.id == EventRow.stream_id)
         .where(StreamRow.run_id == run.id, StreamRow.injection_set == row.name)
     ).all()
+    if vetoes:
+        lost = vetoed(events, vetoes)
+        events = [one for one, gone in zip(events, lost, strict=True) if not gone]
     matched = match_injections(
         [injection.time_ns for injection in injections],
         [event.time_ns for event, _ in events],
         [event.statistic for event, _ in events],
     )
     coverage = _coverage(session, run, row.name)
+    # The streams of a set have the same shifts.
+    stream = session.scalars(
+        select(StreamRow).where(
+            StreamRow.run_id == run.id, StreamRow.injection_set == row.name
+        )
+    ).first()
+    times = np.array([injection.time_ns for injection in injections], dtype=np.int64)
+    gone = vetoed_events(times, shifts_ns(stream) if stream else {}, vetoes)
     answers = []
-    for injection, index in zip(injections, matched, strict=True):
-        event, stream = events[index] if index >= 0 else (None, "")
+    for injection, index, is_gone in zip(injections, matched, gone, strict=True):
+        match = events[index] if index >= 0 else None
+        if is_gone:
+            reason = "vetoed"
         # Found or not: to count the found ones early would flatter the efficiency.
-        if coverage.is_pending(injection.time_ns):
+        elif coverage.is_pending(injection.time_ns):
             reason = "pending"
-        elif event is not None:
-            reason = "found" if event.statistic >= threshold else "below_threshold"
+        elif match is not None:
+            loud = match[0].statistic >= threshold
+            reason = "found" if loud else "below_threshold"
         else:
             valid = _covers(coverage.valid, injection.time_ns)
             reason = "no_event" if valid else "not_analysed"
@@ -103,7 +134,7 @@ def _recovered(
                 set=row.name,
                 snr=injection.snr,
                 parameters=injection.parameters,
-                event=None if event is None else event_answer(event, stream),
+                event=event_answer(match[0], match[1].name) if match else None,
                 reason=reason,
             )
         )

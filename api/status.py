@@ -31,7 +31,10 @@ class PerKind(Answer):
     streams_done: int = Field(description="Streams with every chunk to the last")
     chunks: int = Field(description="Chunks received")
     events: int = Field(description="Events received")
-    livetime: float = Field(description="Valid strides times the stride, s")
+    livetime: float = Field(
+        description="Valid strides that no veto takes, times the stride, s"
+    )
+    vetoed: float = Field(description="Valid strides that a veto takes, s")
     analysed: float = Field(description="All strides, valid or not, s")
     planned: float = Field(description="Lengths of the streams' segments, s")
 
@@ -41,8 +44,11 @@ class BackgroundStatus(Answer):
 
     blocks: int = Field(description="Blocks received")
     slides: int = Field(description="Timeslides of all blocks together")
-    events: int = Field(description="Events received")
-    livetime: float = Field(description="Valid strides times the stride, s")
+    events: int = Field(description="Events that no veto takes")
+    livetime: float = Field(
+        description="Valid strides that no veto takes, times the stride, s"
+    )
+    vetoed: float = Field(description="Livetime that vetoes take, s")
     planned: float | None = Field(
         description="Livetime that the run aims at, s; null if it does not say"
     )

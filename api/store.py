@@ -7,13 +7,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+import numpy as np
 from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.database import InjectionRow, InjectionSetRow, RunRow, StreamRow
+from api.database import InjectionRow, InjectionSetRow, RunRow, StreamRow, VetoRow
 from api.problems import conflict, invalid, not_found
-from api.schema import Injection, Run, RunUpdate, Stream
+from api.schema import Injection, Run, RunUpdate, Stream, Veto
 from chirpwatch.geometry import Geometry
 
 
@@ -158,3 +159,47 @@ def put_injections(
     )
     run.revision += 1
     return True
+
+
+def put_veto(session: Session, run_id: str, name: str, body: Veto) -> bool:
+    """Store a list of vetoed segments, or put it in the place of another one."""
+    run = locked_run(session, run_id)
+    ifos = Geometry.from_json(run.geometry).ifos
+    unknown = sorted(set(body.ifos or ()) - set(ifos))
+    if unknown:
+        raise invalid(
+            f"veto {name!r}: expected detectors of run {run_id!r}, {', '.join(ifos)}; "
+            f"found {', '.join(unknown)}"
+        )
+    digest = digest_of([body])
+    row = _veto(session, run_id, name)
+    if row is not None and row.digest == digest:
+        return False
+    created = row is None
+    if row is None:
+        row = VetoRow(run_id=run_id, name=name)
+        session.add(row)
+    row.reason = body.reason
+    row.ifos = [ifo for ifo in ifos if body.ifos is None or ifo in body.ifos]
+    row.segments = np.array(body.segments, dtype="<i8").tobytes()
+    row.digest = digest
+    run.vetoing += 1
+    run.revision += 1
+    return created
+
+
+def delete_veto(session: Session, run_id: str, name: str) -> None:
+    """Take a list of vetoed segments back."""
+    run = locked_run(session, run_id)
+    row = _veto(session, run_id, name)
+    if row is None:
+        raise not_found("veto", name)
+    session.delete(row)
+    run.vetoing += 1
+    run.revision += 1
+
+
+def _veto(session: Session, run_id: str, name: str) -> VetoRow | None:
+    return session.scalar(
+        select(VetoRow).where(VetoRow.run_id == run_id, VetoRow.name == name)
+    )

@@ -678,7 +678,7 @@ def test_every_field_and_parameter_is_described(openapi):
             assert operation["description"], (method, path)
             for parameter in operation.get("parameters", []):
                 assert parameter.get("description"), (method, path, parameter["name"])
-            writes = method in {"put", "patch"}
+            writes = method in {"put", "patch", "delete"}
             assert ("security" in operation) == writes
             assert ("401" in operation["responses"]) == writes
 

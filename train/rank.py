@@ -114,9 +114,9 @@ def rank_event(
         "file_without_event": tally(quiet),
         "background": {
             "livetime": background.livetime,
-            "events": len(background.statistics),
+            "events": background.size,
             "as_loud": rate.count,
-            "loudest": float(background.statistics.max()),
+            "loudest": background.loudest,
             "far_per_year": rate.far_per_year,
             "saturated": rate.saturated,
         },

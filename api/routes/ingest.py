@@ -8,14 +8,16 @@ from api import blocks, chunks, progress, store
 from api.problems import problem_responses
 from api.queries import get_run
 from api.routes.parts import (
+    AccumulatedOf,
     BlockNumber,
     ChunkNumber,
     DatabaseOf,
     RunId,
     SetName,
     StreamId,
+    VetoName,
 )
-from api.schema import Block, Chunk, InjectionList, Run, RunUpdate, Stream
+from api.schema import Block, Chunk, InjectionList, Run, RunUpdate, Stream, Veto
 from api.status import RunStatus, Stored
 
 router = APIRouter(prefix="/v1/runs", tags=["ingest"])
@@ -44,12 +46,14 @@ def put_run(
 
 
 @router.patch("/{run_id}", responses=problem_responses(400, 404, 413, 422, 503))
-def patch_run(run_id: RunId, body: RunUpdate, database: DatabaseOf) -> RunStatus:
+def patch_run(
+    run_id: RunId, body: RunUpdate, database: DatabaseOf, accumulated: AccumulatedOf
+) -> RunStatus:
     """Report the state, throughput or latency of a run."""
     with database.writing() as session:
         store.update_run(session, run_id, body)
     with database.reading() as session:
-        return progress.run_status(session, get_run(session, run_id))
+        return progress.run_status(session, get_run(session, run_id), accumulated)
 
 
 @router.put("/{run_id}/streams/{stream_id}", responses=_responses)
@@ -108,3 +112,28 @@ def put_injections(
     with database.writing() as session:
         created = store.put_injections(session, run_id, set_name, body)
     return _answer(response, created)
+
+
+@router.put("/{run_id}/vetoes/{veto}", responses=_responses)
+def put_veto(
+    run_id: RunId,
+    veto: VetoName,
+    body: Veto,
+    database: DatabaseOf,
+    response: Response,
+) -> Stored:
+    """Take segments out of events and livetime; replaces a list of this name."""
+    with database.writing() as session:
+        created = store.put_veto(session, run_id, veto, body)
+    return _answer(response, created)
+
+
+@router.delete(
+    "/{run_id}/vetoes/{veto}",
+    status_code=204,
+    responses=problem_responses(404, 422, 503),
+)
+def delete_veto(run_id: RunId, veto: VetoName, database: DatabaseOf) -> None:
+    """Take a list of vetoed segments back."""
+    with database.writing() as session:
+        store.delete_veto(session, run_id, veto)

@@ -13,7 +13,7 @@ from api.database import RunRow
 from api.problems import problem_responses
 from api.progress import run_status
 from api.queries import get_run
-from api.routes.parts import DatabaseOf
+from api.routes.parts import AccumulatedOf, DatabaseOf
 from api.schema import Identifier
 
 HERE = Path(__file__).parents[1]
@@ -29,6 +29,7 @@ router = APIRouter(tags=["page"])
 def page(
     request: Request,
     database: DatabaseOf,
+    accumulated: AccumulatedOf,
     run: Annotated[
         Identifier | None, Query(description="Run; the newest if none")
     ] = None,
@@ -39,7 +40,7 @@ def page(
             select(RunRow).order_by(RunRow.created.desc(), RunRow.id).limit(200)
         ).all()
         shown = get_run(session, run) if run else next(iter(runs), None)
-        status = run_status(session, shown) if shown else None
+        status = run_status(session, shown, accumulated) if shown else None
         return _templates.TemplateResponse(
             request,
             "page.html",

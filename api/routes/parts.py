@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 
-from api.background import Backgrounds
+from api.accumulated import Accumulated
 from api.database import Database
 from api.schema import Identifier
 
@@ -14,16 +14,17 @@ def _database(request: Request) -> Database:
     return database
 
 
-def _backgrounds(request: Request) -> Backgrounds:
-    backgrounds: Backgrounds = request.app.state.backgrounds
-    return backgrounds
+def _accumulated(request: Request) -> Accumulated:
+    accumulated: Accumulated = request.app.state.accumulated
+    return accumulated
 
 
 DatabaseOf = Annotated[Database, Depends(_database)]
-BackgroundsOf = Annotated[Backgrounds, Depends(_backgrounds)]
+AccumulatedOf = Annotated[Accumulated, Depends(_accumulated)]
 RunId = Annotated[Identifier, Path(description="The run's identifier")]
 StreamId = Annotated[Identifier, Path(description="The stream's identifier")]
 SetName = Annotated[Identifier, Path(description="Name of the injection set")]
+VetoName = Annotated[Identifier, Path(description="Name of the list of segments")]
 ChunkNumber = Annotated[
     int, Path(ge=0, le=2**31, description="Place of the chunk in its stream, from 0")
 ]

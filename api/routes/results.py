@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from sqlalchemy import select
 
-from api import background, queries, scores, sensitivity
+from api import background, progress, queries, scores, sensitivity, vetoing
 from api.answers import (
     BackgroundAnswer,
     Candidate,
@@ -18,13 +18,19 @@ from api.answers import (
     IfarPointAnswer,
     InjectionsAnswer,
     Scores,
+    VetoAnswer,
+    VetoDetail,
 )
 from api.database import StreamRow
-from api.problems import ProblemError, invalid, not_found, problem_responses
-from api.routes.parts import BackgroundsOf, DatabaseOf, Limit, Offset, RunId
+from api.problems import invalid, not_found, problem_responses
+from api.routes.parts import AccumulatedOf, DatabaseOf, Limit, Offset, RunId, VetoName
 from api.schema import MAX_TIME_NS, EventKind, Identifier
 from api.status import BlockAnswer
-from chirpwatch.statistics import JULIAN_YEAR, Background
+from chirpwatch.statistics import (
+    JULIAN_YEAR,
+    false_alarm_probability,
+    significance,
+)
 
 router = APIRouter(tags=["results"])
 _run_errors = problem_responses(404, 422, 503)
@@ -33,20 +39,41 @@ _rate_errors = problem_responses(404, 409, 422, 503)
 Finite = Annotated[float, Query(allow_inf_nan=False)]
 
 
+def finite(value: float) -> float | None:
+    """The value, or none where it is infinite, which JSON cannot say."""
+    return value if math.isfinite(value) else None
+
+
 @router.get("/v1/runs/{run_id}/far", responses=_rate_errors)
 def get_far(
     run_id: RunId,
     database: DatabaseOf,
-    backgrounds: BackgroundsOf,
+    accumulated: AccumulatedOf,
     statistic: Annotated[Finite, Query(description="Detection statistic")],
+    observing_time: Annotated[
+        Finite | None,
+        Query(ge=0, description="Time that was searched, s; none: zero-lag livetime"),
+    ] = None,
 ) -> FarAnswer:
     """False-alarm rate of a statistic, from this run's background alone."""
     with database.reading() as session:
         run = queries.get_run(session, run_id)
-        rate = backgrounds.of(session, run).far(statistic)
+        noise = accumulated.statistics(session, run)
+        rate = noise.far(statistic)
+        if observing_time is None:
+            observing_time = progress.total(
+                session, run, "zero_lag", accumulated
+            ).livetime
+        probability = false_alarm_probability(rate.far_per_year, observing_time)
+        sigma = significance(probability)
         return FarAnswer(
             statistic=statistic,
             ifar_years=1 / rate.far_per_year,
+            floor=finite(noise.floor),
+            observing_time=observing_time,
+            false_alarm_probability=probability,
+            significance=finite(sigma),
+            vetoes=list(accumulated.vetoes(session, run).names),
             model=run.model,
             **asdict(rate),
         )
@@ -54,22 +81,24 @@ def get_far(
 
 @router.get("/v1/runs/{run_id}/ifar", responses=_rate_errors)
 def get_ifar(
-    run_id: RunId, database: DatabaseOf, backgrounds: BackgroundsOf
+    run_id: RunId, database: DatabaseOf, accumulated: AccumulatedOf
 ) -> IfarAnswer:
     """The curve of inverse false-alarm rate against statistic."""
     with database.reading() as session:
         run = queries.get_run(session, run_id)
-        noise = backgrounds.of(session, run)
-    points = []
-    for point in noise.ifar_curve():
-        values = asdict(point)
-        if math.isinf(point.ifar_years_high):
-            values["ifar_years_high"] = None
-        points.append(IfarPointAnswer(**values))
+        noise = accumulated.statistics(session, run)
+        vetoes = accumulated.vetoes(session, run)
     return IfarAnswer(
-        points=points,
+        points=[
+            IfarPointAnswer(
+                **asdict(point) | {"ifar_years_high": finite(point.ifar_years_high)}
+            )
+            for point in noise.ifar_curve()
+        ],
         livetime=noise.livetime,
-        events=noise.statistics.size,
+        events=noise.size,
+        floor=finite(noise.floor),
+        vetoes=list(vetoes.names),
         model=run.model,
     )
 
@@ -78,21 +107,18 @@ def get_ifar(
 def get_candidates(
     run_id: RunId,
     database: DatabaseOf,
-    backgrounds: BackgroundsOf,
+    accumulated: AccumulatedOf,
     limit: Limit = 50,
 ) -> Candidates:
     """Zero-lag events, loudest first, with their false-alarm rates."""
     with database.reading() as session:
         run = queries.get_run(session, run_id)
-        noise: Background | None
-        try:
-            noise = backgrounds.of(session, run)
-        except ProblemError:
-            # A candidate is worth showing before there is anything to compare with.
-            noise = None
+        # A candidate is worth showing before there is anything to compare with.
+        noise = accumulated.background(session, run).background
+        vetoes = accumulated.vetoes(session, run)
         candidates = []
-        for event in queries.loudest_events(session, run, "zero_lag", limit):
-            rate = noise.far(event.statistic) if noise else None
+        for event in queries.loudest_events(session, run, "zero_lag", vetoes, limit):
+            rate = noise.far(event.statistic) if noise.livetime else None
             candidates.append(
                 Candidate(
                     **dict(event),
@@ -100,27 +126,40 @@ def get_candidates(
                     saturated=rate.saturated if rate else True,
                 )
             )
+        total = progress.total(session, run, "zero_lag", accumulated)
         return Candidates(
             candidates=candidates,
-            total=queries.count_events(session, run, "zero_lag"),
-            livetime=queries.livetime(session, run, "zero_lag"),
-            background_livetime=noise.livetime if noise else 0.0,
+            total=total.events,
+            vetoed=total.vetoed_events,
+            livetime=total.livetime,
+            background_livetime=noise.livetime,
+            vetoes=list(vetoes.names),
             model=run.model,
         )
 
 
 @router.get("/v1/runs/{run_id}/background", responses=_run_errors)
-def get_background(run_id: RunId, database: DatabaseOf) -> BackgroundAnswer:
+def get_background(
+    run_id: RunId,
+    database: DatabaseOf,
+    accumulated: AccumulatedOf,
+    limit: Limit = 1000,
+    offset: Offset = 0,
+) -> BackgroundAnswer:
     """Counts and livetime of the background, slide by slide."""
     with database.reading() as session:
         run = queries.get_run(session, run_id)
-        slides = background.slides(session, run)
-    livetime = sum(slide.livetime for slide in slides)
+        known = accumulated.background(session, run)
+        vetoes = accumulated.vetoes(session, run)
+    slides = background.slides(run, known)
+    livetime = known.background.livetime
     return BackgroundAnswer(
-        events=sum(slide.events for slide in slides),
+        events=known.background.size,
         livetime=livetime,
         lowest_far_per_year=JULIAN_YEAR / livetime if livetime else None,
-        slides=slides,
+        slides=slides[offset : offset + limit],
+        total=len(slides),
+        vetoes=list(vetoes.names),
         model=run.model,
     )
 
@@ -136,7 +175,7 @@ def list_blocks(run_id: RunId, database: DatabaseOf) -> list[BlockAnswer]:
 def get_injections(
     run_id: RunId,
     database: DatabaseOf,
-    backgrounds: BackgroundsOf,
+    accumulated: AccumulatedOf,
     far_per_year: Annotated[
         Finite, Query(gt=0, description="False-alarm rate, per Julian year")
     ],
@@ -148,14 +187,33 @@ def get_injections(
     with database.reading() as session:
         run = queries.get_run(session, run_id)
         return sensitivity.found_and_missed(
-            session, run, backgrounds.of(session, run), far_per_year
+            session,
+            run,
+            accumulated.statistics(session, run),
+            accumulated.vetoes(session, run),
+            far_per_year,
         )
+
+
+@router.get("/v1/runs/{run_id}/vetoes", responses=_run_errors)
+def list_vetoes(run_id: RunId, database: DatabaseOf) -> list[VetoAnswer]:
+    """The lists of vetoed segments, by name."""
+    with database.reading() as session:
+        return vetoing.veto_answers(session, queries.get_run(session, run_id))
+
+
+@router.get("/v1/runs/{run_id}/vetoes/{veto}", responses=_run_errors)
+def get_veto(run_id: RunId, veto: VetoName, database: DatabaseOf) -> VetoDetail:
+    """One list of vetoed segments."""
+    with database.reading() as session:
+        return vetoing.veto_detail(session, queries.get_run(session, run_id), veto)
 
 
 @router.get("/v1/runs/{run_id}/events", responses=_run_errors)
 def get_events(
     run_id: RunId,
     database: DatabaseOf,
+    accumulated: AccumulatedOf,
     kind: Annotated[EventKind, Query(description="Which kind of data")],
     limit: Limit = 1000,
     offset: Offset = 0,
@@ -165,12 +223,15 @@ def get_events(
         run = queries.get_run(session, run_id)
         if kind == "background":
             return Events(
-                events=background.loudest_events(session, run, limit, offset),
-                total=background.count_events(session, run),
+                events=background.loudest_events(
+                    session, run, accumulated, limit, offset
+                ),
+                total=accumulated.background(session, run).background.size,
             )
+        vetoes = accumulated.vetoes(session, run)
         return Events(
-            events=queries.loudest_events(session, run, kind, limit, offset),
-            total=queries.count_events(session, run, kind),
+            events=queries.loudest_events(session, run, kind, vetoes, limit, offset),
+            total=progress.total(session, run, kind, accumulated).events,
         )
 
 

@@ -8,7 +8,7 @@ from api import progress
 from api.database import RunRow
 from api.problems import problem_responses
 from api.queries import get_run
-from api.routes.parts import DatabaseOf, Limit, Offset, RunId
+from api.routes.parts import AccumulatedOf, DatabaseOf, Limit, Offset, RunId
 from api.status import Health, RunStatus, RunSummary, StreamAnswer
 
 router = APIRouter(tags=["runs"])
@@ -39,14 +39,18 @@ def list_runs(
 
 
 @router.get("/v1/runs/{run_id}", responses=_run_errors)
-def get_status(run_id: RunId, database: DatabaseOf) -> RunStatus:
+def get_status(
+    run_id: RunId, database: DatabaseOf, accumulated: AccumulatedOf
+) -> RunStatus:
     """A run with its livetimes and counts."""
     with database.reading() as session:
-        return progress.run_status(session, get_run(session, run_id))
+        return progress.run_status(session, get_run(session, run_id), accumulated)
 
 
 @router.get("/v1/runs/{run_id}/streams", responses=_run_errors)
-def list_streams(run_id: RunId, database: DatabaseOf) -> list[StreamAnswer]:
+def list_streams(
+    run_id: RunId, database: DatabaseOf, accumulated: AccumulatedOf
+) -> list[StreamAnswer]:
     """The streams of a run and how far each got."""
     with database.reading() as session:
-        return progress.stream_answers(session, get_run(session, run_id))
+        return progress.stream_answers(session, get_run(session, run_id), accumulated)

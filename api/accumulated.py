@@ -1,0 +1,421 @@
+"""What a run has so far, put together as it comes and kept ready.
+
+Blocks and chunks are never changed or removed, so that what is known of a run is
+brought up to date by those that came since; only a change of its vetoes begins anew.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api.blocks import KEPT_OF_BLOCK
+from api.database import (
+    EVENT,
+    BlockRow,
+    ChunkRow,
+    Columns,
+    EventRow,
+    RunRow,
+    StreamRow,
+)
+from api.problems import ProblemError
+from api.vetoing import (
+    Vetoes,
+    load_vetoes,
+    shifts_ns,
+    vetoed_chunk,
+    vetoed_events,
+)
+from chirpwatch.geometry import Geometry
+from chirpwatch.statistics import Background
+
+KEPT = 2**18
+"""Background events of a run that are known one by one; the quieter are counted."""
+
+KEPT_RUNS = 64
+BATCH = 64
+"""Blocks that are read and put together at a time."""
+
+_NOTHING = Background(np.empty(0), 0.0)
+
+
+@dataclass(frozen=True)
+class SlideSum:
+    """Background of one set of shifts.
+
+    Attributes:
+        blocks: Blocks with these shifts.
+        events: Background events.
+        valid: Valid strides.
+        loudest: Largest statistic; none without events.
+    """
+
+    blocks: int
+    events: int
+    valid: int
+    loudest: float | None
+
+    def __add__(self, other: "SlideSum") -> "SlideSum":
+        both = [one for one in (self.loudest, other.loudest) if one is not None]
+        return SlideSum(
+            self.blocks + other.blocks,
+            self.events + other.events,
+            self.valid + other.valid,
+            max(both, default=None),
+        )
+
+
+@dataclass(frozen=True)
+class RunBackground:
+    """All background of a run, without what is vetoed.
+
+    Attributes:
+        last_id: The newest block's.
+        blocks: Blocks of the run.
+        valid: Valid strides of all slides.
+        vetoed: Valid strides that vetoes have taken, in none of the other numbers.
+        background: Statistics of the events; its livetime is that of `valid`.
+        slides: By the shifts of the run's detectors, s, as they came.
+    """
+
+    last_id: int = 0
+    blocks: int = 0
+    valid: int = 0
+    vetoed: int = 0
+    background: Background = _NOTHING
+    slides: Mapping[tuple[float, ...], SlideSum] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StreamSum:
+    """What is there of a stream.
+
+    Attributes:
+        chunks: Chunks.
+        highest: Largest number of one; -1 without any.
+        ended: Whether the last one is there.
+        size: Strides.
+        valid: Valid ones that no veto takes.
+        vetoed: Valid ones that a veto takes.
+        events: Events that no veto takes.
+        vetoed_events: Events that a veto takes.
+        start_ns, stop_ns: First and last time, GPS ns; none without chunks.
+    """
+
+    chunks: int = 0
+    highest: int = -1
+    ended: bool = False
+    size: int = 0
+    valid: int = 0
+    vetoed: int = 0
+    events: int = 0
+    vetoed_events: int = 0
+    start_ns: int | None = None
+    stop_ns: int | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every chunk to the last is there."""
+        # Numbers are unique and none exceeds the last one's, so counting suffices.
+        return self.ended and self.chunks == self.highest + 1
+
+    def with_chunk(self, row: Columns, vetoed: int, vetoed_events: int) -> "StreamSum":
+        """The same with one more chunk, and what vetoes take of it."""
+        begin = row.start_ns - row.stride_ns
+        return StreamSum(
+            chunks=self.chunks + 1,
+            highest=max(self.highest, row.number),
+            ended=self.ended or row.last,
+            size=self.size + row.size,
+            valid=self.valid + row.valid_count - vetoed,
+            vetoed=self.vetoed + vetoed,
+            events=self.events + row.event_count - vetoed_events,
+            vetoed_events=self.vetoed_events + vetoed_events,
+            start_ns=begin if self.start_ns is None else min(self.start_ns, begin),
+            stop_ns=max(self.stop_ns or 0, row.stop_ns),
+        )
+
+
+NO_STREAM = StreamSum()
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of one run with the vetoes that it has."""
+
+    vetoing: int
+    vetoes: Vetoes
+    background: RunBackground = RunBackground()
+    last_chunk: int = 0
+    streams: Mapping[int, StreamSum] = field(default_factory=dict)
+
+
+class Accumulated:
+    """What is known of the runs that were asked for last; safe to share."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, _Known] = OrderedDict()
+        # The page asks several things at once: one of them reads, the others wait.
+        self._lock = threading.Lock()
+
+    def vetoes(self, session: Session, run: RunRow) -> Vetoes:
+        """The vetoes of a run."""
+        with self._lock:
+            return self._of(session, run).vetoes
+
+    def background(self, session: Session, run: RunRow) -> RunBackground:
+        """The background of a run, which may be empty."""
+        newest = session.scalar(
+            select(func.max(BlockRow.id)).where(BlockRow.run_id == run.id)
+        )
+        with self._lock:
+            known = self._of(session, run)
+            if (newest or 0) > known.background.last_id:
+                more = _with_new_blocks(session, run, known)
+                known = self._keep(run, replace(known, background=more))
+            return known.background
+
+    def statistics(self, session: Session, run: RunRow) -> Background:
+        """The background of a run, to take rates from.
+
+        Raises:
+            ProblemError: There is no background livetime (yet).
+        """
+        background = self.background(session, run).background
+        if not background.livetime:
+            raise ProblemError(
+                409,
+                "insufficient-background",
+                f"background of run {run.id!r}: expected a livetime above 0 s, found "
+                "0 s; a false-alarm rate needs timeslides with valid data",
+            )
+        return background
+
+    def streams(self, session: Session, run: RunRow) -> Mapping[int, StreamSum]:
+        """What is there of the streams of a run, by their key; of those with chunks."""
+        with self._lock:
+            known = self._of(session, run)
+            last, streams = _with_new_chunks(session, run, known)
+            if last > known.last_chunk:
+                known = replace(known, last_chunk=last, streams=streams)
+            return self._keep(run, known).streams
+
+    def _of(self, session: Session, run: RunRow) -> _Known:
+        known = self._kept.get(run.id)
+        if known is None or known.vetoing != run.vetoing:
+            known = _Known(run.vetoing, load_vetoes(session, run))
+        return self._keep(run, known)
+
+    def _keep(self, run: RunRow, known: _Known) -> _Known:
+        self._kept[run.id] = known
+        self._kept.move_to_end(run.id)
+        while len(self._kept) > KEPT_RUNS:
+            self._kept.popitem(last=False)
+        return known
+
+
+def _with_new_blocks(session: Session, run: RunRow, known: _Known) -> RunBackground:
+    """Add the blocks that came since."""
+    geometry = Geometry.from_json(run.geometry)
+    old = known.background
+    slides = dict(old.slides)
+    whole, last, valid, all_valid = old.background, old.last_id, old.valid, 0
+    blocks = old.blocks
+    for rows in _new_blocks(session, run, old.last_id):
+        parts = [whole]
+        for row in rows:
+            part = _summary(session, row, geometry.ifos, known.vetoes)
+            parts.append(part.statistics)
+            all_valid += row.valid_count
+            shifts = zip(*(row.shifts[ifo] for ifo in geometry.ifos), strict=True)
+            for shift, more in zip(shifts, part.slides, strict=True):
+                slides[shift] = slides[shift] + more if shift in slides else more
+                valid += more.valid
+        whole = Background.together(parts, KEPT)
+        last, blocks = rows[-1].id, blocks + len(rows)
+    livetime = valid * geometry.stride_length
+    return RunBackground(
+        last_id=last,
+        blocks=blocks,
+        valid=valid,
+        vetoed=old.vetoed + all_valid - (valid - old.valid),
+        background=replace(whole, livetime=livetime),
+        slides=slides,
+    )
+
+
+def _new_blocks(
+    session: Session, run: RunRow, last_id: int
+) -> Iterator[Sequence[Columns]]:
+    query = (
+        select(
+            BlockRow.id,
+            BlockRow.start_ns,
+            BlockRow.stop_ns,
+            BlockRow.stride_ns,
+            BlockRow.strides,
+            BlockRow.valid_count,
+            BlockRow.floor,
+            BlockRow.shifts,
+            BlockRow.loud,
+            BlockRow.quiet,
+            BlockRow.valid_counts,
+            BlockRow.event_counts,
+            BlockRow.loudest,
+        )
+        .where(BlockRow.run_id == run.id, BlockRow.id > last_id)
+        .order_by(BlockRow.id)
+        .execution_options(yield_per=BATCH)
+    )
+    return session.execute(query).partitions()
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What a block adds: statistics of its events, and counts of its slides."""
+
+    statistics: Background
+    slides: list[SlideSum]
+
+
+def _summary(
+    session: Session, row: Columns, ifos: tuple[str, ...], vetoes: Vetoes
+) -> _Summary:
+    if vetoes.touches(row.start_ns, row.stop_ns):
+        return _vetoed_summary(session, row, ifos, vetoes)
+    statistics = Background(
+        np.frombuffer(row.loud, "<f4").astype(float),
+        0.0,
+        -np.inf if row.floor is None else row.floor,
+        np.frombuffer(row.quiet, "<i4").astype(np.int64),
+    )
+    counts = zip(
+        np.frombuffer(row.event_counts, "<i4").tolist(),
+        np.frombuffer(row.valid_counts, "<i4").tolist(),
+        np.frombuffer(row.loudest, "<f4").tolist(),
+        strict=True,
+    )
+    return _Summary(
+        statistics,
+        [
+            SlideSum(1, events, valid, loudest if events else None)
+            for events, valid, loudest in counts
+        ],
+    )
+
+
+def _vetoed_summary(
+    session: Session, row: Columns, ifos: tuple[str, ...], vetoes: Vetoes
+) -> _Summary:
+    """The summary of what the vetoes leave of a block."""
+    block = session.execute(
+        select(BlockRow.events, BlockRow.valid).where(BlockRow.id == row.id)
+    ).one()
+    events = np.frombuffer(block.events, EVENT)
+    events = events[~vetoed_block_events(row, events, ifos, vetoes)]
+    ranges = np.frombuffer(block.valid, "<i4").reshape(-1, 3)
+    slides = []
+    for number, shift in enumerate(slide_shifts_ns(row, ifos)):
+        lost = vetoes.slide_strides(row.start_ns, row.stride_ns, row.strides, shift)
+        valid = sum(
+            int(np.count_nonzero(~lost[begin:end]))
+            for begin, end in ranges[ranges[:, 0] == number, 1:]
+        )
+        mine = events["statistic"][events["slide"] == number]
+        loudest = float(mine.max()) if mine.size else None
+        slides.append(SlideSum(1, mine.size, valid, loudest))
+    statistics = Background.of(events["statistic"], 1.0, KEPT_OF_BLOCK)
+    return _Summary(replace(statistics, livetime=0.0), slides)
+
+
+def slide_shifts_ns(row: Columns, ifos: tuple[str, ...]) -> list[dict[str, int]]:
+    """The shifts of each slide of a block, ns."""
+    return [
+        {ifo: round(shift * 1e9) for ifo, shift in zip(ifos, shifts, strict=True)}
+        for shifts in zip(*(row.shifts[ifo] for ifo in ifos), strict=True)
+    ]
+
+
+def block_times(row: Columns, events: NDArray[np.void]) -> NDArray[np.int64]:
+    """Time of each event of a block at the first detector, GPS ns."""
+    delays = np.rint(events["delay"].astype(np.float64) * 1e9).astype(np.int64)
+    strides = events["stride"].astype(np.int64) + 1
+    times: NDArray[np.int64] = row.start_ns + strides * row.stride_ns - delays
+    return times
+
+
+def vetoed_block_events(
+    row: Columns, events: NDArray[np.void], ifos: tuple[str, ...], vetoes: Vetoes
+) -> NDArray[np.bool_]:
+    """Whether each event of a block is vetoed at any detector's own time."""
+    vetoed = np.zeros(events.size, dtype=bool)
+    if not vetoes.touches(row.start_ns, row.stop_ns):
+        return vetoed
+    after = block_times(row, events) - row.start_ns
+    length = row.stop_ns - row.start_ns
+    for ifo in ifos:
+        shifts = np.rint(np.array(row.shifts[ifo]) * 1e9).astype(np.int64)
+        own = row.start_ns + (after + shifts[events["slide"]]) % length
+        vetoed |= vetoes.vetoed(ifo, own)
+    return vetoed
+
+
+def _with_new_chunks(
+    session: Session, run: RunRow, known: _Known
+) -> tuple[int, dict[int, StreamSum]]:
+    """Add the chunks that came since; also the key of the newest one."""
+    result, last = dict(known.streams), known.last_chunk
+    rows = session.execute(
+        select(
+            ChunkRow.id,
+            ChunkRow.stream_id,
+            ChunkRow.number,
+            ChunkRow.start_ns,
+            ChunkRow.stop_ns,
+            ChunkRow.stride_ns,
+            ChunkRow.size,
+            ChunkRow.valid_count,
+            ChunkRow.event_count,
+            ChunkRow.last,
+        )
+        .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
+        .where(StreamRow.run_id == run.id, ChunkRow.id > last)
+        .order_by(ChunkRow.id)
+    ).all()
+    shifts = _stream_shifts(session, run) if rows and known.vetoes else {}
+    for row in rows:
+        vetoed = vetoed_events = 0
+        if known.vetoes:
+            vetoed, vetoed_events = _vetoed_of_chunk(
+                session, row, shifts[row.stream_id], known.vetoes
+            )
+        old = result.get(row.stream_id, NO_STREAM)
+        result[row.stream_id] = old.with_chunk(row, vetoed, vetoed_events)
+        last = row.id
+    return last, result
+
+
+def _stream_shifts(session: Session, run: RunRow) -> dict[int, dict[str, int]]:
+    streams = session.scalars(select(StreamRow).where(StreamRow.run_id == run.id))
+    return {stream.id: shifts_ns(stream) for stream in streams}
+
+
+def _vetoed_of_chunk(
+    session: Session, row: Columns, shifts: Mapping[str, int], vetoes: Vetoes
+) -> tuple[int, int]:
+    """Valid strides and events that vetoes take of a chunk."""
+    times = session.scalars(select(EventRow.time_ns).where(EventRow.chunk_id == row.id))
+    events = vetoed_events(np.array(times.all(), dtype=np.int64), shifts, vetoes)
+    lost = vetoed_chunk(row, shifts, vetoes)
+    if not lost.any():
+        return 0, int(np.count_nonzero(events))
+    bits = session.scalar(select(ChunkRow.valid).where(ChunkRow.id == row.id))
+    assert bits is not None
+    valid = np.unpackbits(np.frombuffer(bits, np.uint8), count=row.size).astype(bool)
+    return int(np.count_nonzero(lost & valid)), int(np.count_nonzero(events))
