@@ -7,9 +7,13 @@ URL works as well.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -27,12 +31,19 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    func,
+    select,
 )
 from sqlalchemy.engine import Connection, Dialect, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+import chirpwatch
 from chirpwatch.errors import ApiError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATION_LOCK = 0x63686972
+"""Number of PostgreSQL's lock that is held while tables are changed."""
 
 # SQLite numbers its rows in columns of type INTEGER only, which holds 64 bits there.
 BigKey = BigInteger().with_variant(Integer, "sqlite")
@@ -262,7 +273,7 @@ class Database:
                 )
             self._writer = self._engine.execution_options(writes=True)
             with self._writer.begin() as connection:
-                Base.metadata.create_all(connection)
+                migrate(connection)
         except ImportError as error:
             raise ApiError(
                 f"{shown}: the driver of this kind of database is not installed "
@@ -270,6 +281,12 @@ class Database:
             ) from None
         except (ArgumentError, ValueError):
             raise ApiError(f"{shown}: not a database URL or file name") from None
+        except CommandError as error:
+            raise ApiError(
+                f"{shown}: expected tables of this version of chirpwatch, "
+                f"{chirpwatch.__version__}, or an earlier one, found others ({error}); "
+                "use the version that wrote them, or a newer one"
+            ) from None
         except SQLAlchemyError as error:
             raise ApiError(
                 f"{shown}: the database cannot be opened "
@@ -292,6 +309,32 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+
+def migrate(connection: Connection) -> None:
+    """Make the tables, or bring those of an earlier version up to date.
+
+    Raises:
+        CommandError: The tables are of a version that is not known here.
+    """
+    if connection.dialect.name == "postgresql":
+        # Of several services that start at once, one makes the tables.
+        connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+    config = Config()
+    # A path may hold the sign that marks a variable there.
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def migration_options() -> dict[str, Any]:
+    """How Alembic compares and changes the tables."""
+    return {
+        # In the transaction that is open already: all changes or none.
+        "transactional_ddl": True,
+        "render_as_batch": True,
+        "compare_type": True,
+    }
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

@@ -4,7 +4,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from chirpwatch.geometry import Geometry
 from export.build import build_models
 from export.repository import write_repository
 from serve.embedded import TritonServer
+from tests.postgresql import PostgresServer, find_programs
 from train.data.background import simulate_background
 from train.network import Network
 
@@ -31,6 +33,30 @@ SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 GW150914 = 1126259462.42
 OFFSET_SIZE = 64.0
 """Samples from a frame to the merger, as if calibrated, of the untrained network."""
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the tests' own."""
+    if find_programs() is None:
+        assert "CI" not in os.environ, "CI must test PostgreSQL: install it"
+        pytest.skip("PostgreSQL's server is not installed")
+    # Its user reads no folder of another one's; the sockets' path must be short.
+    with tempfile.TemporaryDirectory(prefix="chirpwatch-") as folder:
+        Path(folder).chmod(0o755)
+        with PostgresServer(Path(folder) / "postgresql") as server:
+            yield server
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def new_database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], str]:
+    """Makes empty databases of each kind, and gives their URL."""
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgresql")
+        return server.new_database
+    return lambda: str(tmp_path_factory.mktemp("sqlite") / "results.db")
 
 
 @pytest.fixture(scope="session")

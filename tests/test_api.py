@@ -103,9 +103,9 @@ def chunk(number, events=(), *, size=64, valid=None, last=False):
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory):
+def api(tmp_path_factory, new_database):
     folder = tmp_path_factory.mktemp("api")
-    with ApiProcess(folder / "results.db", log=folder / "api.log") as process:
+    with ApiProcess(new_database(), log=folder / "api.log") as process:
         yield process
 
 

@@ -15,9 +15,9 @@ LAG = (GEOMETRY.kernel_length + GEOMETRY.fduration) / 2
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("api")
-    with ApiProcess(folder / "results.db", log=folder / "api.log") as process:
+def client(tmp_path_factory, new_database):
+    log = tmp_path_factory.mktemp("api") / "api.log"
+    with ApiProcess(new_database(), log=log) as process:
         with process.client() as client:
             yield client
 

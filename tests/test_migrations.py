@@ -1,0 +1,63 @@
+"""The tables: as the models say, made once, on both databases."""
+
+import threading
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from api.database import Base, Database, migration_options
+from chirpwatch.errors import ApiError
+
+
+def engine_of(url):
+    return create_engine(url if "://" in url else f"sqlite:///{url}")
+
+
+def test_the_migrations_make_the_tables_that_the_models_say(new_database):
+    url = new_database()
+    Database(url).close()
+    with engine_of(url).connect() as connection:
+        context = MigrationContext.configure(connection, opts=migration_options())
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_services_that_start_at_once_make_the_tables_once(new_database):
+    url, faults = new_database(), []
+
+    def start():
+        try:
+            Database(url).close()
+        except ApiError as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+
+
+def test_tables_of_a_version_that_is_not_known_are_left_alone(new_database):
+    url = new_database()
+    Database(url).close()
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ApiError, match=r"or an earlier one, found others.*9999"):
+        Database(url)
+
+
+def test_another_programs_database_is_left_alone(new_database):
+    url = new_database()
+    with engine_of(url).begin() as connection:
+        connection.execute(text("CREATE TABLE runs (id INTEGER)"))
+    with pytest.raises(ApiError, match="is it a chirpwatch database"):
+        Database(url)
+    with engine_of(url).connect() as connection:
+        # Nothing half-made stays.
+        assert connection.execute(text("SELECT count(*) FROM runs")).scalar() == 0
+        context = MigrationContext.configure(connection)
+        assert context.get_current_revision() is None
