@@ -166,10 +166,10 @@ class Recovered(Answer):
 
 
 class EfficiencyBinAnswer(Answer):
-    """Injections found in one bin of network SNR."""
+    """Injections found in one bin of a parameter."""
 
-    snr_low: float = Field(description="Lower edge, inclusive")
-    snr_high: float | None = Field(description="Upper edge, exclusive; null: none")
+    low_edge: float = Field(description="Lower edge, inclusive")
+    high_edge: float | None = Field(description="Upper edge, exclusive; null: none")
     injections: int = Field(description="Injections, the denominator")
     found: int = Field(description="Injections found")
     not_analysed: int = Field(
@@ -200,6 +200,72 @@ class InjectionsAnswer(Answer):
     found: list[Recovered] = Field(description="Found, in order of time")
     missed: list[Recovered] = Field(description="Missed, in order of time")
     efficiency: list[EfficiencyBinAnswer] = Field(description="By network SNR")
+    vetoes: list[str] = Field(description="Vetoes that were applied")
+    model: str = Field(description="Digest of the model")
+
+
+class EfficiencyAnswer(Answer):
+    """Share of the injections found in bins of a parameter."""
+
+    by: str = Field(description="The parameter")
+    unit: str = Field(description="Its unit; empty for none")
+    far_per_year: float = Field(description="The rate asked for, per Julian year")
+    threshold: float | None = Field(
+        description="Smallest statistic that counts; null: every event counts"
+    )
+    background_livetime: float = Field(description="Livetime behind the threshold, s")
+    bins: list[EfficiencyBinAnswer] = Field(description="In order of the parameter")
+    vetoes: list[str] = Field(description="Vetoes that were applied")
+    model: str = Field(description="Digest of the model")
+
+
+class VolumeAnswer(Answer):
+    """Sensitive volume for one pair of masses at one rate."""
+
+    far_per_year: float = Field(description="False-alarm rate, per Julian year")
+    threshold: float | None = Field(
+        description="Smallest statistic that counts; null: every event counts"
+    )
+    mass_1: float = Field(
+        description="Centre of the heavier mass's log-normal distribution of width "
+        "0.1, solar masses, source frame"
+    )
+    mass_2: float = Field(description="The same of the lighter mass")
+    volume: float = Field(
+        description="Comoving volume, less the dilation of the source's time, Mpc^3: "
+        "times time and source-frame rate density it is the number found"
+    )
+    volume_error: float = Field(description="Its standard deviation, Mpc^3")
+    distance: float = Field(description="Radius of a ball of this volume, Mpc")
+    distance_error: float | None = Field(
+        description="Its standard deviation, Mpc; null: nothing was found"
+    )
+    found: int = Field(description="Injections found")
+    effective: float = Field(
+        description="Found injections of the pair itself that would know it as well"
+    )
+    covered: float = Field(
+        description="Share of the pair's population whose masses were drawn from; "
+        "below 1, the volume is too small by about as much"
+    )
+
+
+class VolumesAnswer(Answer):
+    """Sensitive volumes, by importance weights from one set of injections."""
+
+    volumes: list[VolumeAnswer] = Field(
+        description="For each rate, each pair of masses"
+    )
+    injections: int = Field(description="Injections, found or missed")
+    rejected: int = Field(
+        description="Draws that were too faint to be injected, exactly, of all sets"
+    )
+    draws: float = Field(
+        description="Draws behind the volumes: the injections and their share of the "
+        "rejected"
+    )
+    max_redshift: float = Field(description="Redshift beyond which nothing was drawn")
+    background_livetime: float = Field(description="Livetime behind thresholds, s")
     vetoes: list[str] = Field(description="Vetoes that were applied")
     model: str = Field(description="Digest of the model")
 

@@ -25,7 +25,7 @@ are more frequent than one in 25 s.
 def put_block(session: Session, run_id: str, number: int, body: Block) -> bool:
     """Store a block with its events; returns whether it is new."""
     run = locked_run(session, run_id)
-    digest = digest_of([body])
+    digest = digest_of(body)
     stored = session.scalar(
         select(BlockRow.digest).where(
             BlockRow.run_id == run_id, BlockRow.number == number

@@ -23,7 +23,7 @@ def put_chunk(
     )
     if stream is None:
         raise not_found("stream", stream_name)
-    digest = digest_of([body])
+    digest = digest_of(body)
     stored = session.scalar(
         select(ChunkRow.digest).where(
             ChunkRow.stream_id == stream.id, ChunkRow.number == number

@@ -1,6 +1,5 @@
 """A typed client: sends bodies of `api.schema`, returns those of `api.answers`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
@@ -11,19 +10,22 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from api.answers import (
     BackgroundAnswer,
     Candidates,
+    EfficiencyAnswer,
     Events,
     FarAnswer,
     IfarAnswer,
     InjectionsAnswer,
     Scores,
+    Slide,
     VetoAnswer,
     VetoDetail,
+    VolumesAnswer,
 )
 from api.schema import (
     Block,
     Chunk,
     EventKind,
-    Injection,
+    InjectionSet,
     Run,
     RunUpdate,
     Stream,
@@ -34,6 +36,9 @@ from chirpwatch.errors import ApiError
 
 Model = TypeVar("Model", bound=BaseModel)
 Content = TypeVar("Content")
+PAGE = 10_000
+"""Most items that the API answers at a time."""
+QueryValue = str | float | list[float]
 
 
 class ApiUnavailable(ApiError):
@@ -114,12 +119,10 @@ class ApiClient:
         path = f"/v1/runs/{run_id}/background/{number}"
         return self._put(path, block.model_dump_json())
 
-    def put_injections(
-        self, run_id: str, name: str, injections: Sequence[Injection]
-    ) -> bool:
-        """Store a set of injections."""
-        body = json.dumps([injection.model_dump() for injection in injections])
-        return self._put(f"/v1/runs/{run_id}/injections/{name}", body)
+    def put_injections(self, run_id: str, name: str, injections: InjectionSet) -> bool:
+        """Store a set of injections, all of them at once."""
+        path = f"/v1/runs/{run_id}/injections/{name}"
+        return self._put(path, injections.model_dump_json())
 
     def put_veto(self, run_id: str, name: str, veto: Veto) -> bool:
         """Take segments out of events and livetime; replaces a list of this name."""
@@ -188,6 +191,15 @@ class ApiClient:
         path = f"/v1/runs/{run_id}/background"
         return self._get(BackgroundAnswer, path, limit=limit, offset=offset)
 
+    def slides(self, run_id: str) -> list[Slide]:
+        """Every slide of the background, by its shifts."""
+        slides: list[Slide] = []
+        while True:
+            page = self.background(run_id, limit=PAGE, offset=len(slides))
+            slides += page.slides
+            if not page.slides or len(slides) >= page.total:
+                return sorted(slides, key=lambda slide: sorted(slide.shifts.items()))
+
     def blocks(self, run_id: str) -> list[BlockAnswer]:
         """The blocks of background that are there, by number."""
         response = self._request("GET", f"/v1/runs/{run_id}/background/blocks")
@@ -197,6 +209,20 @@ class ApiClient:
         """Injections found and missed at a false-alarm rate."""
         path = f"/v1/runs/{run_id}/injections"
         return self._get(InjectionsAnswer, path, far_per_year=far_per_year)
+
+    def efficiency(
+        self, run_id: str, far_per_year: float, by: str = "snr", bins: int = 10
+    ) -> EfficiencyAnswer:
+        """Share of the injections found in bins of a parameter."""
+        path = f"/v1/runs/{run_id}/efficiency"
+        return self._get(
+            EfficiencyAnswer, path, far_per_year=far_per_year, by=by, bins=bins
+        )
+
+    def volume(self, run_id: str, far_per_year: Sequence[float]) -> VolumesAnswer:
+        """Sensitive volumes at false-alarm rates, for four pairs of masses."""
+        path = f"/v1/runs/{run_id}/volume"
+        return self._get(VolumesAnswer, path, far_per_year=list(far_per_year))
 
     def events(
         self, run_id: str, kind: EventKind, limit: int = 1000, offset: int = 0
@@ -214,7 +240,7 @@ class ApiClient:
     def _put(self, path: str, body: str) -> bool:
         return _read(TypeAdapter(Stored), self._request("PUT", path, body)).created
 
-    def _get(self, model: type[Model], path: str, **query: str | float) -> Model:
+    def _get(self, model: type[Model], path: str, **query: QueryValue) -> Model:
         response = self._request("GET", path, query=query)
         return _read(TypeAdapter(model), response)
 
@@ -223,7 +249,7 @@ class ApiClient:
         method: str,
         path: str,
         body: str | None = None,
-        query: Mapping[str, str | float] | None = None,
+        query: Mapping[str, QueryValue] | None = None,
     ) -> httpx.Response:
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:

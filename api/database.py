@@ -233,6 +233,7 @@ class InjectionSetRow(Base):
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     name: Mapped[str] = mapped_column(String(64))
     size: Mapped[int] = mapped_column(Integer)
+    population: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     digest: Mapped[str] = mapped_column(String(64))
 
 

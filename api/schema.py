@@ -17,6 +17,7 @@ from pydantic.config import JsonDict
 
 from chirpwatch.errors import GeometryError
 from chirpwatch.geometry import Geometry
+from chirpwatch.volume import Population
 
 MAX_STRIDES = 65_536
 MAX_STRETCH_STRIDES = 2**24
@@ -26,6 +27,7 @@ MAX_SHIFT = 1e8
 MAX_SINGLE = 3.4e38
 MAX_INJECTIONS = 20_000
 MAX_SEGMENTS = 200_000
+VOLUME_PARAMETERS = {"mass_1", "mass_2", "redshift"}
 # 64-bit with room for sums; GPS 4e9 s lies in the year 2106.
 MAX_TIME_NS = 4_000_000_000_000_000_000
 
@@ -350,4 +352,63 @@ class Veto(Body):
         return self
 
 
-InjectionList = Annotated[list[Injection], Field(max_length=MAX_INJECTIONS)]
+class PopulationBody(Body):
+    """What a set of injections was drawn from; see `chirpwatch.volume.Population`."""
+
+    rejected: int = Field(
+        ge=0, description="Draws that were too faint to be injected, exactly"
+    )
+    min_mass: FiniteFloat = Field(gt=0, description="Smallest mass, solar masses")
+    max_mass: FiniteFloat = Field(gt=0, description="Largest mass, solar masses")
+    mass_distribution: Literal["uniform", "log_uniform"] = Field(
+        description="Of each component mass"
+    )
+    source_frame: bool = Field(
+        description="Whether masses are the source's; else as the detectors see them"
+    )
+    reference_share: FiniteFloat = Field(
+        ge=0, le=1, description="Share of the draws with the reference masses exactly"
+    )
+    reference_masses: Annotated[
+        list[FiniteFloat], Field(min_length=2, max_length=2)
+    ] = Field(description="Those masses, solar masses, in the frame of the others")
+    max_redshift: FiniteFloat = Field(
+        gt=0,
+        le=20,
+        description="Largest redshift; uniform in comoving volume, Planck18",
+    )
+    time_dilation: bool = Field(
+        description="Whether draws are weighted by 1 / (1 + redshift)"
+    )
+
+    def population(self) -> Population:
+        """The same as a `Population`."""
+        values = self.model_dump(exclude={"rejected"})
+        return Population(**values | {"reference_masses": tuple(self.reference_masses)})
+
+
+class InjectionSet(Body):
+    """A set of injections, complete, so that none can go missing."""
+
+    injections: list[Injection] = Field(
+        max_length=MAX_INJECTIONS, description="All that were made, in any order"
+    )
+    population: PopulationBody | None = Field(
+        None,
+        description="What they were drawn from: sensitive volume needs it, and "
+        "`mass_1`, `mass_2` (detector frame) and `redshift` of each; null: unknown, or "
+        "not drawn in volume",
+    )
+
+    @model_validator(mode="after")
+    def _has_what_a_volume_needs(self) -> Self:
+        if self.population is not None:
+            for index, injection in enumerate(self.injections):
+                missing = VOLUME_PARAMETERS - injection.parameters.keys()
+                if missing:
+                    raise ValueError(
+                        f"injection {index} of a population: expected "
+                        f"{', '.join(sorted(VOLUME_PARAMETERS))}, missing "
+                        f"{', '.join(sorted(missing))}"
+                    )
+        return self

@@ -1,33 +1,117 @@
-"""Injections of a run: which were found at a false-alarm rate, and which missed."""
+"""Injections of a run: which were found at a false-alarm rate, and what that says."""
 
 import bisect
-import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.answers import EfficiencyBinAnswer, InjectionsAnswer, Recovered
+from api.answers import (
+    EfficiencyAnswer,
+    EfficiencyBinAnswer,
+    InjectionsAnswer,
+    Recovered,
+    VolumeAnswer,
+    VolumesAnswer,
+)
 from api.background import insufficient
-from api.database import EventRow, InjectionRow, InjectionSetRow, RunRow, StreamRow
+from api.database import (
+    ChunkRow,
+    EventRow,
+    InjectionRow,
+    InjectionSetRow,
+    RunRow,
+    StreamRow,
+)
 from api.intervals import Interval, merge, seconds
+from api.problems import ProblemError, conflict, invalid
 from api.queries import event_answer, vetoed
-from api.scores import load_chunks, stretches, valid_flags
+from api.schema import PopulationBody
+from api.scores import stretches, valid_flags
 from api.vetoing import Vetoes, shifts_ns, vetoed_events
 from chirpwatch.errors import StatisticsError
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import (
     MATCH_WINDOW,
+    SNR_EDGES,
     Background,
-    efficiency_by_snr,
+    efficiency,
+    even_edges,
     match_injections,
 )
+from chirpwatch.volume import MASS_PAIRS, Population, sensitive_volume
+
+UNITS = {
+    "snr": "",
+    "distance": "Mpc",
+    "redshift": "",
+    "mass_1": "solar masses, detector frame",
+    "mass_2": "solar masses, detector frame",
+    "chirp_mass": "solar masses, detector frame",
+    "total_mass": "solar masses, detector frame",
+}
+"""What efficiency may be asked for by, and its unit."""
+
+
+@dataclass(frozen=True)
+class Injected:
+    """An injection and what became of it, whatever the threshold.
+
+    Attributes:
+        row: The injection.
+        set: Its set.
+        event: The matched event and the name of its stream, if there is one.
+        fate: ``pending``, ``vetoed``, ``event``, ``no_event`` or ``not_analysed``.
+    """
+
+    row: InjectionRow
+    set: InjectionSetRow
+    event: tuple[EventRow, str] | None
+    fate: str
+
+    @property
+    def settled(self) -> bool:
+        """Whether it counts: as found or as missed."""
+        return self.fate not in {"pending", "vetoed"}
+
+    def found(self, threshold: float) -> bool:
+        """Whether its event passes a threshold."""
+        return (
+            self.fate == "event"
+            and self.event is not None
+            and self.event[0].statistic >= threshold
+        )
+
+
+def load_injected(session: Session, run: RunRow, vetoes: Vetoes) -> list[Injected]:
+    """Every injection of a run, in order of time; `vetoes` are those of the run."""
+    sets = session.scalars(
+        select(InjectionSetRow)
+        .where(InjectionSetRow.run_id == run.id)
+        .order_by(InjectionSetRow.id)
+    )
+    found = [one for row in sets for one in _of_set(session, run, row, vetoes)]
+    return sorted(found, key=lambda one: one.row.time_ns)
+
+
+def threshold_at(noise: Background, far_per_year: float) -> float:
+    """Smallest statistic that has this rate.
+
+    Raises:
+        ProblemError: The background cannot reach it.
+    """
+    try:
+        return noise.threshold_at_far(far_per_year)
+    except StatisticsError as error:
+        raise insufficient(error) from None
 
 
 def found_and_missed(
-    session: Session,
+    injected: Sequence[Injected],
     run: RunRow,
     noise: Background,
     vetoes: Vetoes,
@@ -35,57 +119,140 @@ def found_and_missed(
 ) -> InjectionsAnswer:
     """Every injection of a run, found or missed at `far_per_year`.
 
-    `noise` and `vetoes` are the background and the vetoes of the same run.
-
     Raises:
         ProblemError: The background cannot reach this rate.
     """
-    try:
-        threshold = noise.threshold_at_far(far_per_year)
-    except StatisticsError as error:
-        raise insufficient(error) from None
-    sets = session.scalars(
-        select(InjectionSetRow)
-        .where(InjectionSetRow.run_id == run.id)
-        .order_by(InjectionSetRow.id)
-    )
-    recovered = sorted(
-        itertools.chain.from_iterable(
-            _recovered(session, run, row, threshold, vetoes) for row in sets
-        ),
-        key=lambda injection: injection.time_ns,
-    )
-    gone = sum(injection.reason == "vetoed" for injection in recovered)
-    settled = [
-        injection
-        for injection in recovered
-        if injection.reason not in {"pending", "vetoed"}
-    ]
-    found = [injection for injection in settled if injection.reason == "found"]
-    missed = [injection for injection in settled if injection.reason != "found"]
+    threshold = threshold_at(noise, far_per_year)
+    settled = [one for one in injected if one.settled]
+    recovered = [_recovered(one, threshold) for one in settled]
+    fates = [one.fate for one in injected]
     return InjectionsAnswer(
         far_per_year=far_per_year,
-        threshold=None if math.isinf(threshold) else threshold,
+        threshold=_finite(threshold),
         background_livetime=noise.livetime,
         window=MATCH_WINDOW,
         total=len(settled),
-        pending=len(recovered) - len(settled) - gone,
-        vetoed=gone,
-        found=found,
-        missed=missed,
-        efficiency=_efficiency(settled),
+        pending=fates.count("pending"),
+        vetoed=fates.count("vetoed"),
+        found=[one for one in recovered if one.reason == "found"],
+        missed=[one for one in recovered if one.reason != "found"],
+        efficiency=_bins(settled, threshold, _values(settled, "snr"), SNR_EDGES),
         vetoes=list(vetoes.names),
         model=run.model,
     )
 
 
-def _recovered(
-    session: Session,
+def efficiency_by(
+    injected: Sequence[Injected],
     run: RunRow,
-    row: InjectionSetRow,
-    threshold: float,
+    noise: Background,
     vetoes: Vetoes,
-) -> list[Recovered]:
+    far_per_year: float,
+    name: str,
+    bins: int,
+) -> EfficiencyAnswer:
+    """Share of the injections found in bins of a parameter, a key of `UNITS`.
+
+    Raises:
+        ProblemError: The background cannot reach this rate, or an injection lacks the
+            parameter.
+    """
+    threshold = threshold_at(noise, far_per_year)
+    settled = [one for one in injected if one.settled]
+    values = _values(settled, name)
+    edges = SNR_EDGES if name == "snr" else even_edges(values, bins)
+    return EfficiencyAnswer(
+        by=name,
+        unit=UNITS[name],
+        far_per_year=far_per_year,
+        threshold=_finite(threshold),
+        background_livetime=noise.livetime,
+        bins=_bins(settled, threshold, values, edges),
+        vetoes=list(vetoes.names),
+        model=run.model,
+    )
+
+
+def volumes(
+    session: Session,
+    injected: Sequence[Injected],
+    run: RunRow,
+    noise: Background,
+    vetoes: Vetoes,
+    rates: Sequence[float],
+) -> VolumesAnswer:
+    """Sensitive volume at each rate for each of `MASS_PAIRS`.
+
+    Raises:
+        ProblemError: The background cannot reach a rate, or the injections were not
+            drawn in volume or from several populations.
+    """
+    population, rejected = _population(session, run)
+    settled = [one for one in injected if one.settled]
+    # Of those that are not settled, their share of the rejected draws is not either.
+    draws = len(settled) * (1 + rejected / max(1, len(injected)))
+    answers = []
+    for rate in rates:
+        threshold = threshold_at(noise, rate)
+        found = [one for one in settled if one.found(threshold)]
+        mass_1, mass_2, redshift = (
+            _values(found, name) for name in ("mass_1", "mass_2", "redshift")
+        )
+        for pair in MASS_PAIRS:
+            try:
+                seen = sensitive_volume(
+                    population, draws, mass_1, mass_2, redshift, pair
+                )
+            except StatisticsError as error:
+                raise invalid(str(error)) from None
+            answers.append(
+                VolumeAnswer(
+                    far_per_year=rate,
+                    threshold=_finite(threshold),
+                    mass_1=pair[0],
+                    mass_2=pair[1],
+                    **asdict(seen) | {"distance_error": _finite(seen.distance_error)},
+                )
+            )
+    return VolumesAnswer(
+        volumes=answers,
+        injections=len(settled),
+        rejected=rejected,
+        draws=draws,
+        max_redshift=population.max_redshift,
+        background_livetime=noise.livetime,
+        vetoes=list(vetoes.names),
+        model=run.model,
+    )
+
+
+def _population(session: Session, run: RunRow) -> tuple[Population, int]:
+    """What all injections of a run were drawn from, and the exact rejected count."""
+    told = session.scalars(
+        select(InjectionSetRow.population).where(InjectionSetRow.run_id == run.id)
+    ).all()
+    bodies = [PopulationBody.model_validate(one) for one in told if one is not None]
+    if not bodies or len(bodies) < len(told):
+        missing = f"{len(told) - len(bodies)} that do not" if told else "none"
+        raise ProblemError(
+            409,
+            "no-population",
+            f"injections of run {run.id!r}: expected sets that say what they were "
+            f"drawn from, uniform in volume, found {missing}; simulate signals with "
+            "--volume",
+        )
+    populations = {body.population() for body in bodies}
+    if len(populations) > 1:
+        raise conflict(
+            f"injections of run {run.id!r}: expected one population, found "
+            f"{len(populations)}; a volume needs sets that were drawn alike"
+        )
+    return populations.pop(), sum(body.rejected for body in bodies)
+
+
+def _of_set(
+    session: Session, run: RunRow, row: InjectionSetRow, vetoes: Vetoes
+) -> list[Injected]:
     injections = session.scalars(
         select(InjectionRow)
         .where(InjectionRow.set_id == row.id)
@@ -113,32 +280,38 @@ def _recovered(
     ).first()
     times = np.array([injection.time_ns for injection in injections], dtype=np.int64)
     gone = vetoed_events(times, shifts_ns(stream) if stream else {}, vetoes)
-    answers = []
+    result = []
     for injection, index, is_gone in zip(injections, matched, gone, strict=True):
         match = events[index] if index >= 0 else None
         if is_gone:
-            reason = "vetoed"
+            fate = "vetoed"
         # Found or not: to count the found ones early would flatter the efficiency.
         elif coverage.is_pending(injection.time_ns):
-            reason = "pending"
+            fate = "pending"
         elif match is not None:
-            loud = match[0].statistic >= threshold
-            reason = "found" if loud else "below_threshold"
+            fate = "event"
         else:
             valid = _covers(coverage.valid, injection.time_ns)
-            reason = "no_event" if valid else "not_analysed"
-        answers.append(
-            Recovered(
-                time_ns=injection.time_ns,
-                time=seconds(injection.time_ns),
-                set=row.name,
-                snr=injection.snr,
-                parameters=injection.parameters,
-                event=event_answer(match[0], match[1].name) if match else None,
-                reason=reason,
-            )
-        )
-    return answers
+            fate = "no_event" if valid else "not_analysed"
+        event = None if match is None else (match[0], match[1].name)
+        result.append(Injected(injection, row, event, fate))
+    return result
+
+
+def _recovered(one: Injected, threshold: float) -> Recovered:
+    if one.found(threshold):
+        reason = "found"
+    else:
+        reason = "below_threshold" if one.fate == "event" else one.fate
+    return Recovered(
+        time_ns=one.row.time_ns,
+        time=seconds(one.row.time_ns),
+        set=one.set.name,
+        snr=one.row.snr,
+        parameters=one.row.parameters,
+        event=None if one.event is None else event_answer(*one.event),
+        reason=reason,
+    )
 
 
 @dataclass(frozen=True)
@@ -163,24 +336,32 @@ class _Coverage:
 
 
 def _coverage(session: Session, run: RunRow, name: str) -> _Coverage:
-    chunks = load_chunks(session, run, injection_set=name)
-    clusters = session.scalar(
-        select(func.max(StreamRow.cluster_length)).where(
-            StreamRow.run_id == run.id, StreamRow.injection_set == name
+    mine = StreamRow.run_id == run.id, StreamRow.injection_set == name
+    rows = session.execute(
+        select(
+            ChunkRow.start_ns - ChunkRow.stride_ns,
+            ChunkRow.stop_ns,
+            ChunkRow.valid_count,
+            ChunkRow.size,
         )
+        .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
+        .where(*mine)
+    ).all()
+    # Scores are read only of the few chunks where some are valid and others not.
+    mixed = session.scalars(
+        select(ChunkRow)
+        .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
+        .where(*mine, ChunkRow.valid_count > 0, ChunkRow.valid_count < ChunkRow.size)
     )
+    whole = [(start, stop) for start, stop, valid, size in rows if valid == size]
+    parts = [part for chunk in mixed for part in stretches(chunk, valid_flags(chunk))]
+    clusters = session.scalar(select(func.max(StreamRow.cluster_length)).where(*mine))
     geometry = Geometry.from_json(run.geometry)
     delay = (clusters or 0.0) + geometry.kernel_length + geometry.fduration
     return _Coverage(
         running=run.state == "running",
-        valid=merge(
-            stretch
-            for chunk in chunks
-            for stretch in stretches(chunk, valid_flags(chunk))
-        ),
-        received=merge(
-            (chunk.start_ns - chunk.stride_ns, chunk.stop_ns) for chunk in chunks
-        ),
+        valid=merge(whole + parts),
+        received=merge((start, stop) for start, stop, _, _ in rows),
         delay_ns=round(delay * 1e9),
     )
 
@@ -190,19 +371,48 @@ def _covers(intervals: list[Interval], time_ns: int) -> bool:
     return before >= 0 and time_ns <= intervals[before][1]
 
 
-def _efficiency(recovered: list[Recovered]) -> list[EfficiencyBinAnswer]:
-    snr = np.array([injection.snr for injection in recovered])
-    found = [injection.reason == "found" for injection in recovered]
-    lost = np.array(
-        [injection.reason == "not_analysed" for injection in recovered], dtype=bool
-    )
+def _values(injected: Sequence[Injected], name: str) -> NDArray[np.float64]:
+    """A parameter of each injection, [n]."""
+    try:
+        values = [_value(one.row, name) for one in injected]
+    except KeyError as error:
+        raise invalid(
+            f"expected injections with the parameter {error.args[0]!r}, found some "
+            "without"
+        ) from None
+    return np.array(values, dtype=np.float64)
+
+
+def _value(row: InjectionRow, name: str) -> float:
+    if name == "snr":
+        return row.snr
+    if name not in {"chirp_mass", "total_mass"}:
+        return float(row.parameters[name])
+    first, second = row.parameters["mass_1"], row.parameters["mass_2"]
+    total = first + second
+    return total if name == "total_mass" else (first * second) ** 0.6 / total**0.2
+
+
+def _bins(
+    settled: Sequence[Injected],
+    threshold: float,
+    values: NDArray[np.float64],
+    edges: Sequence[float],
+) -> list[EfficiencyBinAnswer]:
+    found = [one.found(threshold) for one in settled]
+    lost = np.array([one.fate == "not_analysed" for one in settled], dtype=bool)
     bins = []
-    for part in efficiency_by_snr(snr, found):
-        inside = (snr >= part.snr_low) & (snr < part.snr_high)
-        values = asdict(part) | {
-            "snr_high": None if math.isinf(part.snr_high) else part.snr_high,
+    for part in efficiency(values, found, edges):
+        inside = (values >= part.low_edge) & (values < part.high_edge)
+        told = asdict(part) | {
+            "high_edge": _finite(part.high_edge),
             "efficiency": part.efficiency if part.injections else None,
             "not_analysed": int(np.count_nonzero(inside[lost])),
         }
-        bins.append(EfficiencyBinAnswer(**values))
+        bins.append(EfficiencyBinAnswer(**told))
     return bins
+
+
+def _finite(value: float) -> float | None:
+    """The value, or none where it is infinite, which JSON cannot say."""
+    return value if math.isfinite(value) else None

@@ -5,7 +5,6 @@ They run in a transaction of `Database.writing`. All return whether the content 
 
 import hashlib
 import json
-from collections.abc import Sequence
 
 import numpy as np
 from pydantic import BaseModel
@@ -14,16 +13,13 @@ from sqlalchemy.orm import Session
 
 from api.database import InjectionRow, InjectionSetRow, RunRow, StreamRow, VetoRow
 from api.problems import conflict, invalid, not_found
-from api.schema import Injection, Run, RunUpdate, Stream, Veto
+from api.schema import InjectionSet, Run, RunUpdate, Stream, Veto
 from chirpwatch.geometry import Geometry
 
 
-def digest_of(bodies: Sequence[BaseModel]) -> str:
-    """SHA-256 of the bodies' JSON, to recognise the same content by."""
-    whole = hashlib.sha256()
-    for body in bodies:
-        whole.update(body.model_dump_json().encode() + b"\n")
-    return whole.hexdigest()
+def digest_of(body: BaseModel) -> str:
+    """SHA-256 of a body's JSON, to recognise the same content by."""
+    return hashlib.sha256(body.model_dump_json().encode()).hexdigest()
 
 
 def locked_run(session: Session, run_id: str) -> RunRow:
@@ -135,7 +131,7 @@ def _check_injection_set(
 
 
 def put_injections(
-    session: Session, run_id: str, name: str, body: Sequence[Injection]
+    session: Session, run_id: str, name: str, body: InjectionSet
 ) -> bool:
     """Store a set of injections."""
     run = locked_run(session, run_id)
@@ -151,11 +147,18 @@ def put_injections(
         raise conflict(
             f"injection set {name!r} of run {run_id!r} exists with other content"
         )
-    row = InjectionSetRow(run_id=run_id, name=name, size=len(body), digest=digest)
+    row = InjectionSetRow(
+        run_id=run_id,
+        name=name,
+        size=len(body.injections),
+        population=body.population.model_dump() if body.population else None,
+        digest=digest,
+    )
     session.add(row)
     session.flush()
     session.add_all(
-        InjectionRow(set_id=row.id, **injection.model_dump()) for injection in body
+        InjectionRow(set_id=row.id, **injection.model_dump())
+        for injection in body.injections
     )
     run.revision += 1
     return True
@@ -171,7 +174,7 @@ def put_veto(session: Session, run_id: str, name: str, body: Veto) -> bool:
             f"veto {name!r}: expected detectors of run {run_id!r}, {', '.join(ifos)}; "
             f"found {', '.join(unknown)}"
         )
-    digest = digest_of([body])
+    digest = digest_of(body)
     row = _veto(session, run_id, name)
     if row is not None and row.digest == digest:
         return False

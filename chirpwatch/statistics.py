@@ -88,11 +88,11 @@ class IfarPoint:
 
 @dataclass(frozen=True)
 class EfficiencyBin:
-    """Injections found in one bin of network SNR.
+    """Injections found in one bin of a parameter.
 
     Attributes:
-        snr_low: Lower edge, inclusive.
-        snr_high: Upper edge, exclusive; may be infinite.
+        low_edge: Lower edge, inclusive.
+        high_edge: Upper edge, exclusive; may be infinite.
         injections: Injections in the bin: the denominator.
         found: Those of them that were found.
         efficiency: found / injections; not a number for an empty bin.
@@ -100,8 +100,8 @@ class EfficiencyBin:
         high: Upper end of the 68 % Wilson interval.
     """
 
-    snr_low: float
-    snr_high: float
+    low_edge: float
+    high_edge: float
     injections: int
     found: int
     efficiency: float
@@ -427,17 +427,28 @@ def match_injections(
     return matched
 
 
-def efficiency_by_snr(
-    snr: ArrayLike, found: ArrayLike, edges: Sequence[float] = SNR_EDGES
+def even_edges(values: ArrayLike, bins: int) -> list[float]:
+    """Edges of bins of one width that hold every value; none for no values."""
+    found = np.asarray(values, dtype=np.float64)
+    if not found.size:
+        return []
+    edges = np.linspace(found.min(), found.max(), bins + 1)
+    # The upper edges are exclusive.
+    edges[-1] = np.nextafter(edges[-1], math.inf)
+    return [float(edge) for edge in np.unique(edges)]
+
+
+def efficiency(
+    values: ArrayLike, found: ArrayLike, edges: Sequence[float] = SNR_EDGES
 ) -> list[EfficiencyBin]:
-    """Fraction of injections found, in bins of network SNR.
+    """Fraction of injections found, in bins of a parameter, such as network SNR.
 
     Args:
-        snr: Network SNR of every injection that was made.
+        values: The parameter of every injection that was made.
         found: Whether it was found; a missed one stays in the denominator.
         edges: Ascending bin edges.
     """
-    values = np.asarray(snr, dtype=np.float64)
+    values = np.asarray(values, dtype=np.float64)
     hits = np.asarray(found, dtype=bool)
     bins = []
     for low, high in itertools.pairwise(edges):

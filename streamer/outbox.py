@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from api.client import ApiClient, ApiRefused, ApiUnavailable
-from api.schema import Block, Chunk, Injection, Run, RunUpdate, Stream
+from api.schema import Block, Chunk, InjectionSet, Run, RunUpdate, Stream
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ApiError
 
@@ -99,7 +99,7 @@ class Outbox:
         if body.state in {"complete", "failed"}:
             (self.directory / f"{run}.running").unlink(missing_ok=True)
 
-    def put_injections(self, run: str, name: str, body: list[Injection]) -> None:
+    def put_injections(self, run: str, name: str, body: InjectionSet) -> None:
         """Store a set of injections."""
         self._put({"what": "injections", "run": run, "name": name, "body": body})
 
@@ -211,10 +211,7 @@ class Outbox:
             case "update":
                 self._client.update_run(run, RunUpdate.model_validate_json(body))
             case "injections":
-                injections = [
-                    Injection.model_validate_json(json.dumps(one))
-                    for one in message["body"]
-                ]
+                injections = InjectionSet.model_validate_json(body)
                 self._client.put_injections(run, message["name"], injections)
             case "stream":
                 stream = Stream.model_validate_json(body)

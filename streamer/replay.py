@@ -1,5 +1,6 @@
 """Replay: segments through the served detector, as fast as it answers."""
 
+import json
 import secrets
 import threading
 import time
@@ -17,8 +18,10 @@ from api.schema import (
     Event,
     GeometryBody,
     Injection,
+    InjectionSet,
     Kind,
     LatencyMs,
+    PopulationBody,
     Run,
     RunUpdate,
     Stream,
@@ -422,9 +425,9 @@ class _Stream:
         self._number += 1
 
 
-def _injections(signals: ProjectedSignals) -> list[Injection]:
+def _injections(signals: ProjectedSignals) -> InjectionSet:
     try:
-        return [
+        injections = [
             Injection(
                 time_ns=int(signals.gps_time_ns[i]),
                 snr=float(signals.parameters["snr"][i]),
@@ -436,10 +439,22 @@ def _injections(signals: ProjectedSignals) -> list[Injection]:
             )
             for i in range(len(signals))
         ]
+        return InjectionSet(injections=injections, population=_population(signals))
     except ValidationError as error:
         raise SignalError(
             f"signals that the results API does not take: {error}"
         ) from None
+
+
+def _population(signals: ProjectedSignals) -> PopulationBody | None:
+    """What the signals were drawn from, if they were drawn in volume by chirpwatch."""
+    settings = json.loads(signals.attributes.get("settings", "{}"))
+    told = PopulationBody.model_fields.keys() - {"rejected"}
+    if not told <= settings.keys() or settings.get("snr_range") is not None:
+        return None
+    values = {name: settings[name] for name in told}
+    body = json.dumps(values | {"rejected": signals.num_rejected})
+    return PopulationBody.model_validate_json(body)
 
 
 def _measure_latency(address: str, job: Job) -> np.ndarray:

@@ -36,7 +36,8 @@ def collect(
     """
     status = client.run(run)
     candidates = client.candidates(run, limit=CANDIDATES)
-    background = client.background(run)
+    slides = client.slides(run)
+    background = client.background(run).model_copy(update={"slides": slides})
     injections: dict[str, Any] | None = None
     if status.injections.streams:
         try:
@@ -126,11 +127,11 @@ def show(result: dict[str, Any], page: str, console: Console) -> None:
                 table.add_column(column, justify="right")
             for one in injections["efficiency"]:
                 if one["injections"]:
-                    high = one["snr_high"]
+                    high = one["high_edge"]
                     table.add_row(
-                        f"{one['snr_low']:g} to {high:g}"
+                        f"{one['low_edge']:g} to {high:g}"
                         if high is not None
-                        else f"from {one['snr_low']:g}",
+                        else f"from {one['low_edge']:g}",
                         str(one["injections"]),
                         str(one["found"]),
                         f"{one['efficiency']:.2f} ({one['low']:.2f} to "

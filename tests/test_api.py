@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from api.client import ApiClient, ApiRefused, ApiUnavailable
 from api.database import Database
@@ -29,14 +30,18 @@ from api.schema import (
     Event,
     GeometryBody,
     Injection,
+    InjectionSet,
     LatencyMs,
+    PopulationBody,
     Run,
     RunUpdate,
     Stream,
+    Veto,
 )
 from chirpwatch.errors import ApiError
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import JULIAN_YEAR
+from chirpwatch.volume import sensitive_volume
 
 GPS = 1_264_316_116
 SECOND = 10**9
@@ -131,7 +136,7 @@ def test_the_same_again_changes_nothing(client, run):
     puts = [
         lambda: client.put_stream(run, "zl", ZERO_LAG),
         lambda: client.put_chunk(run, "zl", 0, chunk(0, [(3.0, 1.5)])),
-        lambda: client.put_injections(run, "set", [injection]),
+        lambda: client.put_injections(run, "set", InjectionSet(injections=[injection])),
         lambda: client.put_block(run, 0, block(slide(4.0, [(9, 0.5, 1.0)]))),
     ]
     assert [put() for put in puts] == [True] * 4
@@ -146,7 +151,7 @@ def test_the_same_again_changes_nothing(client, run):
 def test_other_content_under_the_same_name_is_refused(client, run):
     client.put_stream(run, "zl", ZERO_LAG)
     client.put_chunk(run, "zl", 0, chunk(0))
-    client.put_injections(run, "set", [])
+    client.put_injections(run, "set", InjectionSet(injections=[]))
     client.put_block(run, 0, block(slide(4.0)))
     injection = Injection(time_ns=GPS * SECOND, snr=9.0, parameters={})
     before = client.run(run)
@@ -156,7 +161,7 @@ def test_other_content_under_the_same_name_is_refused(client, run):
         lambda: client.put_stream(run, "zl", injected("set")),
         lambda: client.put_block(run, 0, block(slide(5.0))),
         lambda: client.put_chunk(run, "zl", 0, chunk(0, [(3.0, 1.5)])),
-        lambda: client.put_injections(run, "set", [injection]),
+        lambda: client.put_injections(run, "set", InjectionSet(injections=[injection])),
     ]:
         with pytest.raises(ApiRefused) as refused:
             put()
@@ -292,7 +297,7 @@ def test_injections_are_found_or_missed_and_none_is_forgotten(client, run):
         )
         for after, snr in times
     ]
-    client.put_injections(run, "set", injections)
+    client.put_injections(run, "set", InjectionSet(injections=injections))
     client.put_stream(run, "inj", injected("set"))
     client.put_block(run, 0, block(slide(4.0, [(31, 0.0, 3.0)])))
     events = [(1.9, 2.0), (5.1, 8.0), (6.5, 9.0)]
@@ -318,6 +323,91 @@ def test_injections_are_found_or_missed_and_none_is_forgotten(client, run):
     with pytest.raises(ApiRefused, match="reaches") as refused:
         client.injections(run, 1.0)
     assert refused.value.status == 409
+
+
+POPULATION = PopulationBody(
+    rejected=90,
+    min_mass=5.0,
+    max_mass=100.0,
+    mass_distribution="log_uniform",
+    source_frame=True,
+    reference_share=0.0,
+    reference_masses=[35.0, 35.0],
+    max_redshift=1.0,
+    time_dilation=False,
+)
+
+
+def drawn(i, after, mass_1=50.0, mass_2=40.0, redshift=0.2):
+    """An injection drawn in volume, found where its time has an event."""
+    parameters = {"mass_1": mass_1 + i, "mass_2": mass_2, "redshift": redshift}
+    return Injection(
+        time_ns=GPS * SECOND + round(after * SECOND), snr=8.0 + i, parameters=parameters
+    )
+
+
+def test_sensitive_volume_counts_what_was_too_faint(client, run):
+    """Against the weights of the injections found, one by one."""
+    injections = [drawn(0, 2.0), drawn(1, 5.0), drawn(2, 11.0), drawn(3, 14.0)]
+    body = InjectionSet(injections=injections, population=POPULATION)
+    client.put_injections(run, "set", body)
+    client.put_stream(run, "inj", injected("set"))
+    client.put_block(run, 0, block(slide(4.0, [(31, 0.0, 3.0)])))
+    client.put_chunk(run, "inj", 0, chunk(0, [(2.0, 2.0), (5.1, 8.0), (6.5, 9.0)]))
+    client.put_chunk(run, "inj", 1, chunk(1, [(11.0, 4.0)], last=True))
+    client.update_run(run, RunUpdate(state="complete"))
+    rates = [client.far(run, 5.0).far_per_year, client.far(run, 1.0).far_per_year]
+    answer = client.volume(run, rates)
+    assert (answer.injections, answer.rejected, answer.draws) == (4, 90, 94)
+    assert len(answer.volumes) == 8
+    found = {rates[0]: [1, 2], rates[1]: [0, 1, 2]}
+    for one in answer.volumes:
+        # The first threshold lies just above the background's event.
+        chosen = [injections[i].parameters for i in found[one.far_per_year]]
+        expected = sensitive_volume(
+            POPULATION.population(),
+            94,
+            [p["mass_1"] for p in chosen],
+            [p["mass_2"] for p in chosen],
+            [p["redshift"] for p in chosen],
+            (one.mass_1, one.mass_2),
+        )
+        assert one.volume == pytest.approx(expected.volume)
+        assert one.volume_error == pytest.approx(expected.volume_error)
+        assert one.found == expected.found
+    by_mass = client.efficiency(run, rates[1], by="total_mass", bins=3)
+    assert [part.injections for part in by_mass.bins] == [1, 1, 2]
+    assert [part.found for part in by_mass.bins] == [1, 1, 1]
+    assert by_mass.bins[0].low_edge == 90.0
+    chirp = client.efficiency(run, rates[1], by="chirp_mass", bins=1).bins[0]
+    assert chirp.low_edge == pytest.approx((50 * 40) ** 0.6 / 90**0.2)
+    with pytest.raises(ApiRefused, match="distance"):
+        client.efficiency(run, rates[1], by="distance")
+    # What a veto takes is neither found nor missed, nor are the draws it stands for.
+    segment = [GPS * SECOND + 13 * SECOND, GPS * SECOND + 15 * SECOND]
+    client.put_veto(run, "v", Veto(segments=[segment]))
+    assert client.volume(run, rates[1:]).draws == pytest.approx(3 * 94 / 4)
+
+
+def test_a_volume_needs_injections_that_say_what_they_were_drawn_from(client, run):
+    client.put_block(run, 0, block(slide(4.0, [(31, 0.0, 3.0)])))
+    with pytest.raises(ApiRefused, match="found none") as refused:
+        client.volume(run, [JULIAN_YEAR])
+    assert refused.value.kind == "urn:chirpwatch:no-population"
+    one = InjectionSet(injections=[drawn(0, 2.0)], population=POPULATION)
+    client.put_injections(run, "one", one)
+    other = POPULATION.model_copy(update={"max_redshift": 0.5})
+    client.put_injections(
+        run, "other", InjectionSet(injections=[drawn(1, 5.0)], population=other)
+    )
+    with pytest.raises(ApiRefused, match="expected one population, found 2"):
+        client.volume(run, [JULIAN_YEAR])
+    client.put_injections(run, "none", InjectionSet(injections=[]))
+    with pytest.raises(ApiRefused, match="found 1 that do not"):
+        client.volume(run, [JULIAN_YEAR])
+    body = {"injections": [{"time_ns": 1, "snr": 1.0, "parameters": {"mass_1": 1.0}}]}
+    with pytest.raises(ValidationError, match="missing mass_2, redshift"):
+        InjectionSet(**body, population=POPULATION)
 
 
 @pytest.mark.parametrize("points", [1, 7, 64, 10_000])

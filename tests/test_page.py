@@ -17,6 +17,7 @@ from api.schema import (
     Event,
     GeometryBody,
     Injection,
+    InjectionSet,
     LatencyMs,
     Run,
     RunUpdate,
@@ -103,7 +104,7 @@ def declare(client: ApiClient, run: str, name: str = "A run") -> None:
         Injection(time_ns=(GPS + 10 + 20 * i) * SECOND, snr=5.0 + i, parameters={})
         for i in range(12)
     ]
-    client.put_injections(run, "set", injections)
+    client.put_injections(run, "set", InjectionSet(injections=injections))
 
 
 def put_block(client: ApiClient, run: str, number: int, strides, statistics, size=SIZE):

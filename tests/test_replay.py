@@ -21,6 +21,8 @@ from export.build import build_models
 from export.repository import write_repository
 from serve.embedded import TritonServer
 from tests.conftest import GW150914, EnergyNetwork, slide_livetime
+from train.data.injections import population_attributes
+from train.data.population import InjectionSettings
 
 RATE = 2048
 START = 1262304000
@@ -68,7 +70,16 @@ def bursts(tmp_path_factory: pytest.TempPathFactory) -> Path:
             strain,
             1500,
             START * NANOSECONDS + np.round(times * 1e9).astype(np.int64),
-            {"snr": np.array([20.0, 21.0, 22.0, 23.0])},
+            {
+                "snr": np.array([20.0, 21.0, 22.0, 23.0]),
+                "mass_1": np.full(4, 40.0),
+                "mass_2": np.full(4, 39.0),
+                "redshift": np.full(4, 0.1),
+            },
+            num_rejected=12,
+            attributes=population_attributes(
+                InjectionSettings(snr_range=None), "a test"
+            ),
         ),
     )
     return path
@@ -93,6 +104,10 @@ def test_replay_reports_what_was_injected_where_it_was(
         with api.client() as client:
             assert client.run(result["run"]).state == "complete"
             assert len(client.streams(result["run"])) == 2
+            # What the signals were drawn from is passed on.
+            volumes = client.volume(result["run"], [60000 * 366])
+            assert (volumes.injections, volumes.rejected) == (4, 12)
+            assert volumes.volumes[0].volume > 0
     assert {
         "zero_lag",
         "livetime",

@@ -15,7 +15,7 @@ from chirpwatch.statistics import (
     JULIAN_YEAR,
     MOST_BINS,
     Background,
-    efficiency_by_snr,
+    efficiency,
     false_alarm_probability,
     match_injections,
     poisson_interval,
@@ -297,14 +297,14 @@ def test_the_window_is_inclusive_and_exact_in_nanoseconds():
 def test_injections_without_any_event_are_missed_and_stay_in_the_denominator():
     matched = match_injections([10**18, 2 * 10**18], [], [])
     assert matched.tolist() == [-1, -1]
-    bins = efficiency_by_snr([9.0, 9.5], matched >= 0)
+    bins = efficiency([9.0, 9.5], matched >= 0)
     (filled,) = [part for part in bins if part.injections]
     assert (filled.found, filled.injections, filled.efficiency) == (0, 2, 0.0)
-    assert (filled.snr_low, filled.snr_high) == (8.0, 10.0)
+    assert (filled.low_edge, filled.high_edge) == (8.0, 10.0)
 
 
 def test_every_injection_falls_into_one_bin():
     snr = np.random.default_rng(2).pareto(3, 500) * 4
-    bins = efficiency_by_snr(snr, snr > 10)
+    bins = efficiency(snr, snr > 10)
     assert sum(part.injections for part in bins) == 500
     assert sum(part.found for part in bins) == np.count_nonzero(snr > 10)

@@ -5,7 +5,7 @@ import pytest
 
 from api.client import ApiRefused
 from api.process import ApiProcess
-from api.schema import Injection, RunUpdate, Stream, Veto
+from api.schema import Injection, InjectionSet, RunUpdate, Stream, Veto
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import JULIAN_YEAR
 from tests.test_api import GPS, RUN, SECOND, STRIDE, ZERO_LAG, block, chunk, slide
@@ -118,10 +118,14 @@ def test_zero_lag_and_injections_leave_with_their_livetime(client):
     client.put_injections(
         "streams",
         "set",
-        [
-            Injection(time_ns=GPS * SECOND + round(t * SECOND), snr=9.0, parameters={})
-            for t in at
-        ],
+        InjectionSet(
+            injections=[
+                Injection(
+                    time_ns=GPS * SECOND + round(t * SECOND), snr=9.0, parameters={}
+                )
+                for t in at
+            ]
+        ),
     )
     stream = Stream(
         kind="injections",

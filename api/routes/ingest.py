@@ -1,8 +1,8 @@
 """Writing. Every PUT may be repeated: the same content changes nothing."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Response
 
 from api import blocks, chunks, progress, store
 from api.problems import problem_responses
@@ -17,7 +17,7 @@ from api.routes.parts import (
     StreamId,
     VetoName,
 )
-from api.schema import Block, Chunk, InjectionList, Run, RunUpdate, Stream, Veto
+from api.schema import Block, Chunk, InjectionSet, Run, RunUpdate, Stream, Veto
 from api.status import RunStatus, Stored
 
 router = APIRouter(prefix="/v1/runs", tags=["ingest"])
@@ -104,7 +104,7 @@ def put_block(
 def put_injections(
     run_id: RunId,
     set_name: SetName,
-    body: Annotated[InjectionList, Body()],
+    body: InjectionSet,
     database: DatabaseOf,
     response: Response,
 ) -> Stored:

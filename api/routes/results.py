@@ -12,6 +12,7 @@ from api.answers import (
     BackgroundAnswer,
     Candidate,
     Candidates,
+    EfficiencyAnswer,
     Events,
     FarAnswer,
     IfarAnswer,
@@ -20,6 +21,7 @@ from api.answers import (
     Scores,
     VetoAnswer,
     VetoDetail,
+    VolumesAnswer,
 )
 from api.database import StreamRow
 from api.problems import invalid, not_found, problem_responses
@@ -37,6 +39,10 @@ _run_errors = problem_responses(404, 422, 503)
 _rate_errors = problem_responses(404, 409, 422, 503)
 
 Finite = Annotated[float, Query(allow_inf_nan=False)]
+Rate = Annotated[Finite, Query(gt=0, description="False-alarm rate, per Julian year")]
+Parameter = Literal[
+    "snr", "distance", "redshift", "mass_1", "mass_2", "chirp_mass", "total_mass"
+]
 
 
 def finite(value: float) -> float | None:
@@ -176,9 +182,7 @@ def get_injections(
     run_id: RunId,
     database: DatabaseOf,
     accumulated: AccumulatedOf,
-    far_per_year: Annotated[
-        Finite, Query(gt=0, description="False-alarm rate, per Julian year")
-    ],
+    far_per_year: Rate,
 ) -> InjectionsAnswer:
     """Injections found and missed at a false-alarm rate.
 
@@ -186,13 +190,63 @@ def get_injections(
     """
     with database.reading() as session:
         run = queries.get_run(session, run_id)
-        return sensitivity.found_and_missed(
-            session,
-            run,
-            accumulated.statistics(session, run),
-            accumulated.vetoes(session, run),
-            far_per_year,
+        noise = accumulated.statistics(session, run)
+        vetoes = accumulated.vetoes(session, run)
+        injected = sensitivity.load_injected(session, run, vetoes)
+        return sensitivity.found_and_missed(injected, run, noise, vetoes, far_per_year)
+
+
+@router.get("/v1/runs/{run_id}/efficiency", responses=_rate_errors)
+def get_efficiency(
+    run_id: RunId,
+    database: DatabaseOf,
+    accumulated: AccumulatedOf,
+    far_per_year: Rate,
+    by: Annotated[
+        Parameter,
+        Query(description="Parameter; masses as the detectors see them"),
+    ] = "snr",
+    bins: Annotated[
+        int, Query(ge=1, le=100, description="Bins; of SNR there are always nine")
+    ] = 10,
+) -> EfficiencyAnswer:
+    """Share of the injections found at a false-alarm rate, in bins of a parameter."""
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        noise = accumulated.statistics(session, run)
+        vetoes = accumulated.vetoes(session, run)
+        injected = sensitivity.load_injected(session, run, vetoes)
+        return sensitivity.efficiency_by(
+            injected, run, noise, vetoes, far_per_year, by, bins
         )
+
+
+@router.get("/v1/runs/{run_id}/volume", responses=_rate_errors)
+def get_volume(
+    run_id: RunId,
+    database: DatabaseOf,
+    accumulated: AccumulatedOf,
+    far_per_year: Annotated[
+        list[Rate],
+        Query(
+            min_length=1,
+            max_length=20,
+            description="False-alarm rates, per Julian year",
+        ),
+    ],
+) -> VolumesAnswer:
+    """Sensitive volume and distance for four pairs of masses.
+
+    By importance weights from injections drawn uniformly in comoving volume, with the
+    exact number of draws that were too faint. 409 where the injections do not say what
+    they were drawn from, or the background is too short for a rate.
+    """
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        noise = accumulated.statistics(session, run)
+        vetoes = accumulated.vetoes(session, run)
+        injected = sensitivity.load_injected(session, run, vetoes)
+        return sensitivity.volumes(session, injected, run, noise, vetoes, far_per_year)
 
 
 @router.get("/v1/runs/{run_id}/vetoes", responses=_run_errors)

@@ -2,7 +2,7 @@
 import { el, linear, message, plot, xAxis, yAxis } from "./draw.js";
 import { number, percent } from "./units.js";
 
-export const binName = ({ snr_low: low, snr_high: high }) =>
+export const binName = ({ low_edge: low, high_edge: high }) =>
   high === null ? `${number(low)} and more` : `${number(low)} – ${number(high)}`;
 
 export function drawEfficiency(host, answer) {
@@ -13,10 +13,10 @@ export function drawEfficiency(host, answer) {
   const box = plot(host, narrow ? 190 : 215, { left: 46, right: 14, top: 30, bottom: 44 },
     `Efficiency against network SNR: ${found} of ${answer.total} injections found`);
   // An open last bin is drawn half as wide again as its lower edge.
-  const edge = (bin) => bin.snr_high ?? bin.snr_low * 1.5;
-  const x = linear([bins[0].snr_low, edge(bins.at(-1))], [box.left, box.right]);
+  const edge = (bin) => bin.high_edge ?? bin.low_edge * 1.5;
+  const x = linear([bins[0].low_edge, edge(bins.at(-1))], [box.left, box.right]);
   const y = linear([0, 1], [box.bottom, box.top + 6]);
-  const edges = [...new Set(bins.flatMap((bin) => [bin.snr_low, edge(bin)]))];
+  const edges = [...new Set(bins.flatMap((bin) => [bin.low_edge, edge(bin)]))];
   const marks = [];
   for (const value of edges) {
     if (!marks.length || x(value) - x(marks.at(-1)) > 26) marks.push(value);
@@ -26,7 +26,7 @@ export function drawEfficiency(host, answer) {
     yAxis(box, y, [0, 0.25, 0.5, 0.75, 1].map((v) => [v, percent(v)]), "Efficiency, with 68 % interval"),
   );
   for (const bin of bins) {
-    const [from, to] = [x(bin.snr_low), x(edge(bin))];
+    const [from, to] = [x(bin.low_edge), x(edge(bin))];
     const [cx, cy] = [(from + to) / 2, y(bin.efficiency)];
     box.svg.append(el("g", { class: "bin" },
       el("title", {}, `SNR ${binName(bin)}: ${bin.found} of ${bin.injections}`),

@@ -4,7 +4,7 @@ import { drawEfficiency } from "./efficiency.js";
 import { drawIfar } from "./ifar.js";
 import { move } from "./navigate.js";
 import { StreamPlot } from "./stream.js";
-import { hideBins, showBins, showCandidates, showSlides } from "./tables.js";
+import { SLIDES, hideBins, showBins, showCandidates, showSlides } from "./tables.js";
 import { YEAR, duration, number } from "./units.js";
 
 const INTERVAL = 2000; // between two looks at the API, ms
@@ -87,7 +87,7 @@ function drawAll() {
 async function load(run, current) {
   const base = `/v1/runs/${run.id}`;
   const [background, candidates] = await Promise.all([
-    get(`${base}/background`), get(`${base}/candidates`, { limit: 500 }),
+    get(`${base}/background`, { limit: SLIDES }), get(`${base}/candidates`, { limit: 500 }),
   ]);
   // Only what the background can answer is asked.
   if (!current()) return;

@@ -28,7 +28,7 @@ function span(words, className) {
 }
 
 // Slides in the table; a run has hundreds.
-const SLIDES = 10;
+export const SLIDES = 10;
 
 export function showCandidates(answer, onChoose) {
   fill("candidates", answer.candidates.slice(0, 10).map((candidate) => {
@@ -69,15 +69,14 @@ export function hideBins() {
 }
 
 export function showSlides(answer) {
-  // The loudest first: they make the end of the IFAR curve.
-  const loudest = answer.slides.toSorted((a, b) => (b.loudest ?? -Infinity) - (a.loudest ?? -Infinity));
-  fill("slides", loudest.slice(0, SLIDES).map((slide) => [
+  // The loudest come first: they make the end of the IFAR curve.
+  fill("slides", answer.slides.map((slide) => [
     cell(Object.entries(slide.shifts).map(([ifo, shift]) => `${ifo} ${number(shift)}`).join(", "), "th"),
     cell(duration(slide.livetime)), cell(slide.events),
     cell(slide.loudest === null ? "–" : fixed(slide.loudest)),
     cell(slide.blocks),
   ]));
-  const hidden = answer.slides.length - SLIDES;
-  byId("slides-note").textContent = answer.slides.length === 0 ? "No timeslides yet."
+  const hidden = answer.total - answer.slides.length;
+  byId("slides-note").textContent = answer.total === 0 ? "No timeslides yet."
     : hidden > 0 ? `… and ${hidden} more, with quieter events.` : "Each slide shifts one detector's data against the other's.";
 }
