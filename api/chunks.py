@@ -36,6 +36,8 @@ def put_chunk(
         raise conflict(f"{where} exists with other content; nothing was changed")
     _check_content(stream, Geometry.from_json(run.geometry), body, where)
     _check_place(session, stream, number, body, where)
+    scores = np.asarray(body.scores, dtype="<f4")
+    valid_scores = scores[body.valid]
     chunk = ChunkRow(
         stream_id=stream.id,
         number=number,
@@ -45,8 +47,10 @@ def put_chunk(
         size=len(body.valid),
         valid_count=sum(body.valid),
         event_count=len(body.events),
+        lowest=float(valid_scores.min()) if valid_scores.size else None,
+        highest=float(valid_scores.max()) if valid_scores.size else None,
         valid=np.packbits(body.valid).tobytes(),
-        scores=np.asarray(body.scores, dtype="<f4").tobytes(),
+        scores=scores.tobytes(),
         last=body.last,
         digest=digest,
     )

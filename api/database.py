@@ -123,13 +123,14 @@ class StreamRow(Base):
 class ChunkRow(Base):
     """Scores of consecutive strides, little-endian float32, and their validity bits.
 
-    `valid_count` is what livetime is summed from.
+    `valid_count` is what livetime is summed from; `lowest` and `highest` are the
+    extremes of the valid scores, none without any.
     """
 
     __tablename__ = "chunks"
     __table_args__ = (
         UniqueConstraint("stream_id", "number"),
-        Index("chunks_by_time", "stream_id", "start_ns"),
+        Index("chunks_by_time", "stream_id", "stop_ns"),
     )
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     stream_id: Mapped[int] = mapped_column(ForeignKey("streams.id"))
@@ -140,6 +141,8 @@ class ChunkRow(Base):
     size: Mapped[int] = mapped_column(Integer)
     valid_count: Mapped[int] = mapped_column(Integer)
     event_count: Mapped[int] = mapped_column(Integer)
+    lowest: Mapped[float | None]
+    highest: Mapped[float | None]
     last: Mapped[bool] = mapped_column(Boolean)
     digest: Mapped[str] = mapped_column(String(64))
     valid: Mapped[bytes]

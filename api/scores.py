@@ -1,28 +1,29 @@
 """Score time series, thinned for drawing without losing a peak."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from api.answers import Scores, Stretch
 from api.database import ChunkRow, RunRow, StreamRow
-from api.intervals import Interval, merge, seconds
+from api.intervals import Interval, merge, merge_arrays, seconds
 from api.schema import Kind
 
-Number = TypeVar("Number", bound=np.generic)
+Chunk = Any
+"""A chunk's row, or one with the columns of `valid_flags` and `stretches`."""
 
 
-def valid_flags(chunk: ChunkRow) -> NDArray[np.bool_]:
+def valid_flags(chunk: Chunk) -> NDArray[np.bool_]:
     """Validity of each stride of a chunk."""
     bits = np.frombuffer(chunk.valid, dtype=np.uint8)
     return np.unpackbits(bits, count=chunk.size).astype(bool)
 
 
-def stretches(chunk: ChunkRow, flags: NDArray[np.bool_]) -> list[Interval]:
+def stretches(chunk: Chunk, flags: NDArray[np.bool_]) -> list[Interval]:
     """The time, ns, of the strides of a chunk whose flag is set."""
     steps = np.diff(np.concatenate([[0], flags.astype(np.int8), [0]]))
     begin = chunk.start_ns - chunk.stride_ns
@@ -34,70 +35,92 @@ def stretches(chunk: ChunkRow, flags: NDArray[np.bool_]) -> list[Interval]:
     ]
 
 
-def load_chunks(
+def thinned(
     session: Session,
     run: RunRow,
     *,
-    kind: Kind | None = None,
-    stream: str | None = None,
-    injection_set: str | None = None,
-    start_ns: int | None = None,
-    stop_ns: int | None = None,
-) -> Sequence[ChunkRow]:
-    """Chunks of a run that fit everything given, in order of time."""
-    query = select(ChunkRow).join(StreamRow).where(StreamRow.run_id == run.id)
-    if kind is not None:
-        query = query.where(StreamRow.kind == kind)
-    if stream is not None:
-        query = query.where(StreamRow.name == stream)
-    if injection_set is not None:
-        query = query.where(StreamRow.injection_set == injection_set)
-    if start_ns is not None:
-        query = query.where(ChunkRow.stop_ns > start_ns)
-    if stop_ns is not None:
-        query = query.where(ChunkRow.start_ns - ChunkRow.stride_ns < stop_ns)
-    return session.scalars(query.order_by(ChunkRow.start_ns, ChunkRow.id)).all()
-
-
-def thin(
-    chunks: Sequence[ChunkRow], start_ns: int, stop_ns: int, points: int
+    kind: Kind,
+    stream: str | None,
+    start_ns: int,
+    stop_ns: int,
+    points: int,
 ) -> Scores:
     """At most about `points` points with the extremes of the valid scores.
 
     The buckets lie on a fixed grid of time, so that a plot doesn't flicker when it is
-    moved, and hold a whole number of strides.
+    moved, and hold a whole number of strides. Where a bucket is longer than the chunks,
+    the extremes of whole chunks serve: a year is answered without reading its scores,
+    and a peak is drawn less than a bucket from its time.
+
+    Args:
+        session: A reading one.
+        run: The run.
+        kind: Kind of the streams, where no one is named.
+        stream: Name of one stream.
+        start_ns: Begin, GPS ns.
+        stop_ns: End, GPS ns.
+        points: Most points, about.
     """
-    received = merge(
-        (chunk.start_ns - chunk.stride_ns, chunk.stop_ns) for chunk in chunks
+    where = [
+        StreamRow.run_id == run.id,
+        StreamRow.kind == kind if stream is None else StreamRow.name == stream,
+        ChunkRow.stop_ns > start_ns,
+        ChunkRow.start_ns - ChunkRow.stride_ns < stop_ns,
+    ]
+    table = _columns(
+        session,
+        select(
+            (ChunkRow.start_ns - ChunkRow.stride_ns).label("begin"),
+            ChunkRow.stop_ns,
+            ChunkRow.stride_ns,
+            ChunkRow.size,
+            ChunkRow.valid_count,
+            ChunkRow.lowest,
+            ChunkRow.highest,
+        )
+        .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
+        .where(*where),
     )
+    received = merge_arrays(table["begin"], table["stop_ns"])
     begin = max(start_ns, received[0][0]) if received else start_ns
     end = min(stop_ns, received[-1][1]) if received else stop_ns
-    stride_ns = chunks[0].stride_ns if chunks else 1
+    stride_ns = int(table["stride_ns"][0]) if received else 1
     width = stride_ns * max(1, -(-(end - begin) // (stride_ns * points)))
-    edges = _joined(
-        [chunk.start_ns + np.arange(chunk.size) * stride_ns for chunk in chunks],
-        np.int64,
+    # Gaps begin and end within a chunk; there are few such.
+    mixed = session.scalars(
+        select(ChunkRow)
+        .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
+        .where(*where, ChunkRow.valid_count.between(1, ChunkRow.size - 1))
+    ).all()
+    none = table["valid_count"] == 0
+    invalid = merge(
+        [
+            *merge_arrays(table["begin"][none], table["stop_ns"][none]),
+            *(part for one in mixed for part in stretches(one, ~valid_flags(one))),
+        ]
     )
-    flags = [valid_flags(chunk) for chunk in chunks]
-    scores = _joined(
-        [np.frombuffer(chunk.scores, dtype="<f4") for chunk in chunks],
-        np.float64,
-    )
-    inside = (edges > begin) & (edges - stride_ns < end)
-    edges, scores = edges[inside], scores[inside]
-    valid = _joined(flags, np.bool_)[inside]
-    # Streams of one kind may cover the same time; their strides share buckets.
+    if received and width >= (table["stop_ns"] - table["begin"]).max():
+        inside = (table["begin"] >= begin) & (table["stop_ns"] <= end)
+        chosen = inside & ~none
+        # The right edge of the first stride, as where strides are read.
+        edges = table["begin"][inside] + stride_ns
+        low, high = np.full(edges.size, np.inf), np.full(edges.size, -np.inf)
+        low[chosen[inside]] = table["lowest"][chosen].astype(float)
+        high[chosen[inside]] = table["highest"][chosen].astype(float)
+        begins = ChunkRow.start_ns - ChunkRow.stride_ns
+        where.append(or_(begins < begin, ChunkRow.stop_ns > end))
+        parts = _strides(session, where, begin, end)
+        edges, low, high = (
+            np.concatenate(pair) for pair in zip((edges, low, high), parts, strict=True)
+        )
+    else:
+        edges, low, high = _strides(session, where, begin, end)
     order = np.argsort(edges, kind="stable")
-    edges, scores, valid = edges[order], scores[order], valid[order]
+    edges = edges[order]
     buckets = (edges - 1) // width
     firsts = np.flatnonzero(np.diff(buckets, prepend=-1))
-    low = _reduced(np.minimum, np.where(valid, scores, np.inf), firsts)
-    high = _reduced(np.maximum, np.where(valid, scores, -np.inf), firsts)
-    invalid = merge(
-        stretch
-        for chunk, flag in zip(chunks, flags, strict=True)
-        for stretch in stretches(chunk, ~flag)
-    )
+    low = _reduced(np.minimum, low[order], firsts)
+    high = _reduced(np.maximum, high[order], firsts)
     return Scores(
         start=seconds(begin),
         stop=seconds(end),
@@ -110,9 +133,38 @@ def thin(
     )
 
 
-def _joined(parts: Sequence[NDArray[Any]], dtype: type[Number]) -> NDArray[Number]:
-    joined: NDArray[Number] = np.concatenate([np.empty(0, dtype), *parts])
-    return joined.astype(dtype)
+def _columns(session: Session, query: Any) -> dict[str, NDArray[Any]]:
+    """The answer to a query, column by column."""
+    result = session.execute(query)
+    names = list(result.keys())
+    rows = result.all()
+    if not rows:
+        return {name: np.empty(0, dtype=np.int64) for name in names}
+    return {
+        name: np.array(column)
+        for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
+
+
+def _strides(
+    session: Session, where: Sequence[Any], begin: int, end: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Right edge of each stride, ns, and its score twice; infinite where not valid."""
+    edges, low, high = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0)]
+    chunks = session.scalars(
+        select(ChunkRow)
+        .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
+        .where(*where)
+    )
+    for chunk in chunks:
+        edge = chunk.start_ns + np.arange(chunk.size) * chunk.stride_ns
+        inside = (edge > begin) & (edge - chunk.stride_ns < end)
+        scores = np.frombuffer(chunk.scores, dtype="<f4").astype(np.float64)
+        valid = valid_flags(chunk)
+        edges.append(edge[inside])
+        low.append(np.where(valid, scores, np.inf)[inside])
+        high.append(np.where(valid, scores, -np.inf)[inside])
+    return np.concatenate(edges), np.concatenate(low), np.concatenate(high)
 
 
 def _reduced(

@@ -123,7 +123,7 @@ def client(api):
 @pytest.fixture
 def run(client, request):
     """A run of this test's own."""
-    name = re.sub(r"\W+", "-", request.node.name)[:64]
+    name = re.sub(r"\W+", "-", request.node.name)[-64:]
     client.put_run(name, RUN)
     return name
 
@@ -439,6 +439,41 @@ def test_thinned_scores_keep_every_peak(client, run, points):
         run, kind="zero_lag", start_ns=edge - STRIDE, stop_ns=edge, points=points
     )
     assert zoom.maximum == [scores[2, peak]]
+
+
+@pytest.mark.parametrize("points", [1, 3, 10])
+def test_scores_of_many_chunks_are_thinned_by_whole_chunks(client, run, points):
+    """As the strides' own extremes say, at the range's ends as well."""
+    client.put_stream(run, "zl", ZERO_LAG)
+    rng = np.random.default_rng(points)
+    size, count = 16, 60
+    scores = rng.normal(size=(count, size)).astype(np.float32)
+    valid = rng.random((count, size)) < 0.8
+    valid[7] = False
+    for number in range(count):
+        body = chunk(number, size=size, valid=valid[number].tolist())
+        body = body.model_copy(update={"scores": scores[number].tolist()})
+        client.put_chunk(run, "zl", number, body)
+    first, last = 5, count * size - 9
+    answer = client.scores(
+        run,
+        start_ns=GPS * SECOND + first * STRIDE,
+        stop_ns=GPS * SECOND + last * STRIDE,
+        points=points,
+    )
+    assert answer.bucket >= size / 8
+    assert len(answer.time) <= points + 1
+    flat, flags = scores.ravel()[first:last], valid.ravel()[first:last]
+    assert max(answer.maximum) == flat[flags].max()
+    assert min(answer.minimum) == flat[flags].min()
+    at = answer.time[int(np.argmax(answer.maximum))]
+    peak = GPS + (first + int(np.argmax(np.where(flags, flat, -np.inf))) + 1) / 8
+    assert abs(at - peak) < 2 * answer.bucket
+    dead = sum(part.stop - part.start for part in answer.invalid)
+    assert dead == pytest.approx(np.count_nonzero(~flags) / 8)
+    assert [(part.start, part.stop) for part in answer.received] == [
+        (GPS + first / 8, GPS + last / 8)
+    ]
 
 
 # Bad input

@@ -319,12 +319,12 @@ def get_scores(
             )
             if session.scalar(known) is None:
                 raise not_found("stream", stream)
-        chunks = scores.load_chunks(
+        return scores.thinned(
             session,
             run,
-            kind=None if stream else kind,
+            kind=kind,
             stream=stream,
             start_ns=start_ns,
             stop_ns=stop_ns,
+            points=points,
         )
-        return scores.thin(chunks, start_ns, stop_ns, points)

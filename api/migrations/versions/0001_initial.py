@@ -140,6 +140,8 @@ def upgrade() -> None:
         sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("valid_count", sa.Integer(), nullable=False),
         sa.Column("event_count", sa.Integer(), nullable=False),
+        sa.Column("lowest", sa.Double(), nullable=True),
+        sa.Column("highest", sa.Double(), nullable=True),
         sa.Column("last", sa.Boolean(), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("valid", sa.LargeBinary(), nullable=False),
@@ -152,7 +154,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("stream_id", "number"),
     )
     with op.batch_alter_table("chunks", schema=None) as batch_op:
-        batch_op.create_index("chunks_by_time", ["stream_id", "start_ns"], unique=False)
+        batch_op.create_index("chunks_by_time", ["stream_id", "stop_ns"], unique=False)
 
     op.create_table(
         "injections",
