@@ -13,8 +13,10 @@ from api.accumulated import Accumulated
 from api.answers import Problem
 from api.database import Database
 from api.guard import Guard, token_check
+from api.live import Changes
+from api.metrics import Timing, make_registry
 from api.problems import add_problem_handlers, problem_responses
-from api.routes import ingest, page, results, runs
+from api.routes import ingest, page, results, runs, service
 
 DESCRIPTION = """
 Results of a search for gravitational waves: chunks of scores and blocks of
@@ -29,12 +31,16 @@ background come in, false-alarm rates, candidates and efficiencies go out.
 """
 
 
-def create_app(database_url: str, token: str | None = None) -> FastAPI:
+def create_app(
+    database_url: str, token: str | None = None, triton: str | None = None
+) -> FastAPI:
     """Make the application.
 
     Args:
         database_url: SQLAlchemy URL, or the path of an SQLite file (made if missing).
         token: What writes must carry as bearer token; none: anybody may write.
+        triton: Address (gRPC) of the Triton server whose state belongs to this
+            service's, if there is one.
 
     Raises:
         ApiError: The database cannot be opened.
@@ -58,7 +64,11 @@ def create_app(database_url: str, token: str | None = None) -> FastAPI:
     )
     app.state.database = database
     app.state.accumulated = Accumulated()
-    app.state.routers = [ingest.router, runs.router, results.router, page.router]
+    app.state.changes = Changes(database)
+    app.state.triton = triton
+    app.state.metrics, answers = make_registry(database, app.state.accumulated)
+    readers = [service.router, runs.router, results.router, page.router]
+    app.state.routers = [ingest.router, *readers]
     if token is None:
         app.include_router(ingest.router)
     else:
@@ -67,12 +77,12 @@ def create_app(database_url: str, token: str | None = None) -> FastAPI:
             dependencies=[Depends(token_check(token))],
             responses=problem_responses(401),
         )
-    app.include_router(runs.router)
-    app.include_router(results.router)
-    app.include_router(page.router)
+    for router in readers:
+        app.include_router(router)
     app.mount("/static", StaticFiles(directory=page.STATIC), name="static")
     add_problem_handlers(app)
     app.add_middleware(Guard)
+    app.add_middleware(Timing, answers=answers)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

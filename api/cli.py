@@ -7,11 +7,13 @@ import secrets
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 
 import click
 import uvicorn
 
 from api.app import create_app
+from api.live import Changes
 from api.process import READY, TOKEN_VARIABLE
 from chirpwatch.errors import ApiError, ChirpwatchError
 
@@ -43,14 +45,21 @@ from chirpwatch.errors import ApiError, ChirpwatchError
     help="File with the token that writing needs; made, for you alone to read, if "
     f"missing. The environment variable {TOKEN_VARIABLE} does the same.",
 )
-def command(database: str, host: str, port: int, token_file: Path | None) -> None:
+@click.option(
+    "--triton",
+    metavar="HOST:PORT",
+    help="gRPC address of the Triton server that /readyz asks as well.",
+)
+def command(
+    database: str, host: str, port: int, token_file: Path | None, triton: str | None
+) -> None:
     """Take results of searches, and show rates, candidates and a live page.
 
     The page is at the address that is printed, the description of the API at
     /openapi.json there.
     """
     try:
-        serve(database, host, port, token_file)
+        serve(database, host, port, token_file, triton)
     except ChirpwatchError as error:
         raise click.ClickException(str(error)) from None
 
@@ -60,6 +69,7 @@ def serve(
     host: str,
     port: int,
     token_file: Path | None = None,
+    triton: str | None = None,
 ) -> None:
     """Run the API until it is told to stop.
 
@@ -68,6 +78,7 @@ def serve(
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
         token_file: File with the token for writing.
+        triton: gRPC address of the Triton server that /readyz asks as well.
 
     Raises:
         ApiError: The port is taken, the database cannot be opened, or the API would
@@ -78,7 +89,7 @@ def serve(
         raise ApiError(
             f"--host {host} lets other machines write; give a --token-file as well"
         )
-    app = create_app(database, token)
+    app = create_app(database, token, triton)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"{READY}http://{shown}:{listener.getsockname()[1]}")
@@ -86,7 +97,20 @@ def serve(
     config = uvicorn.Config(
         app, log_level="warning", timeout_graceful_shutdown=3, lifespan="on"
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, app.state.changes).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """A server that does not wait at its end for those who listen to changes."""
+
+    def __init__(self, config: uvicorn.Config, changes: Changes) -> None:
+        super().__init__(config)
+        self._changes = changes
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop."""
+        self._changes.close()
+        super().handle_exit(sig, frame)
 
 
 def _token(path: Path | None) -> str | None:

@@ -30,6 +30,7 @@ class ApiProcess:
         port: Port on loopback; 0 for a free one.
         log: File that the API's output is appended to.
         token: Token for writing; a new random one if not given.
+        triton: gRPC address of the Triton server that /readyz asks as well.
 
     Attributes:
         url: Where the API is.
@@ -49,10 +50,12 @@ class ApiProcess:
         port: int = 0,
         log: str | Path = "api.log",
         token: str | None = None,
+        triton: str | None = None,
     ) -> None:
         self.token = token or secrets.token_urlsafe(32)
         self._command = [sys.executable, "-m", "api"]
         self._command += ["--database", str(database), "--port", str(port)]
+        self._command += ["--triton", triton] if triton else []
         self._log = Path(log)
         self._process: subprocess.Popen[bytes] | None = None
 

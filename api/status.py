@@ -15,6 +15,13 @@ class Health(Answer):
     version: str = Field(description="Version of chirpwatch")
 
 
+class Readiness(Answer):
+    """What the service needs is ready."""
+
+    database: str = Field(description="`ok`")
+    triton: str = Field(description="`ok`; `none`: the service was not told of one")
+
+
 class Stored(Answer):
     """What became of a PUT."""
 

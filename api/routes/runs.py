@@ -1,26 +1,17 @@
 """Reading: which runs there are, and where they stand."""
 
 from fastapi import APIRouter
-from sqlalchemy import select, text
+from sqlalchemy import select
 
-import chirpwatch
 from api import progress
 from api.database import RunRow
 from api.problems import problem_responses
 from api.queries import get_run
 from api.routes.parts import AccumulatedOf, DatabaseOf, Limit, Offset, RunId
-from api.status import Health, RunStatus, RunSummary, StreamAnswer
+from api.status import RunStatus, RunSummary, StreamAnswer
 
 router = APIRouter(tags=["runs"])
 _run_errors = problem_responses(404, 422, 503)
-
-
-@router.get("/healthz", responses=problem_responses(503))
-def health(database: DatabaseOf) -> Health:
-    """Answer when the service and its database do."""
-    with database.reading() as session:
-        session.execute(text("SELECT 1"))
-    return Health(status="ok", version=chirpwatch.__version__)
 
 
 @router.get("/v1/runs", responses=problem_responses(422, 503))

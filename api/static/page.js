@@ -7,7 +7,8 @@ import { StreamPlot } from "./stream.js";
 import { SLIDES, hideBins, showBins, showCandidates, showSlides } from "./tables.js";
 import { YEAR, duration, number } from "./units.js";
 
-const INTERVAL = 2000; // between two looks at the API, ms
+const INTERVAL = 1000; // least time between two looks at the API, ms
+const PATIENCE = 5000; // until one that failed is tried again, ms
 const RATES = [["1 per year", 1], ["1 per month", 12], ["1 per week", YEAR / 604800], ["1 per day", YEAR / 86400],
   ["4 per day", (4 * YEAR) / 86400], ["1 per hour", YEAR / 3600], ["1 per 10 minutes", YEAR / 600], ["1 per minute", YEAR / 60]];
 
@@ -138,13 +139,31 @@ async function lookOrSay() {
     badge("link", "", "");
   } catch (error) {
     badge("link", `not updating: ${error.message}`, "bad");
+    soon(PATIENCE);
   }
 }
 
-async function watch() {
-  // A look that someone waits for is not overtaken by the clock.
-  if (!state.asked) await lookOrSay();
-  setTimeout(watch, INTERVAL);
+// Look again, however often this is asked for in the meantime.
+let due = null;
+function soon(wait = INTERVAL) {
+  due ??= setTimeout(async () => {
+    due = null;
+    // A look that someone waits for is not overtaken by the clock.
+    if (state.asked) soon();
+    else await lookOrSay();
+  }, wait);
+}
+
+// The API says when something changed. A browser has few connections to one address:
+// a page that nobody sees gives its own back.
+let live = null;
+function listen() {
+  live?.close();
+  live = null;
+  if (document.hidden) return;
+  live = new EventSource("/v1/live");
+  live.addEventListener("runs", () => soon());
+  live.addEventListener("error", () => soon());
 }
 
 async function ask() {
@@ -167,4 +186,6 @@ for (const button of document.querySelectorAll("[data-move]")) {
   button.addEventListener("click", () => move(stream, button.dataset.move));
 }
 onResize(byId("ifar"), drawAll);
-watch();
+document.addEventListener("visibilitychange", listen);
+listen();
+lookOrSay();
