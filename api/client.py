@@ -1,6 +1,8 @@
 """A typed client: sends bodies of `api.schema`, returns those of `api.answers`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -32,6 +34,7 @@ from api.schema import (
     Veto,
 )
 from api.status import BlockAnswer, Health, RunStatus, RunSummary, Stored, StreamAnswer
+from chirpwatch.atomic import replacing
 from chirpwatch.errors import ApiError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -235,6 +238,22 @@ class ApiClient:
         """Thinned scores; `stream` or `kind`, `start_ns`, `stop_ns`, `points`."""
         return self._get(Scores, f"/v1/runs/{run_id}/scores", **query)
 
+    def export(self, run_id: str, path: str | Path) -> None:
+        """Write all of a run to an HDF5 file, which appears whole or not at all."""
+        address = f"{self.url}/v1/runs/{run_id}/export.hdf5"
+        with (
+            replacing(Path(path)) as temporary,
+            self._reached(),
+            # A large run takes its time before the first byte.
+            self._http.stream("GET", address, timeout=None) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                raise _refusal("GET", address, response)
+            with temporary.open("wb") as file:
+                for part in response.iter_bytes():
+                    file.write(part)
+
     # Underneath
 
     def _put(self, path: str, body: str) -> bool:
@@ -252,7 +271,7 @@ class ApiClient:
         query: Mapping[str, QueryValue] | None = None,
     ) -> httpx.Response:
         headers = {} if body is None else {"Content-Type": "application/json"}
-        try:
+        with self._reached():
             response = self._http.request(
                 method,
                 self.url + path,
@@ -260,6 +279,15 @@ class ApiClient:
                 headers=headers,
                 params=query,
             )
+        if response.is_success:
+            return response
+        raise _refusal(method, self.url + path, response)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Say of a request that gets no answer what that means."""
+        try:
+            yield
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise ApiError(f"{self.url}: not an address of an API ({error})") from None
         except httpx.TransportError as error:
@@ -267,17 +295,19 @@ class ApiClient:
                 f"no API at {self.url} ({type(error).__name__}: {error}); "
                 "is it running? `chirpwatch api --help` says how to start it"
             ) from None
-        if response.is_success:
-            return response
-        try:
-            problem = response.json()
-            kind, detail = str(problem["type"]), str(problem["detail"])
-        except (ValueError, KeyError, TypeError):
-            kind, detail = "about:blank", response.text[:200]
-        message = f"{method} {self.url}{path}: {response.status_code}, {detail}"
-        if response.status_code in {502, 503, 504}:
-            raise ApiUnavailable(message)
-        raise ApiRefused(message, response.status_code, kind)
+
+
+def _refusal(method: str, address: str, response: httpx.Response) -> ApiError:
+    """What an answer that is none means."""
+    try:
+        problem = response.json()
+        kind, detail = str(problem["type"]), str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        kind, detail = "about:blank", response.text[:200]
+    message = f"{method} {address}: {response.status_code}, {detail}"
+    if response.status_code in {502, 503, 504}:
+        return ApiUnavailable(message)
+    return ApiRefused(message, response.status_code, kind)
 
 
 def _read(adapter: TypeAdapter[Content], response: httpx.Response) -> Content:

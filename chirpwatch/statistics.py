@@ -219,18 +219,34 @@ class Background:
 
         Below the floor all of the statistic's bin are counted.
         """
-        if statistic >= self.floor:
-            return self.loud.size - int(np.searchsorted(self.loud, statistic))
-        return self.loud.size + int(self.quiet[self._bin(statistic) :].sum())
+        return int(self.counts(statistic))
 
-    def _bin(self, statistic: float) -> int:
-        below = float(_bin_number(statistic)) - self.floor * BINS_PER_UNIT
-        return max(0, int(max(below, -MOST_BINS)) + self.quiet.size)
+    def counts(self, statistics: ArrayLike) -> NDArray[np.int64]:
+        """The same of each of several statistics."""
+        values = np.asarray(statistics, dtype=np.float64)
+        counts = self.loud.size - np.searchsorted(self.loud, values)
+        # Events in the bins from each one on, and none from the end on.
+        above = np.append(np.cumsum(self.quiet[::-1])[::-1], 0)
+        places = np.minimum(self._bins(values), self.quiet.size)
+        result: NDArray[np.int64] = counts + above[places]
+        return result
+
+    def rates(self, counts: ArrayLike) -> NDArray[np.float64]:
+        """False-alarm rate of statistics with such counts, per Julian year."""
+        return (np.asarray(counts) + 1) / self.livetime * JULIAN_YEAR
+
+    def _bins(self, statistics: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Bin of each statistic; at least the number of bins from the floor on."""
+        if not self.quiet.size:
+            return np.zeros(statistics.shape, np.int64)
+        below = _bin_number(statistics) - self.floor * BINS_PER_UNIT
+        bins = np.clip(below, -MOST_BINS, 0).astype(np.int64) + self.quiet.size
+        return np.maximum(bins, 0)
 
     def _uncertain(self, statistic: float) -> int:
         if statistic >= self.floor or not self.quiet.size:
             return 0
-        place = self._bin(statistic)
+        place = int(self._bins(np.array(statistic)))
         # An edge is exact: all of its bin are at least as loud. But the first bin has
         # no lower edge.
         edge = self._edge(place)
@@ -262,7 +278,7 @@ class Background:
         )
 
     def _rate(self, count: int) -> float:
-        return (count + 1) / self.livetime * JULIAN_YEAR
+        return float(self.rates(count))
 
     def threshold_at_far(self, far_per_year: float) -> float:
         """Smallest statistic whose false-alarm rate is at most `far_per_year`.

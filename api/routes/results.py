@@ -1,11 +1,16 @@
 """Reading: rates, candidates, efficiency, scores."""
 
 import math
+import shutil
+import tempfile
 from dataclasses import asdict
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse
 from sqlalchemy import select
+from starlette.background import BackgroundTask
 
 from api import background, progress, queries, scores, sensitivity, vetoing
 from api.answers import (
@@ -24,6 +29,7 @@ from api.answers import (
     VolumesAnswer,
 )
 from api.database import StreamRow
+from api.export import write_export
 from api.problems import invalid, not_found, problem_responses
 from api.routes.parts import AccumulatedOf, DatabaseOf, Limit, Offset, RunId, VetoName
 from api.schema import MAX_TIME_NS, EventKind, Identifier
@@ -37,6 +43,11 @@ from chirpwatch.statistics import (
 router = APIRouter(tags=["results"])
 _run_errors = problem_responses(404, 422, 503)
 _rate_errors = problem_responses(404, 409, 422, 503)
+HDF5 = "application/x-hdf5"
+_binary = {"schema": {"type": "string", "format": "binary"}}
+_file: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file", "content": {HDF5: _binary}}
+}
 
 Finite = Annotated[float, Query(allow_inf_nan=False)]
 Rate = Annotated[Finite, Query(gt=0, description="False-alarm rate, per Julian year")]
@@ -287,6 +298,32 @@ def get_events(
             events=queries.loudest_events(session, run, kind, vetoes, limit, offset),
             total=progress.total(session, run, kind, accumulated).events,
         )
+
+
+@router.get(
+    "/v1/runs/{run_id}/export.hdf5",
+    response_class=FileResponse,
+    responses=_file | _run_errors,
+)
+def export_run(
+    run_id: RunId, database: DatabaseOf, accumulated: AccumulatedOf
+) -> FileResponse:
+    """The whole run as an HDF5 file: events, slides, injections, in tables."""
+    folder = tempfile.mkdtemp(prefix="chirpwatch-export-")
+    try:
+        path = Path(folder) / f"{run_id}.hdf5"
+        with database.reading() as session:
+            run = queries.get_run(session, run_id)
+            write_export(session, run, accumulated, path)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return FileResponse(
+        path,
+        media_type=HDF5,
+        filename=path.name,
+        background=BackgroundTask(shutil.rmtree, folder),
+    )
 
 
 @router.get("/v1/runs/{run_id}/scores", responses=_run_errors)
