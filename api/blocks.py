@@ -43,7 +43,9 @@ def put_block(session: Session, run_id: str, number: int, body: Block) -> bool:
     least_ns = round((geometry.kernel_length + geometry.fduration) * 1e9)
     _check_slides(shifts, geometry.ifos, stretch_ns, least_ns, where)
     others = _same_stretch(session, run_id, body, geometry.ifos, where)
-    for slide, other, name in _too_close(shifts, others, stretch_ns, least_ns):
+    alike = _too_close(shifts, others, stretch_ns, least_ns)
+    if alike is not None:
+        slide, other, name = alike
         raise conflict(
             f"{where}: slide {slide} lies within {least_ns / 1e9:g} s of slide {other} "
             f"of block {name} at every detector; livetime must not be counted twice"
@@ -152,9 +154,7 @@ def _same_stretch(
     return [
         (
             number,
-            np.array(
-                [[round(s * 1e9) for s in shifts[ifo]] for ifo in ifos], dtype=np.int64
-            ).T
+            np.rint(np.array([shifts[ifo] for ifo in ifos]).T * 1e9).astype(np.int64)
             % stretch_ns,
         )
         for number, shifts in rows
@@ -166,14 +166,20 @@ def _too_close(
     others: list[tuple[int, NDArray[np.int64]]],
     stretch_ns: int,
     least_ns: int,
-) -> list[tuple[int, int, int]]:
+) -> tuple[int, int, int] | None:
     """The first slide that is like one of another block: both slides, the block."""
-    for number, there in others:
-        for slide, shift in enumerate(shifts):
-            apart = _apart(there - shift, stretch_ns).max(axis=1)
-            if apart.min() < least_ns:
-                return [(slide, int(apart.argmin()), number)]
-    return []
+    if not others:
+        return None
+    there = np.concatenate([shifts for _, shifts in others])
+    for slide, shift in enumerate(shifts):
+        apart = _apart(there - shift, stretch_ns).max(axis=1)
+        place = int(apart.argmin())
+        if apart[place] < least_ns:
+            for number, theirs in others:
+                if place < len(theirs):
+                    return slide, place, number
+                place -= len(theirs)
+    return None
 
 
 def _row(run_id: str, number: int, body: Block, digest: str) -> BlockRow:

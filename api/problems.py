@@ -37,6 +37,13 @@ class ProblemError(HTTPException):
         self.kind = kind
 
 
+class NotModified(HTTPException):
+    """What is asked for is still as the client has it."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__(304, None, headers)
+
+
 def not_found(what: str, name: str) -> ProblemError:
     """The problem that `what` called `name` is not stored."""
     return ProblemError(404, "not-found", f"{what} {name!r} is not there")
@@ -78,6 +85,8 @@ def answer(
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 304:
+        return Response(status_code=304, headers=error.headers)
     kind = (
         error.kind if isinstance(error, ProblemError) else f"http-{error.status_code}"
     )

@@ -104,3 +104,23 @@ def test_a_listener_who_hangs_up_is_forgotten(api):
             with httpx.stream("GET", f"{api.url}/v1/live", timeout=10) as response:
                 assert next(events(response.iter_lines())) == {"one": 0}
         assert client.health().status == "ok"
+
+
+def test_what_did_not_change_is_not_sent_again(api):
+    with api.client() as client:
+        client.put_run("one", RUN)
+        client.put_block("one", 0, block(slide(4.0, [(9, 0.5, 1.0)])))
+        for question in ("", "/far?statistic=1", "/ifar", "/background", "/streams"):
+            address = f"{api.url}/v1/runs/one{question}"
+            first = httpx.get(address).raise_for_status()
+            tag = first.headers["etag"]
+            again = httpx.get(address, headers={"If-None-Match": f'"other", {tag}'})
+            assert (again.status_code, again.content) == (304, b"")
+            assert again.headers["etag"] == tag
+            client.update_run("one", RunUpdate(throughput=float(len(question) + 1)))
+            changed = httpx.get(address, headers={"If-None-Match": tag})
+            assert changed.status_code == 200
+            assert changed.headers["etag"] != tag
+    # A run that is not there is told so, whatever the client has.
+    missing = httpx.get(f"{api.url}/v1/runs/two", headers={"If-None-Match": tag})
+    assert missing.status_code == 404

@@ -1,12 +1,17 @@
 """What the routes share: the database, identifiers in paths, descriptions of errors."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request, Response
 
+import chirpwatch
 from api.accumulated import Accumulated
 from api.database import Database
+from api.problems import NotModified
+from api.queries import get_run
 from api.schema import Identifier
+
+RunId = Annotated[Identifier, Path(description="The run's identifier")]
 
 
 def _database(request: Request) -> Database:
@@ -19,9 +24,37 @@ def _accumulated(request: Request) -> Accumulated:
     return accumulated
 
 
+def _unchanged(
+    request: Request,
+    response: Response,
+    database: Annotated[Database, Depends(_database)],
+    run_id: RunId,
+) -> None:
+    """Answer that nothing changed to who has the answer of this state of the run.
+
+    The tag is of the state before the answer is made: of a run that changes meanwhile,
+    a newer answer has an older tag, and is asked for again.
+    """
+    with database.reading() as session:
+        revision = get_run(session, run_id).revision
+    tag = f'"{chirpwatch.__version__}-{revision}"'
+    # It may be kept, and is asked about each time.
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    asked = request.headers.get("if-none-match", "")
+    if tag in [one.strip().removeprefix("W/") for one in asked.split(",")]:
+        raise NotModified(headers)
+    response.headers.update(headers)
+
+
+Unchanged = Depends(_unchanged)
+"""Of a route that answers from one run alone: tags its answers by the run's state."""
+
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The answer with the tag of `If-None-Match` is still true"}
+}
+
 DatabaseOf = Annotated[Database, Depends(_database)]
 AccumulatedOf = Annotated[Accumulated, Depends(_accumulated)]
-RunId = Annotated[Identifier, Path(description="The run's identifier")]
 StreamId = Annotated[Identifier, Path(description="The stream's identifier")]
 SetName = Annotated[Identifier, Path(description="Name of the injection set")]
 VetoName = Annotated[Identifier, Path(description="Name of the list of segments")]

@@ -31,7 +31,16 @@ from api.answers import (
 from api.database import StreamRow
 from api.export import write_export
 from api.problems import invalid, not_found, problem_responses
-from api.routes.parts import AccumulatedOf, DatabaseOf, Limit, Offset, RunId, VetoName
+from api.routes.parts import (
+    NOT_MODIFIED,
+    AccumulatedOf,
+    DatabaseOf,
+    Limit,
+    Offset,
+    RunId,
+    Unchanged,
+    VetoName,
+)
 from api.schema import MAX_TIME_NS, EventKind, Identifier
 from api.status import BlockAnswer
 from chirpwatch.statistics import (
@@ -40,7 +49,7 @@ from chirpwatch.statistics import (
     significance,
 )
 
-router = APIRouter(tags=["results"])
+router = APIRouter(tags=["results"], dependencies=[Unchanged], responses=NOT_MODIFIED)
 _run_errors = problem_responses(404, 422, 503)
 _rate_errors = problem_responses(404, 409, 422, 503)
 HDF5 = "application/x-hdf5"

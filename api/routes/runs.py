@@ -7,7 +7,15 @@ from api import progress
 from api.database import RunRow
 from api.problems import problem_responses
 from api.queries import get_run
-from api.routes.parts import AccumulatedOf, DatabaseOf, Limit, Offset, RunId
+from api.routes.parts import (
+    NOT_MODIFIED,
+    AccumulatedOf,
+    DatabaseOf,
+    Limit,
+    Offset,
+    RunId,
+    Unchanged,
+)
 from api.status import RunStatus, RunSummary, StreamAnswer
 
 router = APIRouter(tags=["runs"])
@@ -29,7 +37,9 @@ def list_runs(
         return [progress.run_summary(row) for row in rows]
 
 
-@router.get("/v1/runs/{run_id}", responses=_run_errors)
+@router.get(
+    "/v1/runs/{run_id}", dependencies=[Unchanged], responses=NOT_MODIFIED | _run_errors
+)
 def get_status(
     run_id: RunId, database: DatabaseOf, accumulated: AccumulatedOf
 ) -> RunStatus:
@@ -38,7 +48,11 @@ def get_status(
         return progress.run_status(session, get_run(session, run_id), accumulated)
 
 
-@router.get("/v1/runs/{run_id}/streams", responses=_run_errors)
+@router.get(
+    "/v1/runs/{run_id}/streams",
+    dependencies=[Unchanged],
+    responses=NOT_MODIFIED | _run_errors,
+)
 def list_streams(
     run_id: RunId, database: DatabaseOf, accumulated: AccumulatedOf
 ) -> list[StreamAnswer]:
