@@ -197,9 +197,20 @@ class InjectionsAnswer(Answer):
     vetoed: int = Field(
         description="Injections at vetoed times; in none of the other numbers"
     )
-    found: list[Recovered] = Field(description="Found, in order of time")
-    missed: list[Recovered] = Field(description="Missed, in order of time")
+    found: list[Recovered] = Field(
+        description="Those found of the ones that are listed, in order of time"
+    )
+    missed: list[Recovered] = Field(
+        description="Those missed of the ones that are listed, in order of time"
+    )
     efficiency: list[EfficiencyBinAnswer] = Field(description="By network SNR")
+    parameters: list[str] = Field(
+        description="What efficiency may be asked for by: what all injections have"
+    )
+    drawn_in_volume: bool = Field(
+        description="Whether sensitive volume may be asked for: all injections say "
+        "what one population they were drawn from"
+    )
     vetoes: list[str] = Field(description="Vetoes that were applied")
     model: str = Field(description="Digest of the model")
 

@@ -15,7 +15,11 @@ MAX_BODY_SIZE = 16 * 1024 * 1024
 
 HEADERS = [
     # Everything the page needs comes from this service.
-    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'self'"),
+    # A plot becomes a picture by way of the browser's own memory.
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' blob:; frame-ancestors 'self'",
+    ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
 ]

@@ -116,16 +116,21 @@ def found_and_missed(
     noise: Background,
     vetoes: Vetoes,
     far_per_year: float,
+    listed: slice,
 ) -> InjectionsAnswer:
-    """Every injection of a run, found or missed at `far_per_year`.
+    """Injections of a run, found or missed at `far_per_year`.
+
+    All are counted, and in order of time those of the slice `listed` are listed.
 
     Raises:
         ProblemError: The background cannot reach this rate.
     """
     threshold = threshold_at(noise, far_per_year)
     settled = [one for one in injected if one.settled]
-    recovered = [_recovered(one, threshold) for one in settled]
+    recovered = [_recovered(one, threshold) for one in settled[listed]]
     fates = [one.fate for one in injected]
+    sets = {one.set.id: one.set for one in injected}.values()
+    populations = {_drawn_from(row) for row in sets}
     return InjectionsAnswer(
         far_per_year=far_per_year,
         threshold=_finite(threshold),
@@ -137,6 +142,8 @@ def found_and_missed(
         found=[one for one in recovered if one.reason == "found"],
         missed=[one for one in recovered if one.reason != "found"],
         efficiency=_bins(settled, threshold, _values(settled, "snr"), SNR_EDGES),
+        parameters=[name for name in UNITS if _all_have(settled, name)],
+        drawn_in_volume=len(populations) == 1 and None not in populations,
         vetoes=list(vetoes.names),
         model=run.model,
     )
@@ -381,6 +388,17 @@ def _values(injected: Sequence[Injected], name: str) -> NDArray[np.float64]:
             "without"
         ) from None
     return np.array(values, dtype=np.float64)
+
+
+def _all_have(injected: Sequence[Injected], name: str) -> bool:
+    needed = {"mass_1", "mass_2"} if name in {"chirp_mass", "total_mass"} else {name}
+    return name == "snr" or all(needed <= one.row.parameters.keys() for one in injected)
+
+
+def _drawn_from(row: InjectionSetRow) -> Population | None:
+    if row.population is None:
+        return None
+    return PopulationBody.model_validate(row.population).population()
 
 
 def _value(row: InjectionRow, name: str) -> float:

@@ -19,6 +19,7 @@ from api.schema import (
     Injection,
     InjectionSet,
     LatencyMs,
+    PopulationBody,
     Run,
     RunUpdate,
     Stream,
@@ -69,7 +70,8 @@ def page(browser, api):
     page.on(
         "request",
         lambda request: (
-            request.url.startswith(api.url) or complaints.append(request.url)
+            request.url.removeprefix("blob:").startswith(api.url)
+            or complaints.append(request.url)
         ),
     )
     yield page
@@ -101,10 +103,31 @@ def declare(client: ApiClient, run: str, name: str = "A run") -> None:
             ),
         )
     injections = [
-        Injection(time_ns=(GPS + 10 + 20 * i) * SECOND, snr=5.0 + i, parameters={})
+        Injection(
+            time_ns=(GPS + 10 + 20 * i) * SECOND,
+            snr=5.0 + i,
+            parameters={
+                "mass_1": 40.0 + i,
+                "mass_2": 30.0,
+                "redshift": 0.1 + 0.01 * i,
+                "distance": 500.0 + 50 * i,
+            },
+        )
         for i in range(12)
     ]
-    client.put_injections(run, "set", InjectionSet(injections=injections))
+    population = PopulationBody(
+        rejected=100,
+        min_mass=5.0,
+        max_mass=100.0,
+        mass_distribution="uniform",
+        source_frame=False,
+        reference_share=0.0,
+        reference_masses=[35.0, 35.0],
+        max_redshift=1.0,
+        time_dilation=False,
+    )
+    body = InjectionSet(injections=injections, population=population)
+    client.put_injections(run, "set", body)
 
 
 def put_block(client: ApiClient, run: str, number: int, strides, statistics, size=SIZE):
@@ -203,6 +226,10 @@ def test_everything_is_drawn_and_follows_the_run_without_a_reload(page, api):
         expect(page.locator("#candidates tbody tr")).to_have_count(6)
         expect(stream.locator(".found, .missed")).to_have_count(6)
         expect(page.locator("#efficiency .bin").first).to_be_attached()
+        expect(page.locator("#plane :is(.found, .missed)")).to_have_count(6)
+        expect(page.locator("#volumes tbody tr")).to_have_count(4)
+        expect(page.locator("#volumes-note")).to_contain_text("100 draws")
+        expect(page.locator("#progress-note")).to_contain_text("2 slides, 3 % of 1 h")
 
         declare(client, "second", "The newest run")
         expect(page).to_have_title("The newest run · chirpwatch", timeout=15_000)
@@ -210,6 +237,42 @@ def test_everything_is_drawn_and_follows_the_run_without_a_reload(page, api):
         page.locator("#run").select_option("first")
         expect(page).to_have_title("A run · chirpwatch")
     assert page.evaluate("window.sameDocument")
+
+
+def test_every_plot_downloads_as_a_picture_and_as_its_numbers(page, api, tmp_path):
+    with api.client() as client:
+        declare(client, "run")
+        for number in range(2):
+            send(client, "run", number)
+        page.goto(api.url)
+        wait_until_drawn(page, client.run("run").revision)
+        page.locator("#by").select_option("total_mass")
+        expect(page.locator("#efficiency")).to_contain_text("Total mass")
+        columns = {
+            "stream": "kind,gps_time_s,minimum,maximum",
+            "ifar": "statistic,ifar_years,ifar_years_low,ifar_years_high,count",
+            "efficiency": "total_mass_low,total_mass_high,injections,found",
+            "plane": "gps_time_ns,snr,chirp_mass_solar,distance_mpc,reason,statistic",
+        }
+        for plot, header in columns.items():
+            panel = page.locator(f".panel:has(#{plot})")
+            for kind in ("PNG", "CSV"):
+                with page.expect_download() as download:
+                    panel.get_by_role("button", name=f"download {kind}").click()
+                name = download.value.suggested_filename
+                assert name == f"run-{plot}.{kind.lower()}"
+                download.value.save_as(tmp_path / name)
+            picture = (tmp_path / f"run-{plot}.png").read_bytes()
+            assert picture.startswith(b"\x89PNG")
+            assert len(picture) > 8000
+            lines = (tmp_path / f"run-{plot}.csv").read_text().splitlines()
+            assert lines[0].startswith(header)
+            assert len(lines) > 2
+        ifar = client.ifar("run").points
+        lines = (tmp_path / "run-ifar.csv").read_text().splitlines()[1:]
+        assert [float(line.split(",")[0]) for line in lines] == [
+            point.statistic for point in ifar
+        ]
 
 
 def test_a_limited_rate_says_that_it_is_one(page, api):

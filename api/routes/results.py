@@ -53,6 +53,8 @@ router = APIRouter(tags=["results"], dependencies=[Unchanged], responses=NOT_MOD
 _run_errors = problem_responses(404, 422, 503)
 _rate_errors = problem_responses(404, 409, 422, 503)
 HDF5 = "application/x-hdf5"
+MAX_LISTED = 200_000
+"""Most injections that one answer lists."""
 _binary = {"schema": {"type": "string", "format": "binary"}}
 _file: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {HDF5: _binary}}
@@ -203,6 +205,10 @@ def get_injections(
     database: DatabaseOf,
     accumulated: AccumulatedOf,
     far_per_year: Rate,
+    limit: Annotated[
+        int, Query(ge=0, le=MAX_LISTED, description="Most injections to list, of both")
+    ] = MAX_LISTED,
+    offset: Offset = 0,
 ) -> InjectionsAnswer:
     """Injections found and missed at a false-alarm rate.
 
@@ -213,7 +219,14 @@ def get_injections(
         noise = accumulated.statistics(session, run)
         vetoes = accumulated.vetoes(session, run)
         injected = sensitivity.load_injected(session, run, vetoes)
-        return sensitivity.found_and_missed(injected, run, noise, vetoes, far_per_year)
+        return sensitivity.found_and_missed(
+            injected,
+            run,
+            noise,
+            vetoes,
+            far_per_year,
+            slice(offset, offset + limit),
+        )
 
 
 @router.get("/v1/runs/{run_id}/efficiency", responses=_rate_errors)

@@ -1,17 +1,23 @@
-// Injections found, by network SNR.
+// Share of the injections found, by SNR or another parameter.
 import { el, linear, message, plot, xAxis, yAxis } from "./draw.js";
 import { number, percent } from "./units.js";
 
 export const binName = ({ low_edge: low, high_edge: high }) =>
   high === null ? `${number(low)} and more` : `${number(low)} – ${number(high)}`;
 
+const NAMES = {
+  snr: "Network SNR", distance: "Luminosity distance", redshift: "Redshift", mass_1: "Heavier mass",
+  mass_2: "Lighter mass", chirp_mass: "Chirp mass", total_mass: "Total mass",
+};
+
 export function drawEfficiency(host, answer) {
-  const bins = answer.efficiency.filter((bin) => bin.injections);
+  const bins = answer.bins.filter((bin) => bin.injections);
   if (!bins.length) return message(host, "No injections in this run.");
-  const found = answer.found.length;
+  const sum = (name) => bins.reduce((total, bin) => total + bin[name], 0);
+  const title = NAMES[answer.by] + (answer.unit && `, ${answer.unit}`);
   const narrow = host.clientWidth < 500;
   const box = plot(host, narrow ? 190 : 215, { left: 46, right: 14, top: 30, bottom: 44 },
-    `Efficiency against network SNR: ${found} of ${answer.total} injections found`);
+    `Efficiency against ${title}: ${sum("found")} of ${sum("injections")} injections found`);
   // An open last bin is drawn half as wide again as its lower edge.
   const edge = (bin) => bin.high_edge ?? bin.low_edge * 1.5;
   const x = linear([bins[0].low_edge, edge(bins.at(-1))], [box.left, box.right]);
@@ -22,14 +28,14 @@ export function drawEfficiency(host, answer) {
     if (!marks.length || x(value) - x(marks.at(-1)) > 26) marks.push(value);
   }
   box.svg.append(
-    xAxis(box, x, marks.map((v) => [v, number(v)]), "Network SNR"),
+    xAxis(box, x, marks.map((v) => [v, number(v)]), title),
     yAxis(box, y, [0, 0.25, 0.5, 0.75, 1].map((v) => [v, percent(v)]), "Efficiency, with 68 % interval"),
   );
   for (const bin of bins) {
     const [from, to] = [x(bin.low_edge), x(edge(bin))];
     const [cx, cy] = [(from + to) / 2, y(bin.efficiency)];
     box.svg.append(el("g", { class: "bin" },
-      el("title", {}, `SNR ${binName(bin)}: ${bin.found} of ${bin.injections}`),
+      el("title", {}, `${NAMES[answer.by]} ${binName(bin)}: ${bin.found} of ${bin.injections}`),
       el("path", { class: "interval", d: `M${from + 1} ${cy}H${to - 1}M${cx} ${y(bin.low)}V${y(bin.high)}` }),
       el("circle", { class: "point", cx, cy, r: 5 })));
   }

@@ -3,8 +3,12 @@ import { message, onResize } from "./draw.js";
 import { drawEfficiency } from "./efficiency.js";
 import { drawIfar } from "./ifar.js";
 import { move } from "./navigate.js";
+import { efficiencyTable, ifarTable, planeTable, streamTable } from "./data.js";
+import { offerDownloads } from "./download.js";
+import { drawPlane, placed } from "./plane.js";
+import { Progress } from "./progress.js";
 import { StreamPlot } from "./stream.js";
-import { SLIDES, hideBins, showBins, showCandidates, showSlides } from "./tables.js";
+import { SLIDES, hideBins, showBins, showCandidates, showSlides, showVolumes } from "./tables.js";
 import { YEAR, duration, number } from "./units.js";
 
 const INTERVAL = 1000; // least time between two looks at the API, ms
@@ -14,6 +18,9 @@ const RATES = [["1 per year", 1], ["1 per month", 12], ["1 per week", YEAR / 604
 
 const byId = (id) => document.getElementById(id);
 const state = { run: document.body.dataset.run, revision: null, turn: 0, pinned: new URLSearchParams(location.search).has("run") };
+
+const MARKS = 2000; // injections that are drawn one by one
+const progress = new Progress();
 
 async function get(path, query = {}) {
   const response = await fetch(`${path}?${new URLSearchParams(query)}`).catch(() => {
@@ -51,6 +58,11 @@ function showNumbers(run) {
   const latency = run.latency_ms;
   text("latency", latency ? `${number(latency.p50)} ms` : "–");
   text("latency-note", latency ? `median; 99 % below ${number(latency.p99)} ms` : "not measured yet");
+  byId("progress").hidden = !slides.planned;
+  if (slides.planned) {
+    byId("progress-bar").value = Math.min(1, slides.livetime / slides.planned);
+    text("progress-note", progress.say(run));
+  }
   document.title = `${run.name} · chirpwatch`;
 }
 
@@ -70,19 +82,36 @@ function offerRates(lowest) {
   return open.length ? Number(select.value) : null;
 }
 
+// Offer what all injections have; keep the choice if it is among them.
+function offerParameters(names) {
+  const select = byId("by");
+  for (const option of select.options) option.disabled = !names.includes(option.value);
+  if (select.selectedOptions[0].disabled) select.value = "snr";
+  return select.value;
+}
+
 let shown = null;
 function drawAll() {
   if (!shown) return;
-  const { ifar, candidates, injections } = shown;
+  const { ifar, candidates, injections, efficiency, volumes } = shown;
   drawIfar(byId("ifar"), ifar, candidates);
   if (injections) {
-    drawEfficiency(byId("efficiency"), injections);
-    showBins(injections);
+    drawEfficiency(byId("efficiency"), efficiency);
+    showBins(injections, efficiency);
+    drawPlane(byId("plane"), injections);
+    const there = placed(injections).length;
+    byId("plane-note").textContent = there && there < injections.total
+      ? `${there} of ${injections.total} are drawn, the earliest.` : "";
   } else {
-    message(byId("efficiency"), "No efficiency yet: the background reaches none of these rates.");
+    for (const id of ["efficiency", "plane"]) {
+      message(byId(id), "Needs injections, and background that reaches one of these rates.");
+    }
     hideBins();
   }
+  byId("bins-by").textContent = byId("by").selectedOptions[0].text;
+  showVolumes(volumes);
 }
+
 
 // A look that a newer one has overtaken must not draw: it may be of another rate or run.
 async function load(run, current) {
@@ -93,12 +122,19 @@ async function load(run, current) {
   // Only what the background can answer is asked.
   if (!current()) return;
   const rate = offerRates(background.lowest_far_per_year);
+  const asked = rate === null || !run.injections.streams ? null : { far_per_year: rate };
   const [ifar, injections] = await Promise.all([
     background.livetime ? get(`${base}/ifar`) : null,
-    rate === null ? null : get(`${base}/injections`, { far_per_year: rate }),
+    asked && get(`${base}/injections`, { ...asked, limit: MARKS }),
   ]);
   if (!current()) return;
-  shown = { ifar, candidates, injections };
+  const by = injections && offerParameters(injections.parameters);
+  const [efficiency, volumes] = await Promise.all([
+    injections && get(`${base}/efficiency`, { ...asked, by }),
+    injections?.drawn_in_volume ? get(`${base}/volume`, asked) : null,
+  ]);
+  if (!current()) return;
+  shown = { ifar, candidates, injections, efficiency, volumes };
   showCandidates(candidates, (time) => stream.centre(time));
   showSlides(background);
   drawAll();
@@ -182,9 +218,12 @@ byId("far").addEventListener("change", (event) => {
   event.target.dataset.chosen = "yes";
   ask();
 });
+byId("by").addEventListener("change", ask);
 for (const button of document.querySelectorAll("[data-move]")) {
   button.addEventListener("click", () => move(stream, button.dataset.move));
 }
+const TABLES = { ifar: ifarTable, efficiency: efficiencyTable, plane: planeTable };
+offerDownloads(() => state.run, (id) => (id === "stream" ? streamTable(stream.lanes) : shown && TABLES[id](shown)));
 onResize(byId("ifar"), drawAll);
 document.addEventListener("visibilitychange", listen);
 listen();

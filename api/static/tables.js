@@ -51,21 +51,40 @@ export function showCandidates(answer, onChoose) {
     : "No zero-lag events yet.";
 }
 
-export function showBins(answer) {
-  fill("bins", answer.efficiency.filter((bin) => bin.injections).map((bin) => [
+export function showBins(answer, efficiency) {
+  fill("bins", efficiency.bins.filter((bin) => bin.injections).map((bin) => [
     cell(binName(bin), "th"), cell(bin.found), cell(bin.injections),
     cell([percent(bin.efficiency), span(` (${percent(bin.low)} – ${percent(bin.high)})`, "wide")]),
   ]));
-  const lost = answer.missed.filter((injection) => injection.reason === "not_analysed").length;
+  const lost = answer.efficiency.reduce((total, bin) => total + bin.not_analysed, 0);
+  const found = answer.efficiency.reduce((total, bin) => total + bin.found, 0);
   const threshold = answer.threshold === null ? "every event counts" : `threshold ${number(answer.threshold)}`;
-  byId("bins-note").textContent = `${answer.found.length} of ${answer.total} found; ${threshold}; matched within ${answer.window} s.` +
+  byId("bins-note").textContent = `${found} of ${answer.total} found; ${threshold}; matched within ${answer.window} s.` +
     (answer.pending ? ` ${answer.pending} not analysed yet, not counted.` : "") +
+    (answer.vetoed ? ` ${answer.vetoed} in vetoed time, not counted.` : "") +
     (lost ? ` ${lost} without a valid score at their time, counted as missed.` : "");
 }
 
 export function hideBins() {
   fill("bins", []);
   byId("bins-note").textContent = "";
+}
+
+// Injections that a volume must rest on to be of use: it is known to a third then.
+const ENOUGH = 10;
+
+// Sensitive volume, or why there is none.
+export function showVolumes(answer) {
+  fill("volumes", (answer?.volumes ?? []).map((one) => [
+    cell(`${number(one.mass_1)} + ${number(one.mass_2)}`, "th"),
+    cell(one.found ? [number(one.distance), span(` ± ${number(one.distance_error)}`, "wide")] : "nothing found"),
+    cell([number(one.volume / 1e9), span(` ± ${number(one.volume_error / 1e9)}`, "wide")]),
+    cell(one.effective < ENOUGH ? [number(one.effective), span("too few to rely on", "limited")] : number(one.effective)),
+    cell(percent(one.covered), "td", "wide"),
+  ]));
+  byId("volumes-note").textContent = answer
+    ? `From ${answer.injections} injections and ${answer.rejected} draws that were too faint, to redshift ${number(answer.max_redshift)}. Masses are the source's; “effective”: found injections of that pair itself that would know it as well.`
+    : "Needs injections that were drawn in volume, with the number of those too faint: simulate signals with --volume.";
 }
 
 export function showSlides(answer) {

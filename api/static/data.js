@@ -1,0 +1,31 @@
+// What the plots show as columns and rows, with units.
+import { placed } from "./plane.js";
+
+export function ifarTable({ ifar }) {
+  return ifar && {
+    columns: ["statistic", "ifar_years", "ifar_years_low", "ifar_years_high", "count", "saturated"],
+    rows: ifar.points.map((p) => [p.statistic, p.ifar_years, p.ifar_years_low, p.ifar_years_high, p.count, p.saturated]),
+  };
+}
+
+export function efficiencyTable({ efficiency }) {
+  return efficiency && {
+    columns: [`${efficiency.by}_low`, `${efficiency.by}_high`, "injections", "found", "not_analysed", "efficiency", "low", "high"],
+    rows: efficiency.bins.map((b) => [b.low_edge, b.high_edge, b.injections, b.found, b.not_analysed, b.efficiency, b.low, b.high]),
+  };
+}
+
+export function planeTable({ injections }) {
+  return injections && {
+    columns: ["gps_time_ns", "snr", "chirp_mass_solar", "distance_mpc", "reason", "statistic"],
+    rows: placed(injections).map((one) => [one.time_ns, one.snr, one.chirp, one.distance, one.reason, one.event?.statistic]),
+  };
+}
+
+export function streamTable(lanes) {
+  return {
+    columns: ["kind", "gps_time_s", "minimum", "maximum"],
+    rows: lanes.flatMap(({ kind, scores }) =>
+      scores.time.map((time, i) => [kind, time, scores.minimum[i], scores.maximum[i]])),
+  };
+}
