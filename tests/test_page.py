@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
 
 from api.client import ApiClient
@@ -410,3 +411,26 @@ def test_of_two_quick_choices_the_last_is_drawn(page, api):
         page.locator("#far").select_option(label="1 per hour")
         page.wait_for_timeout(1500)
         assert threshold.inner_text() == drawn["1 per hour"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_axe_finds_nothing_serious(browser, api, scheme, width):
+    with api.client() as client:
+        declare(client, "run")
+        for number in range(2):
+            send(client, "run", number)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
+        page = context.new_page()
+        page.goto(api.url)
+        wait_until_drawn(page, client.run("run").revision)
+    found = Axe().run(page).response["violations"]
+    context.close()
+    serious = [
+        (one["id"], one["help"], [node["html"] for node in one["nodes"]])
+        for one in found
+        if one["impact"] in {"serious", "critical"}
+    ]
+    assert serious == []
