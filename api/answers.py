@@ -96,11 +96,80 @@ class EventAnswer(Answer):
 class Candidate(EventAnswer):
     """A zero-lag event and how rare it is."""
 
+    id: str = Field(
+        description="Its `time_ns` as text, which JavaScript can hold: its address is "
+        "`/v1/runs/{run}/candidates/{id}`, its page `/runs/{run}/candidates/{id}`"
+    )
     far_per_year: float | None = Field(
         description="False-alarm rate, per Julian year; null without background"
     )
     saturated: bool = Field(
         description="The rate is limited by the background's livetime: an upper limit"
+    )
+
+
+class Stretch(Answer):
+    """A stretch of time."""
+
+    start: float = Field(description="Begin, GPS s")
+    stop: float = Field(description="End, GPS s")
+
+
+class CandidateDetail(Candidate):
+    """A candidate, and what is around it."""
+
+    rank: int = Field(
+        description="Place among the run's zero-lag events, loudest first"
+    )
+    vetoed: bool = Field(description="Whether it lies in vetoed time")
+    count: int | None = Field(
+        description="Background events at least as loud; null without background"
+    )
+    background_livetime: float = Field(description="Background livetime, s")
+    observing_time: float = Field(description="Zero-lag livetime, s")
+    false_alarm_probability: float | None = Field(
+        description="Probability that noise alone gives an event as loud in that time; "
+        "null without background"
+    )
+    significance: float | None = Field(
+        description="The same in standard deviations, one-sided; null: none"
+    )
+    neighbours: list[EventAnswer] = Field(
+        description="Other zero-lag events nearby, loudest first, at most 20"
+    )
+    nearby: float = Field(description="How far nearby reaches to either side, s")
+    invalid: list[Stretch] = Field(
+        description="Stretches nearby that were analysed and are not valid, GPS s"
+    )
+    vetoes_nearby: list[str] = Field(description="Vetoes with segments nearby")
+    strain: bool = Field(description="Whether its strain can be looked at")
+    vetoes: list[str] = Field(description="Vetoes that were applied")
+    model: str = Field(description="Digest of the model")
+
+
+class Whitened(Answer):
+    """Whitened strain around a candidate."""
+
+    time_ns: int = Field(description="GPS time of the merger, integer ns")
+    start: float = Field(description="First sample, s after the merger")
+    sample_rate: int = Field(description="Rate, Hz")
+    strain: dict[str, list[float]] = Field(
+        description="Of each detector, in standard deviations of its noise"
+    )
+
+
+class QTransform(Answer):
+    """Q-transform of a detector's strain around a candidate (gwpy)."""
+
+    time_ns: int = Field(description="GPS time of the merger, integer ns")
+    ifo: str = Field(description="Detector")
+    start: float = Field(
+        description="Left edge of the first column, s after the merger"
+    )
+    step: float = Field(description="Width of a column, s")
+    frequencies: list[float] = Field(description="Of each row, Hz")
+    energy: list[list[float]] = Field(
+        description="Normalised energy, column by column; noise has a median of 1"
     )
 
 
@@ -297,13 +366,6 @@ class VetoDetail(VetoAnswer):
     times_ns: list[list[int]] = Field(
         description="Begin and end of each segment, GPS ns, in order and apart"
     )
-
-
-class Stretch(Answer):
-    """A stretch of time."""
-
-    start: float = Field(description="Begin, GPS s")
-    stop: float = Field(description="End, GPS s")
 
 
 class Scores(Answer):

@@ -11,17 +11,20 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from api.answers import (
     BackgroundAnswer,
+    CandidateDetail,
     Candidates,
     EfficiencyAnswer,
     Events,
     FarAnswer,
     IfarAnswer,
     InjectionsAnswer,
+    QTransform,
     Scores,
     Slide,
     VetoAnswer,
     VetoDetail,
     VolumesAnswer,
+    Whitened,
 )
 from api.schema import (
     Block,
@@ -30,6 +33,7 @@ from api.schema import (
     InjectionSet,
     Run,
     RunUpdate,
+    Strain,
     Stream,
     Veto,
 )
@@ -127,6 +131,11 @@ class ApiClient:
         path = f"/v1/runs/{run_id}/injections/{name}"
         return self._put(path, injections.model_dump_json())
 
+    def put_strain(self, run_id: str, start_ns: int, strain: Strain) -> bool:
+        """Store strain around an event, from GPS `start_ns` on."""
+        path = f"/v1/runs/{run_id}/strain/{start_ns}"
+        return self._put(path, strain.model_dump_json())
+
     def put_veto(self, run_id: str, name: str, veto: Veto) -> bool:
         """Take segments out of events and livetime; replaces a list of this name."""
         return self._put(f"/v1/runs/{run_id}/vetoes/{name}", veto.model_dump_json())
@@ -186,6 +195,20 @@ class ApiClient:
     def candidates(self, run_id: str, limit: int = 50) -> Candidates:
         """Zero-lag events, loudest first."""
         return self._get(Candidates, f"/v1/runs/{run_id}/candidates", limit=limit)
+
+    def candidate(self, run_id: str, time_ns: int) -> CandidateDetail:
+        """The zero-lag event at a time, and what is around it."""
+        return self._get(CandidateDetail, f"/v1/runs/{run_id}/candidates/{time_ns}")
+
+    def whitened(self, run_id: str, time_ns: int) -> Whitened:
+        """Whitened strain around a candidate."""
+        path = f"/v1/runs/{run_id}/candidates/{time_ns}/whitened"
+        return self._get(Whitened, path)
+
+    def q_transform(self, run_id: str, time_ns: int, ifo: str) -> QTransform:
+        """Q-transform of a detector's strain around a candidate."""
+        path = f"/v1/runs/{run_id}/candidates/{time_ns}/q-transform/{ifo}"
+        return self._get(QTransform, path)
 
     def background(
         self, run_id: str, limit: int = 1000, offset: int = 0

@@ -227,6 +227,22 @@ class VetoRow(Base):
     digest: Mapped[str] = mapped_column(String(64))
 
 
+class StrainRow(Base):
+    """Strain around an event: float32, little-endian, one detector after the other."""
+
+    __tablename__ = "strain"
+    __table_args__ = (UniqueConstraint("run_id", "start_ns"),)
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    start_ns: Mapped[int] = mapped_column(BigInteger)
+    stop_ns: Mapped[int] = mapped_column(BigInteger)
+    sample_rate: Mapped[int] = mapped_column(Integer)
+    size: Mapped[int] = mapped_column(Integer)
+    ifos: Mapped[list[str]] = mapped_column(JSON)
+    digest: Mapped[str] = mapped_column(String(64))
+    strain: Mapped[bytes]
+
+
 class InjectionSetRow(Base):
     """A set of injections, complete from the start so that none can go missing."""
 

@@ -18,7 +18,7 @@ HEADERS = [
     # A plot becomes a picture by way of the browser's own memory.
     (
         b"content-security-policy",
-        b"default-src 'self'; img-src 'self' blob:; frame-ancestors 'self'",
+        b"default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'self'",
     ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),

@@ -1,10 +1,12 @@
 """What is sent to the API. Every field says its unit; nothing unknown is accepted."""
 
+import base64
 import json
 from dataclasses import asdict
 from typing import Annotated, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -27,6 +29,7 @@ MAX_SHIFT = 1e8
 MAX_SINGLE = 3.4e38
 MAX_INJECTIONS = 20_000
 MAX_SEGMENTS = 200_000
+MAX_STRAIN = 2**21
 VOLUME_PARAMETERS = {"mass_1", "mass_2", "redshift"}
 # 64-bit with room for sums; GPS 4e9 s lies in the year 2106.
 MAX_TIME_NS = 4_000_000_000_000_000_000
@@ -350,6 +353,46 @@ class Veto(Body):
                     f"{begin} to {end} ns"
                 )
         return self
+
+
+class Strain(Body):
+    """Strain around an event, to be looked at."""
+
+    sample_rate: Annotated[int, Field(ge=128, le=16_384)] = Field(
+        description="Rate, Hz"
+    )
+    strain: dict[Ifo, Annotated[str, StringConstraints(max_length=MAX_STRAIN)]] = Field(
+        min_length=1,
+        json_schema_extra=ONLY_SUCH_NAMES,
+        description="Of each detector of the run, as many samples each: float32, "
+        "little-endian, in base64",
+    )
+
+    @model_validator(mode="after")
+    def _is_strain(self) -> Self:
+        sizes = {ifo: one.size for ifo, one in self.samples().items()}
+        if len(set(sizes.values())) != 1 or 0 in sizes.values():
+            raise ValueError(
+                "expected as many samples of each detector, at least one, found "
+                f"{sizes}"
+            )
+        return self
+
+    def samples(self) -> dict[str, NDArray[np.float32]]:
+        """The strain of each detector, float32, [size]."""
+        result = {}
+        for ifo, text in self.strain.items():
+            try:
+                data = base64.b64decode(text, validate=True)
+                series = np.frombuffer(data, dtype="<f4")
+            except ValueError as error:
+                raise ValueError(
+                    f"{ifo}: expected float32 in base64: {error}"
+                ) from None
+            if not np.isfinite(series).all():
+                raise ValueError(f"{ifo}: expected finite strain")
+            result[ifo] = series
+        return result
 
 
 class PopulationBody(Body):

@@ -41,6 +41,7 @@ from chirpwatch.statistics import (
     Background,
     efficiency,
     even_edges,
+    finite,
     match_injections,
 )
 from chirpwatch.volume import MASS_PAIRS, Population, sensitive_volume
@@ -133,7 +134,7 @@ def found_and_missed(
     populations = {_drawn_from(row) for row in sets}
     return InjectionsAnswer(
         far_per_year=far_per_year,
-        threshold=_finite(threshold),
+        threshold=finite(threshold),
         background_livetime=noise.livetime,
         window=MATCH_WINDOW,
         total=len(settled),
@@ -172,7 +173,7 @@ def efficiency_by(
         by=name,
         unit=UNITS[name],
         far_per_year=far_per_year,
-        threshold=_finite(threshold),
+        threshold=finite(threshold),
         background_livetime=noise.livetime,
         bins=_bins(settled, threshold, values, edges),
         vetoes=list(vetoes.names),
@@ -215,10 +216,10 @@ def volumes(
             answers.append(
                 VolumeAnswer(
                     far_per_year=rate,
-                    threshold=_finite(threshold),
+                    threshold=finite(threshold),
                     mass_1=pair[0],
                     mass_2=pair[1],
-                    **asdict(seen) | {"distance_error": _finite(seen.distance_error)},
+                    **asdict(seen) | {"distance_error": finite(seen.distance_error)},
                 )
             )
     return VolumesAnswer(
@@ -423,14 +424,9 @@ def _bins(
     for part in efficiency(values, found, edges):
         inside = (values >= part.low_edge) & (values < part.high_edge)
         told = asdict(part) | {
-            "high_edge": _finite(part.high_edge),
+            "high_edge": finite(part.high_edge),
             "efficiency": part.efficiency if part.injections else None,
             "not_analysed": int(np.count_nonzero(inside[lost])),
         }
         bins.append(EfficiencyBinAnswer(**told))
     return bins
-
-
-def _finite(value: float) -> float | None:
-    """The value, or none where it is infinite, which JSON cannot say."""
-    return value if math.isfinite(value) else None

@@ -11,9 +11,16 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.database import InjectionRow, InjectionSetRow, RunRow, StreamRow, VetoRow
+from api.database import (
+    InjectionRow,
+    InjectionSetRow,
+    RunRow,
+    StrainRow,
+    StreamRow,
+    VetoRow,
+)
 from api.problems import conflict, invalid, not_found
-from api.schema import InjectionSet, Run, RunUpdate, Stream, Veto
+from api.schema import InjectionSet, Run, RunUpdate, Strain, Stream, Veto
 from chirpwatch.geometry import Geometry
 
 
@@ -159,6 +166,45 @@ def put_injections(
     session.add_all(
         InjectionRow(set_id=row.id, **injection.model_dump())
         for injection in body.injections
+    )
+    run.revision += 1
+    return True
+
+
+def put_strain(session: Session, run_id: str, start_ns: int, body: Strain) -> bool:
+    """Store strain around an event."""
+    run = locked_run(session, run_id)
+    ifos = Geometry.from_json(run.geometry).ifos
+    if set(body.strain) != set(ifos):
+        raise invalid(
+            f"strain: expected that of each of {', '.join(ifos)} of run {run_id!r}, "
+            f"found {', '.join(sorted(body.strain))}"
+        )
+    digest = digest_of(body)
+    stored = session.scalar(
+        select(StrainRow.digest).where(
+            StrainRow.run_id == run_id, StrainRow.start_ns == start_ns
+        )
+    )
+    if stored == digest:
+        return False
+    if stored is not None:
+        raise conflict(
+            f"strain of run {run_id!r} from {start_ns} ns exists with other content"
+        )
+    samples = body.samples()
+    size = samples[ifos[0]].size
+    session.add(
+        StrainRow(
+            run_id=run_id,
+            start_ns=start_ns,
+            stop_ns=start_ns + round(size / body.sample_rate * 1e9),
+            sample_rate=body.sample_rate,
+            size=size,
+            ifos=list(ifos),
+            digest=digest,
+            strain=b"".join(samples[ifo].tobytes() for ifo in ifos),
+        )
     )
     run.revision += 1
     return True

@@ -30,11 +30,13 @@ class Vetoes:
         names: Of the lists of segments.
         segments: Begins and ends of each detector's vetoed time, apart, GPS ns,
             int64 [2, segments].
+        lists: The segments of each list by its name, whatever the detector, GPS ns.
         lag_ns: From the centre of a window to the right edge of its strain, ns.
     """
 
     names: tuple[str, ...] = ()
     segments: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    lists: Mapping[str, list[Interval]] = field(default_factory=dict)
     lag_ns: int = 0
 
     def __bool__(self) -> bool:
@@ -103,7 +105,12 @@ def load_vetoes(session: Session, run: RunRow) -> Vetoes:
         )
         segments[ifo] = np.array(intervals, dtype=np.int64).reshape(-1, 2).T
     lag = (geometry.fduration + geometry.kernel_length) / 2
-    return Vetoes(tuple(row.name for row in rows), segments, round(lag * 1e9))
+    return Vetoes(
+        names=tuple(row.name for row in rows),
+        segments=segments,
+        lists={row.name: merge(veto_segments(row)) for row in rows},
+        lag_ns=round(lag * 1e9),
+    )
 
 
 def veto_segments(row: VetoRow) -> list[Interval]:

@@ -12,6 +12,14 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+import torch
+
+from train.checkpoint import load_checkpoint
+from train.compare import SNR
+from train.report import FIGURES, NETWORK
+from train.validate import validate, write_report
 
 CORES = 2
 SEEDS = (1, 2, 3)
@@ -26,6 +34,17 @@ VALIDATION = {
     "slides": 20,
     "injections": 100,
     "windows": 2000,
+}
+
+
+# All noise and glitches of a full validation, signals of the SNR that is compared, and
+# next to nothing of the rest.
+JUDGEMENT: dict[str, Any] = {
+    "snrs": (SNR,),
+    "batches": 4,
+    "scatter": 100,
+    "optimum_windows": 2000,
+    "optimum_signals": 100,
 }
 
 
@@ -64,15 +83,27 @@ def train(folder: Path, model: str, seed: int) -> None:
     )
 
 
-def validate(folder: Path) -> None:
-    """Measure what one network finds."""
-    if not (folder / "validation.json").exists():
-        files = folder / "network.ckpt", folder / "validation.json"
-        chirpwatch("train", "validate", *files)
+def judge(folder: Path) -> None:
+    """Measure what one network finds, in a process of its own."""
+    if not (folder / FIGURES).exists():
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "benchmarks.networks", "--judge", str(folder)]
+        subprocess.run(command, check=True, env=environment)
+
+
+def judge_here(folder: Path) -> None:
+    """Measure what the comparison shows of one network, and no more."""
+    torch.set_num_threads(1)
+    network, details = load_checkpoint(folder / NETWORK)
+    result = validate(network, **JUDGEMENT)
+    write_report(folder / FIGURES, {"checkpoint": details} | result)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Train, judge and compare."""
+    if arguments[0] == "--judge":
+        judge_here(Path(arguments[1]))
+        return
     whole = Path(arguments[0])
     # The dearest first, so that no core is idle at the end.
     runs = [(model, seed) for model in ("seed", "dense", "split") for seed in SEEDS]
@@ -80,7 +111,7 @@ def main(arguments: Sequence[str]) -> None:
     def one(run: tuple[str, int]) -> Path:
         folder = whole / f"{run[0]}-{run[1]}"
         train(folder, *run)
-        validate(folder)
+        judge(folder)
         return folder
 
     with ThreadPoolExecutor(CORES) as pool:

@@ -354,6 +354,11 @@ class Background:
         )
 
 
+def finite(value: float) -> float | None:
+    """The value, or none where it is infinite, which JSON cannot say."""
+    return value if math.isfinite(value) else None
+
+
 def _bin_number(statistic: ArrayLike) -> NDArray[np.float64]:
     """Number of the bin of a statistic; exact, since the scale is a power of two."""
     numbers: NDArray[np.float64] = np.floor(np.multiply(statistic, BINS_PER_UNIT))

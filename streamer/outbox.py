@@ -11,7 +11,15 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from api.client import ApiClient, ApiRefused, ApiUnavailable
-from api.schema import Block, Chunk, InjectionSet, Run, RunUpdate, Stream
+from api.schema import (
+    Block,
+    Chunk,
+    InjectionSet,
+    Run,
+    RunUpdate,
+    Strain,
+    Stream,
+)
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ApiError
 
@@ -110,6 +118,11 @@ class Outbox:
     def put_chunk(self, run: str, stream: str, number: int, body: Chunk) -> None:
         """Store a chunk of a stream."""
         message = {"what": "chunk", "run": run, "stream": stream, "number": number}
+        self._put(message | {"body": body})
+
+    def put_strain(self, run: str, start_ns: int, body: Strain) -> None:
+        """Store strain around an event, from GPS ``start_ns`` on."""
+        message = {"what": "strain", "run": run, "start_ns": start_ns}
         self._put(message | {"body": body})
 
     def put_block(self, run: str, number: int, body: Block) -> None:
@@ -219,6 +232,9 @@ class Outbox:
             case "chunk":
                 chunk = Chunk.model_validate_json(body)
                 self._client.put_chunk(run, message["stream"], message["number"], chunk)
+            case "strain":
+                strain = Strain.model_validate_json(body)
+                self._client.put_strain(run, message["start_ns"], strain)
             case "block":
                 block = Block.model_validate_json(body)
                 self._client.put_block(run, message["number"], block)

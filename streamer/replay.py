@@ -38,6 +38,7 @@ from chirpwatch.strain import NANOSECONDS, Segment
 from streamer.client import Detector, Scores
 from streamer.events import CLUSTER_LENGTH, Clusterer
 from streamer.jobs import Job
+from streamer.loudest import Loudest
 from streamer.outbox import Outbox
 from streamer.plan import Job as SlideJob
 from streamer.plan import Plan, make_plan, most_slides
@@ -248,8 +249,12 @@ def run_replay(
                 f"{served}; results of two models do not mix"
             )
 
+    loudest = Loudest(geometry.ifos)
+
     def search(job: Job) -> None:
-        streams = [_Stream(run, job, name, outbox) for name in (None, *job.signals)]
+        streams = [
+            _Stream(run, job, name, outbox, loudest) for name in (None, *job.signals)
+        ]
         detector = Detector(address)
         check(detector.model)
         pieces = detector.stream(job.read, job.strides, requests, offsets=job.offsets)
@@ -292,6 +297,8 @@ def run_replay(
             outbox.put_injections(run, set_name, bodies)
         wall_length = run_all(search, jobs)
         slides_wall_length = run_all(slide, slide_jobs)
+        for start_ns, strain in loudest.strain():
+            outbox.put_strain(run, start_ns, strain)
     except BaseException as error:
         message = str(error).splitlines()[0][:500] if str(error) else "interrupted"
         outbox.update_run(run, RunUpdate(state="failed", message=message))
@@ -345,9 +352,15 @@ class _Stream:
     """
 
     def __init__(
-        self, run: str, job: Job, set_name: str | None, outbox: Outbox
+        self,
+        run: str,
+        job: Job,
+        set_name: str | None,
+        outbox: Outbox,
+        loudest: Loudest,
     ) -> None:
         geometry = job.geometry
+        self._loudest = loudest
         self._run, self._job, self._set_name, self._outbox = run, job, set_name, outbox
         kind: Kind = "zero_lag" if set_name is None else "injections"
         shifts = dict(zip(geometry.ifos, job.shifts, strict=True))
@@ -399,6 +412,12 @@ class _Stream:
         def edge_ns(stride: int) -> int:
             return self._job.t0_ns + (stride + 1) * stride_ns
 
+        times = [
+            edge_ns(event.stride) - round(event.delay * NANOSECONDS) for event in events
+        ]
+        if self._set_name is None:
+            for event, time_ns in zip(events, times, strict=True):
+                self._loudest.offer(event.statistic, time_ns, self._job.segment)
         self._outbox.put_chunk(
             self._run,
             self._name,
@@ -410,12 +429,8 @@ class _Stream:
                 # A score that is not valid may be no number.
                 scores=np.where(self._valid, self._score, 0)[:count].tolist(),
                 events=[
-                    Event(
-                        time_ns=edge_ns(event.stride)
-                        - round(event.delay * NANOSECONDS),
-                        statistic=event.statistic,
-                    )
-                    for event in events
+                    Event(time_ns=time_ns, statistic=event.statistic)
+                    for event, time_ns in zip(events, times, strict=True)
                 ],
                 last=last,
             ),

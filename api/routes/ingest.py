@@ -15,9 +15,10 @@ from api.routes.parts import (
     RunId,
     SetName,
     StreamId,
+    TimePath,
     VetoName,
 )
-from api.schema import Block, Chunk, InjectionSet, Run, RunUpdate, Stream, Veto
+from api.schema import Block, Chunk, InjectionSet, Run, RunUpdate, Strain, Stream, Veto
 from api.status import RunStatus, Stored
 
 router = APIRouter(prefix="/v1/runs", tags=["ingest"])
@@ -111,6 +112,20 @@ def put_injections(
     """Store a set of injections, all of them at once."""
     with database.writing() as session:
         created = store.put_injections(session, run_id, set_name, body)
+    return _answer(response, created)
+
+
+@router.put("/{run_id}/strain/{start_ns}", responses=_responses)
+def put_strain(
+    run_id: RunId,
+    start_ns: TimePath,
+    body: Strain,
+    database: DatabaseOf,
+    response: Response,
+) -> Stored:
+    """Store strain around an event, for the candidate's page."""
+    with database.writing() as session:
+        created = store.put_strain(session, run_id, start_ns, body)
     return _answer(response, created)
 
 

@@ -9,12 +9,14 @@ from fastapi.templating import Jinja2Templates
 from sqlalchemy import select
 
 import chirpwatch
+from api.candidate import candidate_detail
 from api.database import RunRow
 from api.problems import problem_responses
-from api.progress import run_status
+from api.progress import run_status, run_summary
 from api.queries import get_run
-from api.routes.parts import AccumulatedOf, DatabaseOf
+from api.routes.parts import AccumulatedOf, DatabaseOf, RunId, TimePath
 from api.schema import Identifier
+from chirpwatch.geometry import Geometry
 
 HERE = Path(__file__).parents[1]
 STATIC = HERE / "static"
@@ -45,4 +47,33 @@ def page(
             request,
             "page.html",
             {"runs": runs, "status": status, "version": chirpwatch.__version__},
+        )
+
+
+@router.get(
+    "/runs/{run_id}/candidates/{time_ns}",
+    response_class=HTMLResponse,
+    responses=problem_responses(404, 422, 503),
+)
+def candidate_page(
+    request: Request,
+    run_id: RunId,
+    time_ns: TimePath,
+    database: DatabaseOf,
+    accumulated: AccumulatedOf,
+) -> Response:
+    """The page of one candidate, to be shared."""
+    with database.reading() as session:
+        run = get_run(session, run_id)
+        geometry = Geometry.from_json(run.geometry)
+        return _templates.TemplateResponse(
+            request,
+            "candidate.html",
+            {
+                "run": run_summary(run),
+                "candidate": candidate_detail(session, run, accumulated, time_ns),
+                # From the centre of a window to its score's time.
+                "lag": (geometry.fduration + geometry.kernel_length) / 2,
+                "version": chirpwatch.__version__,
+            },
         )

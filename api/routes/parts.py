@@ -9,7 +9,7 @@ from api.accumulated import Accumulated
 from api.database import Database
 from api.problems import NotModified
 from api.queries import get_run
-from api.schema import Identifier
+from api.schema import MAX_TIME_NS, Identifier
 
 RunId = Annotated[Identifier, Path(description="The run's identifier")]
 
@@ -57,6 +57,7 @@ DatabaseOf = Annotated[Database, Depends(_database)]
 AccumulatedOf = Annotated[Accumulated, Depends(_accumulated)]
 StreamId = Annotated[Identifier, Path(description="The stream's identifier")]
 SetName = Annotated[Identifier, Path(description="Name of the injection set")]
+TimePath = Annotated[int, Path(ge=0, le=MAX_TIME_NS, description="GPS time, ns")]
 VetoName = Annotated[Identifier, Path(description="Name of the list of segments")]
 ChunkNumber = Annotated[
     int, Path(ge=0, le=2**31, description="Place of the chunk in its stream, from 0")

@@ -1,21 +1,21 @@
 """Reading: rates, candidates, efficiency, scores."""
 
-import math
 import shutil
 import tempfile
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse
 from sqlalchemy import select
 from starlette.background import BackgroundTask
 
-from api import background, progress, queries, scores, sensitivity, vetoing
+from api import around, background, progress, queries, scores, sensitivity, vetoing
 from api.answers import (
     BackgroundAnswer,
     Candidate,
+    CandidateDetail,
     Candidates,
     EfficiencyAnswer,
     Events,
@@ -23,11 +23,14 @@ from api.answers import (
     IfarAnswer,
     IfarPointAnswer,
     InjectionsAnswer,
+    QTransform,
     Scores,
     VetoAnswer,
     VetoDetail,
     VolumesAnswer,
+    Whitened,
 )
+from api.candidate import candidate_detail
 from api.database import StreamRow
 from api.export import write_export
 from api.problems import invalid, not_found, problem_responses
@@ -38,14 +41,16 @@ from api.routes.parts import (
     Limit,
     Offset,
     RunId,
+    TimePath,
     Unchanged,
     VetoName,
 )
-from api.schema import MAX_TIME_NS, EventKind, Identifier
+from api.schema import MAX_TIME_NS, EventKind, Identifier, Ifo
 from api.status import BlockAnswer
 from chirpwatch.statistics import (
     JULIAN_YEAR,
     false_alarm_probability,
+    finite,
     significance,
 )
 
@@ -65,11 +70,6 @@ Rate = Annotated[Finite, Query(gt=0, description="False-alarm rate, per Julian y
 Parameter = Literal[
     "snr", "distance", "redshift", "mass_1", "mass_2", "chirp_mass", "total_mass"
 ]
-
-
-def finite(value: float) -> float | None:
-    """The value, or none where it is infinite, which JSON cannot say."""
-    return value if math.isfinite(value) else None
 
 
 @router.get("/v1/runs/{run_id}/far", responses=_rate_errors)
@@ -150,6 +150,7 @@ def get_candidates(
             candidates.append(
                 Candidate(
                     **dict(event),
+                    id=str(event.time_ns),
                     far_per_year=rate.far_per_year if rate else None,
                     saturated=rate.saturated if rate else True,
                 )
@@ -164,6 +165,41 @@ def get_candidates(
             vetoes=list(vetoes.names),
             model=run.model,
         )
+
+
+@router.get("/v1/runs/{run_id}/candidates/{time_ns}", responses=_run_errors)
+def get_candidate(
+    run_id: RunId, time_ns: TimePath, database: DatabaseOf, accumulated: AccumulatedOf
+) -> CandidateDetail:
+    """One zero-lag event: how rare it is, and what is around it."""
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        return candidate_detail(session, run, accumulated, time_ns)
+
+
+@router.get("/v1/runs/{run_id}/candidates/{time_ns}/whitened", responses=_run_errors)
+def get_whitened(run_id: RunId, time_ns: TimePath, database: DatabaseOf) -> Whitened:
+    """Whitened strain of all detectors around a time."""
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        row = around.needed_strain(session, run, time_ns)
+        return around.whitened(run, row, time_ns)
+
+
+@router.get(
+    "/v1/runs/{run_id}/candidates/{time_ns}/q-transform/{ifo}", responses=_run_errors
+)
+def get_q_transform(
+    run_id: RunId,
+    time_ns: TimePath,
+    ifo: Annotated[Ifo, Path(description="Detector")],
+    database: DatabaseOf,
+) -> QTransform:
+    """Q-transform of one detector's strain around a time."""
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        row = around.needed_strain(session, run, time_ns)
+        return around.q_transform(row, time_ns, ifo)
 
 
 @router.get("/v1/runs/{run_id}/background", responses=_run_errors)
@@ -333,7 +369,7 @@ def export_run(
     """The whole run as an HDF5 file: events, slides, injections, in tables."""
     folder = tempfile.mkdtemp(prefix="chirpwatch-export-")
     try:
-        path = Path(folder) / f"{run_id}.hdf5"
+        path = FilePath(folder) / f"{run_id}.hdf5"
         with database.reading() as session:
             run = queries.get_run(session, run_id)
             write_export(session, run, accumulated, path)

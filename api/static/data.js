@@ -17,8 +17,8 @@ export function efficiencyTable({ efficiency }) {
 
 export function planeTable({ injections }) {
   return injections && {
-    columns: ["gps_time_ns", "snr", "chirp_mass_solar", "distance_mpc", "reason", "statistic"],
-    rows: placed(injections).map((one) => [one.time_ns, one.snr, one.chirp, one.distance, one.reason, one.event?.statistic]),
+    columns: ["gps_time_s", "snr", "chirp_mass_solar", "distance_mpc", "reason", "statistic"],
+    rows: placed(injections).map((one) => [one.time, one.snr, one.chirp, one.distance, one.reason, one.event?.statistic]),
   };
 }
 

@@ -135,7 +135,7 @@ async function load(run, current) {
   ]);
   if (!current()) return;
   shown = { ifar, candidates, injections, efficiency, volumes };
-  showCandidates(candidates, (time) => stream.centre(time));
+  showCandidates(run.id, candidates, (time) => stream.centre(time));
   showSlides(background);
   drawAll();
   await stream.setRun(run);

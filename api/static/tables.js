@@ -30,17 +30,19 @@ function span(words, className) {
 // Slides in the table; a run has hundreds.
 export const SLIDES = 10;
 
-export function showCandidates(answer, onChoose) {
+export function showCandidates(run, answer, onChoose) {
   fill("candidates", answer.candidates.slice(0, 10).map((candidate) => {
-    const time = document.createElement("button");
-    time.type = "button";
+    const time = document.createElement("a");
+    time.href = `/runs/${run}/candidates/${candidate.id}`;
     time.textContent = candidate.time.toFixed(3);
-    time.title = "Show the scores around it";
-    time.addEventListener("click", () => onChoose(candidate.time));
+    time.title = "Its strain, and what is around it";
+    const there = document.createElement("button");
+    Object.assign(there, { type: "button", textContent: "in the scores", className: "wide" });
+    there.addEventListener("click", () => onChoose(candidate.time));
     const far = candidate.far_per_year;
     const limit = candidate.saturated;
     return [
-      cell(time), cell(utc(candidate.time), "td", "wide"), cell(fixed(candidate.statistic)),
+      cell([time, " ", there]), cell(utc(candidate.time), "td", "wide"), cell(fixed(candidate.statistic)),
       cell(far === null ? "no background" : limit
         ? [`≤ ${number(far)}`, span("louder than all background", "limited")] : number(far)),
       cell(far === null ? "–" : `${limit ? "≥ " : ""}${duration(YEAR / far)}`, "td", "wide"),

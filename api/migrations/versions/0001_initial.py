@@ -84,6 +84,26 @@ def upgrade() -> None:
         sa.UniqueConstraint("run_id", "name"),
     )
     op.create_table(
+        "strain",
+        sa.Column(
+            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("run_id", sa.String(length=64), nullable=False),
+        sa.Column("start_ns", sa.BigInteger(), nullable=False),
+        sa.Column("stop_ns", sa.BigInteger(), nullable=False),
+        sa.Column("sample_rate", sa.Integer(), nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("ifos", sa.JSON(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("strain", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"],
+            ["runs.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("run_id", "start_ns"),
+    )
+    op.create_table(
         "streams",
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
@@ -239,6 +259,7 @@ def downgrade() -> None:
     op.drop_table("chunks")
     op.drop_table("vetoes")
     op.drop_table("streams")
+    op.drop_table("strain")
     op.drop_table("injection_sets")
     with op.batch_alter_table("blocks", schema=None) as batch_op:
         batch_op.drop_index("blocks_by_time")
