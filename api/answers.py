@@ -93,6 +93,22 @@ class EventAnswer(Answer):
     )
 
 
+class Odds(Answer):
+    """Whether a candidate is a merger, for a rate that was given."""
+
+    p_astro: float = Field(description="Probability that it is a merger")
+    signals: float = Field(
+        description="Mergers a year for each unit of the statistic, there"
+    )
+    noise: float = Field(
+        description="False alarms a year for each unit of the statistic, there"
+    )
+    limited: bool = Field(
+        description="The background does not reach this statistic: `p_astro` is a "
+        "lower limit"
+    )
+
+
 class Candidate(EventAnswer):
     """A zero-lag event and how rare it is."""
 
@@ -105,6 +121,10 @@ class Candidate(EventAnswer):
     )
     saturated: bool = Field(
         description="The rate is limited by the background's livetime: an upper limit"
+    )
+    odds: Odds | None = Field(
+        None,
+        description="Signal or noise, where the rate of mergers was given; else null",
     )
 
 

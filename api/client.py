@@ -192,9 +192,25 @@ class ApiClient:
         """The IFAR curve of the background."""
         return self._get(IfarAnswer, f"/v1/runs/{run_id}/ifar")
 
-    def candidates(self, run_id: str, limit: int = 50) -> Candidates:
-        """Zero-lag events, loudest first."""
-        return self._get(Candidates, f"/v1/runs/{run_id}/candidates", limit=limit)
+    def candidates(
+        self,
+        run_id: str,
+        limit: int = 50,
+        offset: int = 0,
+        merger_rate: float | None = None,
+    ) -> Candidates:
+        """Zero-lag events, loudest first.
+
+        Args:
+            run_id: The run.
+            limit: Most events.
+            offset: Events to pass over.
+            merger_rate: Mergers per Gpc^3 and year, to ask for the odds of each.
+        """
+        query: dict[str, float] = {"limit": limit, "offset": offset}
+        if merger_rate is not None:
+            query["merger_rate"] = merger_rate
+        return self._get(Candidates, f"/v1/runs/{run_id}/candidates", **query)
 
     def candidate(self, run_id: str, time_ns: int) -> CandidateDetail:
         """The zero-lag event at a time, and what is around it."""

@@ -44,7 +44,12 @@ from chirpwatch.statistics import (
     finite,
     match_injections,
 )
-from chirpwatch.volume import MASS_PAIRS, Population, sensitive_volume
+from chirpwatch.volume import (
+    MASS_PAIRS,
+    Population,
+    sensitive_volume,
+    volume_of_each,
+)
 
 UNITS = {
     "snr": "",
@@ -232,6 +237,24 @@ def volumes(
         vetoes=list(vetoes.names),
         model=run.model,
     )
+
+
+def signals(
+    session: Session, injected: Sequence[Injected], run: RunRow
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Statistic of each injection with an event, and the volume it stands for, Mpc^3.
+
+    Raises:
+        ProblemError: The injections were not drawn in volume.
+    """
+    population, rejected = _population(session, run)
+    settled = [one for one in injected if one.settled]
+    draws = len(settled) * (1 + rejected / max(1, len(injected)))
+    seen = [one for one in settled if one.event is not None]
+    statistics = [one.event[0].statistic for one in seen if one.event is not None]
+    redshift = _values(seen, "redshift")
+    volumes = volume_of_each(population, max(draws, 1.0), redshift)
+    return np.array(statistics), volumes
 
 
 def _population(session: Session, run: RunRow) -> tuple[Population, int]:

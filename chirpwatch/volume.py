@@ -127,10 +127,8 @@ def sensitive_volume(
             f"{population.max_redshift:g}, found {z.min():g} to {z.max():g}"
         )
     grid, density = _density(population.max_redshift)
-    drawn = density / (1 + grid) if population.time_dilation else density
-    whole = float(simpson(drawn, x=grid))
-    dilation = 1.0 if population.time_dilation else 1 / (1 + z)
-    weights = whole * dilation * _mass_weights(population, masses, z, pair)
+    weights = draws * volume_of_each(population, draws, z)
+    weights = weights * _mass_weights(population, masses, z, pair)
     volume = float(weights.sum()) / draws
     squares = float((weights**2).sum()) / draws
     error = math.sqrt(max(squares - volume**2, 0.0) / draws)
@@ -144,6 +142,28 @@ def sensitive_volume(
         effective=volume**2 / squares * draws if squares else 0.0,
         covered=_covered(population, pair, grid, density / (1 + grid)),
     )
+
+
+def volume_of_each(
+    population: Population, draws: float, redshift: ArrayLike
+) -> NDArray[np.float64]:
+    """Volume that each found injection stands for, of the masses as they were drawn.
+
+    Args:
+        population: What was drawn from.
+        draws: Number of draws, those that were too faint to be injected included.
+        redshift: Of the injections found, [found].
+
+    Returns:
+        Comoving volume, less the dilation of the source's time, Mpc^3, [found]; their
+        sum is the sensitive volume.
+    """
+    z = np.asarray(redshift, dtype=np.float64)
+    grid, density = _density(population.max_redshift)
+    drawn = density / (1 + grid) if population.time_dilation else density
+    dilation = np.ones_like(z) if population.time_dilation else 1 / (1 + z)
+    volumes: NDArray[np.float64] = float(simpson(drawn, x=grid)) * dilation / draws
+    return volumes
 
 
 def _mass_weights(

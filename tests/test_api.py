@@ -41,7 +41,7 @@ from api.schema import (
 from chirpwatch.errors import ApiError
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import JULIAN_YEAR
-from chirpwatch.volume import sensitive_volume
+from chirpwatch.volume import sensitive_volume, volume_of_each
 
 GPS = 1_264_316_116
 SECOND = 10**9
@@ -387,6 +387,37 @@ def test_sensitive_volume_counts_what_was_too_faint(client, run):
     segment = [GPS * SECOND + 13 * SECOND, GPS * SECOND + 15 * SECOND]
     client.put_veto(run, "v", Veto(segments=[segment]))
     assert client.volume(run, rates[1:]).draws == pytest.approx(3 * 94 / 4)
+
+
+def test_odds_weigh_mergers_at_a_given_rate_against_noise(client, run):
+    """Against the densities as they are, of even signals and exponential noise."""
+    count, size = 200, 64
+    injections = [drawn(0, 8 * i + 3.0, redshift=0.2) for i in range(count)]
+    body = InjectionSet(injections=injections, population=POPULATION)
+    client.put_injections(run, "set", body)
+    client.put_stream(run, "inj", injected("set"))
+    client.put_stream(run, "zl", ZERO_LAG)
+    for i in range(count):
+        event = [(8 * i + 3.0, 20.0 * i / count)]
+        client.put_chunk(run, "inj", i, chunk(i, event, size=size))
+    client.put_chunk(run, "zl", 0, chunk(0, [(3.0, 9.5), (6.0, 1.0)]))
+    client.update_run(run, RunUpdate(state="complete"))
+    noise = np.random.default_rng(1).exponential(size=900)
+    events = [(70 + i, 0.5, float(np.float32(x))) for i, x in enumerate(noise)]
+    client.put_block(run, 0, block(slide(4.0, events, valid=[(0, 1024)])))
+    assert client.candidates(run).candidates[0].odds is None
+    rate = 1e7
+    loud, quiet = client.candidates(run, merger_rate=rate).candidates
+    volumes = volume_of_each(POPULATION.population(), count + 90, np.full(count, 0.2))
+    expected = rate * volumes.sum() / 1e9 / 20
+    for one in (loud, quiet):
+        assert one.odds.signals == pytest.approx(expected, rel=0.15)
+    years = 128 / JULIAN_YEAR
+    assert quiet.odds.noise == pytest.approx(900 / years * math.exp(-1.0), rel=0.2)
+    assert quiet.odds.p_astro < loud.odds.p_astro
+    assert (quiet.odds.limited, loud.odds.limited) == (False, True)
+    with pytest.raises(ApiRefused, match="greater than 0"):
+        client.candidates(run, merger_rate=0.0)
 
 
 def test_a_volume_needs_injections_that_say_what_they_were_drawn_from(client, run):

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 
 from api import around, background, progress, queries, scores, sensitivity, vetoing
@@ -23,6 +25,7 @@ from api.answers import (
     IfarAnswer,
     IfarPointAnswer,
     InjectionsAnswer,
+    Odds,
     QTransform,
     Scores,
     VetoAnswer,
@@ -31,7 +34,7 @@ from api.answers import (
     Whitened,
 )
 from api.candidate import candidate_detail
-from api.database import StreamRow
+from api.database import RunRow, StreamRow
 from api.export import write_export
 from api.problems import invalid, not_found, problem_responses
 from api.routes.parts import (
@@ -47,8 +50,12 @@ from api.routes.parts import (
 )
 from api.schema import MAX_TIME_NS, EventKind, Identifier, Ifo
 from api.status import BlockAnswer
+from api.vetoing import Vetoes
+from chirpwatch.astro import astrophysical_odds
+from chirpwatch.errors import StatisticsError
 from chirpwatch.statistics import (
     JULIAN_YEAR,
+    Background,
     false_alarm_probability,
     finite,
     significance,
@@ -131,21 +138,65 @@ def get_ifar(
     )
 
 
-@router.get("/v1/runs/{run_id}/candidates", responses=_run_errors)
+def odds_of(
+    session: Session,
+    run: RunRow,
+    noise: Background,
+    vetoes: Vetoes,
+    merger_rate: float | None,
+) -> Callable[[float], Odds | None]:
+    """What tells the odds of a statistic; none without a rate of mergers."""
+    if merger_rate is None:
+        return lambda statistic: None
+    injected = sensitivity.load_injected(session, run, vetoes)
+    found, volumes = sensitivity.signals(session, injected, run)
+
+    def tell(statistic: float) -> Odds:
+        try:
+            odds = astrophysical_odds(statistic, noise, found, volumes, merger_rate)
+        except StatisticsError as error:
+            raise invalid(str(error)) from None
+        return Odds(
+            p_astro=odds.p_astro,
+            signals=odds.signal_density,
+            noise=odds.noise_density,
+            limited=odds.limited,
+        )
+
+    return tell
+
+
+@router.get("/v1/runs/{run_id}/candidates", responses=_rate_errors)
 def get_candidates(
     run_id: RunId,
     database: DatabaseOf,
     accumulated: AccumulatedOf,
     limit: Limit = 50,
+    offset: Offset = 0,
+    merger_rate: Annotated[
+        Finite | None,
+        Query(
+            gt=0,
+            description="Mergers of the injections' population, per Gpc^3 and year: "
+            "asks for `odds`",
+        ),
+    ] = None,
 ) -> Candidates:
-    """Zero-lag events, loudest first, with their false-alarm rates."""
+    """Zero-lag events, loudest first, with their false-alarm rates.
+
+    With `merger_rate` also the probability that each is a merger; 409 where the
+    injections were not drawn in volume, 422 where they or the background are too few.
+    """
     with database.reading() as session:
         run = queries.get_run(session, run_id)
         # A candidate is worth showing before there is anything to compare with.
         noise = accumulated.background(session, run).background
         vetoes = accumulated.vetoes(session, run)
         candidates = []
-        for event in queries.loudest_events(session, run, "zero_lag", vetoes, limit):
+        odds = odds_of(session, run, noise, vetoes, merger_rate)
+        for event in queries.loudest_events(
+            session, run, "zero_lag", vetoes, limit, offset
+        ):
             rate = noise.far(event.statistic) if noise.livetime else None
             candidates.append(
                 Candidate(
@@ -153,6 +204,7 @@ def get_candidates(
                     id=str(event.time_ns),
                     far_per_year=rate.far_per_year if rate else None,
                     saturated=rate.saturated if rate else True,
+                    odds=odds(event.statistic),
                 )
             )
         total = progress.total(session, run, "zero_lag", accumulated)

@@ -1,0 +1,77 @@
+"""The probability of a merger, against populations whose densities are known."""
+
+import numpy as np
+import pytest
+
+from chirpwatch.astro import astrophysical_odds
+from chirpwatch.errors import StatisticsError
+from chirpwatch.statistics import JULIAN_YEAR, Background
+
+YEARS = 1000.0
+SLOPE = 1.4
+FOUND = 20_000
+VOLUME = 2e9
+"""Mpc^3 that all injections stand for together."""
+
+
+@pytest.fixture(scope="module")
+def populations():
+    """Noise that falls exponentially, signals that are even from 0 to 20."""
+    rng = np.random.default_rng(1)
+    noise = rng.exponential(1 / SLOPE, 400_000)
+    background = Background.of(noise, YEARS * JULIAN_YEAR, kept=50_000)
+    found = rng.uniform(0, 20, FOUND)
+    return background, found, np.full(FOUND, VOLUME / FOUND)
+
+
+@pytest.mark.parametrize("statistic", [0.5, 3.0, 5.0, 7.0])
+@pytest.mark.parametrize("rate", [5.0, 50.0])
+def test_odds_are_those_of_the_densities(populations, statistic, rate):
+    odds = astrophysical_odds(statistic, *populations, rate)
+    signals = rate * VOLUME / 1e9 / 20
+    noise = 400_000 / YEARS * SLOPE * np.exp(-SLOPE * statistic)
+    assert odds.signal_density == pytest.approx(signals, rel=0.5)
+    assert odds.noise_density == pytest.approx(noise, rel=0.35)
+    assert odds.p_astro == pytest.approx(
+        odds.signal_density / (odds.signal_density + odds.noise_density)
+    )
+    assert not odds.limited
+
+
+def test_the_density_of_signals_is_right_on_average(populations):
+    """One statistic rests on few injections; many together do not scatter."""
+    background, found, volumes = populations
+    densities = [
+        astrophysical_odds(at, background, found, volumes, 1.0).signal_density
+        for at in np.linspace(1, 19, 400)
+    ]
+    # The span of the nearest is a little too short to one end: 1 in 30.
+    assert np.mean(densities) == pytest.approx(VOLUME / 1e9 / 20, rel=0.08)
+
+
+def test_beyond_the_background_it_is_a_lower_limit(populations):
+    background, found, volumes = populations
+    odds = astrophysical_odds(19.0, background, found, volumes, 5.0)
+    assert odds.limited
+    assert odds.noise_density == pytest.approx(1 / YEARS * SLOPE, rel=0.2)
+    # And beyond every injection as well, a probability.
+    assert 0 < astrophysical_odds(40.0, background, found, volumes, 5.0).p_astro < 1
+
+
+def test_a_louder_candidate_is_more_likely_a_merger(populations):
+    values = [astrophysical_odds(at, *populations, 5.0).p_astro for at in (2, 5, 8, 11)]
+    assert values == sorted(values)
+
+
+@pytest.mark.parametrize(
+    ("found", "noise", "rate", "message"),
+    [
+        (range(10), range(100), 1.0, "30 injections"),
+        (range(100), [1.0], 1.0, "several different"),
+        (range(100), range(100), 0.0, "above 0"),
+    ],
+)
+def test_too_little_to_go_by_is_refused(found, noise, rate, message):
+    background = Background.of(list(noise), 1e6)
+    with pytest.raises(StatisticsError, match=message):
+        astrophysical_odds(5.0, background, list(found), np.ones(len(found)), rate)
