@@ -370,6 +370,47 @@ class VolumesAnswer(Answer):
     model: str = Field(description="Digest of the model")
 
 
+class Compared(Answer):
+    """One run of several that are compared."""
+
+    id: str = Field(description="The run's identifier")
+    name: str = Field(description="What people call it")
+    model: str = Field(description="Digest of the model")
+    geometry_digest: str = Field(description="Digest of the geometry")
+    data: str = Field(description="What was analysed")
+    zero_lag_livetime: float = Field(description="Zero-lag livetime, s")
+    background_livetime: float = Field(description="Background livetime, s")
+    lowest_far_per_year: float | None = Field(
+        description="1 / livetime of its background; null without any"
+    )
+    loudest: float | None = Field(description="Largest zero-lag statistic; null: none")
+    loudest_far_per_year: float | None = Field(
+        description="False-alarm rate of that, by this run's own background"
+    )
+    threshold: float | None = Field(
+        description="Smallest statistic that has the rate asked for; null: every event "
+        "has it, or the background does not reach it"
+    )
+    reached: bool = Field(description="Whether the background reaches that rate")
+    injections: int = Field(description="Injections, found or missed")
+    found: int | None = Field(
+        description="Those found at that rate; null: it is not reached"
+    )
+    efficiency: list[EfficiencyBinAnswer] = Field(
+        description="By network SNR; empty where the rate is not reached"
+    )
+    vetoes: list[str] = Field(description="Vetoes that were applied")
+
+
+class Comparison(Answer):
+    """Runs side by side; each by its own background alone."""
+
+    far_per_year: float = Field(description="The rate asked for, per Julian year")
+    same_model: bool = Field(description="Whether all have the same model")
+    same_geometry: bool = Field(description="Whether all have the same geometry")
+    runs: list[Compared] = Field(description="In the order they were asked for")
+
+
 class VetoAnswer(Answer):
     """A list of vetoed segments."""
 

@@ -13,6 +13,7 @@ from api.answers import (
     BackgroundAnswer,
     CandidateDetail,
     Candidates,
+    Comparison,
     EfficiencyAnswer,
     Events,
     FarAnswer,
@@ -45,7 +46,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Content = TypeVar("Content")
 PAGE = 10_000
 """Most items that the API answers at a time."""
-QueryValue = str | float | list[float]
+QueryValue = str | float | list[str] | list[float]
 
 
 class ApiUnavailable(ApiError):
@@ -158,6 +159,14 @@ class ApiClient:
     def run(self, run_id: str) -> RunStatus:
         """A run with its livetimes and counts."""
         return self._get(RunStatus, f"/v1/runs/{run_id}")
+
+    def compare(self, run_ids: Sequence[str], far_per_year: float = 12.0) -> Comparison:
+        """Runs side by side at one false-alarm rate."""
+        query: dict[str, QueryValue] = {
+            "run": list(run_ids),
+            "far_per_year": far_per_year,
+        }
+        return self._get(Comparison, "/v1/compare", **query)
 
     def streams(self, run_id: str) -> list[StreamAnswer]:
         """The streams of a run; `next_number` says where to resume."""

@@ -389,6 +389,36 @@ def test_sensitive_volume_counts_what_was_too_faint(client, run):
     assert client.volume(run, rates[1:]).draws == pytest.approx(3 * 94 / 4)
 
 
+def test_runs_are_compared_each_by_its_own_background(client, run):
+    other = f"{run}-other"[-64:]
+    client.put_run(other, RUN.model_copy(update={"model": "0" * 16}))
+    for name, threshold in ((run, 3.0), (other, 8.5)):
+        body = InjectionSet(injections=[drawn(0, 2.0), drawn(1, 5.0)])
+        client.put_injections(name, "set", body)
+        client.put_stream(name, "inj", injected("set"))
+        client.put_stream(name, "zl", ZERO_LAG)
+        events = [(2.0, 4.0), (5.1, 9.0)]
+        client.put_chunk(name, "inj", 0, chunk(0, events, last=True))
+        client.put_chunk(name, "zl", 0, chunk(0, [(3.0, 5.0)]))
+        client.put_block(name, 0, block(slide(4.0, [(31, 0.0, threshold)])))
+        client.update_run(name, RunUpdate(state="complete"))
+    answer = client.compare([run, other], JULIAN_YEAR / 8)
+    assert (answer.same_model, answer.same_geometry) == (False, True)
+    assert [one.found for one in answer.runs] == [2, 1]
+    assert [one.injections for one in answer.runs] == [2, 2]
+    assert [one.loudest for one in answer.runs] == [5.0, 5.0]
+    for one in answer.runs:
+        alone = client.far(one.id, 5.0)
+        assert one.loudest_far_per_year == alone.far_per_year
+        assert one.background_livetime == alone.livetime
+    beyond = client.compare([run], 1.0).runs[0]
+    assert (beyond.reached, beyond.found, beyond.efficiency) == (False, None, [])
+    with pytest.raises(ApiRefused, match="each once"):
+        client.compare([run, run])
+    with pytest.raises(ApiRefused, match="nothing"):
+        client.compare([run, "nothing"])
+
+
 def test_odds_weigh_mergers_at_a_given_rate_against_noise(client, run):
     """Against the densities as they are, of even signals and exponential noise."""
     count, size = 200, 64

@@ -1,11 +1,15 @@
 """Reading: which runs there are, and where they stand."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from sqlalchemy import select
 
 from api import progress
+from api.answers import Comparison
+from api.compare import compare
 from api.database import RunRow
-from api.problems import problem_responses
+from api.problems import invalid, problem_responses
 from api.queries import get_run
 from api.routes.parts import (
     NOT_MODIFIED,
@@ -16,6 +20,7 @@ from api.routes.parts import (
     RunId,
     Unchanged,
 )
+from api.schema import Identifier
 from api.status import RunStatus, RunSummary, StreamAnswer
 
 router = APIRouter(tags=["runs"])
@@ -59,3 +64,26 @@ def list_streams(
     """The streams of a run and how far each got."""
     with database.reading() as session:
         return progress.stream_answers(session, get_run(session, run_id), accumulated)
+
+
+@router.get("/v1/compare", responses=_run_errors)
+def compare_runs(
+    database: DatabaseOf,
+    accumulated: AccumulatedOf,
+    run: Annotated[
+        list[Identifier],
+        Query(min_length=1, max_length=20, description="Runs, each named once"),
+    ],
+    far_per_year: Annotated[
+        float,
+        Query(
+            gt=0, allow_inf_nan=False, description="False-alarm rate, per Julian year"
+        ),
+    ] = 12.0,
+) -> Comparison:
+    """Runs side by side at one false-alarm rate, each by its own background."""
+    if len(set(run)) < len(run):
+        raise invalid(f"run: expected each once, found {', '.join(run)}")
+    with database.reading() as session:
+        rows = [get_run(session, one) for one in run]
+        return compare(session, rows, accumulated, far_per_year)
