@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
+from api import examples
 from chirpwatch.errors import GeometryError
 from chirpwatch.geometry import Geometry
 from chirpwatch.volume import Population
@@ -64,6 +65,8 @@ class Body(BaseModel):
 class GeometryBody(Body):
     """How strain is cut, whitened and scored; the fields of `chirpwatch.geometry`."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.GEOMETRY]})
+
     ifos: list[Ifo] = Field(description="Detectors, in the order of the arrays")
     sample_rate: int = Field(description="Rate of the strain, Hz")
     kernel_length: float = Field(description="Whitened data under one score, s")
@@ -97,6 +100,8 @@ class GeometryBody(Body):
 class Run(Body):
     """One analysis: a model, a geometry and the data they are applied to."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.RUN]})
+
     name: Line = Field(description="What people call this run")
     model: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] = Field(
         description="Digest of the served model, hexadecimal; statistics of a run "
@@ -122,6 +127,8 @@ class LatencyMs(Body):
 class RunUpdate(Body):
     """What changes while a run goes on; a field left out stays as it is."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.UPDATE]})
+
     state: State | None = Field(None, description="Where the run stands")
     message: Line | None = Field(None, description="Why, for people to read")
     throughput: FiniteFloat | None = Field(
@@ -132,6 +139,8 @@ class RunUpdate(Body):
 
 class Stream(Body):
     """One sequence of scores: a segment at one set of shifts."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.STREAM]})
 
     kind: Kind = Field(
         description="zero_lag: the data as they are; injections: the data with "
@@ -180,6 +189,8 @@ class Event(Body):
 
 class Chunk(Body):
     """Scores of consecutive strides, and the events among them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.CHUNK]})
 
     start_ns: TimeNs = Field(
         description="GPS time of the right edge of the first score's data, ns"
@@ -282,6 +293,8 @@ class Block(Body):
     `start_ns + (stride + 1) * stride_ns - delay`.
     """
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.BLOCK]})
+
     start_ns: TimeNs = Field(
         description="GPS time of the stretch's first sample, unshifted, ns"
     )
@@ -334,6 +347,8 @@ class Injection(Body):
 class Veto(Body):
     """Time in which a detector's data are not to be trusted."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.VETO]})
+
     ifos: list[Ifo] | None = Field(
         None, min_length=1, description="Detectors that it holds for; null: all"
     )
@@ -357,6 +372,8 @@ class Veto(Body):
 
 class Strain(Body):
     """Strain around an event, to be looked at."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.STRAIN]})
 
     sample_rate: Annotated[int, Field(ge=128, le=16_384)] = Field(
         description="Rate, Hz"
@@ -432,6 +449,8 @@ class PopulationBody(Body):
 
 class InjectionSet(Body):
     """A set of injections, complete, so that none can go missing."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.INJECTIONS]})
 
     injections: list[Injection] = Field(
         max_length=MAX_INJECTIONS, description="All that were made, in any order"

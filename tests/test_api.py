@@ -853,6 +853,42 @@ def openapi(api):
     return httpx.get(f"{api.url}/openapi.json").json()
 
 
+def test_every_body_has_an_example_that_the_api_takes(openapi, client):
+    run = "example"
+    bodies = {
+        (method, path): operation["requestBody"]["content"]["application/json"]
+        for path, methods in openapi["paths"].items()
+        for method, operation in methods.items()
+        if "requestBody" in operation
+    }
+    examples = {}
+    for (method, path), body in bodies.items():
+        name = body["schema"]["$ref"].rsplit("/", 1)[1]
+        [examples[method, path]] = openapi["components"]["schemas"][name]["examples"]
+    names = {
+        "run_id": run,
+        "stream_id": "stream",
+        "set_name": "bbh",
+        "number": "0",
+        "veto": "storm",
+        "start_ns": "0",
+    }
+    # The run first, then streams, then what needs them.
+    for method, path in sorted(
+        examples, key=lambda key: (len(key[1]), key[0] == "patch")
+    ):
+        answer = httpx.request(
+            method,
+            client.url + path.format(**names).replace(":int", ""),
+            json=examples[method, path],
+            headers=dict(client._http.headers),
+        )
+        assert answer.is_success, (method, path, answer.text)
+    # One of the two events, and a minute, are taken by the veto.
+    background = client.run(run).background
+    assert (background.events, background.vetoed) == (1, 60.0)
+
+
 def test_every_field_and_parameter_is_described(openapi):
     for name, schema in openapi["components"]["schemas"].items():
         assert schema.get("description"), name
