@@ -69,6 +69,11 @@ class RunCollector(Collector):
             "From sending an update of strain to having its scores",
             labels=["run", "quantile"],
         )
+        lag = GaugeMetricFamily(
+            "chirpwatch_lag_seconds",
+            "By how much the newest live scores trailed the clock when they came",
+            labels=["run"],
+        )
         updated = GaugeMetricFamily(
             "chirpwatch_updated_timestamp_seconds",
             "When the run last changed, Unix time",
@@ -92,8 +97,11 @@ class RunCollector(Collector):
                 for quantile, name in (("0.5", "p50"), ("0.9", "p90"), ("0.99", "p99")):
                     value = getattr(run.latency_ms, name) / 1000
                     latency.add_metric([run.id, quantile], value)
+            if run.lag is not None:
+                lag.add_metric([run.id], run.lag)
             updated.add_metric([run.id, run.state], run.updated.timestamp())
-        yield from (livetime, vetoed, planned, events, throughput, latency, updated)
+        yield from (livetime, vetoed, planned, events)
+        yield from (throughput, latency, lag, updated)
 
 
 def make_registry(

@@ -33,6 +33,14 @@ class Total:
     vetoed_events: int
 
 
+GPS_EPOCH = 315_964_800
+"""GPS time 0 in Unix time, s."""
+
+GPS_AHEAD = 18
+"""By how much GPS is ahead of UTC since 2017, s."""
+
+DAY = 86_400.0
+
 _OWN = set(RunRow.__table__.columns.keys())
 
 
@@ -62,8 +70,12 @@ def run_status(session: Session, run: RunRow, accumulated: Accumulated) -> RunSt
             livetime=sum(part.valid for part in parts) * length,
             vetoed=sum(part.vetoed for part in parts) * length,
             analysed=sum(part.size for part in parts) * length,
+            gaps=sum(part.size - part.valid - part.vetoed for part in parts) * length,
             planned=sum(row.duration for row in mine),
         )
+    zero_lag = [
+        sums.get(row.id, NO_STREAM) for row in streams if row.kind == "zero_lag"
+    ]
     first, last = background.span(session, run)
     starts = [first, *(part.start_ns for part in sums.values())]
     stops = [last, *(part.stop_ns for part in sums.values())]
@@ -73,9 +85,19 @@ def run_status(session: Session, run: RunRow, accumulated: Accumulated) -> RunSt
         **dict(run_summary(run)),
         **kinds,
         background=background.status(session, run, accumulated),
+        lag=_lag(run, zero_lag),
         start=None if start is None else seconds(start),
         stop=None if stop is None else seconds(stop),
     )
+
+
+def _lag(run: RunRow, zero_lag: Sequence[StreamSum]) -> float | None:
+    """By how much the newest scores trailed the clock, s; none of recorded data."""
+    newest = max((part.stop_ns for part in zero_lag if part.stop_ns), default=None)
+    if newest is None:
+        return None
+    behind = run.updated.timestamp() - (seconds(newest) + GPS_EPOCH - GPS_AHEAD)
+    return behind if behind < DAY else None
 
 
 def total(session: Session, run: RunRow, kind: Kind, accumulated: Accumulated) -> Total:

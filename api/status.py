@@ -43,6 +43,9 @@ class PerKind(Answer):
     )
     vetoed: float = Field(description="Valid strides that a veto takes, s")
     analysed: float = Field(description="All strides, valid or not, s")
+    gaps: float = Field(
+        description="Strides that are not valid, s: warm-up, gaps, bad data"
+    )
     planned: float = Field(description="Lengths of the streams' segments, s")
 
 
@@ -99,6 +102,10 @@ class RunStatus(RunSummary):
     zero_lag: PerKind
     background: BackgroundStatus
     injections: PerKind
+    lag: float | None = Field(
+        description="By how much the newest zero-lag scores trailed the clock when the "
+        "run last changed, s; null where they are older than a day: recorded data"
+    )
     start: float | None = Field(description="First time analysed, GPS s")
     stop: float | None = Field(description="Last time analysed, GPS s")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from astropy.time import Time
 from pydantic import ValidationError
 
 from api.client import ApiClient, ApiRefused, ApiUnavailable
@@ -387,6 +388,28 @@ def test_sensitive_volume_counts_what_was_too_faint(client, run):
     segment = [GPS * SECOND + 13 * SECOND, GPS * SECOND + 15 * SECOND]
     client.put_veto(run, "v", Veto(segments=[segment]))
     assert client.volume(run, rates[1:]).draws == pytest.approx(3 * 94 / 4)
+
+
+def test_status_tells_gaps_and_how_far_live_data_trail_the_clock(client, run):
+    client.put_stream(run, "zl", ZERO_LAG)
+    valid = [True] * 64
+    valid[10:18] = [False] * 8
+    client.put_chunk(run, "zl", 0, chunk(0, valid=valid))
+    status = client.run(run)
+    assert (status.zero_lag.livetime, status.zero_lag.gaps) == (7.0, 1.0)
+    # Recorded data trail nothing.
+    assert status.lag is None
+    now = Time.now().gps
+    live = f"{run}-live"[-64:]
+    client.put_run(live, RUN)
+    stream = ZERO_LAG.model_copy(update={"segment": f"{now - 40:.0f}-4096"})
+    client.put_stream(live, "zl", stream)
+    body = chunk(0).model_copy(
+        update={"start_ns": round(now - 40) * SECOND, "events": []}
+    )
+    client.put_chunk(live, "zl", 0, body)
+    newest = round(now - 40) + 63 / 8
+    assert client.run(live).lag == pytest.approx(Time.now().gps - newest, abs=3)
 
 
 def test_runs_are_compared_each_by_its_own_background(client, run):

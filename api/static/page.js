@@ -49,7 +49,9 @@ function showNumbers(run) {
   byId("message").classList.toggle("bad", run.state === "failed");
   text("provenance", `${run.data} · model ${run.model.slice(0, 12)} · geometry ${run.geometry_digest} · updated ${run.updated.slice(0, 19).replace("T", " ")} UTC`);
   text("livetime", duration(run.zero_lag.livetime));
-  text("livetime-note", `of ${duration(run.zero_lag.planned)} planned`);
+  text("livetime-note", `of ${duration(run.zero_lag.planned)} planned`
+    + (run.zero_lag.gaps ? `, ${duration(run.zero_lag.gaps)} not valid` : "")
+    + (run.zero_lag.vetoed ? `, ${duration(run.zero_lag.vetoed)} vetoed` : ""));
   text("background", duration(slides.livetime));
   text("background-note", (slides.planned === null ? "" : `of ${duration(slides.planned)} planned, `) + `${slides.events} events`);
   text("lowest", slides.livetime ? `${number(YEAR / slides.livetime)} / yr` : "–");
@@ -57,7 +59,8 @@ function showNumbers(run) {
   text("throughput", run.throughput === null ? "–" : `${number(run.throughput)} s/s`);
   const latency = run.latency_ms;
   text("latency", latency ? `${number(latency.p50)} ms` : "–");
-  text("latency-note", latency ? `median; 99 % below ${number(latency.p99)} ms` : "not measured yet");
+  text("latency-note", (latency ? `median; 99 % below ${number(latency.p99)} ms` : "not measured yet")
+    + (run.lag === null ? "" : `; ${duration(Math.max(0, run.lag))} behind the clock`));
   byId("progress").hidden = !slides.planned;
   if (slides.planned) {
     byId("progress-bar").value = Math.min(1, slides.livetime / slides.planned);
