@@ -88,10 +88,12 @@ def test_fifty_kills_under_ingest_lose_nothing_and_count_nothing_twice(
         writer.start()
     for _ in range(KILLS):
         process = ApiProcess(url, port=port, log=log, token=token).__enter__()
+        # At any point of what the writers do.
         time.sleep(dice.uniform(0.05, 0.4))
         os.kill(process.pid, signal.SIGKILL)
         process.stop()
     with ApiProcess(url, port=port, log=log, token=token):
+        # Some requests without a kill, too.
         time.sleep(0.5)
         stop.set()
         for writer in writers:
