@@ -6,15 +6,16 @@ brought up to date by those that came since; only a change of its vetoes begins 
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.blocks import KEPT_OF_BLOCK
+from api.blocks import KEPT_OF_BLOCK, unpack_shifts
 from api.database import (
     EVENT,
     BlockRow,
@@ -41,6 +42,8 @@ KEPT = 2**18
 KEPT_RUNS = 64
 BATCH = 64
 """Blocks that are read and put together at a time."""
+
+Made = TypeVar("Made")
 
 _NOTHING = Background(np.empty(0), 0.0)
 
@@ -81,7 +84,7 @@ class RunBackground:
         valid: Valid strides of all slides.
         vetoed: Valid strides that vetoes have taken, in none of the other numbers.
         background: Statistics of the events; its livetime is that of `valid`.
-        slides: By the shifts of the run's detectors, s, as they came.
+        slides: By the shifts of the run's detectors, ns, as they came.
     """
 
     last_id: int = 0
@@ -89,7 +92,7 @@ class RunBackground:
     valid: int = 0
     vetoed: int = 0
     background: Background = _NOTHING
-    slides: Mapping[tuple[float, ...], SlideSum] = field(default_factory=dict)
+    slides: Mapping[tuple[int, ...], SlideSum] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class StreamSum:
         events: Events that no veto takes.
         vetoed_events: Events that a veto takes.
         start_ns, stop_ns: First and last time, GPS ns; none without chunks.
+        arrived: When the chunk of the last time came, Unix time, s.
     """
 
     chunks: int = 0
@@ -118,6 +122,7 @@ class StreamSum:
     vetoed_events: int = 0
     start_ns: int | None = None
     stop_ns: int | None = None
+    arrived: float = 0.0
 
     @property
     def done(self) -> bool:
@@ -128,6 +133,7 @@ class StreamSum:
     def with_chunk(self, row: Columns, vetoed: int, vetoed_events: int) -> "StreamSum":
         """The same with one more chunk, and what vetoes take of it."""
         begin = row.start_ns - row.stride_ns
+        newest = self.stop_ns is None or row.stop_ns > self.stop_ns
         return StreamSum(
             chunks=self.chunks + 1,
             highest=max(self.highest, row.number),
@@ -138,7 +144,8 @@ class StreamSum:
             events=self.events + row.event_count - vetoed_events,
             vetoed_events=self.vetoed_events + vetoed_events,
             start_ns=begin if self.start_ns is None else min(self.start_ns, begin),
-            stop_ns=max(self.stop_ns or 0, row.stop_ns),
+            stop_ns=row.stop_ns if newest else self.stop_ns,
+            arrived=row.arrived if newest else self.arrived,
         )
 
 
@@ -156,29 +163,44 @@ class _Known:
     streams: Mapping[int, StreamSum] = field(default_factory=dict)
 
 
-class Accumulated:
-    """What is known of the runs that were asked for last; safe to share."""
+class _Place:
+    """Where one run is kept; who reads for it holds the lock, and the others wait."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, _Known] = OrderedDict()
-        # The page asks several things at once: one of them reads, the others wait.
+        self.lock = threading.Lock()
+        self.known: _Known | None = None
+        self.making = threading.Lock()
+        self.made: tuple[int, Any] | None = None
+
+
+class Accumulated:
+    """What is known of the runs that were asked for last; safe to share.
+
+    It may be newer than what a session sees, by what came since the session began; what
+    is told of a run's events and of their livetime is of one moment all the same.
+    """
+
+    def __init__(self) -> None:
+        self._places: OrderedDict[str, _Place] = OrderedDict()
         self._lock = threading.Lock()
 
     def vetoes(self, session: Session, run: RunRow) -> Vetoes:
         """The vetoes of a run."""
-        with self._lock:
-            return self._of(session, run).vetoes
+        place = self._place(run)
+        with place.lock:
+            return _current(place, session, run).vetoes
 
     def background(self, session: Session, run: RunRow) -> RunBackground:
         """The background of a run, which may be empty."""
         newest = session.scalar(
             select(func.max(BlockRow.id)).where(BlockRow.run_id == run.id)
         )
-        with self._lock:
-            known = self._of(session, run)
+        place = self._place(run)
+        with place.lock:
+            known = _current(place, session, run)
             if (newest or 0) > known.background.last_id:
                 more = _with_new_blocks(session, run, known)
-                known = self._keep(run, replace(known, background=more))
+                known = _keep(place, replace(known, background=more))
             return known.background
 
     def statistics(self, session: Session, run: RunRow) -> Background:
@@ -199,25 +221,42 @@ class Accumulated:
 
     def streams(self, session: Session, run: RunRow) -> Mapping[int, StreamSum]:
         """What is there of the streams of a run, by their key; of those with chunks."""
-        with self._lock:
-            known = self._of(session, run)
+        place = self._place(run)
+        with place.lock:
+            known = _current(place, session, run)
             last, streams = _with_new_chunks(session, run, known)
             if last > known.last_chunk:
                 known = replace(known, last_chunk=last, streams=streams)
-            return self._keep(run, known).streams
+            return _keep(place, known).streams
 
-    def _of(self, session: Session, run: RunRow) -> _Known:
-        known = self._kept.get(run.id)
-        if known is None or known.vetoing != run.vetoing:
-            known = _Known(run.vetoing, load_vetoes(session, run))
-        return self._keep(run, known)
+    def once(self, run: RunRow, make: Callable[[], Made]) -> Made:
+        """What `make` gives for this state of a run, made once while it lasts."""
+        place = self._place(run)
+        with place.making:
+            if place.made is None or place.made[0] != run.revision:
+                place.made = run.revision, make()
+            made: Made = place.made[1]
+            return made
 
-    def _keep(self, run: RunRow, known: _Known) -> _Known:
-        self._kept[run.id] = known
-        self._kept.move_to_end(run.id)
-        while len(self._kept) > KEPT_RUNS:
-            self._kept.popitem(last=False)
-        return known
+    def _place(self, run: RunRow) -> _Place:
+        with self._lock:
+            place = self._places.setdefault(run.id, _Place())
+            self._places.move_to_end(run.id)
+            while len(self._places) > KEPT_RUNS:
+                self._places.popitem(last=False)
+            return place
+
+
+def _current(place: _Place, session: Session, run: RunRow) -> _Known:
+    """What is known of a run with the vetoes that the session sees, or newer ones."""
+    if place.known is None or place.known.vetoing < run.vetoing:
+        place.known = _Known(run.vetoing, load_vetoes(session, run))
+    return place.known
+
+
+def _keep(place: _Place, known: _Known) -> _Known:
+    place.known = known
+    return known
 
 
 def _with_new_blocks(session: Session, run: RunRow, known: _Known) -> RunBackground:
@@ -233,8 +272,8 @@ def _with_new_blocks(session: Session, run: RunRow, known: _Known) -> RunBackgro
             part = _summary(session, row, geometry.ifos, known.vetoes)
             parts.append(part.statistics)
             all_valid += row.valid_count
-            shifts = zip(*(row.shifts[ifo] for ifo in geometry.ifos), strict=True)
-            for shift, more in zip(shifts, part.slides, strict=True):
+            shifts = unpack_shifts(row.shifts, len(geometry.ifos)).tolist()
+            for shift, more in zip(map(tuple, shifts), part.slides, strict=True):
                 slides[shift] = slides[shift] + more if shift in slides else more
                 valid += more.valid
         whole = Background.together(parts, KEPT)
@@ -320,14 +359,19 @@ def _vetoed_summary(
     events = np.frombuffer(block.events, EVENT)
     events = events[~vetoed_block_events(row, events, ifos, vetoes)]
     ranges = np.frombuffer(block.valid, "<i4").reshape(-1, 3)
+    shifts = slide_shifts_ns(row, ifos)
+    # Both are in order of the slides.
+    edges = np.arange(len(shifts) + 1)
+    event_edges = np.searchsorted(events["slide"], edges)
+    range_edges = np.searchsorted(ranges[:, 0], edges)
     slides = []
-    for number, shift in enumerate(slide_shifts_ns(row, ifos)):
+    for number, shift in enumerate(shifts):
         lost = vetoes.slide_strides(row.start_ns, row.stride_ns, row.strides, shift)
         valid = sum(
             int(np.count_nonzero(~lost[begin:end]))
-            for begin, end in ranges[ranges[:, 0] == number, 1:]
+            for begin, end in ranges[slice(*range_edges[number : number + 2]), 1:]
         )
-        mine = events["statistic"][events["slide"] == number]
+        mine = events["statistic"][slice(*event_edges[number : number + 2])]
         loudest = float(mine.max()) if mine.size else None
         slides.append(SlideSum(1, mine.size, valid, loudest))
     statistics = Background.of(events["statistic"], 1.0, KEPT_OF_BLOCK)
@@ -337,8 +381,8 @@ def _vetoed_summary(
 def slide_shifts_ns(row: Columns, ifos: tuple[str, ...]) -> list[dict[str, int]]:
     """The shifts of each slide of a block, ns."""
     return [
-        {ifo: round(shift * 1e9) for ifo, shift in zip(ifos, shifts, strict=True)}
-        for shifts in zip(*(row.shifts[ifo] for ifo in ifos), strict=True)
+        dict(zip(ifos, shifts, strict=True))
+        for shifts in unpack_shifts(row.shifts, len(ifos)).tolist()
     ]
 
 
@@ -359,9 +403,9 @@ def vetoed_block_events(
         return vetoed
     after = block_times(row, events) - row.start_ns
     length = row.stop_ns - row.start_ns
-    for ifo in ifos:
-        shifts = np.rint(np.array(row.shifts[ifo]) * 1e9).astype(np.int64)
-        own = row.start_ns + (after + shifts[events["slide"]]) % length
+    shifts = unpack_shifts(row.shifts, len(ifos))
+    for ifo, shift in zip(ifos, shifts.T, strict=True):
+        own = row.start_ns + (after + shift[events["slide"]]) % length
         vetoed |= vetoes.vetoed(ifo, own)
     return vetoed
 
@@ -382,10 +426,10 @@ def _with_new_chunks(
             ChunkRow.size,
             ChunkRow.valid_count,
             ChunkRow.event_count,
+            ChunkRow.arrived,
             ChunkRow.last,
         )
-        .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
-        .where(StreamRow.run_id == run.id, ChunkRow.id > last)
+        .where(ChunkRow.run_id == run.id, ChunkRow.id > last)
         .order_by(ChunkRow.id)
     ).all()
     shifts = _stream_shifts(session, run) if rows and known.vetoes else {}

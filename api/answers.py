@@ -70,7 +70,8 @@ class IfarAnswer(Answer):
     """IFAR against statistic, ascending, from background of this run."""
 
     points: list[IfarPointAnswer] = Field(
-        description="At most 301 points; the last is saturated"
+        description="At most 301 points, of which the last is saturated; none without "
+        "events"
     )
     livetime: float = Field(description="Background livetime, s")
     events: int = Field(description="Background events")
@@ -119,6 +120,13 @@ class Candidate(EventAnswer):
     far_per_year: float | None = Field(
         description="False-alarm rate, per Julian year; null without background"
     )
+    ifar_years: float | None = Field(
+        description="Its inverse, Julian years; null without background"
+    )
+    false_alarm_probability: float | None = Field(
+        description="p-value: probability that noise alone gives an event as loud in "
+        "the zero-lag livetime, 1 - exp(-FAR time); null without background"
+    )
     saturated: bool = Field(
         description="The rate is limited by the background's livetime: an upper limit"
     )
@@ -135,11 +143,19 @@ class Stretch(Answer):
     stop: float = Field(description="End, GPS s")
 
 
+class NearbyVeto(Answer):
+    """What a list of vetoed segments holds of the time around a candidate."""
+
+    name: str = Field(description="Name of the list")
+    segments: list[Stretch] = Field(description="Its segments nearby, whole")
+
+
 class CandidateDetail(Candidate):
     """A candidate, and what is around it."""
 
     rank: int = Field(
-        description="Place among the run's zero-lag events, loudest first"
+        description="Place among the run's zero-lag events that no veto takes, "
+        "loudest first"
     )
     vetoed: bool = Field(description="Whether it lies in vetoed time")
     count: int | None = Field(
@@ -147,21 +163,22 @@ class CandidateDetail(Candidate):
     )
     background_livetime: float = Field(description="Background livetime, s")
     observing_time: float = Field(description="Zero-lag livetime, s")
-    false_alarm_probability: float | None = Field(
-        description="Probability that noise alone gives an event as loud in that time; "
-        "null without background"
-    )
     significance: float | None = Field(
-        description="The same in standard deviations, one-sided; null: none"
+        description="The p-value in standard deviations, one-sided; null: none"
     )
     neighbours: list[EventAnswer] = Field(
-        description="Other zero-lag events nearby, loudest first, at most 20"
+        description="Other zero-lag events nearby that no veto takes, loudest first, "
+        "at most 20"
     )
     nearby: float = Field(description="How far nearby reaches to either side, s")
     invalid: list[Stretch] = Field(
-        description="Stretches nearby that were analysed and are not valid, GPS s"
+        description="Stretches nearby that were analysed and are not valid, by the "
+        "centres of their windows"
     )
-    vetoes_nearby: list[str] = Field(description="Vetoes with segments nearby")
+    absent: list[Stretch] = Field(
+        description="Stretches nearby without zero-lag scores (yet), likewise"
+    )
+    vetoes_nearby: list[NearbyVeto] = Field(description="Vetoes with segments nearby")
     strain: bool = Field(description="Whether its strain can be looked at")
     vetoes: list[str] = Field(description="Vetoes that were applied")
     model: str = Field(description="Digest of the model")
@@ -197,7 +214,9 @@ class Candidates(Answer):
     """Zero-lag events, loudest first."""
 
     candidates: list[Candidate] = Field(description="The loudest, as many as asked for")
-    total: int = Field(description="Zero-lag events that no veto takes")
+    total: int = Field(
+        description="Zero-lag events of the whole run that no veto takes"
+    )
     vetoed: int = Field(description="Zero-lag events in vetoed time, not listed")
     livetime: float = Field(description="Zero-lag livetime without vetoed time, s")
     background_livetime: float = Field(description="Background livetime, s")
@@ -209,7 +228,7 @@ class Events(Answer):
     """Events of one kind, loudest first."""
 
     events: list[EventAnswer] = Field(description="One page of events")
-    total: int = Field(description="Events of this kind in the run")
+    total: int = Field(description="Events of this kind in the run that no veto takes")
 
 
 class Slide(Answer):
@@ -249,8 +268,7 @@ class Recovered(Answer):
     event: EventAnswer | None = Field(description="The matched event, if there is one")
     reason: str = Field(
         description="`found`; `below_threshold`: its event is too quiet; `no_event`: "
-        "no event within the window; `not_analysed`: no valid score at its time; "
-        "`vetoed`: at vetoed time"
+        "no event within the window; `not_analysed`: no valid score at its time"
     )
 
 
@@ -333,7 +351,7 @@ class VolumeAnswer(Answer):
     mass_2: float = Field(description="The same of the lighter mass")
     volume: float = Field(
         description="Comoving volume, less the dilation of the source's time, Mpc^3: "
-        "times time and source-frame rate density it is the number found"
+        "times livetime and source-frame rate density it is the number found"
     )
     volume_error: float = Field(description="Its standard deviation, Mpc^3")
     distance: float = Field(description="Radius of a ball of this volume, Mpc")
@@ -356,7 +374,13 @@ class VolumesAnswer(Answer):
     volumes: list[VolumeAnswer] = Field(
         description="For each rate, each pair of masses"
     )
-    injections: int = Field(description="Injections, found or missed")
+    injections: int = Field(
+        description="Injections, found or missed, in time that was analysed"
+    )
+    not_analysed: int = Field(
+        description="Injections without a valid score at their time: they leave, as "
+        "that time does from livetime"
+    )
     rejected: int = Field(
         description="Draws that were too faint to be injected, exactly, of all sets"
     )

@@ -12,7 +12,7 @@ import chirpwatch
 from api.accumulated import Accumulated
 from api.answers import Problem
 from api.database import Database
-from api.guard import Guard, token_check
+from api.guard import TOKEN_SCHEME, Guard
 from api.live import Changes
 from api.metrics import Timing, make_registry
 from api.problems import add_problem_handlers, problem_responses
@@ -66,7 +66,9 @@ def create_app(
     app.state.accumulated = Accumulated()
     app.state.changes = Changes(database)
     app.state.triton = triton
-    app.state.metrics, answers = make_registry(database, app.state.accumulated)
+    app.state.metrics, answers = make_registry(
+        database, app.state.accumulated, app.state.changes
+    )
     readers = [service.router, runs.router, results.router, page.router]
     app.state.routers = [ingest.router, *readers]
     if token is None:
@@ -74,14 +76,14 @@ def create_app(
     else:
         app.include_router(
             ingest.router,
-            dependencies=[Depends(token_check(token))],
+            dependencies=[Depends(TOKEN_SCHEME)],
             responses=problem_responses(401),
         )
     for router in readers:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=page.STATIC), name="static")
     add_problem_handlers(app)
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, token=token)
     app.add_middleware(Timing, answers=answers)
 
     def openapi() -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What a candidate looks like in the strain: whitened, and its Q-transform (gwpy)."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from api.answers import QTransform, Whitened
 from api.database import RunRow, StrainRow
 from api.problems import ProblemError
+from api.queries import needed_event
 from chirpwatch.geometry import Geometry
 
 BEFORE, AFTER = 0.6, 0.3
@@ -29,10 +31,29 @@ FFT_LENGTH = 2.0
 """Length of the periodograms that strain is whitened by, s."""
 
 KEPT = 64
+LONGEST_WAIT = 10.0
+"""For one's turn, s."""
 
 # A transform takes all of a core for a moment: one after the other, so that the service
 # answers the others meanwhile.
 _one_at_a_time = threading.Lock()
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """One's turn to compute.
+
+    Raises:
+        ProblemError: Too many ask.
+    """
+    if not _one_at_a_time.acquire(timeout=LONGEST_WAIT):
+        raise ProblemError(
+            503, "busy", "other transforms are being made; send it again later"
+        )
+    try:
+        yield
+    finally:
+        _one_at_a_time.release()
 
 
 def find_strain(session: Session, run: RunRow, time_ns: int) -> StrainRow | None:
@@ -50,11 +71,12 @@ def find_strain(session: Session, run: RunRow, time_ns: int) -> StrainRow | None
 
 
 def needed_strain(session: Session, run: RunRow, time_ns: int) -> StrainRow:
-    """The same.
+    """Strain around the zero-lag event of a time.
 
     Raises:
-        ProblemError: There is none.
+        ProblemError: There is no such event, or no strain around it.
     """
+    needed_event(session, run, time_ns)
     row = find_strain(session, run, time_ns)
     if row is None:
         raise ProblemError(
@@ -70,7 +92,7 @@ def needed_strain(session: Session, run: RunRow, time_ns: int) -> StrainRow:
 def whitened(run: RunRow, row: StrainRow, time_ns: int) -> Whitened:
     """Strain around a time, whitened by its own spectrum and above the highpass."""
     geometry = Geometry.from_json(run.geometry)
-    with _one_at_a_time:
+    with _turn():
         series = [
             _whitened(row.strain, row.size, i, row.sample_rate, geometry.highpass)
             for i in range(len(row.ifos))
@@ -100,7 +122,7 @@ def q_transform(row: StrainRow, time_ns: int, ifo: str) -> QTransform:
             f"expected one of {', '.join(row.ifos)}, found {ifo}",
         )
     offset = (time_ns - row.start_ns) / 1e9
-    with _one_at_a_time:
+    with _turn():
         energy, frequencies = _q_transform(
             row.strain, row.size, row.ifos.index(ifo), row.sample_rate, offset
         )
@@ -136,8 +158,8 @@ def _whitened(
 
     series = TimeSeries(_one(strain, size, place), sample_rate=rate)
     white = series.whiten(fftlength=FFT_LENGTH, overlap=FFT_LENGTH / 2)
-    result: NDArray[np.float64] = white.highpass(highpass).value
-    return result
+    result: NDArray[np.float64] = white.value
+    return white.highpass(highpass).value if highpass > 0 else result
 
 
 @lru_cache(KEPT)

@@ -90,7 +90,7 @@ def slides(run: RunRow, known: RunBackground) -> list[Slide]:
     )
     return [
         Slide(
-            shifts=dict(zip(ifos, shifts, strict=True)),
+            shifts=dict(zip(ifos, map(seconds, shifts), strict=True)),
             blocks=slide.blocks,
             events=slide.events,
             livetime=slide.valid * length,
@@ -112,7 +112,7 @@ def loudest_events(
     vetoes = accumulated.vetoes(session, run)
     wanted = limit + offset
     least = -np.inf
-    if wanted < noise.loud.size:
+    if 0 < wanted <= noise.loud.size:
         least = noise.loud[noise.loud.size - wanted]
     elif noise.quiet.size:
         raise invalid(

@@ -1,6 +1,7 @@
 """Storing a block of background: whole, once, and no pair of data twice."""
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,27 +23,28 @@ are more frequent than one in 25 s.
 """
 
 
-def put_block(session: Session, run_id: str, number: int, body: Block) -> bool:
-    """Store a block with its events; returns whether it is new."""
+def put_block(
+    session: Session, run_id: str, number: int, body: Block, packed: dict[str, Any]
+) -> bool:
+    """Store a block as `pack` made it ready; returns whether it is new."""
     run = locked_run(session, run_id)
-    digest = digest_of(body)
     stored = session.scalar(
         select(BlockRow.digest).where(
             BlockRow.run_id == run_id, BlockRow.number == number
         )
     )
-    if stored == digest:
+    if stored == packed["digest"]:
         return False
     where = f"background block {number} of run {run_id!r}"
     if stored is not None:
         raise conflict(f"{where} exists with other content; nothing was changed")
     geometry = Geometry.from_json(run.geometry)
     _check_content(geometry, body, where)
-    stretch_ns = body.strides * body.stride_ns
     shifts = _shifts_ns(body, geometry.ifos)
     least_ns = round((geometry.kernel_length + geometry.fduration) * 1e9)
+    stretch_ns = body.strides * body.stride_ns
     _check_slides(shifts, geometry.ifos, stretch_ns, least_ns, where)
-    others = _same_stretch(session, run_id, body, geometry.ifos, where)
+    others = _same_stretch(session, run_id, body, len(geometry.ifos), where)
     alike = _too_close(shifts, others, stretch_ns, least_ns)
     if alike is not None:
         slide, other, name = alike
@@ -50,7 +52,9 @@ def put_block(session: Session, run_id: str, number: int, body: Block) -> bool:
             f"{where}: slide {slide} lies within {least_ns / 1e9:g} s of slide {other} "
             f"of block {name} at every detector; livetime must not be counted twice"
         )
-    session.add(_row(run_id, number, body, digest))
+    session.add(
+        BlockRow(run_id=run_id, number=number, shifts=shifts.tobytes(), **packed)
+    )
     run.revision += 1
     return True
 
@@ -83,9 +87,14 @@ def _check_content(geometry: Geometry, body: Block, where: str) -> None:
 
 
 def _shifts_ns(body: Block, ifos: tuple[str, ...]) -> NDArray[np.int64]:
-    """Shift of each slide [slides] and detector [ifos], ns, within the stretch."""
+    """Shift of each slide and detector, ns, [slides, ifos]."""
     shifts = [[round(slide.shifts[ifo] * 1e9) for ifo in ifos] for slide in body.slides]
-    return np.array(shifts, dtype=np.int64) % (body.strides * body.stride_ns)
+    return np.array(shifts, dtype="<i8")
+
+
+def unpack_shifts(packed: bytes, ifos: int) -> NDArray[np.int64]:
+    """The same of `BlockRow.shifts` and the number of the run's detectors."""
+    return np.frombuffer(packed, "<i8").reshape(-1, ifos)
 
 
 def _apart(difference: NDArray[np.int64], stretch_ns: int) -> NDArray[np.int64]:
@@ -123,7 +132,7 @@ def _check_slides(
 
 
 def _same_stretch(
-    session: Session, run_id: str, body: Block, ifos: tuple[str, ...], where: str
+    session: Session, run_id: str, body: Block, ifos: int, where: str
 ) -> list[tuple[int, NDArray[np.int64]]]:
     """Number and shifts, ns, of the run's other blocks over the same stretch.
 
@@ -150,15 +159,7 @@ def _same_stretch(
         .where(BlockRow.run_id == run_id, BlockRow.start_ns == body.start_ns)
         .order_by(BlockRow.number)
     )
-    stretch_ns = body.strides * body.stride_ns
-    return [
-        (
-            number,
-            np.rint(np.array([shifts[ifo] for ifo in ifos]).T * 1e9).astype(np.int64)
-            % stretch_ns,
-        )
-        for number, shifts in rows
-    ]
+    return [(number, unpack_shifts(shifts, ifos)) for number, shifts in rows]
 
 
 def _too_close(
@@ -182,7 +183,11 @@ def _too_close(
     return None
 
 
-def _row(run_id: str, number: int, body: Block, digest: str) -> BlockRow:
+def pack(body: Block) -> dict[str, Any]:
+    """The columns of a block's row that it alone says.
+
+    They are made before the transaction, in which every other writer waits.
+    """
     slides = body.slides
     counts = np.array([len(slide.strides) for slide in slides], dtype="<i4")
     events = np.empty(int(counts.sum()), dtype=EVENT)
@@ -200,25 +205,22 @@ def _row(run_id: str, number: int, body: Block, digest: str) -> BlockRow:
     loudest = [max(slide.statistics, default=np.nan) for slide in slides]
     # Livetime is counted in strides, apart.
     summary = Background.of(events["statistic"], 1.0, KEPT_OF_BLOCK)
-    return BlockRow(
-        run_id=run_id,
-        number=number,
-        start_ns=body.start_ns,
-        stop_ns=body.stop_ns,
-        stride_ns=body.stride_ns,
-        strides=body.strides,
-        slides=len(slides),
-        event_count=events.size,
-        valid_count=int(lengths.sum()),
-        digest=digest,
-        peak=summary.loudest,
-        floor=None if math.isinf(summary.floor) else summary.floor,
-        loud=summary.loud.astype("<f4").tobytes(),
-        quiet=summary.quiet.astype("<i4").tobytes(),
-        shifts={ifo: [s.shifts[ifo] for s in slides] for ifo in slides[0].shifts},
-        valid_counts=lengths.astype("<i4").tobytes(),
-        event_counts=counts.tobytes(),
-        loudest=np.array(loudest, dtype="<f4").tobytes(),
-        events=events.tobytes(),
-        valid=valid.tobytes(),
-    )
+    return {
+        "start_ns": body.start_ns,
+        "stop_ns": body.stop_ns,
+        "stride_ns": body.stride_ns,
+        "strides": body.strides,
+        "slides": len(slides),
+        "event_count": events.size,
+        "valid_count": int(lengths.sum()),
+        "digest": digest_of(body),
+        "peak": summary.loudest,
+        "floor": None if math.isinf(summary.floor) else summary.floor,
+        "loud": summary.loud.astype("<f4").tobytes(),
+        "quiet": summary.quiet.astype("<i4").tobytes(),
+        "valid_counts": lengths.astype("<i4").tobytes(),
+        "event_counts": counts.tobytes(),
+        "loudest": np.array(loudest, dtype="<f4").tobytes(),
+        "events": events.tobytes(),
+        "valid": valid.tobytes(),
+    }

@@ -1,19 +1,19 @@
 """One candidate: how rare it is, and what is around it."""
 
-import numpy as np
-from sqlalchemy import func, select
+from collections.abc import Sequence
+
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from api.accumulated import Accumulated
-from api.answers import CandidateDetail, Stretch
+from api.answers import CandidateDetail, NearbyVeto, Stretch
 from api.around import find_strain
-from api.database import ChunkRow, EventRow, RunRow, StreamRow
+from api.database import EventRow, RunRow, StreamRow
 from api.intervals import seconds
-from api.problems import ProblemError
 from api.progress import total
-from api.queries import event_answer
-from api.scores import stretches, valid_flags
-from api.vetoing import shifts_ns, vetoed_events
+from api.queries import event_answer, events_between, needed_event, vetoed
+from api.scores import thinned
+from api.vetoing import Vetoes
 from chirpwatch.statistics import false_alarm_probability, finite, significance
 
 NEARBY = 64.0
@@ -30,60 +30,58 @@ def candidate_detail(
     Raises:
         ProblemError: There is none.
     """
-    mine = (EventRow.run_id == run.id, EventRow.kind == "zero_lag")
-    found = session.execute(
-        select(EventRow, StreamRow)
-        .join(StreamRow, StreamRow.id == EventRow.stream_id)
-        .where(*mine, EventRow.time_ns == time_ns)
-    ).first()
-    if found is None:
-        raise ProblemError(
-            404, "not-found", f"run {run.id!r} has no zero-lag event at {time_ns} ns"
-        )
+    found = needed_event(session, run, time_ns)
     event, stream = found
     vetoes = accumulated.vetoes(session, run)
-    shifts = shifts_ns(stream)
-    vetoed = vetoes and vetoed_events(np.array([time_ns]), shifts, vetoes)[0]
     noise = accumulated.background(session, run).background
     observed = total(session, run, "zero_lag", accumulated).livetime
     rate = noise.far(event.statistic) if noise.livetime else None
     probability = false_alarm_probability(rate.far_per_year, observed) if rate else None
     near_ns = round(NEARBY * 1e9)
     begin, end = time_ns - near_ns, time_ns + near_ns
-    louder = session.scalar(
-        select(func.count()).where(*mine, EventRow.statistic > event.statistic)
-    )
-    neighbours = session.execute(
-        select(EventRow, StreamRow.name)
-        .join(StreamRow, StreamRow.id == EventRow.stream_id)
-        .where(
-            *mine,
-            EventRow.time_ns.between(begin, end),
-            EventRow.id != event.id,
-        )
+    near = session.execute(
+        events_between(run, "zero_lag", begin, end)
+        .where(EventRow.id != event.id)
         .order_by(EventRow.statistic.desc(), EventRow.id)
-        .limit(NEIGHBOURS)
+    ).all()
+    neighbours = [event_answer(one, row.name) for one, row in _kept(near, vetoes)]
+    louder = (
+        EventRow.run_id == run.id,
+        EventRow.kind == "zero_lag",
+        EventRow.statistic > event.statistic,
     )
+    if vetoes:
+        rows = session.execute(
+            select(EventRow, StreamRow)
+            .join(StreamRow, StreamRow.id == EventRow.stream_id)
+            .where(*louder)
+        ).all()
+        rank = 1 + len(_kept(rows, vetoes))
+    else:
+        rank = 1 + (session.scalar(select(func.count()).where(*louder)) or 0)
+    invalid, absent = _quality(session, run, begin, end, vetoes.lag_ns)
     answer = event_answer(event, stream.name)
     return CandidateDetail(
         **dict(answer),
         id=str(time_ns),
         far_per_year=rate.far_per_year if rate else None,
+        ifar_years=1 / rate.far_per_year if rate else None,
         saturated=rate.saturated if rate else True,
-        rank=1 + (louder or 0),
-        vetoed=bool(vetoed),
+        rank=rank,
+        vetoed=not _kept([found], vetoes),
         count=rate.count if rate else None,
         background_livetime=noise.livetime,
         observing_time=observed,
         false_alarm_probability=probability,
         significance=None if probability is None else finite(significance(probability)),
-        neighbours=[event_answer(one, name) for one, name in neighbours],
+        neighbours=neighbours[:NEIGHBOURS],
         nearby=NEARBY,
-        invalid=_invalid(session, stream, begin, end),
+        invalid=invalid,
+        absent=absent,
         vetoes_nearby=[
-            name
+            NearbyVeto(name=name, segments=[_stretch(*part) for part in parts])
             for name, intervals in vetoes.lists.items()
-            if any(first < end and last > begin for first, last in intervals)
+            if (parts := [one for one in intervals if one[0] < end and one[1] > begin])
         ],
         strain=find_strain(session, run, time_ns) is not None,
         vetoes=list(vetoes.names),
@@ -91,22 +89,44 @@ def candidate_detail(
     )
 
 
-def _invalid(
-    session: Session, stream: StreamRow, begin: int, end: int
-) -> list[Stretch]:
-    """Stretches around that were analysed and are not valid."""
-    chunks = session.scalars(
-        select(ChunkRow)
-        .where(
-            ChunkRow.stream_id == stream.id,
-            ChunkRow.stop_ns > begin,
-            ChunkRow.start_ns - ChunkRow.stride_ns < end,
-        )
-        .order_by(ChunkRow.start_ns)
-    )
+def _kept(
+    rows: Sequence[Row[EventRow, StreamRow]], vetoes: Vetoes
+) -> list[Row[EventRow, StreamRow]]:
+    """Those events that no veto takes."""
     return [
-        Stretch(start=seconds(max(first, begin)), stop=seconds(min(last, end)))
-        for chunk in chunks
-        for first, last in stretches(chunk, ~valid_flags(chunk))
-        if last > begin and first < end
+        row for row, lost in zip(rows, vetoed(rows, vetoes), strict=True) if not lost
     ]
+
+
+def _quality(
+    session: Session, run: RunRow, begin: int, end: int, lag_ns: int
+) -> tuple[list[Stretch], list[Stretch]]:
+    """What is not valid and what is not there, by the centres of the windows."""
+    scores = thinned(
+        session,
+        run,
+        kind="zero_lag",
+        stream=None,
+        start_ns=begin + lag_ns,
+        stop_ns=end + lag_ns,
+        points=1,
+    )
+    lag = seconds(lag_ns)
+    invalid = [
+        Stretch(start=one.start - lag, stop=one.stop - lag) for one in scores.invalid
+    ]
+    edges = [
+        seconds(begin),
+        *(edge - lag for one in scores.received for edge in (one.start, one.stop)),
+        seconds(end),
+    ]
+    absent = [
+        Stretch(start=start, stop=stop)
+        for start, stop in zip(edges[::2], edges[1::2], strict=True)
+        if stop > start
+    ]
+    return invalid, absent
+
+
+def _stretch(start_ns: int, stop_ns: int) -> Stretch:
+    return Stretch(start=seconds(start_ns), stop=seconds(stop_ns))

@@ -1,20 +1,25 @@
 """Storing a chunk: whole, once, and only where it agrees with what is there."""
 
 import numpy as np
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select
+from sqlalchemy.orm import Session, aliased
 
 from api.database import ChunkRow, EventRow, StreamRow
 from api.problems import conflict, invalid, not_found
 from api.schema import Chunk
-from api.store import digest_of, locked_run
+from api.store import locked_run
 from chirpwatch.geometry import Geometry
 
 
 def put_chunk(
-    session: Session, run_id: str, stream_name: str, number: int, body: Chunk
+    session: Session,
+    run_id: str,
+    stream_name: str,
+    number: int,
+    body: Chunk,
+    digest: str,
 ) -> bool:
-    """Store a chunk with its events; returns whether it is new."""
+    """Store a chunk, of this digest, with its events; returns whether it is new."""
     run = locked_run(session, run_id)
     stream = session.scalar(
         select(StreamRow).where(
@@ -23,7 +28,6 @@ def put_chunk(
     )
     if stream is None:
         raise not_found("stream", stream_name)
-    digest = digest_of(body)
     stored = session.scalar(
         select(ChunkRow.digest).where(
             ChunkRow.stream_id == stream.id, ChunkRow.number == number
@@ -39,6 +43,7 @@ def put_chunk(
     scores = np.asarray(body.scores, dtype="<f4")
     valid_scores = scores[body.valid]
     chunk = ChunkRow(
+        run_id=run_id,
         stream_id=stream.id,
         number=number,
         start_ns=body.start_ns,
@@ -100,16 +105,16 @@ def _check_place(
     session: Session, stream: StreamRow, number: int, body: Chunk, where: str
 ) -> None:
     """Refuse a chunk past the end, or over time that is already counted."""
-    end = session.scalar(
-        select(ChunkRow.number).where(ChunkRow.stream_id == stream.id, ChunkRow.last)
-    )
-    if end is not None and (number > end or body.last):
-        raise conflict(f"{where}: the stream ended with chunk {end}")
-    highest = session.scalar(
-        select(func.max(ChunkRow.number)).where(ChunkRow.stream_id == stream.id)
-    )
-    if body.last and highest is not None and highest > number:
-        raise conflict(f"{where} is marked last, but chunk {highest} is there")
+    # None comes after the last one, so that it has the highest number.
+    highest = session.execute(
+        select(ChunkRow.number, ChunkRow.last)
+        .where(ChunkRow.stream_id == stream.id)
+        .order_by(ChunkRow.number.desc())
+    ).first()
+    if highest and highest.last and (number > highest.number or body.last):
+        raise conflict(f"{where}: the stream ended with chunk {highest.number}")
+    if highest and body.last and highest.number > number:
+        raise conflict(f"{where} is marked last, but chunk {highest.number} is there")
     # The same pairs of data may enter livetime once, whatever the stream: those of
     # the same relative shifts, by the time of the first detector's data.
     same = (
@@ -120,15 +125,28 @@ def _check_place(
         if stream.injection_set
         else StreamRow.injection_set.is_(None),
     )
+    # Those of a stream do not overlap: of all that end after this one begins, the first
+    # one may begin before it ends.
+    begin_ns = body.start_ns - body.stride_ns + stream.origin_ns
+    later = aliased(ChunkRow)
+    first = (
+        select(later.id)
+        .where(
+            later.stream_id == StreamRow.id,
+            later.stop_ns > begin_ns - StreamRow.origin_ns,
+        )
+        .order_by(later.stop_ns)
+        .limit(1)
+        .correlate(StreamRow)
+        .scalar_subquery()
+    )
     other = session.execute(
         select(StreamRow.name, ChunkRow.number)
-        .join(ChunkRow, ChunkRow.stream_id == StreamRow.id)
+        .join(ChunkRow, ChunkRow.id == first)
         .where(
             *same,
             ChunkRow.start_ns - ChunkRow.stride_ns + StreamRow.origin_ns
             < body.stop_ns + stream.origin_ns,
-            ChunkRow.stop_ns + StreamRow.origin_ns
-            > body.start_ns - body.stride_ns + stream.origin_ns,
         )
     ).first()
     if other is not None:

@@ -38,7 +38,7 @@ from api.schema import (
     Stream,
     Veto,
 )
-from api.status import BlockAnswer, Health, RunStatus, RunSummary, Stored, StreamAnswer
+from api.status import BlockAnswer, Health, Runs, RunStatus, Stored, StreamAnswer
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ApiError
 
@@ -138,7 +138,10 @@ class ApiClient:
         return self._put(path, strain.model_dump_json())
 
     def put_veto(self, run_id: str, name: str, veto: Veto) -> bool:
-        """Take segments out of events and livetime; replaces a list of this name."""
+        """Take segments out of events and livetime; replaces a list of this name.
+
+        Returns whether anything changed.
+        """
         return self._put(f"/v1/runs/{run_id}/vetoes/{name}", veto.model_dump_json())
 
     def delete_veto(self, run_id: str, name: str) -> None:
@@ -151,10 +154,9 @@ class ApiClient:
         """Ask whether the API and its database answer."""
         return self._get(Health, "/healthz")
 
-    def runs(self) -> list[RunSummary]:
-        """The newest 100 runs, the newest first."""
-        response = self._request("GET", "/v1/runs")
-        return _read(TypeAdapter(list[RunSummary]), response)
+    def runs(self, limit: int = 100, offset: int = 0) -> Runs:
+        """Runs, the newest first."""
+        return self._get(Runs, "/v1/runs", limit=limit, offset=offset)
 
     def run(self, run_id: str) -> RunStatus:
         """A run with its livetimes and counts."""
@@ -174,7 +176,11 @@ class ApiClient:
         return _read(TypeAdapter(list[StreamAnswer]), response)
 
     def far(
-        self, run_id: str, statistic: float, observing_time: float | None = None
+        self,
+        run_id: str,
+        statistic: float,
+        observing_time: float | None = None,
+        model: str | None = None,
     ) -> FarAnswer:
         """False-alarm rate of a statistic, and its significance.
 
@@ -182,11 +188,16 @@ class ApiClient:
             run_id: The run.
             statistic: Detection statistic.
             observing_time: Time that was searched, s; the zero-lag livetime if None.
+            model: Digest of the model that gave the statistic; refused where the run's
+                is another.
         """
-        query = {"statistic": statistic}
-        if observing_time is not None:
-            query["observing_time"] = observing_time
-        return self._get(FarAnswer, f"/v1/runs/{run_id}/far", **query)
+        return self._get(
+            FarAnswer,
+            f"/v1/runs/{run_id}/far",
+            statistic=statistic,
+            observing_time=observing_time,
+            model=model,
+        )
 
     def vetoes(self, run_id: str) -> list[VetoAnswer]:
         """The lists of vetoed segments, by name."""
@@ -207,6 +218,8 @@ class ApiClient:
         limit: int = 50,
         offset: int = 0,
         merger_rate: float | None = None,
+        start_ns: int | None = None,
+        stop_ns: int | None = None,
     ) -> Candidates:
         """Zero-lag events, loudest first.
 
@@ -215,11 +228,18 @@ class ApiClient:
             limit: Most events.
             offset: Events to pass over.
             merger_rate: Mergers per Gpc^3 and year, to ask for the odds of each.
+            start_ns: Only those from this GPS time on, ns.
+            stop_ns: Only those up to this GPS time, ns.
         """
-        query: dict[str, float] = {"limit": limit, "offset": offset}
-        if merger_rate is not None:
-            query["merger_rate"] = merger_rate
-        return self._get(Candidates, f"/v1/runs/{run_id}/candidates", **query)
+        return self._get(
+            Candidates,
+            f"/v1/runs/{run_id}/candidates",
+            limit=limit,
+            offset=offset,
+            merger_rate=merger_rate,
+            start_ns=start_ns,
+            stop_ns=stop_ns,
+        )
 
     def candidate(self, run_id: str, time_ns: int) -> CandidateDetail:
         """The zero-lag event at a time, and what is around it."""
@@ -256,10 +276,35 @@ class ApiClient:
         response = self._request("GET", f"/v1/runs/{run_id}/background/blocks")
         return _read(TypeAdapter(list[BlockAnswer]), response)
 
-    def injections(self, run_id: str, far_per_year: float) -> InjectionsAnswer:
-        """Injections found and missed at a false-alarm rate."""
+    def injections(
+        self,
+        run_id: str,
+        far_per_year: float,
+        limit: int = 200_000,
+        offset: int = 0,
+        start_ns: int | None = None,
+        stop_ns: int | None = None,
+    ) -> InjectionsAnswer:
+        """Injections found and missed at a false-alarm rate.
+
+        Args:
+            run_id: The run.
+            far_per_year: False-alarm rate, per Julian year.
+            limit: Most injections to list, of both; all are counted.
+            offset: Injections to pass over.
+            start_ns: List those from this GPS time on, ns.
+            stop_ns: List those up to this GPS time, ns.
+        """
         path = f"/v1/runs/{run_id}/injections"
-        return self._get(InjectionsAnswer, path, far_per_year=far_per_year)
+        return self._get(
+            InjectionsAnswer,
+            path,
+            far_per_year=far_per_year,
+            limit=limit,
+            offset=offset,
+            start_ns=start_ns,
+            stop_ns=stop_ns,
+        )
 
     def efficiency(
         self, run_id: str, far_per_year: float, by: str = "snr", bins: int = 10
@@ -305,10 +350,13 @@ class ApiClient:
     # Underneath
 
     def _put(self, path: str, body: str) -> bool:
-        return _read(TypeAdapter(Stored), self._request("PUT", path, body)).created
+        return _read(TypeAdapter(Stored), self._request("PUT", path, body)).changed
 
-    def _get(self, model: type[Model], path: str, **query: QueryValue) -> Model:
-        response = self._request("GET", path, query=query)
+    def _get(
+        self, model: type[Model], path: str, /, **query: QueryValue | None
+    ) -> Model:
+        asked = {name: value for name, value in query.items() if value is not None}
+        response = self._request("GET", path, query=asked)
         return _read(TypeAdapter(model), response)
 
     def _request(

@@ -9,9 +9,11 @@ from api.answers import Compared, Comparison
 from api.database import RunRow
 from api.progress import total
 from api.queries import loudest_events
+from api.schema import MAX_TIME_NS
 from api.sensitivity import found_and_missed, load_injected
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import JULIAN_YEAR
+
+EVER = (0, MAX_TIME_NS)
 
 
 def compare(
@@ -36,11 +38,11 @@ def _compared(
     noise = accumulated.background(session, run).background
     vetoes = accumulated.vetoes(session, run)
     loudest = loudest_events(session, run, "zero_lag", vetoes, 1)
-    injected = load_injected(session, run, vetoes)
-    lowest = JULIAN_YEAR / noise.livetime if noise.livetime else None
+    injected = load_injected(session, run, accumulated)
+    lowest = noise.lowest_far_per_year
     reached = lowest is not None and lowest <= far_per_year
     answer = (
-        found_and_missed(injected, run, noise, vetoes, far_per_year, slice(0, 0))
+        found_and_missed(injected, run, noise, vetoes, far_per_year, EVER, slice(0, 0))
         if reached
         else None
     )

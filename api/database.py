@@ -4,6 +4,7 @@ SQLite by default; nothing here is SQLite's own but the pragmas, so that a Postg
 URL works as well.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -45,6 +46,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x63686972
 """Number of PostgreSQL's lock that is held while tables are changed."""
 
+MAX_CONNECTIONS = 40
+"""As many as threads that the service answers with."""
+
 # SQLite numbers its rows in columns of type INTEGER only, which holds 64 bits there.
 BigKey = BigInteger().with_variant(Integer, "sqlite")
 
@@ -64,9 +68,9 @@ class UtcTime(TypeDecorator[datetime]):
     def process_result_value(
         self, value: datetime | None, _dialect: Dialect
     ) -> datetime | None:
-        """Give the moment its zone back."""
+        """Give the moment its zone back, or turn it from the database's own."""
         if value is None or value.tzinfo is not None:
-            return value
+            return value if value is None else value.astimezone(UTC)
         return value.replace(tzinfo=UTC)
 
 
@@ -123,16 +127,19 @@ class StreamRow(Base):
 class ChunkRow(Base):
     """Scores of consecutive strides, little-endian float32, and their validity bits.
 
-    `valid_count` is what livetime is summed from; `lowest` and `highest` are the
-    extremes of the valid scores, none without any.
+    `run_id` is that of its stream, here to be looked up by. `valid_count` is what
+    livetime is summed from; `lowest` and `highest` are the extremes of the valid
+    scores, none without any; `arrived` is when the chunk came, Unix time, s.
     """
 
     __tablename__ = "chunks"
     __table_args__ = (
         UniqueConstraint("stream_id", "number"),
         Index("chunks_by_time", "stream_id", "stop_ns"),
+        Index("chunks_by_arrival", "run_id", "id"),
     )
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     stream_id: Mapped[int] = mapped_column(ForeignKey("streams.id"))
     number: Mapped[int] = mapped_column(BigInteger)
     start_ns: Mapped[int] = mapped_column(BigInteger)
@@ -143,6 +150,7 @@ class ChunkRow(Base):
     event_count: Mapped[int] = mapped_column(Integer)
     lowest: Mapped[float | None]
     highest: Mapped[float | None]
+    arrived: Mapped[float] = mapped_column(default=time.time)
     last: Mapped[bool] = mapped_column(Boolean)
     digest: Mapped[str] = mapped_column(String(64))
     valid: Mapped[bytes]
@@ -153,7 +161,10 @@ class EventRow(Base):
     """An event; run and kind are those of its stream, here to be looked up by."""
 
     __tablename__ = "events"
-    __table_args__ = (Index("events_by_statistic", "run_id", "kind", "statistic"),)
+    __table_args__ = (
+        Index("events_by_statistic", "run_id", "kind", "statistic"),
+        Index("events_by_time", "stream_id", "time_ns"),
+    )
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     kind: Mapped[str] = mapped_column(String(16))
@@ -175,10 +186,10 @@ EVENT = np.dtype(
 class BlockRow(Base):
     """Background of one stretch of strain at many timeslides.
 
-    Packed, little-endian: for each slide `valid_counts` (int32), `event_counts`
-    (int32) and `loudest` (float32, NaN without events); `events` (see `EVENT`);
-    `valid` with slide, begin and end of each range of strides (int32). `shifts` holds
-    for each detector a list of shifts, s. `peak`, `floor`, `loud` (float32) and `quiet`
+    Packed, little-endian: for each slide `shifts` (int64, ns, one for each detector of
+    the run's geometry), `valid_counts` (int32), `event_counts` (int32) and `loudest`
+    (float32, NaN without events); `events` (see `EVENT`); `valid` with slide, begin and
+    end of each range of strides (int32). `peak`, `floor`, `loud` (float32) and `quiet`
     (int32) are the statistics of all events as `chirpwatch.statistics.Background` keeps
     them, `floor` none where `loud` are all. What is asked for most stands before the
     large columns, which SQLite reads through to get to the later ones.
@@ -203,7 +214,7 @@ class BlockRow(Base):
     digest: Mapped[str] = mapped_column(String(64))
     peak: Mapped[float | None]
     floor: Mapped[float | None]
-    shifts: Mapped[dict[str, Any]]
+    shifts: Mapped[bytes]
     loud: Mapped[bytes]
     quiet: Mapped[bytes]
     valid_counts: Mapped[bytes]
@@ -281,7 +292,10 @@ class Database:
         shown = url.split("://")[0] + "://…"
         try:
             shown = make_url(url).render_as_string(hide_password=True)
-            self._engine = create_engine(url, pool_pre_ping=True)
+            # One for each thread that answers: none waits for another's.
+            self._engine = create_engine(
+                url, pool_pre_ping=True, max_overflow=MAX_CONNECTIONS
+            )
             self._reader = self._engine
             if self._engine.dialect.name == "sqlite":
                 event.listen(self._engine, "connect", _configure_sqlite)

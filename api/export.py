@@ -14,16 +14,18 @@ import chirpwatch
 from api.accumulated import Accumulated, block_times, vetoed_block_events
 from api.answers import Slide
 from api.background import slides
-from api.database import EVENT, BlockRow, EventRow, RunRow, StreamRow
+from api.database import EVENT, BlockRow, EventRow, RunRow
 from api.progress import total
-from api.queries import vetoed
 from api.sensitivity import Injected, load_injected
-from api.vetoing import Vetoes
+from api.vetoing import Vetoes, vetoed_events
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import Background
 
 BATCH = 16
 """Blocks that are read at a time."""
+
+EVENTS = 10_000
+"""Zero-lag events that are read at a time."""
 
 ZERO_LAG = np.dtype(
     [
@@ -45,17 +47,16 @@ BACKGROUND = np.dtype(
 STORAGE = {"chunks": (65_536,), "compression": "gzip", "compression_opts": 1}
 
 
-def write_export(
-    session: Session, run: RunRow, accumulated: Accumulated, path: Path
-) -> None:
+def write_export(session: Session, run: RunRow, path: Path) -> None:
     """Write all that is known of a run; what vetoes take is left out.
 
     Args:
         session: A reading one: everything is of one moment.
         run: The run.
-        accumulated: What is known of the runs.
         path: The file, which is made.
     """
+    # What is kept ready may be newer than the session's moment.
+    accumulated = Accumulated()
     known = accumulated.background(session, run)
     vetoes = accumulated.vetoes(session, run)
     with h5py.File(path, "w") as file:
@@ -84,7 +85,7 @@ def write_export(
         for part in _background(session, run, vetoes):
             table.resize(len(table) + len(part), axis=0)
             table[len(table) - len(part) :] = part
-        injected = load_injected(session, run, vetoes)
+        injected = load_injected(session, run, accumulated)
         if injected:
             file["injections"] = _injection_table(injected)
             sets = {one.set.name: one.set.population for one in injected}
@@ -96,19 +97,23 @@ def _zero_lag(
 ) -> NDArray[np.void]:
     """Zero-lag events, loudest first."""
     rows = session.execute(
-        select(EventRow, StreamRow)
-        .join(StreamRow, StreamRow.id == EventRow.stream_id)
+        select(EventRow.time_ns, EventRow.statistic)
         .where(EventRow.run_id == run.id, EventRow.kind == "zero_lag")
         .order_by(EventRow.statistic.desc(), EventRow.time_ns, EventRow.id)
-    ).all()
-    table = np.empty(len(rows), dtype=ZERO_LAG)
-    table["time_ns"] = [event.time_ns for event, _ in rows]
+        .execution_options(yield_per=EVENTS)
+    )
+    still = dict.fromkeys(Geometry.from_json(run.geometry).ifos, 0)
+    parts = [np.empty(0, dtype=ZERO_LAG)]
+    for some in rows.partitions():
+        part = np.empty(len(some), dtype=ZERO_LAG)
+        part["time_ns"], part["statistic"] = zip(*some, strict=True)
+        parts.append(part[~vetoed_events(part["time_ns"], still, vetoes)])
+    table = np.concatenate(parts)
     table["time"] = table["time_ns"] / 1e9
-    table["statistic"] = [event.statistic for event, _ in rows]
     counts = noise.counts(table["statistic"])
     table["far_per_year"] = noise.rates(counts) if noise.livetime else np.nan
     table["saturated"] = counts == 0
-    return table[~vetoed(rows, vetoes)]
+    return table
 
 
 def _slide_table(run: RunRow, rows: Sequence[Slide]) -> NDArray[np.void]:

@@ -1,15 +1,19 @@
 """What stands before every request: its size, its token, what a browser may load."""
 
 import secrets
-from collections.abc import Callable
-from typing import Annotated
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Request
+from fastapi.security import HTTPBearer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import ProblemError, answer
 
+TOKEN_SCHEME = HTTPBearer(
+    auto_error=False, description="The token the API started with"
+)
+"""What writing needs, for the description of the API; the guard asks for it."""
+
+READING = {"GET", "HEAD", "OPTIONS"}
 MAX_BODY_SIZE = 16 * 1024 * 1024
 """Largest request body, bytes."""
 
@@ -34,22 +38,36 @@ def _too_large() -> ProblemError:
 
 
 class Guard:
-    """ASGI middleware that bounds request bodies and sets the security headers."""
+    """ASGI middleware: writes need the token, bodies are bounded, headers are set.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Args:
+        app: The application.
+        token: What every request but reading ones must carry; none: anybody may write.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None = None) -> None:
+        self._app, self._token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > MAX_BODY_SIZE:
-            refusal = answer(Request(scope), 413, "too-large", _too_large().detail)
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *HEADERS]
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            problem = answer(
+                Request(scope), refusal.status_code, refusal.kind, refusal.detail
+            )
+            problem.headers.update(refusal.headers or {})
             # Nothing of the body is read: the connection ends with the answer.
-            refusal.headers["Connection"] = "close"
-            await refusal(scope, receive, send)
+            problem.headers["Connection"] = "close"
+            await problem(scope, receive, with_headers)
             return
         received = 0
 
@@ -61,30 +79,25 @@ class Guard:
                 raise _too_large()
             return message
 
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS]
-            await send(message)
-
         await self._app(scope, bounded, with_headers)
 
-
-def token_check(token: str) -> Callable[..., None]:
-    """A dependency that lets requests pass that carry `token`."""
-    scheme = HTTPBearer(auto_error=False, description="The token the API started with")
-
-    def check(
-        given: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)],
-    ) -> None:
-        if given is None or not secrets.compare_digest(
-            given.credentials.encode(), token.encode()
-        ):
-            raise ProblemError(
-                401,
-                "token",
-                "writing needs `Authorization: Bearer TOKEN` with the token that the "
-                "API was started with; found "
-                + ("none" if given is None else "another one"),
-            )
-
-    return check
+    def _refusal(self, scope: Scope) -> ProblemError | None:
+        """Why a request is refused before anything of its body is read."""
+        headers = dict(scope["headers"])
+        if self._token is not None and scope["method"] not in READING:
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            bearer = scheme.lower() == b"bearer"
+            if not (
+                bearer and secrets.compare_digest(given.strip(), self._token.encode())
+            ):
+                return ProblemError(
+                    401,
+                    "token",
+                    "writing needs `Authorization: Bearer TOKEN` with the token that "
+                    "the API was started with; found "
+                    + ("another one" if bearer else "none"),
+                )
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > MAX_BODY_SIZE:
+            return _too_large()
+        return None

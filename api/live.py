@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.database import Database, RunRow
 
@@ -17,7 +16,7 @@ HEARTBEAT = 15.0
 """Longest silence, s: shorter than what stands in between waits before it hangs up."""
 
 RUNS = 200
-"""Runs that are watched, the newest."""
+"""Runs that are watched: those that changed last."""
 
 
 class Changes:
@@ -34,6 +33,11 @@ class Changes:
         self._listeners = 0
         self._watcher: asyncio.Task[None] | None = None
         self._closing = False
+
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return self._listeners
 
     def close(self) -> None:
         """Let everybody who listens go, soon; may be called by a signal's handler."""
@@ -74,9 +78,9 @@ class Changes:
         while not self._closing:
             try:
                 self._revisions = await asyncio.to_thread(self._look)
-            except SQLAlchemyError as error:
+            except Exception as error:
                 # The database may come back; who asks it for more is told the fault.
-                logging.getLogger("uvicorn.error").warning("live: %s", error)
+                logging.getLogger("uvicorn.error").warning("live: %r", error)
             async with self._looked:
                 self._looked.notify_all()
             await asyncio.sleep(INTERVAL)
@@ -87,7 +91,7 @@ class Changes:
         with self._database.reading() as session:
             rows = session.execute(
                 select(RunRow.id, RunRow.revision)
-                .order_by(RunRow.created.desc(), RunRow.id)
+                .order_by(RunRow.updated.desc(), RunRow.id)
                 .limit(RUNS)
             )
             return {row.id: row.revision for row in rows}
@@ -96,5 +100,5 @@ class Changes:
 async def event_stream(changes: Changes) -> AsyncIterator[str]:
     """What is sent to one listener."""
     async for news in changes.listen():
-        # A line that begins with a colon is passed over.
-        yield f"event: runs\ndata: {json.dumps(news)}\n\n" if news else ": alive\n\n"
+        # An event, for a page hears no comments; without data browsers drop it.
+        yield f"event: {'runs' if news else 'alive'}\ndata: {json.dumps(news)}\n\n"

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -12,12 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.accumulated import Accumulated
 from api.database import Database, RunRow
+from api.live import Changes
 from api.progress import run_status
 from api.status import BackgroundStatus, PerKind
 
 RUNS = 20
 """Runs that are told one by one: those that changed last."""
 
+METHODS = {"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "POST"}
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -71,7 +73,7 @@ class RunCollector(Collector):
         )
         lag = GaugeMetricFamily(
             "chirpwatch_lag_seconds",
-            "By how much the newest live scores trailed the clock when they came",
+            "By how much the newest scores trail the clock, of runs on live data",
             labels=["run"],
         )
         updated = GaugeMetricFamily(
@@ -97,20 +99,25 @@ class RunCollector(Collector):
                 for quantile, name in (("0.5", "p50"), ("0.9", "p90"), ("0.99", "p99")):
                     value = getattr(run.latency_ms, name) / 1000
                     latency.add_metric([run.id, quantile], value)
-            if run.lag is not None:
-                lag.add_metric([run.id], run.lag)
+            if run.lag is not None and run.arrived and run.state == "running":
+                since = time.time() - run.arrived.timestamp()
+                lag.add_metric([run.id], run.lag + since)
             updated.add_metric([run.id, run.state], run.updated.timestamp())
         yield from (livetime, vetoed, planned, events)
         yield from (throughput, latency, lag, updated)
 
 
 def make_registry(
-    database: Database, accumulated: Accumulated
+    database: Database, accumulated: Accumulated, changes: Changes
 ) -> tuple[CollectorRegistry, Histogram]:
     """The metrics of one service, and the one that takes how long answers took."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(RunCollector(database, accumulated))
+    listeners = Gauge(
+        "chirpwatch_listeners", "Who listens to /v1/live now", registry=registry
+    )
+    listeners.set_function(lambda: changes.listeners)
     answers = Histogram(
         "chirpwatch_request_seconds",
         "Time to the begin of an answer",
@@ -134,13 +141,21 @@ class Timing:
             return
         begin = time.perf_counter()
 
+        def count(status: int) -> None:
+            route = getattr(scope.get("route"), "path", "none")
+            # A name from the request would make a metric for each.
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            labels = method, route, str(status)
+            self._answers.labels(*labels).observe(time.perf_counter() - begin)
+
         async def timed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "none")
-                # A name from the request would make a metric for each.
-                method = scope["method"] if route != "none" else "none"
-                labels = method, route, str(message["status"])
-                self._answers.labels(*labels).observe(time.perf_counter() - begin)
+                count(message["status"])
             await send(message)
 
-        await self._app(scope, receive, timed)
+        try:
+            await self._app(scope, receive, timed)
+        except Exception:
+            # What no one expected is answered further out.
+            count(500)
+            raise

@@ -20,11 +20,11 @@ TITLES = {
     401: "A token is needed",
     404: "There is no such thing",
     405: "This address does not take this method",
-    409: "This contradicts what is stored",
+    409: "What is stored does not allow this",
     413: "The request is too large",
     422: "The request's content is not valid",
     500: "A fault of the service",
-    503: "The database is busy",
+    503: "The service cannot answer now",
 }
 
 
@@ -92,8 +92,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     )
     response = answer(request, error.status_code, kind, str(error.detail))
     response.headers.update(error.headers or {})
-    if error.status_code == 405:
-        response.headers["Allow"] = ", ".join(sorted(_methods(request)))
+    if error.status_code == 405 and (methods := _methods(request)):
+        response.headers["Allow"] = ", ".join(sorted(methods))
     return response
 
 
@@ -119,11 +119,15 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
 
 
 async def _database_busy(request: Request, error: Exception) -> Response:
+    assert isinstance(error, IntegrityError | OperationalError | PoolTimeoutError)
     if isinstance(error, IntegrityError):
         detail = "another writer stored the same at the same time; send it again"
+    elif isinstance(error, PoolTimeoutError):
+        detail = "too many requests at once; send it again later"
     else:
-        reason = getattr(error, "orig", None) or "too many requests at once"
-        detail = f"{reason}; send it again later"
+        # What the driver says may name hosts and users.
+        logging.getLogger("uvicorn.error").warning("database: %s", error.orig)
+        detail = "the database is busy or cannot be reached; send it again later"
     response = answer(request, 503, "database", detail)
     response.headers["Retry-After"] = "1"
     return response

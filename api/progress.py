@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
 from sqlalchemy import select
@@ -85,19 +86,34 @@ def run_status(session: Session, run: RunRow, accumulated: Accumulated) -> RunSt
         **dict(run_summary(run)),
         **kinds,
         background=background.status(session, run, accumulated),
-        lag=_lag(run, zero_lag),
+        lag=_lag(zero_lag),
+        arrived=_arrived(zero_lag),
         start=None if start is None else seconds(start),
         stop=None if stop is None else seconds(stop),
     )
 
 
-def _lag(run: RunRow, zero_lag: Sequence[StreamSum]) -> float | None:
-    """By how much the newest scores trailed the clock, s; none of recorded data."""
-    newest = max((part.stop_ns for part in zero_lag if part.stop_ns), default=None)
-    if newest is None:
+def _newest(zero_lag: Sequence[StreamSum]) -> StreamSum | None:
+    """The stream with the newest scores."""
+    known = [part for part in zero_lag if part.stop_ns is not None]
+    return max(known, key=lambda part: part.stop_ns or 0, default=None)
+
+
+def _lag(zero_lag: Sequence[StreamSum]) -> float | None:
+    """By how much the newest scores trailed the clock as they came, s.
+
+    None of recorded data.
+    """
+    newest = _newest(zero_lag)
+    if newest is None or newest.stop_ns is None:
         return None
-    behind = run.updated.timestamp() - (seconds(newest) + GPS_EPOCH - GPS_AHEAD)
+    behind = newest.arrived - (seconds(newest.stop_ns) + GPS_EPOCH - GPS_AHEAD)
     return behind if behind < DAY else None
+
+
+def _arrived(zero_lag: Sequence[StreamSum]) -> datetime | None:
+    newest = _newest(zero_lag)
+    return None if newest is None else datetime.fromtimestamp(newest.arrived, UTC)
 
 
 def total(session: Session, run: RunRow, kind: Kind, accumulated: Accumulated) -> Total:

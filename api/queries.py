@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, select
+from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import Session
 
 from api.answers import EventAnswer
 from api.database import EventRow, RunRow, StreamRow
-from api.intervals import seconds
-from api.problems import not_found
+from api.intervals import Interval, seconds
+from api.problems import ProblemError, not_found
 from api.schema import Kind
 from api.vetoing import Vetoes, shifts_ns, vetoed_events
 from chirpwatch.geometry import Geometry
@@ -33,6 +33,41 @@ def stride(run: RunRow) -> float:
     return Geometry.from_json(run.geometry).stride_length
 
 
+def events_between(
+    run: RunRow, kind: Kind, start_ns: int, stop_ns: int
+) -> Select[EventRow, StreamRow]:
+    """The question for a kind of events between two times, looked up by their time."""
+    return (
+        select(EventRow, StreamRow)
+        .join(StreamRow, StreamRow.id == EventRow.stream_id)
+        .where(
+            StreamRow.run_id == run.id,
+            StreamRow.kind == kind,
+            EventRow.time_ns.between(start_ns, stop_ns),
+        )
+    )
+
+
+def needed_event(
+    session: Session, run: RunRow, time_ns: int
+) -> Row[EventRow, StreamRow]:
+    """The zero-lag event at a time, of several the loudest.
+
+    Raises:
+        ProblemError: There is none.
+    """
+    found = session.execute(
+        events_between(run, "zero_lag", time_ns, time_ns).order_by(
+            EventRow.statistic.desc(), EventRow.id
+        )
+    ).first()
+    if found is None:
+        raise ProblemError(
+            404, "not-found", f"run {run.id!r} has no zero-lag event at {time_ns} ns"
+        )
+    return found
+
+
 def loudest_events(
     session: Session,
     run: RunRow,
@@ -40,17 +75,19 @@ def loudest_events(
     vetoes: Vetoes,
     limit: int,
     offset: int = 0,
+    between: Interval | None = None,
 ) -> list[EventAnswer]:
     """Events of a kind of stream that no veto takes, loudest first.
 
-    Of two alike the earlier comes first.
+    Of two alike the earlier comes first. `between` are two times, GPS ns.
     """
     query = (
         select(EventRow, StreamRow)
         .join(StreamRow, StreamRow.id == EventRow.stream_id)
         .where(EventRow.run_id == run.id, EventRow.kind == kind)
-        .order_by(EventRow.statistic.desc(), EventRow.time_ns, EventRow.id)
-    )
+        if between is None
+        else events_between(run, kind, *between)
+    ).order_by(EventRow.statistic.desc(), EventRow.time_ns, EventRow.id)
     if not vetoes:
         rows = session.execute(query.limit(limit).offset(offset)).all()
         return [event_answer(event, stream.name) for event, stream in rows]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     FiniteFloat,
     StringConstraints,
@@ -29,6 +30,7 @@ MAX_DELAY = 60.0
 MAX_SHIFT = 1e8
 MAX_SINGLE = 3.4e38
 MAX_INJECTIONS = 20_000
+MAX_MASS = 1e12
 MAX_SEGMENTS = 200_000
 MAX_STRAIN = 2**21
 VOLUME_PARAMETERS = {"mass_1", "mass_2", "redshift"}
@@ -170,6 +172,10 @@ class Stream(Body):
             raise ValueError(f"a zero_lag stream has no shifts; found {self.shifts}")
         if (self.kind == "injections") != (self.injection_set is not None):
             raise ValueError("injection_set goes with kind `injections`, and only so")
+        if max(map(abs, self.shifts.values()), default=0) > MAX_SHIFT:
+            raise ValueError(
+                f"expected shifts of at most {MAX_SHIFT:g} s, found {self.shifts}"
+            )
         if self.duration <= 0:
             raise ValueError(f"segment: expected a duration, found {self.segment}")
         return self
@@ -198,16 +204,17 @@ class Chunk(Body):
     stride_ns: Annotated[int, Field(gt=0, le=10**12)] = Field(
         description="Time between two scores, ns; 1 / inference_sampling_rate"
     )
-    valid: list[bool] = Field(
+    valid: Annotated[list[bool], FailFast()] = Field(
         min_length=1,
         max_length=MAX_STRIDES,
         description="For each stride, whether its score rests on real, gap-free data. "
         "Livetime is the number of true ones times the stride; it is never sent",
     )
-    scores: list[FiniteFloat] = Field(
-        description="For each stride the score (logit), kept in single precision"
+    scores: Annotated[list[FiniteFloat], FailFast()] = Field(
+        max_length=MAX_STRIDES,
+        description="For each stride the score (logit), kept in single precision",
     )
-    events: list[Event] = Field(
+    events: Annotated[list[Event], FailFast()] = Field(
         max_length=MAX_STRIDES, description="Events of this stretch"
     )
     last: bool = Field(False, description="Whether the stream ends here")
@@ -240,25 +247,28 @@ class BlockSlide(Body):
         "than the first it is read, circularly within the stretch; the first's is 0",
         json_schema_extra=ONLY_SUCH_NAMES,
     )
-    valid: list[Annotated[list[StrideIndex], Field(min_length=2, max_length=2)]] = (
-        Field(
-            max_length=MAX_STRIDES,
-            description="Strides with valid scores, as ranges [begin, end), ascending "
-            "and apart. Livetime is their number times the stride; it is never sent",
-        )
+    valid: Annotated[
+        list[Annotated[list[StrideIndex], Field(min_length=2, max_length=2)]],
+        FailFast(),
+    ] = Field(
+        max_length=MAX_STRIDES,
+        description="Strides with valid scores, as ranges [begin, end), ascending "
+        "and apart. Livetime is their number times the stride; it is never sent",
     )
-    strides: list[StrideIndex] = Field(
+    strides: Annotated[list[StrideIndex], FailFast()] = Field(
         description="Stride of each event, ascending, in a valid range"
     )
-    delays: list[Annotated[FiniteFloat, Field(ge=-MAX_DELAY, le=MAX_DELAY)]] = Field(
+    delays: Annotated[
+        list[Annotated[FiniteFloat, Field(ge=-MAX_DELAY, le=MAX_DELAY)]], FailFast()
+    ] = Field(
         description="Of each event, how much the right edge of its stride's strain "
         "lags the merger, s; kept in single precision"
     )
-    statistics: list[Annotated[FiniteFloat, Field(ge=-MAX_SINGLE, le=MAX_SINGLE)]] = (
-        Field(
-            description="Detection statistic of each event, dimensionless; kept in "
-            "single precision"
-        )
+    statistics: Annotated[
+        list[Annotated[FiniteFloat, Field(ge=-MAX_SINGLE, le=MAX_SINGLE)]], FailFast()
+    ] = Field(
+        description="Detection statistic of each event, dimensionless; kept in "
+        "single precision"
     )
 
     @model_validator(mode="after")
@@ -343,6 +353,16 @@ class Injection(Body):
         "distance in Mpc, angles in radians",
     )
 
+    @model_validator(mode="after")
+    def _has_masses(self) -> Self:
+        for name in ("mass_1", "mass_2"):
+            if not 0 < self.parameters.get(name, 1.0) < MAX_MASS:
+                raise ValueError(
+                    f"{name}: expected solar masses above 0 and below {MAX_MASS:g}, "
+                    f"found {self.parameters[name]:g}"
+                )
+        return self
+
 
 class Veto(Body):
     """Time in which a detector's data are not to be trusted."""
@@ -353,7 +373,9 @@ class Veto(Body):
         None, min_length=1, description="Detectors that it holds for; null: all"
     )
     reason: Line | None = Field(None, description="Why, for people to read")
-    segments: list[Annotated[list[TimeNs], Field(min_length=2, max_length=2)]] = Field(
+    segments: Annotated[
+        list[Annotated[list[TimeNs], Field(min_length=2, max_length=2)]], FailFast()
+    ] = Field(
         max_length=MAX_SEGMENTS,
         description="Begin and end [begin, end) of each segment in the detector's own "
         "time, GPS ns, in any order; they may overlap",
@@ -452,7 +474,7 @@ class InjectionSet(Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.INJECTIONS]})
 
-    injections: list[Injection] = Field(
+    injections: Annotated[list[Injection], FailFast()] = Field(
         max_length=MAX_INJECTIONS, description="All that were made, in any order"
     )
     population: PopulationBody | None = Field(
@@ -472,5 +494,12 @@ class InjectionSet(Body):
                         f"injection {index} of a population: expected "
                         f"{', '.join(sorted(VOLUME_PARAMETERS))}, missing "
                         f"{', '.join(sorted(missing))}"
+                    )
+                redshift = injection.parameters["redshift"]
+                if not 0 < redshift <= self.population.max_redshift * (1 + 1e-9):
+                    raise ValueError(
+                        f"injection {index} of a population: expected a redshift above "
+                        f"0 and up to {self.population.max_redshift:g}, found "
+                        f"{redshift:g}"
                     )
         return self

@@ -1,6 +1,6 @@
 """Score time series, thinned for drawing without losing a peak."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,15 @@ from api.schema import Kind
 
 Chunk = Any
 """A chunk's row, or one with the columns of `valid_flags` and `stretches`."""
+
+
+FLAGS = (
+    ChunkRow.start_ns,
+    ChunkRow.stride_ns,
+    ChunkRow.size,
+    ChunkRow.valid,
+)
+"""Columns of a chunk that its flags are read from."""
 
 
 def valid_flags(chunk: Chunk) -> NDArray[np.bool_]:
@@ -87,8 +96,8 @@ def thinned(
     stride_ns = int(table["stride_ns"][0]) if received else 1
     width = stride_ns * max(1, -(-(end - begin) // (stride_ns * points)))
     # Gaps begin and end within a chunk; there are few such.
-    mixed = session.scalars(
-        select(ChunkRow)
+    mixed = session.execute(
+        select(*FLAGS)
         .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
         .where(*where, ChunkRow.valid_count.between(1, ChunkRow.size - 1))
     ).all()
@@ -99,33 +108,29 @@ def thinned(
             *(part for one in mixed for part in stretches(one, ~valid_flags(one))),
         ]
     )
-    if received and width >= (table["stop_ns"] - table["begin"]).max():
-        inside = (table["begin"] >= begin) & (table["stop_ns"] <= end)
-        chosen = inside & ~none
-        # The right edge of the first stride, as where strides are read.
-        edges = table["begin"][inside] + stride_ns
-        low, high = np.full(edges.size, np.inf), np.full(edges.size, -np.inf)
-        low[chosen[inside]] = table["lowest"][chosen].astype(float)
-        high[chosen[inside]] = table["highest"][chosen].astype(float)
-        begins = ChunkRow.start_ns - ChunkRow.stride_ns
-        where.append(or_(begins < begin, ChunkRow.stop_ns > end))
-        parts = _strides(session, where, begin, end)
-        edges, low, high = (
-            np.concatenate(pair) for pair in zip((edges, low, high), parts, strict=True)
-        )
-    else:
-        edges, low, high = _strides(session, where, begin, end)
-    order = np.argsort(edges, kind="stable")
-    edges = edges[order]
-    buckets = (edges - 1) // width
-    firsts = np.flatnonzero(np.diff(buckets, prepend=-1))
-    low = _reduced(np.minimum, low[order], firsts)
-    high = _reduced(np.maximum, high[order], firsts)
+    # Chunks within the view that are no longer than a bucket stand for themselves.
+    whole = (table["begin"] >= begin) & (table["stop_ns"] <= end)
+    whole &= table["stop_ns"] - table["begin"] <= width
+    valid = whole & ~none
+    low, high = np.full(whole.size, np.inf), np.full(whole.size, -np.inf)
+    low[valid] = table["lowest"][valid].astype(float)
+    high[valid] = table["highest"][valid].astype(float)
+    # The right edge of the first stride, as where strides are read.
+    points_of_all = [(table["begin"][whole] + stride_ns, low[whole], high[whole])]
+    begins = ChunkRow.start_ns - ChunkRow.stride_ns
+    where.append(
+        or_(begins < begin, ChunkRow.stop_ns > end, ChunkRow.stop_ns - begins > width)
+    )
+    points_of_all += _strides(session, where, begin, end, width)
+    edges, low, high = (
+        np.concatenate(parts) for parts in zip(*points_of_all, strict=True)
+    )
+    edges, low, high = _reduced(edges, low, high, width)
     return Scores(
         start=seconds(begin),
         stop=seconds(end),
         bucket=seconds(width),
-        time=[seconds(int(edge)) for edge in edges[firsts]],
+        time=[seconds(int(edge)) for edge in edges],
         minimum=[float(value) if np.isfinite(value) else None for value in low],
         maximum=[float(value) if np.isfinite(value) else None for value in high],
         invalid=_clipped(invalid, begin, end),
@@ -146,31 +151,47 @@ def _columns(session: Session, query: Any) -> dict[str, NDArray[Any]]:
     }
 
 
+Points = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+"""Right edges, ns, and the least and largest score; infinite where none is valid."""
+
+
 def _strides(
-    session: Session, where: Sequence[Any], begin: int, end: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Right edge of each stride, ns, and its score twice; infinite where not valid."""
-    edges, low, high = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0)]
-    chunks = session.scalars(
-        select(ChunkRow)
+    session: Session, where: Sequence[Any], begin: int, end: int, width: int
+) -> Iterator[Points]:
+    """The points of each chunk, of which as few are kept as its buckets."""
+    chunks = session.execute(
+        select(*FLAGS, ChunkRow.scores)
         .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
         .where(*where)
+        .execution_options(yield_per=64)
     )
     for chunk in chunks:
         edge = chunk.start_ns + np.arange(chunk.size) * chunk.stride_ns
         inside = (edge > begin) & (edge - chunk.stride_ns < end)
         scores = np.frombuffer(chunk.scores, dtype="<f4").astype(np.float64)
         valid = valid_flags(chunk)
-        edges.append(edge[inside])
-        low.append(np.where(valid, scores, np.inf)[inside])
-        high.append(np.where(valid, scores, -np.inf)[inside])
-    return np.concatenate(edges), np.concatenate(low), np.concatenate(high)
+        low = np.where(valid, scores, np.inf)[inside]
+        high = np.where(valid, scores, -np.inf)[inside]
+        yield _reduced(edge[inside], low, high, width)
 
 
 def _reduced(
-    extreme: np.ufunc, values: NDArray[np.float64], firsts: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    return np.asarray(extreme.reduceat(values, firsts)) if firsts.size else values
+    edges: NDArray[np.int64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    width: int,
+) -> Points:
+    """One point for each bucket, at the edge of its first."""
+    if not edges.size:
+        return edges, low, high
+    order = np.argsort(edges, kind="stable")
+    edges = edges[order]
+    firsts = np.flatnonzero(np.diff((edges - 1) // width, prepend=-1))
+    return (
+        edges[firsts],
+        np.minimum.reduceat(low[order], firsts),
+        np.maximum.reduceat(high[order], firsts),
+    )
 
 
 def _clipped(intervals: Iterable[Interval], begin: int, end: int) -> list[Stretch]:

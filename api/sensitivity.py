@@ -2,14 +2,16 @@
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
+from api.accumulated import Accumulated
 from api.answers import (
     EfficiencyAnswer,
     EfficiencyBinAnswer,
@@ -31,7 +33,7 @@ from api.intervals import Interval, merge, seconds
 from api.problems import ProblemError, conflict, invalid
 from api.queries import event_answer, vetoed
 from api.schema import PopulationBody
-from api.scores import stretches, valid_flags
+from api.scores import FLAGS, stretches, valid_flags
 from api.vetoing import Vetoes, shifts_ns, vetoed_events
 from chirpwatch.errors import StatisticsError
 from chirpwatch.geometry import Geometry
@@ -93,15 +95,16 @@ class Injected:
         )
 
 
-def load_injected(session: Session, run: RunRow, vetoes: Vetoes) -> list[Injected]:
-    """Every injection of a run, in order of time; `vetoes` are those of the run."""
-    sets = session.scalars(
-        select(InjectionSetRow)
-        .where(InjectionSetRow.run_id == run.id)
-        .order_by(InjectionSetRow.id)
-    )
-    found = [one for row in sets for one in _of_set(session, run, row, vetoes)]
-    return sorted(found, key=lambda one: one.row.time_ns)
+def load_injected(
+    session: Session, run: RunRow, accumulated: Accumulated
+) -> Sequence[Injected]:
+    """Every injection of a run, in order of time."""
+
+    def load() -> Sequence[Injected]:
+        return _load(session, run, accumulated.vetoes(session, run))
+
+    # Several questions of one page rest on it.
+    return accumulated.once(run, load)
 
 
 def threshold_at(noise: Background, far_per_year: float) -> float:
@@ -122,18 +125,22 @@ def found_and_missed(
     noise: Background,
     vetoes: Vetoes,
     far_per_year: float,
+    between: Interval,
     listed: slice,
 ) -> InjectionsAnswer:
     """Injections of a run, found or missed at `far_per_year`.
 
-    All are counted, and in order of time those of the slice `listed` are listed.
+    All are counted; of those between two times, GPS ns, those of the slice `listed`
+    are listed, in order of time.
 
     Raises:
         ProblemError: The background cannot reach this rate.
     """
     threshold = threshold_at(noise, far_per_year)
     settled = [one for one in injected if one.settled]
-    recovered = [_recovered(one, threshold) for one in settled[listed]]
+    start_ns, stop_ns = between
+    inside = [one for one in settled if start_ns <= one.row.time_ns <= stop_ns]
+    recovered = [_recovered(one, threshold) for one in inside[listed]]
     fates = [one.fate for one in injected]
     sets = {one.set.id: one.set for one in injected}.values()
     populations = {_drawn_from(row) for row in sets}
@@ -201,13 +208,11 @@ def volumes(
             drawn in volume or from several populations.
     """
     population, rejected = _population(session, run)
-    settled = [one for one in injected if one.settled]
-    # Of those that are not settled, their share of the rejected draws is not either.
-    draws = len(settled) * (1 + rejected / max(1, len(injected)))
+    analysed, draws = _drawn(injected, rejected)
     answers = []
     for rate in rates:
         threshold = threshold_at(noise, rate)
-        found = [one for one in settled if one.found(threshold)]
+        found = [one for one in analysed if one.found(threshold)]
         mass_1, mass_2, redshift = (
             _values(found, name) for name in ("mass_1", "mass_2", "redshift")
         )
@@ -217,7 +222,7 @@ def volumes(
                     population, draws, mass_1, mass_2, redshift, pair
                 )
             except StatisticsError as error:
-                raise invalid(str(error)) from None
+                raise ProblemError(409, "no-population", str(error)) from None
             answers.append(
                 VolumeAnswer(
                     far_per_year=rate,
@@ -229,7 +234,8 @@ def volumes(
             )
     return VolumesAnswer(
         volumes=answers,
-        injections=len(settled),
+        injections=len(analysed),
+        not_analysed=sum(one.fate == "not_analysed" for one in injected),
         rejected=rejected,
         draws=draws,
         max_redshift=population.max_redshift,
@@ -248,13 +254,22 @@ def signals(
         ProblemError: The injections were not drawn in volume.
     """
     population, rejected = _population(session, run)
-    settled = [one for one in injected if one.settled]
-    draws = len(settled) * (1 + rejected / max(1, len(injected)))
-    seen = [one for one in settled if one.event is not None]
+    analysed, draws = _drawn(injected, rejected)
+    seen = [one for one in analysed if one.event is not None]
     statistics = [one.event[0].statistic for one in seen if one.event is not None]
     redshift = _values(seen, "redshift")
     volumes = volume_of_each(population, max(draws, 1.0), redshift)
     return np.array(statistics), volumes
+
+
+def _drawn(injected: Sequence[Injected], rejected: int) -> tuple[list[Injected], float]:
+    """Injections in time that was analysed, and the draws behind them.
+
+    The others leave with their share of the rejected draws: a volume is that of
+    livetime, from which their time is missing too.
+    """
+    analysed = [one for one in injected if one.settled and one.fate != "not_analysed"]
+    return analysed, len(analysed) * (1 + rejected / max(1, len(injected)))
 
 
 def _population(session: Session, run: RunRow) -> tuple[Population, int]:
@@ -281,40 +296,68 @@ def _population(session: Session, run: RunRow) -> tuple[Population, int]:
     return populations.pop(), sum(body.rejected for body in bodies)
 
 
-def _of_set(
-    session: Session, run: RunRow, row: InjectionSetRow, vetoes: Vetoes
-) -> list[Injected]:
-    injections = session.scalars(
-        select(InjectionRow)
-        .where(InjectionRow.set_id == row.id)
-        .order_by(InjectionRow.time_ns, InjectionRow.id)
+def _load(session: Session, run: RunRow, vetoes: Vetoes) -> list[Injected]:
+    sets = session.scalars(
+        select(InjectionSetRow)
+        .where(InjectionSetRow.run_id == run.id)
+        .order_by(InjectionSetRow.id)
     ).all()
-    events = session.execute(
+    streams = session.scalars(
+        select(StreamRow)
+        .where(StreamRow.run_id == run.id, StreamRow.kind == "injections")
+        .order_by(StreamRow.id)
+    ).all()
+    injections: defaultdict[int, list[InjectionRow]] = defaultdict(list)
+    for injection in session.scalars(
+        select(InjectionRow)
+        .join(InjectionSetRow, InjectionSetRow.id == InjectionRow.set_id)
+        .where(InjectionSetRow.run_id == run.id)
+        .order_by(InjectionRow.time_ns, InjectionRow.id)
+    ):
+        injections[injection.set_id].append(injection)
+    rows = session.execute(
         select(EventRow, StreamRow)
         .join(StreamRow, StreamRow.id == EventRow.stream_id)
-        .where(StreamRow.run_id == run.id, StreamRow.injection_set == row.name)
+        .where(EventRow.run_id == run.id, EventRow.kind == "injections")
     ).all()
-    if vetoes:
-        lost = vetoed(events, vetoes)
-        events = [one for one, gone in zip(events, lost, strict=True) if not gone]
+    events: defaultdict[str | None, list[Row[EventRow, StreamRow]]]
+    events = defaultdict(list)
+    for row, gone in zip(rows, vetoed(rows, vetoes), strict=True):
+        if not gone:
+            events[row[1].injection_set].append(row)
+    coverages = _coverages(session, run)
+    found: list[Injected] = []
+    for one in sets:
+        mine = [stream for stream in streams if stream.injection_set == one.name]
+        times = np.array([row.time_ns for row in injections[one.id]], dtype=np.int64)
+        # The streams of a set have the same shifts.
+        shifts = shifts_ns(mine[0]) if mine else {}
+        found += _fates(
+            one,
+            injections[one.id],
+            events[one.name],
+            coverages(mine),
+            vetoed_events(times, shifts, vetoes),
+        )
+    return sorted(found, key=lambda one: one.row.time_ns)
+
+
+def _fates(
+    row: InjectionSetRow,
+    injections: Sequence[InjectionRow],
+    events: Sequence[Row[EventRow, StreamRow]],
+    coverage: "_Coverage",
+    lost: NDArray[np.bool_],
+) -> Iterator[Injected]:
+    """What became of each injection of a set."""
     matched = match_injections(
         [injection.time_ns for injection in injections],
         [event.time_ns for event, _ in events],
         [event.statistic for event, _ in events],
     )
-    coverage = _coverage(session, run, row.name)
-    # The streams of a set have the same shifts.
-    stream = session.scalars(
-        select(StreamRow).where(
-            StreamRow.run_id == run.id, StreamRow.injection_set == row.name
-        )
-    ).first()
-    times = np.array([injection.time_ns for injection in injections], dtype=np.int64)
-    gone = vetoed_events(times, shifts_ns(stream) if stream else {}, vetoes)
-    result = []
-    for injection, index, is_gone in zip(injections, matched, gone, strict=True):
+    for injection, index, gone in zip(injections, matched, lost, strict=True):
         match = events[index] if index >= 0 else None
-        if is_gone:
+        if gone:
             fate = "vetoed"
         # Found or not: to count the found ones early would flatter the efficiency.
         elif coverage.is_pending(injection.time_ns):
@@ -325,8 +368,7 @@ def _of_set(
             valid = _covers(coverage.valid, injection.time_ns)
             fate = "no_event" if valid else "not_analysed"
         event = None if match is None else (match[0], match[1].name)
-        result.append(Injected(injection, row, event, fate))
-    return result
+        yield Injected(injection, row, event, fate)
 
 
 def _recovered(one: Injected, threshold: float) -> Recovered:
@@ -366,10 +408,16 @@ class _Coverage:
         return self.running and not _covers(self.received, time_ns + self.delay_ns)
 
 
-def _coverage(session: Session, run: RunRow, name: str) -> _Coverage:
-    mine = StreamRow.run_id == run.id, StreamRow.injection_set == name
-    rows = session.execute(
+def _coverages(
+    session: Session, run: RunRow
+) -> Callable[[Sequence[StreamRow]], _Coverage]:
+    """What tells how far some of the streams with injections of a run got."""
+    received: defaultdict[int, list[Interval]] = defaultdict(list)
+    valid: defaultdict[int, list[Interval]] = defaultdict(list)
+    mine = StreamRow.run_id == run.id, StreamRow.kind == "injections"
+    for stream, start, stop, count, size in session.execute(
         select(
+            ChunkRow.stream_id,
             ChunkRow.start_ns - ChunkRow.stride_ns,
             ChunkRow.stop_ns,
             ChunkRow.valid_count,
@@ -377,24 +425,30 @@ def _coverage(session: Session, run: RunRow, name: str) -> _Coverage:
         )
         .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
         .where(*mine)
-    ).all()
-    # Scores are read only of the few chunks where some are valid and others not.
-    mixed = session.scalars(
-        select(ChunkRow)
+    ):
+        received[stream].append((start, stop))
+        if count == size:
+            valid[stream].append((start, stop))
+    # Flags are read only of the few chunks where some are valid and others not.
+    for chunk in session.execute(
+        select(ChunkRow.stream_id, *FLAGS)
         .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
-        .where(*mine, ChunkRow.valid_count > 0, ChunkRow.valid_count < ChunkRow.size)
-    )
-    whole = [(start, stop) for start, stop, valid, size in rows if valid == size]
-    parts = [part for chunk in mixed for part in stretches(chunk, valid_flags(chunk))]
-    clusters = session.scalar(select(func.max(StreamRow.cluster_length)).where(*mine))
+        .where(*mine, ChunkRow.valid_count.between(1, ChunkRow.size - 1))
+    ):
+        valid[chunk.stream_id] += stretches(chunk, valid_flags(chunk))
     geometry = Geometry.from_json(run.geometry)
-    delay = (clusters or 0.0) + geometry.kernel_length + geometry.fduration
-    return _Coverage(
-        running=run.state == "running",
-        valid=merge(whole + parts),
-        received=merge((start, stop) for start, stop, _, _ in rows),
-        delay_ns=round(delay * 1e9),
-    )
+
+    def of(some: Sequence[StreamRow]) -> _Coverage:
+        clusters = max((stream.cluster_length for stream in some), default=0.0)
+        delay = clusters + geometry.kernel_length + geometry.fduration
+        return _Coverage(
+            running=run.state == "running",
+            valid=merge(part for one in some for part in valid[one.id]),
+            received=merge(part for one in some for part in received[one.id]),
+            delay_ns=round(delay * 1e9),
+        )
+
+    return of
 
 
 def _covers(intervals: list[Interval], time_ns: int) -> bool:

@@ -26,8 +26,11 @@ class Stored(Answer):
     """What became of a PUT."""
 
     created: bool = Field(
-        description="True when it was stored now (201), false when the same content "
-        "was there already (200)"
+        description="Whether there was nothing of this name: 201, else 200"
+    )
+    changed: bool = Field(
+        description="Whether anything was stored: false when the same content was "
+        "there already"
     )
 
 
@@ -37,7 +40,7 @@ class PerKind(Answer):
     streams: int = Field(description="Streams declared")
     streams_done: int = Field(description="Streams with every chunk to the last")
     chunks: int = Field(description="Chunks received")
-    events: int = Field(description="Events received")
+    events: int = Field(description="Events that no veto takes")
     livetime: float = Field(
         description="Valid strides that no veto takes, times the stride, s"
     )
@@ -65,7 +68,7 @@ class BackgroundStatus(Answer):
 
 
 class BlockAnswer(Answer):
-    """A block of background that is there."""
+    """A block of background as it was sent, vetoed or not."""
 
     number: int = Field(description="The block's number")
     start_ns: int = Field(description="GPS time of the stretch's first sample, ns")
@@ -96,6 +99,13 @@ class RunSummary(Run):
     updated: datetime = Field(description="When it last changed, UTC")
 
 
+class Runs(Answer):
+    """Runs, the newest first."""
+
+    runs: list[RunSummary] = Field(description="Those that were asked for")
+    total: int = Field(description="Runs in the database")
+
+
 class RunStatus(RunSummary):
     """A run with its livetimes and counts."""
 
@@ -103,8 +113,11 @@ class RunStatus(RunSummary):
     background: BackgroundStatus
     injections: PerKind
     lag: float | None = Field(
-        description="By how much the newest zero-lag scores trailed the clock when the "
-        "run last changed, s; null where they are older than a day: recorded data"
+        description="By how much the newest zero-lag scores trailed the clock when "
+        "they came, s; null where that was more than a day: recorded data"
+    )
+    arrived: datetime | None = Field(
+        description="When those came, UTC; null without any"
     )
     start: float | None = Field(description="First time analysed, GPS s")
     stop: float | None = Field(description="Last time analysed, GPS s")
@@ -123,5 +136,7 @@ class StreamAnswer(Answer):
         description="Smallest chunk number not received: where to resume"
     )
     done: bool = Field(description="Whether every chunk to the last is there")
-    events: int = Field(description="Events received")
-    livetime: float = Field(description="Valid strides times the stride, s")
+    events: int = Field(description="Events that no veto takes")
+    livetime: float = Field(
+        description="Valid strides that no veto takes, times the stride, s"
+    )

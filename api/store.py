@@ -1,6 +1,8 @@
 """Writing: each function stores a body whole, finds it there already, or refuses it.
 
-They run in a transaction of `Database.writing`. All return whether the content is new.
+They run in a transaction of `Database.writing` and, where they do not say otherwise,
+return whether the content is new. `digest` is that of the body, made before the
+transaction, in which every other writer waits.
 """
 
 import hashlib
@@ -138,11 +140,10 @@ def _check_injection_set(
 
 
 def put_injections(
-    session: Session, run_id: str, name: str, body: InjectionSet
+    session: Session, run_id: str, name: str, body: InjectionSet, digest: str
 ) -> bool:
     """Store a set of injections."""
     run = locked_run(session, run_id)
-    digest = digest_of(body)
     stored = session.scalar(
         select(InjectionSetRow.digest).where(
             InjectionSetRow.run_id == run_id, InjectionSetRow.name == name
@@ -171,7 +172,9 @@ def put_injections(
     return True
 
 
-def put_strain(session: Session, run_id: str, start_ns: int, body: Strain) -> bool:
+def put_strain(
+    session: Session, run_id: str, start_ns: int, body: Strain, digest: str
+) -> bool:
     """Store strain around an event."""
     run = locked_run(session, run_id)
     ifos = Geometry.from_json(run.geometry).ifos
@@ -180,7 +183,12 @@ def put_strain(session: Session, run_id: str, start_ns: int, body: Strain) -> bo
             f"strain: expected that of each of {', '.join(ifos)} of run {run_id!r}, "
             f"found {', '.join(sorted(body.strain))}"
         )
-    digest = digest_of(body)
+    least = 2.5 * Geometry.from_json(run.geometry).highpass
+    if body.sample_rate < least:
+        raise invalid(
+            f"strain: expected at least {least:g} Hz, for the run's highpass, found "
+            f"{body.sample_rate} Hz"
+        )
     stored = session.scalar(
         select(StrainRow.digest).where(
             StrainRow.run_id == run_id, StrainRow.start_ns == start_ns
@@ -210,8 +218,13 @@ def put_strain(session: Session, run_id: str, start_ns: int, body: Strain) -> bo
     return True
 
 
-def put_veto(session: Session, run_id: str, name: str, body: Veto) -> bool:
-    """Store a list of vetoed segments, or put it in the place of another one."""
+def put_veto(
+    session: Session, run_id: str, name: str, body: Veto, digest: str
+) -> tuple[bool, bool]:
+    """Store a list of vetoed segments, or put it in the place of another one.
+
+    Returns whether there was none of this name, and whether anything changed.
+    """
     run = locked_run(session, run_id)
     ifos = Geometry.from_json(run.geometry).ifos
     unknown = sorted(set(body.ifos or ()) - set(ifos))
@@ -220,10 +233,9 @@ def put_veto(session: Session, run_id: str, name: str, body: Veto) -> bool:
             f"veto {name!r}: expected detectors of run {run_id!r}, {', '.join(ifos)}; "
             f"found {', '.join(unknown)}"
         )
-    digest = digest_of(body)
     row = _veto(session, run_id, name)
     if row is not None and row.digest == digest:
-        return False
+        return False, False
     created = row is None
     if row is None:
         row = VetoRow(run_id=run_id, name=name)
@@ -234,7 +246,7 @@ def put_veto(session: Session, run_id: str, name: str, body: Veto) -> bool:
     row.digest = digest
     run.vetoing += 1
     run.revision += 1
-    return created
+    return created, True
 
 
 def delete_veto(session: Session, run_id: str, name: str) -> None:

@@ -54,8 +54,11 @@ class Vetoes:
 
     def touches(self, start_ns: int, stop_ns: int) -> bool:
         """Whether anything between two times may be vetoed."""
+        # Segments are in order and apart: of those that end after the start, the first.
         return any(
-            np.any((begins < stop_ns) & (ends > start_ns - self.lag_ns))
+            (place := np.searchsorted(ends, start_ns - self.lag_ns, "right"))
+            < begins.size
+            and begins[place] < stop_ns
             for begins, ends in self.segments.values()
         )
 

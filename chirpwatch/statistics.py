@@ -231,6 +231,11 @@ class Background:
         result: NDArray[np.int64] = counts + above[places]
         return result
 
+    @property
+    def lowest_far_per_year(self) -> float | None:
+        """Rate of an event louder than all; none without livetime."""
+        return self._rate(0) if self.livetime else None
+
     def rates(self, counts: ArrayLike) -> NDArray[np.float64]:
         """False-alarm rate of statistics with such counts, per Julian year."""
         return (np.asarray(counts) + 1) / self.livetime * JULIAN_YEAR

@@ -217,7 +217,11 @@ def test_progress_is_reported(client, run):
     status = client.run(run)
     assert (status.state, status.message) == ("failed", "H1 ran dry")
     assert (status.throughput, status.latency_ms) == (180.0, latency)
-    assert status.id in [run.id for run in client.runs()]
+    everything = client.runs(limit=10_000)
+    assert status.id in [run.id for run in everything.runs]
+    assert everything.total == len(everything.runs)
+    second = client.runs(limit=1, offset=1)
+    assert (second.runs, second.total) == (everything.runs[1:2], everything.total)
 
 
 def test_a_failed_run_may_go_on(client, run):
@@ -247,6 +251,16 @@ def test_rates_count_background_and_add_one(client, run):
     assert [c.saturated for c in answer.candidates] == [True, False]
     assert answer.candidates[0].far_per_year == pytest.approx(JULIAN_YEAR / livetime)
     assert answer.candidates[0].time_ns == (GPS + 4) * SECOND
+    for candidate in answer.candidates:
+        chance = -math.expm1(-candidate.far_per_year * 8.0 / JULIAN_YEAR)
+        assert candidate.false_alarm_probability == pytest.approx(chance)
+        assert candidate.ifar_years == pytest.approx(1 / candidate.far_per_year)
+    between = {"start_ns": GPS * SECOND, "stop_ns": (GPS + 3) * SECOND}
+    early = client.candidates(run, **between)
+    assert ([c.statistic for c in early.candidates], early.total) == ([3.0], 2)
+    # The best rate that is told may be asked for.
+    lowest = client.background(run).lowest_far_per_year
+    assert client.injections(run, lowest).far_per_year == lowest
     curve = client.ifar(run)
     assert [p.count for p in curve.points] == [3, 2, 1, 0]
     assert [p.saturated for p in curve.points] == [False, False, False, True]
@@ -285,7 +299,10 @@ def test_background_of_another_run_is_never_used(client, run):
     client.put_block(other, 0, block(slide(4.0, [(31, 0.0, 6.0)])))
     with pytest.raises(ApiRefused, match="livetime"):
         client.far(run, 1.0)
-    assert client.far(other, 1.0).model == "0" * 16
+    assert client.far(other, 1.0, model="0" * 16).model == "0" * 16
+    with pytest.raises(ApiRefused, match="of another model says nothing") as refused:
+        client.far(other, 1.0, model=MODEL)
+    assert refused.value.status == 409
 
 
 def test_injections_are_found_or_missed_and_none_is_forgotten(client, run):
@@ -320,6 +337,9 @@ def test_injections_are_found_or_missed_and_none_is_forgotten(client, run):
         (40.0, "not_analysed"),
     ]
     assert answer.missed[0].parameters == {"mass_1": 35.0}
+    start, stop = (round((GPS + after) * SECOND) for after in (4, 12))
+    listed = client.injections(run, JULIAN_YEAR / 8.0, start_ns=start, stop_ns=stop)
+    assert (len(listed.found), len(listed.missed), listed.total) == (1, 1, 4)
     assert sum(part.injections for part in answer.efficiency) == 4
     with pytest.raises(ApiRefused, match="reaches") as refused:
         client.injections(run, 1.0)
@@ -388,6 +408,22 @@ def test_sensitive_volume_counts_what_was_too_faint(client, run):
     segment = [GPS * SECOND + 13 * SECOND, GPS * SECOND + 15 * SECOND]
     client.put_veto(run, "v", Veto(segments=[segment]))
     assert client.volume(run, rates[1:]).draws == pytest.approx(3 * 94 / 4)
+
+
+def test_a_volume_is_that_of_livetime(client, run):
+    """Injections in time without valid scores leave, as that time does."""
+    injections = [drawn(i, 2.0 + 4 * i) for i in range(4)]
+    body = InjectionSet(injections=injections, population=POPULATION)
+    client.put_injections(run, "set", body)
+    client.put_stream(run, "inj", injected("set"))
+    client.put_block(run, 0, block(slide(4.0, [(31, 0.0, 3.0)])))
+    events = [(2.0, 4.0), (6.0, 5.0)]
+    client.put_chunk(run, "inj", 0, chunk(0, events))
+    client.put_chunk(run, "inj", 1, chunk(1, valid=[False] * 64, last=True))
+    client.update_run(run, RunUpdate(state="complete"))
+    answer = client.volume(run, [client.far(run, 3.5).far_per_year])
+    assert (answer.injections, answer.not_analysed, answer.draws) == (2, 2, 47)
+    assert {one.found for one in answer.volumes} == {2}
 
 
 def test_status_tells_gaps_and_how_far_live_data_trail_the_clock(client, run):
@@ -492,6 +528,14 @@ def test_a_volume_needs_injections_that_say_what_they_were_drawn_from(client, ru
     body = {"injections": [{"time_ns": 1, "snr": 1.0, "parameters": {"mass_1": 1.0}}]}
     with pytest.raises(ValidationError, match="missing mass_2, redshift"):
         InjectionSet(**body, population=POPULATION)
+    for masses in ({"mass_1": 0.0, "mass_2": 0.0}, {"mass_1": 30.0, "mass_2": -30.0}):
+        with pytest.raises(ValidationError, match="expected solar masses above 0"):
+            Injection(time_ns=1, snr=1.0, parameters=masses)
+    for redshift in (-1.0, 0.0, 1.1):
+        with pytest.raises(ValidationError, match="expected a redshift above 0"):
+            InjectionSet(
+                injections=[drawn(0, 2.0, redshift=redshift)], population=POPULATION
+            )
 
 
 @pytest.mark.parametrize("points", [1, 7, 64, 10_000])
@@ -623,6 +667,11 @@ def test_a_bad_chunk_is_refused_whole(api, client, name):
         {"kind": "zero_lag", "shifts": {"H1": 0.0, "L1": 4.0}},
         {"kind": "zero_lag", "shifts": {"H1": 0.0, "L1": 0.0}, "injection_set": "x"},
         {"kind": "injections", "shifts": {"H1": 0.0, "L1": 0.0}},
+        {
+            "kind": "injections",
+            "shifts": {"H1": 1e11, "L1": 1e300},
+            "injection_set": "x",
+        },
     ],
 )
 def test_a_stream_that_contradicts_its_kind_is_refused(api, client, stream):
@@ -695,11 +744,24 @@ def test_a_request_that_says_it_is_too_large_is_refused_before_it_arrives(api):
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         connection.sendall(
             b"PUT /v1/runs/large HTTP/1.1\r\nHost: api\r\n"
+            b"Authorization: Bearer " + api.token.encode() + b"\r\n"
             b"Content-Length: 999999999\r\n\r\n"
         )
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert b" 413 " in answer.split(b"\r\n")[0]
     assert b"urn:chirpwatch:too-large" in answer
+
+
+def test_who_may_not_write_is_told_before_the_body_arrives(api):
+    host, port = api.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(
+            b"PUT /v1/runs/large HTTP/1.1\r\nHost: api\r\n"
+            b"Content-Length: 9999999\r\n\r\n"
+        )
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert b" 401 " in answer.split(b"\r\n")[0]
+    assert b"urn:chirpwatch:token" in answer
 
 
 # Tokens, ports, processes

@@ -12,7 +12,7 @@ from api.process import ApiProcess
 from api.schema import Strain, Veto
 from chirpwatch.statistics import JULIAN_YEAR
 from tests.test_api import GPS, RUN, SECOND, ZERO_LAG, block, chunk, slide
-from tests.test_page import browser, page  # noqa: F401 - fixtures
+from tests.test_page import browser, page, serious  # noqa: F401 - fixtures
 
 RATE = 2048
 AT = GPS * SECOND + 30_062_500_000
@@ -68,16 +68,34 @@ def test_a_candidate_is_told_with_what_is_around_it(client):
     expected = 1 - np.exp(-one.far_per_year * one.observing_time / JULIAN_YEAR)
     assert one.false_alarm_probability == pytest.approx(expected)
     assert [event.statistic for event in one.neighbours] == [2.0, 1.0]
+    # By the centres of the windows, 1 s before the right edges that scores have.
     assert [(part.start - GPS, part.stop - GPS) for part in one.invalid] == [
-        (12.5, 13.5)
+        (11.5, 12.5)
+    ]
+    assert [(part.start, part.stop) for part in one.absent] == [
+        (AT / SECOND - 64, GPS - 1),
+        (GPS + 63, AT / SECOND + 64),
     ]
     assert one.strain
     assert not client.candidate("run", (GPS + 3) * SECOND).strain
     with pytest.raises(ApiRefused, match="no zero-lag event"):
         client.candidate("run", AT + 1)
-    client.put_veto("run", "v", Veto(segments=[[AT - SECOND, AT + SECOND]]))
+    assert client.put_veto("run", "v", Veto(segments=[[AT, AT + SECOND]]))
+    # Another list of the same name: nothing new, and yet a change.
+    segments = [[AT - SECOND, AT + SECOND]]
+    assert client.put_veto("run", "v", Veto(segments=segments))
+    assert not client.put_veto("run", "v", Veto(segments=segments))
     vetoed = client.candidate("run", AT)
-    assert (vetoed.vetoed, vetoed.vetoes_nearby) == (True, ["v"])
+    assert vetoed.vetoed
+    ((veto,),) = ([veto.segments for veto in vetoed.vetoes_nearby],)
+    assert [(part.start, part.stop) for part in veto] == [
+        (AT / SECOND - 1, AT / SECOND + 1)
+    ]
+    # What a veto takes is no rank's and no neighbour's.
+    second = client.candidate("run", (GPS + 50) * SECOND)
+    assert client.candidates("run").candidates[0].id == second.id
+    assert second.rank == 1
+    assert [event.statistic for event in second.neighbours] == [1.0]
     client.delete_veto("run", "v")
 
 
@@ -148,5 +166,30 @@ def test_the_page_of_a_candidate_shows_its_strain(page, api, client):  # noqa: F
     with page.expect_download() as download:
         page.get_by_role("button", name="Q-transform, H1: download PNG").click()
     assert download.value.suggested_filename == f"run-{AT}-q-H1.png"
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Score around it: download CSV").click()
+    lines = download.value.path().read_text().splitlines()
+    loudest = max(lines[1:], key=lambda line: float(line.split(",")[1] or -99))
+    # Scores of the test go up with time: the last one drawn is that of the view's end.
+    assert lines[0] == "gps_time_s,score"
+    assert float(loudest.split(",")[0]) == pytest.approx(AT / SECOND + 20, abs=2)
+    numbers = page.locator("#content dl")
+    expect(numbers).to_contain_text("1 background events as loud")
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert serious(page) == []
+    # What comes later is told without a reload.
+    page.evaluate("window.sameDocument = true")
+    client.put_block("run", 1, block(slide(4.0, [(9, 0.5, 30.0)]), number=1))
+    expect(numbers).to_contain_text("2 background events as loud", timeout=10_000)
+    client.put_veto("run", "v", Veto(segments=[[AT - SECOND, AT + SECOND]]))
+    expect(page.locator(".badges")).to_contain_text("in vetoed time", timeout=10_000)
+    expect(page.locator("#content")).to_contain_text("v: -1.0 to +1.0 s")
+    client.delete_veto("run", "v")
+    assert page.evaluate("window.sameDocument")
+    # Without the clipboard of secure addresses the link can be copied by hand.
+    page.evaluate("delete Navigator.prototype.clipboard")
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#address")).to_have_value(page.url)

@@ -85,7 +85,7 @@ def test_new_results_come_after_those_that_wait(tmp_path: Path) -> None:
             with Outbox(tmp_path / "outbox", client) as outbox:
                 fill(outbox, "second")
                 assert outbox.deliver() == 0
-            assert {one.id for one in client.runs()} == {"first", "second"}
+            assert {one.id for one in client.runs().runs} == {"first", "second"}
 
 
 def test_a_result_delivered_twice_changes_nothing(tmp_path: Path) -> None:

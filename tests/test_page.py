@@ -1,6 +1,7 @@
 """The page in a real headless browser, over a real API."""
 
 import os
+import re
 import shutil
 import time
 
@@ -230,7 +231,9 @@ def test_everything_is_drawn_and_follows_the_run_without_a_reload(page, api):
         expect(page.locator("#plane :is(.found, .missed)")).to_have_count(6)
         expect(page.locator("#volumes tbody tr")).to_have_count(4)
         expect(page.locator("#volumes-note")).to_contain_text("100 draws")
-        expect(page.locator("#progress-note")).to_contain_text("2 slides, 3 % of 1 h")
+        expect(page.locator("#progress-note")).to_contain_text(
+            "3 % of 1 h, in 2 blocks"
+        )
 
         declare(client, "second", "The newest run")
         expect(page).to_have_title("The newest run · chirpwatch", timeout=15_000)
@@ -252,7 +255,7 @@ def test_every_plot_downloads_as_a_picture_and_as_its_numbers(page, api, tmp_pat
         columns = {
             "stream": "kind,gps_time_s,minimum,maximum",
             "ifar": "statistic,ifar_years,ifar_years_low,ifar_years_high,count",
-            "efficiency": "total_mass_low,total_mass_high,injections,found",
+            "efficiency": "total_mass_low_solar,total_mass_high_solar,injections,found",
             "plane": "gps_time_s,snr,chirp_mass_solar,distance_mpc,reason,statistic",
         }
         for plot, header in columns.items():
@@ -304,29 +307,96 @@ def test_a_limited_rate_says_that_it_is_one(page, api):
     expect(page.locator("#bins-note")).to_contain_text("6 not analysed yet")
 
 
-def test_time_is_moved_by_keys_buttons_and_candidates(page, api):
+def in_view(page: Page) -> tuple[float, float]:
+    """Begin, GPS s, and length, s, of what the plot of the scores shows."""
+    told = page.locator("#readout").inner_text()
+    match = re.match(r"GPS (\S+) to (\S+) s ·", told)
+    assert match, told
+    return float(match[1]), float(match[2]) - float(match[1])
+
+
+def test_time_is_moved_by_keys_buttons_wheel_and_candidates(page, api):
     with api.client() as client:
         declare(client, "run")
         for number in range(3):
             send(client, "run", number)
         page.goto(api.url)
         wait_until_drawn(page, client.run("run").revision)
-    axis = page.locator("#stream > svg > g").first
-    whole = axis.text_content()
+    # Of 192 s, whose scores look at what is a second earlier.
+    first, length = GPS - 1, 192
     stream = page.locator("#stream")
     stream.focus()
     page.keyboard.press("+")
     page.keyboard.press("+")
-    expect(axis).not_to_have_text(whole)
-    zoomed = axis.text_content()
+    assert in_view(page) == (first + 3 / 8 * length, length / 4)
     page.keyboard.press("ArrowRight")
-    expect(axis).not_to_have_text(zoomed)
+    assert in_view(page) == (first + (3 / 8 + 1 / 16) * length, length / 4)
+    page.keyboard.press("-")
+    page.keyboard.press("ArrowLeft")
+    assert in_view(page) == (first + (5 / 16 - 1 / 8) * length, length / 2)
+    box = stream.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + 80
+    page.mouse.move(*middle)
+    page.mouse.wheel(0, -100)
+    page.mouse.move(middle[0], box["y"] - 20)
+    assert in_view(page)[1] == length / 4
+    before = in_view(page)[0]
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 200, middle[1])
+    page.mouse.up()
+    page.mouse.move(middle[0], box["y"] - 20)
+    assert before - 12 < in_view(page)[0] < before - 5
+    expect(page.locator("#readout")).to_contain_text("zero-lag at most")
     page.get_by_role("button", name="All").click()
-    expect(axis).to_have_text(whole)
-    page.locator("#candidates tbody button").first.click()
-    expect(axis).not_to_have_text(whole)
+    expect(page.locator("#readout")).to_contain_text("Drag to move")
+    row = page.locator("#candidates tbody tr").first
+    row.get_by_role("button").click()
+    assert in_view(page)[1] == 40
+    time = float(row.locator("a").inner_text())
+    assert in_view(page)[0] == pytest.approx(max(first, time - 20), abs=0.1)
     stream.hover()
     expect(page.locator("#readout")).to_contain_text("UTC")
+
+
+def test_of_a_year_a_second_can_be_looked_at(page, api):
+    day = 86_400
+    with api.client() as client:
+        declare(client, "run")
+        send(client, "run", 0)
+        # Between the first and this there is nothing.
+        start_ns = GPS * SECOND + 340 * day * SECOND
+        late = Event(time_ns=start_ns + 30 * SECOND, statistic=20.0)
+        client.put_chunk(
+            "run",
+            "zero_lag",
+            1,
+            Chunk(
+                start_ns=start_ns,
+                stride_ns=STRIDE,
+                valid=[True] * SIZE,
+                scores=[0.0] * SIZE,
+                events=[late],
+            ),
+        )
+        page.goto(api.url)
+        wait_until_drawn(page, client.run("run").revision)
+    stream = page.locator("#stream")
+    expect(stream).to_contain_text(f"days after GPS {GPS} ")
+    expect(stream.locator("[data-kind=zero_lag] .absent")).to_have_count(1)
+    page.locator("#candidates tbody button").first.click()
+    stream.focus()
+    for _ in range(7):
+        page.keyboard.press("+")
+    assert in_view(page)[1] == 1
+    axis = stream.locator("svg > g").first
+    labels = axis.locator("text:not(.title)").all_text_contents()
+    assert len(labels) >= 4
+    assert len(set(labels)) == len(labels)
+    origin = int(re.search(r"seconds after GPS (\d+)", axis.text_content())[1])
+    assert labels == sorted(labels, key=float)
+    for label in labels:
+        assert abs(origin + float(label) - late.time_ns / SECOND) < 1
 
 
 def test_a_phone_needs_no_sideways_scrolling(page, api):
@@ -345,16 +415,40 @@ def test_a_phone_needs_no_sideways_scrolling(page, api):
         assert box["x"] + box["width"] <= 360
 
 
-def test_a_service_that_is_gone_is_said(browser, api):
+def test_a_service_that_is_gone_is_said_and_one_that_is_back_is_heard(
+    browser, api, tmp_path
+):
     context = browser.new_context()
     page = context.new_page()
     with api.client() as client:
         declare(client, "run")
     page.goto(api.url)
     expect(page.locator("#state")).to_have_text("running")
+    port = int(api.url.rpartition(":")[2])
     api.stop()
     expect(page.locator("#link")).to_contain_text("cannot be reached", timeout=15_000)
-    context.close()
+    log = tmp_path / "api.log"
+    with ApiProcess(tmp_path / "results.db", port=port, log=log) as again:
+        expect(page.locator("#link")).to_be_hidden(timeout=20_000)
+        with again.client() as client:
+            client.update_run("run", RunUpdate(state="complete"))
+        expect(page.locator("#state")).to_have_text("complete", timeout=15_000)
+        context.close()
+
+
+def test_who_reads_a_table_stays_there_while_it_changes(page, api):
+    with api.client() as client:
+        declare(client, "run")
+        send(client, "run", 0)
+        page.goto(api.url)
+        wait_until_drawn(page, client.run("run").revision)
+        page.locator("#candidates tbody a").nth(1).focus()
+        # The rates change, and with them the row.
+        send(client, "run", 1)
+        wait_until_drawn(page, client.run("run").revision)
+    expect(page.locator("#candidates tbody tr")).to_have_count(6)
+    expect(page.locator("#candidates tbody a").nth(1)).to_be_focused()
+    expect(page.locator("#run option")).to_have_count(1)
 
 
 def test_names_are_text_and_never_markup(page, api):
@@ -413,24 +507,24 @@ def test_of_two_quick_choices_the_last_is_drawn(page, api):
         assert threshold.inner_text() == drawn["1 per hour"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
-def test_axe_finds_nothing_serious(browser, api, scheme, width):
+def serious(page: Page) -> list[tuple[str, str, list[str]]]:
+    """What axe-core finds that keeps people from reading a page."""
+    return [
+        (one["id"], one["help"], [node["html"] for node in one["nodes"]])
+        for one in Axe().run(page).response["violations"]
+        if one["impact"] in {"serious", "critical"}
+    ]
+
+
+def test_axe_finds_nothing_serious(page, api):
     with api.client() as client:
         declare(client, "run")
         for number in range(2):
             send(client, "run", number)
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme
-        )
-        page = context.new_page()
         page.goto(api.url)
         wait_until_drawn(page, client.run("run").revision)
-    found = Axe().run(page).response["violations"]
-    context.close()
-    serious = [
-        (one["id"], one["help"], [node["html"] for node in one["nodes"]])
-        for one in found
-        if one["impact"] in {"serious", "critical"}
-    ]
-    assert serious == []
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 900})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert serious(page) == []

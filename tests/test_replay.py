@@ -195,7 +195,7 @@ def test_results_wait_for_an_api_that_is_away(
     assert [path.name for path in (tmp_path / "outbox").iterdir()] == [".lock"]
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as api:
         with api.client() as client:
-            runs = client.runs()
+            runs = client.runs().runs
             assert [run.state for run in runs] == ["complete", "complete"]
             livetimes = {client.run(run.id).background.livetime for run in runs}
     assert livetimes == {slide_livetime(8 * DURATION, 131)}
@@ -242,7 +242,7 @@ def test_nan_fails_the_run_and_says_where(
     assert f"found nan in H1 at GPS {START + 100}.000000" in message
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as api:
         with api.client() as client:
-            (run,) = client.runs()
+            (run,) = client.runs().runs
     assert run.state == "failed"
     assert "found nan" in (run.message or "")
 
@@ -305,7 +305,7 @@ def test_a_killed_part_is_named_and_the_next_run_works(
     assert not list((tmp_path / "outbox").glob("*.json"))
     with ApiProcess(database, log=tmp_path / "api.log") as api:
         with api.client() as client:
-            new, old = (client.run(run.id) for run in client.runs())
+            new, old = (client.run(run.id) for run in client.runs().runs)
     assert new.state == "complete"
     if victim == "api":
         # Its results waited on disk, and are those of an undisturbed run.

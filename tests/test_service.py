@@ -72,9 +72,12 @@ def test_readiness_asks_the_database_and_triton(api, server, tmp_path):
 
 
 def events(lines):
-    """The data of server-sent events, one after the other."""
+    """The data of server-sent events named `runs`, one after the other."""
+    name = None
     for line in lines:
-        if line.startswith("data: "):
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: ") and name == "runs":
             yield json.loads(line.removeprefix("data: "))
 
 
@@ -98,19 +101,34 @@ def test_changes_are_told_as_they_come_and_the_service_still_ends_at_once(api):
 
 
 def test_a_listener_who_hangs_up_is_forgotten(api):
+    def listeners():
+        return samples(api)["chirpwatch_listeners",]
+
     with api.client() as client:
         client.put_run("one", RUN)
         for _ in range(3):
             with httpx.stream("GET", f"{api.url}/v1/live", timeout=10) as response:
-                assert next(events(response.iter_lines())) == {"one": 0}
-        assert client.health().status == "ok"
+                told = events(response.iter_lines())
+                assert next(told) == {"one": 0}
+                assert listeners() == 1
+            deadline = time.monotonic() + 5
+            while listeners() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert listeners() == 0
 
 
 def test_what_did_not_change_is_not_sent_again(api):
     with api.client() as client:
         client.put_run("one", RUN)
         client.put_block("one", 0, block(slide(4.0, [(9, 0.5, 1.0)])))
-        for question in ("", "/far?statistic=1", "/ifar", "/background", "/streams"):
+        for question in (
+            "",
+            "/far?statistic=1",
+            "/ifar",
+            "/background",
+            "/streams",
+            "/export.hdf5",
+        ):
             address = f"{api.url}/v1/runs/one{question}"
             first = httpx.get(address).raise_for_status()
             tag = first.headers["etag"]

@@ -29,9 +29,9 @@ _created: dict[int | str, dict[str, Any]] = {
 _responses = _created | problem_responses(400, 404, 409, 413, 422, 503)
 
 
-def _answer(response: Response, created: bool) -> Stored:
+def _answer(response: Response, created: bool, changed: bool = False) -> Stored:
     response.status_code = 201 if created else 200
-    return Stored(created=created)
+    return Stored(created=created, changed=created or changed)
 
 
 @router.put(
@@ -81,8 +81,9 @@ def put_chunk(
     response: Response,
 ) -> Stored:
     """Store scores and events, in one transaction and in any order."""
+    digest = store.digest_of(body)
     with database.writing() as session:
-        created = chunks.put_chunk(session, run_id, stream_id, number, body)
+        created = chunks.put_chunk(session, run_id, stream_id, number, body, digest)
     return _answer(response, created)
 
 
@@ -96,8 +97,9 @@ def put_block(
     response: Response,
 ) -> Stored:
     """Store the background of one stretch of strain, many timeslides at once."""
+    packed = blocks.pack(body)
     with database.writing() as session:
-        created = blocks.put_block(session, run_id, number, body)
+        created = blocks.put_block(session, run_id, number, body, packed)
     return _answer(response, created)
 
 
@@ -110,8 +112,9 @@ def put_injections(
     response: Response,
 ) -> Stored:
     """Store a set of injections, all of them at once."""
+    digest = store.digest_of(body)
     with database.writing() as session:
-        created = store.put_injections(session, run_id, set_name, body)
+        created = store.put_injections(session, run_id, set_name, body, digest)
     return _answer(response, created)
 
 
@@ -124,8 +127,9 @@ def put_strain(
     response: Response,
 ) -> Stored:
     """Store strain around an event, for the candidate's page."""
+    digest = store.digest_of(body)
     with database.writing() as session:
-        created = store.put_strain(session, run_id, start_ns, body)
+        created = store.put_strain(session, run_id, start_ns, body, digest)
     return _answer(response, created)
 
 
@@ -138,9 +142,10 @@ def put_veto(
     response: Response,
 ) -> Stored:
     """Take segments out of events and livetime; replaces a list of this name."""
+    digest = store.digest_of(body)
     with database.writing() as session:
-        created = store.put_veto(session, run_id, veto, body)
-    return _answer(response, created)
+        created, changed = store.put_veto(session, run_id, veto, body, digest)
+    return _answer(response, created, changed)
 
 
 @router.delete(

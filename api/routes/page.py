@@ -42,6 +42,8 @@ def page(
             select(RunRow).order_by(RunRow.created.desc(), RunRow.id).limit(200)
         ).all()
         shown = get_run(session, run) if run else next(iter(runs), None)
+        if shown is not None and shown not in runs:
+            runs = [*runs, shown]
         status = run_status(session, shown, accumulated) if shown else None
         return _templates.TemplateResponse(
             request,

@@ -36,12 +36,14 @@ def _unchanged(
     a newer answer has an older tag, and is asked for again.
     """
     with database.reading() as session:
-        revision = get_run(session, run_id).revision
-    tag = f'"{chirpwatch.__version__}-{revision}"'
+        run = get_run(session, run_id)
+    # Another database may have a run of this name as well.
+    made = round(run.created.timestamp() * 1e6)
+    tag = f'"{chirpwatch.__version__}-{made:x}-{run.revision}"'
     # It may be kept, and is asked about each time.
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    asked = request.headers.get("if-none-match", "")
-    if tag in [one.strip().removeprefix("W/") for one in asked.split(",")]:
+    asked = request.headers.get("if-none-match", "").split(",")
+    if {tag, "*"} & {one.strip().removeprefix("W/") for one in asked}:
         raise NotModified(headers)
     response.headers.update(headers)
 
@@ -60,10 +62,10 @@ SetName = Annotated[Identifier, Path(description="Name of the injection set")]
 TimePath = Annotated[int, Path(ge=0, le=MAX_TIME_NS, description="GPS time, ns")]
 VetoName = Annotated[Identifier, Path(description="Name of the list of segments")]
 ChunkNumber = Annotated[
-    int, Path(ge=0, le=2**31, description="Place of the chunk in its stream, from 0")
+    int, Path(ge=0, lt=2**31, description="Place of the chunk in its stream, from 0")
 ]
 BlockNumber = Annotated[
-    int, Path(ge=0, le=2**31, description="Number of the block, of the client's choice")
+    int, Path(ge=0, lt=2**31, description="Number of the block, of the client's choice")
 ]
 Limit = Annotated[int, Query(ge=1, le=10_000, description="Most items to answer")]
 Offset = Annotated[int, Query(ge=0, le=2**31, description="Items to pass over")]

@@ -7,13 +7,14 @@ from dataclasses import asdict
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import FileResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 
 from api import around, background, progress, queries, scores, sensitivity, vetoing
+from api.accumulated import Accumulated
 from api.answers import (
     BackgroundAnswer,
     Candidate,
@@ -36,7 +37,8 @@ from api.answers import (
 from api.candidate import candidate_detail
 from api.database import RunRow, StreamRow
 from api.export import write_export
-from api.problems import invalid, not_found, problem_responses
+from api.intervals import Interval
+from api.problems import ProblemError, invalid, not_found, problem_responses
 from api.routes.parts import (
     NOT_MODIFIED,
     AccumulatedOf,
@@ -50,11 +52,9 @@ from api.routes.parts import (
 )
 from api.schema import MAX_TIME_NS, EventKind, Identifier, Ifo
 from api.status import BlockAnswer
-from api.vetoing import Vetoes
 from chirpwatch.astro import astrophysical_odds
 from chirpwatch.errors import StatisticsError
 from chirpwatch.statistics import (
-    JULIAN_YEAR,
     Background,
     false_alarm_probability,
     finite,
@@ -72,11 +72,21 @@ _file: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {HDF5: _binary}}
 }
 
+Start = Annotated[int, Query(ge=0, le=MAX_TIME_NS, description="Begin, GPS ns")]
+Stop = Annotated[int, Query(ge=0, le=MAX_TIME_NS, description="End, GPS ns")]
 Finite = Annotated[float, Query(allow_inf_nan=False)]
 Rate = Annotated[Finite, Query(gt=0, description="False-alarm rate, per Julian year")]
 Parameter = Literal[
     "snr", "distance", "redshift", "mass_1", "mass_2", "chirp_mass", "total_mass"
 ]
+
+
+def _between(start_ns: int, stop_ns: int) -> Interval | None:
+    """Two times, GPS ns; none where they are those of everything."""
+    if stop_ns <= start_ns:
+        raise invalid("stop_ns must come after start_ns")
+    everything = start_ns == 0 and stop_ns == MAX_TIME_NS
+    return None if everything else (start_ns, stop_ns)
 
 
 @router.get("/v1/runs/{run_id}/far", responses=_rate_errors)
@@ -89,10 +99,25 @@ def get_far(
         Finite | None,
         Query(ge=0, description="Time that was searched, s; none: zero-lag livetime"),
     ] = None,
+    model: Annotated[
+        str | None,
+        Query(
+            max_length=64,
+            description="Digest of the model that gave the statistic: 409 where the "
+            "run's is another",
+        ),
+    ] = None,
 ) -> FarAnswer:
     """False-alarm rate of a statistic, from this run's background alone."""
     with database.reading() as session:
         run = queries.get_run(session, run_id)
+        if model is not None and model != run.model:
+            raise ProblemError(
+                409,
+                "other-model",
+                f"run {run.id!r}: expected a statistic of its model {run.model}, found "
+                f"one of {model}; background of another model says nothing about it",
+            )
         noise = accumulated.statistics(session, run)
         rate = noise.far(statistic)
         if observing_time is None:
@@ -142,20 +167,24 @@ def odds_of(
     session: Session,
     run: RunRow,
     noise: Background,
-    vetoes: Vetoes,
+    accumulated: Accumulated,
     merger_rate: float | None,
 ) -> Callable[[float], Odds | None]:
     """What tells the odds of a statistic; none without a rate of mergers."""
     if merger_rate is None:
         return lambda statistic: None
-    injected = sensitivity.load_injected(session, run, vetoes)
+    if not noise.livetime:
+        raise background.insufficient(
+            StatisticsError("odds need background: expected a livetime above 0 s")
+        )
+    injected = sensitivity.load_injected(session, run, accumulated)
     found, volumes = sensitivity.signals(session, injected, run)
 
     def tell(statistic: float) -> Odds:
         try:
             odds = astrophysical_odds(statistic, noise, found, volumes, merger_rate)
         except StatisticsError as error:
-            raise invalid(str(error)) from None
+            raise ProblemError(409, "insufficient-injections", str(error)) from None
         return Odds(
             p_astro=odds.p_astro,
             signals=odds.signal_density,
@@ -181,21 +210,25 @@ def get_candidates(
             "asks for `odds`",
         ),
     ] = None,
+    start_ns: Start = 0,
+    stop_ns: Stop = MAX_TIME_NS,
 ) -> Candidates:
     """Zero-lag events, loudest first, with their false-alarm rates.
 
     With `merger_rate` also the probability that each is a merger; 409 where the
-    injections were not drawn in volume, 422 where they or the background are too few.
+    injections were not drawn in volume, or they or the background are too few.
     """
+    between = _between(start_ns, stop_ns)
     with database.reading() as session:
         run = queries.get_run(session, run_id)
         # A candidate is worth showing before there is anything to compare with.
         noise = accumulated.background(session, run).background
         vetoes = accumulated.vetoes(session, run)
+        total = progress.total(session, run, "zero_lag", accumulated)
         candidates = []
-        odds = odds_of(session, run, noise, vetoes, merger_rate)
+        odds = odds_of(session, run, noise, accumulated, merger_rate)
         for event in queries.loudest_events(
-            session, run, "zero_lag", vetoes, limit, offset
+            session, run, "zero_lag", vetoes, limit, offset, between
         ):
             rate = noise.far(event.statistic) if noise.livetime else None
             candidates.append(
@@ -203,11 +236,16 @@ def get_candidates(
                     **dict(event),
                     id=str(event.time_ns),
                     far_per_year=rate.far_per_year if rate else None,
+                    ifar_years=1 / rate.far_per_year if rate else None,
+                    false_alarm_probability=false_alarm_probability(
+                        rate.far_per_year, total.livetime
+                    )
+                    if rate
+                    else None,
                     saturated=rate.saturated if rate else True,
                     odds=odds(event.statistic),
                 )
             )
-        total = progress.total(session, run, "zero_lag", accumulated)
         return Candidates(
             candidates=candidates,
             total=total.events,
@@ -235,7 +273,8 @@ def get_whitened(run_id: RunId, time_ns: TimePath, database: DatabaseOf) -> Whit
     with database.reading() as session:
         run = queries.get_run(session, run_id)
         row = around.needed_strain(session, run, time_ns)
-        return around.whitened(run, row, time_ns)
+    # No connection is held meanwhile.
+    return around.whitened(run, row, time_ns)
 
 
 @router.get(
@@ -251,7 +290,7 @@ def get_q_transform(
     with database.reading() as session:
         run = queries.get_run(session, run_id)
         row = around.needed_strain(session, run, time_ns)
-        return around.q_transform(row, time_ns, ifo)
+    return around.q_transform(row, time_ns, ifo)
 
 
 @router.get("/v1/runs/{run_id}/background", responses=_run_errors)
@@ -272,7 +311,7 @@ def get_background(
     return BackgroundAnswer(
         events=known.background.size,
         livetime=livetime,
-        lowest_far_per_year=JULIAN_YEAR / livetime if livetime else None,
+        lowest_far_per_year=known.background.lowest_far_per_year,
         slides=slides[offset : offset + limit],
         total=len(slides),
         vetoes=list(vetoes.names),
@@ -295,24 +334,29 @@ def get_injections(
     far_per_year: Rate,
     limit: Annotated[
         int, Query(ge=0, le=MAX_LISTED, description="Most injections to list, of both")
-    ] = MAX_LISTED,
+    ] = 10_000,
     offset: Offset = 0,
+    start_ns: Start = 0,
+    stop_ns: Stop = MAX_TIME_NS,
 ) -> InjectionsAnswer:
     """Injections found and missed at a false-alarm rate.
 
-    409 when the background is too short to reach that rate.
+    All are counted; those between two times are listed, in order of time. 409 when the
+    background is too short to reach that rate.
     """
+    between = _between(start_ns, stop_ns) or (0, MAX_TIME_NS)
     with database.reading() as session:
         run = queries.get_run(session, run_id)
         noise = accumulated.statistics(session, run)
         vetoes = accumulated.vetoes(session, run)
-        injected = sensitivity.load_injected(session, run, vetoes)
+        injected = sensitivity.load_injected(session, run, accumulated)
         return sensitivity.found_and_missed(
             injected,
             run,
             noise,
             vetoes,
             far_per_year,
+            between,
             slice(offset, offset + limit),
         )
 
@@ -336,7 +380,7 @@ def get_efficiency(
         run = queries.get_run(session, run_id)
         noise = accumulated.statistics(session, run)
         vetoes = accumulated.vetoes(session, run)
-        injected = sensitivity.load_injected(session, run, vetoes)
+        injected = sensitivity.load_injected(session, run, accumulated)
         return sensitivity.efficiency_by(
             injected, run, noise, vetoes, far_per_year, by, bins
         )
@@ -366,7 +410,7 @@ def get_volume(
         run = queries.get_run(session, run_id)
         noise = accumulated.statistics(session, run)
         vetoes = accumulated.vetoes(session, run)
-        injected = sensitivity.load_injected(session, run, vetoes)
+        injected = sensitivity.load_injected(session, run, accumulated)
         return sensitivity.volumes(session, injected, run, noise, vetoes, far_per_year)
 
 
@@ -393,7 +437,7 @@ def get_events(
     limit: Limit = 1000,
     offset: Offset = 0,
 ) -> Events:
-    """Events of one kind, loudest first."""
+    """Events of one kind that no veto takes, loudest first."""
     with database.reading() as session:
         run = queries.get_run(session, run_id)
         if kind == "background":
@@ -415,16 +459,14 @@ def get_events(
     response_class=FileResponse,
     responses=_file | _run_errors,
 )
-def export_run(
-    run_id: RunId, database: DatabaseOf, accumulated: AccumulatedOf
-) -> FileResponse:
+def export_run(run_id: RunId, database: DatabaseOf, response: Response) -> FileResponse:
     """The whole run as an HDF5 file: events, slides, injections, in tables."""
     folder = tempfile.mkdtemp(prefix="chirpwatch-export-")
     try:
         path = FilePath(folder) / f"{run_id}.hdf5"
         with database.reading() as session:
             run = queries.get_run(session, run_id)
-            write_export(session, run, accumulated, path)
+            write_export(session, run, path)
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -432,6 +474,8 @@ def export_run(
         path,
         media_type=HDF5,
         filename=path.name,
+        # The run's tag, in place of one of the file.
+        headers={name: response.headers[name] for name in ("etag", "cache-control")},
         background=BackgroundTask(shutil.rmtree, folder),
     )
 
@@ -445,19 +489,14 @@ def get_scores(
         Literal["zero_lag", "injections"],
         Query(description="All streams of a kind, where no one stream is named"),
     ] = "zero_lag",
-    start_ns: Annotated[
-        int, Query(ge=0, le=MAX_TIME_NS, description="Begin, GPS ns")
-    ] = 0,
-    stop_ns: Annotated[
-        int, Query(ge=0, le=MAX_TIME_NS, description="End, GPS ns")
-    ] = MAX_TIME_NS,
+    start_ns: Start = 0,
+    stop_ns: Stop = MAX_TIME_NS,
     points: Annotated[
         int, Query(ge=1, le=20_000, description="Most points to answer, about")
     ] = 2000,
 ) -> Scores:
     """Scores between two times; each point holds the extremes of its bucket."""
-    if stop_ns <= start_ns:
-        raise invalid("stop_ns must come after start_ns")
+    _between(start_ns, stop_ns)
     with database.reading() as session:
         run = queries.get_run(session, run_id)
         if stream is not None:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from api import progress
 from api.answers import Comparison
@@ -21,16 +21,14 @@ from api.routes.parts import (
     Unchanged,
 )
 from api.schema import Identifier
-from api.status import RunStatus, RunSummary, StreamAnswer
+from api.status import Runs, RunStatus, StreamAnswer
 
 router = APIRouter(tags=["runs"])
 _run_errors = problem_responses(404, 422, 503)
 
 
 @router.get("/v1/runs", responses=problem_responses(422, 503))
-def list_runs(
-    database: DatabaseOf, limit: Limit = 100, offset: Offset = 0
-) -> list[RunSummary]:
+def list_runs(database: DatabaseOf, limit: Limit = 100, offset: Offset = 0) -> Runs:
     """Runs, the newest first."""
     with database.reading() as session:
         rows = session.scalars(
@@ -39,7 +37,10 @@ def list_runs(
             .limit(limit)
             .offset(offset)
         )
-        return [progress.run_summary(row) for row in rows]
+        return Runs(
+            runs=[progress.run_summary(row) for row in rows],
+            total=session.scalar(select(func.count()).select_from(RunRow)) or 0,
+        )
 
 
 @router.get(

@@ -59,13 +59,14 @@ def metrics(request: Request) -> Response:
 @router.get(
     "/v1/live",
     response_class=StreamingResponse,
-    responses=_plain("text/event-stream", "Events named `runs`, until hung up"),
+    responses=_plain("text/event-stream", "Events `runs` and `alive`, until hung up"),
 )
 async def live(request: Request) -> StreamingResponse:
     """Say which runs change, as server-sent events.
 
-    Each event is named `runs`; its data are a JSON object of runs with their revisions:
-    at first of the newest 200, then of those that changed.
+    The data of an event named `runs` are a JSON object of runs with their revisions: at
+    first of the 200 that changed last, then of those that change. One named `alive`
+    says in 15 s of silence that there was nothing to say.
     """
     return StreamingResponse(
         event_stream(request.app.state.changes),

@@ -1,6 +1,7 @@
 // The page of one candidate: its strain, Q-transforms, and the scores around it.
+import { byId, get, listen, nanoseconds } from "./api.js";
 import { offerDownloads } from "./download.js";
-import { el, linear, log, message, onResize, path, plot, ticks, xAxis, yAxis } from "./draw.js";
+import { el, labelled, linear, log, message, onResize, path, plot, ticks, xAxis, yAxis } from "./draw.js";
 import { duration, number, utc } from "./units.js";
 
 const { run, time, ifos, lag } = document.body.dataset;
@@ -8,32 +9,25 @@ const base = `/v1/runs/${run}/candidates/${time}`;
 const merger = Number(time) / 1e9; // GPS s
 const AROUND = 20; // of the scores, to either side, s
 const STYLES = ["zero-lag", "injected", "background"]; // of the detectors' lines
-const byId = (id) => document.getElementById(id);
 const tables = {};
-
-async function get(address, query = {}) {
-  const response = await fetch(`${address}?${new URLSearchParams(query)}`);
-  const body = await response.json();
-  if (!response.ok) throw new Error(body.detail);
-  return body;
-}
+const redraw = {}; // by the id of a plot
 
 // Draw what was fetched, and again when the space changes; say why if it is not there.
 async function show(id, fetching, draw) {
   const host = byId(id);
-  message(host, "…");
   try {
     const answer = await fetching;
-    draw(host, answer);
-    onResize(host, () => draw(host, answer));
+    redraw[id] = () => draw(host, answer);
+    redraw[id]();
   } catch (error) {
-    message(host, error.message);
+    // What is drawn already stays.
+    if (!redraw[id]) message(host, error.message);
   }
 }
 
 function timeAxis(box, start, stop) {
   const x = linear([start, stop], [box.left, box.right]);
-  const marks = ticks(start, stop, (box.right - box.left) / 80).map((v) => [v, number(v)]);
+  const marks = labelled(ticks(start, stop, (box.right - box.left) / 80));
   return [x, xAxis(box, x, marks, "seconds after the merger")];
 }
 
@@ -105,13 +99,14 @@ function drawTransform(host, { ifo, start, step, frequencies, energy }) {
       href: picture(energy, most), x: box.left, y: box.top, width: box.right - box.left,
       height: box.bottom - box.top, preserveAspectRatio: "none",
     }),
-    el("text", { x: box.right, y: box.top - 8, "text-anchor": "end" }, `normalised energy 0 to ${number(most)}`),
+    el("text", { x: box.right, y: box.top - 8, "text-anchor": "end" }, `${host.clientWidth < 500 ? "" : "normalised "}energy 0 to ${number(most)}`),
   );
   host.replaceChildren(box.svg);
 }
 
-function drawScores(host, { time: times, maximum }) {
-  tables.scores = { columns: ["gps_time_s", "score"], rows: times.map((t, i) => [t, maximum[i]]) };
+function drawScores(host, { time: times, maximum, bucket }) {
+  // Times are those of the plot: of the middle of what a score looks at.
+  tables.scores = { columns: ["gps_time_s", "score"], rows: times.map((t, i) => [(t - lag).toFixed(4), maximum[i]]) };
   const values = maximum.filter((value) => value !== null);
   if (!values.length) return message(host, "No valid scores here.");
   const box = plot(host, 220, { left: 44, right: 10, top: 24, bottom: 44 }, "Scores around the candidate");
@@ -124,30 +119,83 @@ function drawScores(host, { time: times, maximum }) {
   const pieces = [piece];
   times.forEach((t, i) => {
     if (Math.abs(t - lag - merger) > AROUND) return;
-    if (maximum[i] === null) pieces.push((piece = []));
-    else piece.push([x(t - lag - merger), y(maximum[i])]);
+    if (maximum[i] === null || t - times[i - 1] > 1.5 * bucket) pieces.push((piece = []));
+    if (maximum[i] !== null) piece.push([x(t - lag - merger), y(maximum[i])]);
   });
   for (const points of pieces) box.svg.append(el("path", { class: "series zero-lag", d: path(points) }));
   box.svg.append(el("line", { class: "cursor", x1: x(0), x2: x(0), y1: box.top, y2: box.bottom }));
   host.replaceChildren(box.svg);
 }
 
-byId("utc").textContent = `${utc(merger, 3)} UTC`;
-for (const node of document.querySelectorAll("[data-number]")) node.textContent = number(Number(node.dataset.number));
-for (const node of document.querySelectorAll("[data-seconds]")) node.textContent = duration(Number(node.dataset.seconds));
-byId("share").addEventListener("click", async (event) => {
-  await navigator.clipboard.writeText(location.href);
-  event.target.textContent = "Copied";
-});
+// Numbers as people read them, in place of what stands there for who has no scripts.
+function write(part) {
+  for (const node of part.querySelectorAll("[data-number]")) node.textContent = number(Number(node.dataset.number));
+  for (const node of part.querySelectorAll("[data-seconds]")) node.textContent = duration(Number(node.dataset.seconds));
+}
 
-const nanoseconds = (after) => `${Math.floor(merger + after)}000000000`;
-show("scores", get(`/v1/runs/${run}/scores`, {
-  kind: "zero_lag", start_ns: nanoseconds(-AROUND), stop_ns: nanoseconds(AROUND + 2), points: 2000,
+function failed(error) {
+  Object.assign(byId("link"), { textContent: `not updating: ${error.message}`, className: "badge bad", hidden: false });
+}
+
+const showScores = () => show("scores", get(`/v1/runs/${run}/scores`, {
+  kind: "zero_lag", start_ns: nanoseconds(merger - AROUND), stop_ns: nanoseconds(merger + AROUND + 2), points: 2000,
 }), drawScores);
-const drawn = ifos ? [
-  show("whitened", get(`${base}/whitened`), drawWhitened),
-  ...ifos.split(",").map((ifo) => show(`q-${ifo}`, get(`${base}/q-transform/${ifo}`), drawTransform)),
-] : [];
-offerDownloads(() => `${run}-${time}`, (id) => tables[id]);
-await Promise.all(drawn);
+
+// The page as the service would make it now; what of it moves takes the place of the old.
+async function update() {
+  try {
+    const response = await fetch(location.href);
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    // Its strain came, and with it other plots.
+    if ((page.body.dataset.ifos ?? "") !== (ifos ?? "")) return location.reload();
+    for (const part of document.querySelectorAll("[data-live]")) {
+      const next = document.adoptNode(page.querySelector(`[data-live="${part.dataset.live}"]`));
+      write(next);
+      if (!part.isEqualNode(next)) part.replaceWith(next);
+    }
+    return await showScores();
+  } catch (error) {
+    return failed(error);
+  }
+}
+
+const INTERVAL = 2000; // least time between two updates, ms
+let { revision } = document.body.dataset;
+let due = null;
+
+byId("utc").textContent = `${utc(merger, 3)} UTC`;
+write(document);
+byId("share").addEventListener("click", async ({ target }) => {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    target.textContent = "Copied";
+  } catch {
+    // Browsers lend the clipboard to pages of secure addresses alone.
+    Object.assign(byId("address"), { value: location.href, hidden: false });
+    byId("address").select();
+    target.textContent = "Copy this:";
+  }
+});
+for (const host of document.querySelectorAll(".plot[id]")) {
+  message(host, "…");
+  onResize(host, () => redraw[host.id]?.());
+}
+offerDownloads(() => `${run}-${time}`, (id) => tables[id], failed);
+listen((revisions) => {
+  byId("link").hidden = true;
+  if (!(run in revisions) || String(revisions[run]) === revision) return;
+  revision = String(revisions[run]);
+  due ??= setTimeout(() => {
+    due = null;
+    update();
+  }, INTERVAL);
+}, () => failed(new Error("the API is not heard")));
+await Promise.all([
+  showScores(),
+  ...(ifos ? [
+    show("whitened", get(`${base}/whitened`), drawWhitened),
+    ...ifos.split(",").map((ifo) => show(`q-${ifo}`, get(`${base}/q-transform/${ifo}`), drawTransform)),
+  ] : []),
+]);
 document.body.dataset.drawn = "yes";

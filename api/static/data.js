@@ -1,6 +1,8 @@
 // What the plots show as columns and rows, with units.
 import { placed } from "./plane.js";
 
+const UNITS = { "Mpc": "_mpc", "solar masses": "_solar" };
+
 export function ifarTable({ ifar }) {
   return ifar && {
     columns: ["statistic", "ifar_years", "ifar_years_low", "ifar_years_high", "count", "saturated"],
@@ -9,8 +11,9 @@ export function ifarTable({ ifar }) {
 }
 
 export function efficiencyTable({ efficiency }) {
+  const unit = efficiency && (UNITS[efficiency.unit.split(",")[0]] ?? "");
   return efficiency && {
-    columns: [`${efficiency.by}_low`, `${efficiency.by}_high`, "injections", "found", "not_analysed", "efficiency", "low", "high"],
+    columns: [`${efficiency.by}_low${unit}`, `${efficiency.by}_high${unit}`, "injections", "found", "not_analysed", "efficiency", "low", "high"],
     rows: efficiency.bins.map((b) => [b.low_edge, b.high_edge, b.injections, b.found, b.not_analysed, b.efficiency, b.low, b.high]),
   };
 }
@@ -22,10 +25,11 @@ export function planeTable({ injections }) {
   };
 }
 
-export function streamTable(lanes) {
+// Times are those of the plot: of the middle of what a score looks at.
+export function streamTable({ lanes, lag }) {
   return {
     columns: ["kind", "gps_time_s", "minimum", "maximum"],
     rows: lanes.flatMap(({ kind, scores }) =>
-      scores.time.map((time, i) => [kind, time, scores.minimum[i], scores.maximum[i]])),
+      scores.time.map((time, i) => [kind, (time - lag).toFixed(4), scores.minimum[i], scores.maximum[i]])),
   };
 }

@@ -58,8 +58,9 @@ function saveTable(name, { columns, rows }) {
 }
 
 // Two buttons in the bar of each panel with a plot. `table(what)` gives the columns,
-// with units, and rows of what the plot called `what` shows, or nothing.
-export function offerDownloads(run, table) {
+// with units, and rows of what the plot called `what` shows, or nothing. `failed(error)`
+// is told why a file could not be made.
+export function offerDownloads(run, table, failed) {
   for (const host of document.querySelectorAll(".plot[id]")) {
     const name = () => `${run()}-${host.id}`;
     const actions = {
@@ -73,7 +74,13 @@ export function offerDownloads(run, table) {
       Object.assign(button, { type: "button", textContent: kind, className: "quiet" });
       const title = host.closest(".panel").querySelector("h2").textContent;
       button.setAttribute("aria-label", `${title}: download ${kind}`);
-      button.addEventListener("click", action);
+      button.addEventListener("click", async () => {
+        try {
+          await action();
+        } catch (error) {
+          failed(error);
+        }
+      });
       group.append(button);
     }
     host.closest(".panel").querySelector(".bar").append(group);

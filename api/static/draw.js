@@ -1,4 +1,5 @@
 // A little SVG: elements, scales, ticks, axes.
+import { fixed } from "./units.js";
 
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -28,6 +29,20 @@ export function ticks(low, high, count, steps = [1, 2, 5, 10]) {
     values.push(+(i * step).toPrecision(12));
   }
   return values;
+}
+
+// The same with what is written at each: as many decimals as their distance asks for.
+export function labelled(values) {
+  const step = values.length > 1 ? values[1] - values[0] : 1;
+  const digits = Math.max(0, ...[step, values[0] ?? 0].map((value) => decimals(value)));
+  return values.map((value) => [value, fixed(value, digits)]);
+}
+
+function decimals(value) {
+  for (let digits = 0; digits < 6; digits++) {
+    if (Math.abs(value - +value.toFixed(digits)) < 1e-9) return digits;
+  }
+  return 6;
 }
 
 // An empty plot of the width at hand.

@@ -35,7 +35,7 @@ export function drawEfficiency(host, answer) {
     const [from, to] = [x(bin.low_edge), x(edge(bin))];
     const [cx, cy] = [(from + to) / 2, y(bin.efficiency)];
     box.svg.append(el("g", { class: "bin" },
-      el("title", {}, `${NAMES[answer.by]} ${binName(bin)}: ${bin.found} of ${bin.injections}`),
+      el("title", {}, `${title} ${binName(bin)}: ${bin.found} of ${bin.injections}`),
       el("path", { class: "interval", d: `M${from + 1} ${cy}H${to - 1}M${cx} ${y(bin.low)}V${y(bin.high)}` }),
       el("circle", { class: "point", cx, cy, r: 5 })));
   }

@@ -53,6 +53,8 @@ export function drawIfar(host, ifar, zeroLag) {
     box.svg.append(el("path", { class: "zero-lag series steps", d: path(steps) }));
   }
   for (const [i, candidate] of seen.slice(0, 10).entries()) {
+    // Asked for before the first background came.
+    if (candidate.far === null) continue;
     const [cx, cy] = [x(candidate.x), y(YEAR / candidate.far)];
     const text = `Candidate ${i + 1}, statistic ${fixed(candidate.x)}: IFAR ${candidate.limit ? "at least " : ""}${duration(YEAR / candidate.far)}`;
     const mark = el("g", { class: "mark" }, el("title", {}, text));

@@ -1,17 +1,21 @@
 // Moving a plot through time: drag, pinch, wheel while focused, keys.
 
-export function move(plot, action, about = 0.5) {
+function zoom(plot, factor, about = 0.5) {
   if (!plot.range) return;
   const [start, stop] = plot.range;
   const length = stop - start;
-  const zoom = (factor) => {
-    const fixed = start + about * length;
-    plot.setView([fixed - about * length * factor, fixed + (1 - about) * length * factor]);
-  };
+  const fixed = start + about * length;
+  plot.setView([fixed - about * length * factor, fixed + (1 - about) * length * factor]);
+}
+
+export function move(plot, action) {
+  if (!plot.range) return;
+  const [start, stop] = plot.range;
+  const length = stop - start;
   if (action === "left") plot.setView([start - length / 4, stop - length / 4]);
   if (action === "right") plot.setView([start + length / 4, stop + length / 4]);
-  if (action === "in") zoom(1 / 2);
-  if (action === "out") zoom(2);
+  if (action === "in") zoom(plot, 1 / 2);
+  if (action === "out") zoom(plot, 2);
   if (action === "all") plot.setView([-Infinity, Infinity].map((end, i) => plot.extent[i]));
 }
 
@@ -35,15 +39,18 @@ export function navigate(host, plot) {
   host.addEventListener("wheel", (event) => {
     if (document.activeElement !== host || !plot.box) return;
     event.preventDefault();
-    move(plot, event.deltaY > 0 ? "out" : "in", share(event.clientX));
+    // A trackpad sends many small steps, a wheel one of about 100.
+    const factor = 2 ** (Math.min(200, Math.max(-200, event.deltaY)) / 100);
+    if (factor !== 1) zoom(plot, factor, share(event.clientX));
   }, { passive: false });
-  host.addEventListener("dblclick", (event) => move(plot, "in", share(event.clientX)));
+  host.addEventListener("dblclick", (event) => plot.box && zoom(plot, 1 / 2, share(event.clientX)));
 
   host.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
     fingers.set(event.pointerId, event.clientX);
     host.setPointerCapture(event.pointerId);
   });
-  for (const end of ["pointerup", "pointercancel"]) {
+  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
     host.addEventListener(end, (event) => fingers.delete(event.pointerId));
   }
   host.addEventListener("pointermove", (event) => {

@@ -1,4 +1,5 @@
 // The page: asks what changed, and draws what did.
+import { byId, get, listen, nanoseconds } from "./api.js";
 import { message, onResize } from "./draw.js";
 import { drawEfficiency } from "./efficiency.js";
 import { drawIfar } from "./ifar.js";
@@ -7,33 +8,56 @@ import { efficiencyTable, ifarTable, planeTable, streamTable } from "./data.js";
 import { offerDownloads } from "./download.js";
 import { drawPlane, placed } from "./plane.js";
 import { Progress } from "./progress.js";
-import { StreamPlot } from "./stream.js";
-import { SLIDES, hideBins, showBins, showCandidates, showSlides, showVolumes } from "./tables.js";
+import { CANDIDATES, StreamPlot } from "./stream.js";
+import { SLIDES, hideBins, options, showBins, showCandidates, showSlides, showVolumes } from "./tables.js";
 import { YEAR, duration, number } from "./units.js";
 
 const INTERVAL = 1000; // least time between two looks at the API, ms
+const CLOCK = 20_000; // between two looks at how long nothing came, ms
 const PATIENCE = 5000; // until one that failed is tried again, ms
 const RATES = [["1 per year", 1], ["1 per month", 12], ["1 per week", YEAR / 604800], ["1 per day", YEAR / 86400],
   ["4 per day", (4 * YEAR) / 86400], ["1 per hour", YEAR / 3600], ["1 per 10 minutes", YEAR / 600], ["1 per minute", YEAR / 60]];
 
-const byId = (id) => document.getElementById(id);
-const state = { run: document.body.dataset.run, revision: null, turn: 0, pinned: new URLSearchParams(location.search).has("run") };
+const state = {
+  run: document.body.dataset.run, revision: null, turn: 0, looking: 0, slide: 0,
+  pinned: new URLSearchParams(location.search).has("run"),
+};
 
 const MARKS = 2000; // injections that are drawn one by one
+const LOUDEST = 500; // candidates that are known by rank
 const progress = new Progress();
+let shown = null; // what is drawn, and of which run
 
-async function get(path, query = {}) {
-  const response = await fetch(`${path}?${new URLSearchParams(query)}`).catch(() => {
-    throw new Error("the API cannot be reached");
-  });
-  const body = await response.json();
-  if (!response.ok) throw new Error(body.detail);
-  return body;
+const between = (start, stop) => ({ start_ns: nanoseconds(start), stop_ns: nanoseconds(stop + 1) });
+
+// Candidates and injections of a stretch of time: from what is known of the whole run,
+// or asked for where that is not all.
+async function marks(run, start, stop) {
+  const base = `/v1/runs/${run.id}`;
+  const within = ({ time }) => time >= start && time <= stop;
+  const { candidates: { candidates: ranked, total }, injections: known, asked } = shown;
+  let candidates = ranked.map((one, i) => ({ ...one, rank: i + 1 })).filter(within);
+  if (candidates.length < CANDIDATES && ranked.length < total) {
+    const more = await get(`${base}/candidates`, { ...between(start, stop), limit: CANDIDATES });
+    const ranks = new Map(candidates.map(({ id, rank }) => [id, rank]));
+    candidates = more.candidates.map((one) => ({ ...one, rank: ranks.get(one.id) }));
+  }
+  let injections = known ? [...known.found, ...known.missed] : [];
+  let note = known || !run.injections.streams ? "" : "Injections are marked once the background reaches a rate.";
+  if (injections.length < known?.total) {
+    const more = await get(`${base}/injections`, { ...asked, ...between(start, stop), limit: MARKS });
+    injections = [...more.found, ...more.missed];
+    if (injections.length >= MARKS) note = `Of the injections in view, the earliest ${MARKS} are marked.`;
+  }
+  byId("stream-note").textContent = note;
+  return { candidates, injections };
 }
 
-const nanoseconds = (seconds) => `${Math.floor(Math.max(0, seconds))}000000000`;
-const stream = new StreamPlot(byId("stream"), byId("readout"), (kind, start, stop, points) =>
-  get(`/v1/runs/${state.run}/scores`, { kind, start_ns: nanoseconds(start), stop_ns: nanoseconds(stop + 1), points }));
+const stream = new StreamPlot(byId("stream"), byId("readout"), {
+  scores: (run, kind, start, stop, points) => get(`/v1/runs/${run.id}/scores`, { kind, ...between(start, stop), points }),
+  marks,
+  failed,
+});
 
 function badge(id, text, tone) {
   Object.assign(byId(id), { textContent: text, className: `badge ${tone}`, hidden: !text });
@@ -60,7 +84,7 @@ function showNumbers(run) {
   const latency = run.latency_ms;
   text("latency", latency ? `${number(latency.p50)} ms` : "–");
   text("latency-note", (latency ? `median; 99 % below ${number(latency.p99)} ms` : "not measured yet")
-    + (run.lag === null ? "" : `; ${duration(Math.max(0, run.lag))} behind the clock`));
+    + (run.lag === null ? "" : `; scores come ${duration(Math.max(0, run.lag))} after the data`));
   byId("progress").hidden = !slides.planned;
   if (slides.planned) {
     byId("progress-bar").value = Math.min(1, slides.livetime / slides.planned);
@@ -74,7 +98,7 @@ function offerRates(lowest) {
   const select = byId("far");
   const chosen = select.dataset.chosen;
   const before = select.value;
-  select.replaceChildren(...RATES.map(([name, rate]) => {
+  options(select, RATES.map(([name, rate]) => {
     const out = lowest === null || rate < lowest;
     const option = new Option(out ? `${name} (out of reach)` : name, rate);
     option.disabled = out;
@@ -93,7 +117,6 @@ function offerParameters(names) {
   return select.value;
 }
 
-let shown = null;
 function drawAll() {
   if (!shown) return;
   const { ifar, candidates, injections, efficiency, volumes } = shown;
@@ -111,16 +134,16 @@ function drawAll() {
     }
     hideBins();
   }
-  byId("bins-by").textContent = byId("by").selectedOptions[0].text;
+  const { text } = byId("by").selectedOptions[0];
+  byId("bins-by").textContent = efficiency?.unit ? `${text}, ${efficiency.unit}` : text;
   showVolumes(volumes);
 }
-
 
 // A look that a newer one has overtaken must not draw: it may be of another rate or run.
 async function load(run, current) {
   const base = `/v1/runs/${run.id}`;
   const [background, candidates] = await Promise.all([
-    get(`${base}/background`, { limit: SLIDES }), get(`${base}/candidates`, { limit: 500 }),
+    get(`${base}/background`, { limit: SLIDES, offset: state.slide }), get(`${base}/candidates`, { limit: LOUDEST }),
   ]);
   // Only what the background can answer is asked.
   if (!current()) return;
@@ -137,34 +160,32 @@ async function load(run, current) {
     injections?.drawn_in_volume ? get(`${base}/volume`, asked) : null,
   ]);
   if (!current()) return;
-  shown = { ifar, candidates, injections, efficiency, volumes };
+  shown = { run, asked, ifar, candidates, injections, efficiency, volumes };
   showCandidates(run.id, candidates, (time) => stream.centre(time));
-  showSlides(background);
+  showSlides(background, state.slide);
   drawAll();
   await stream.setRun(run);
-  stream.setMarks(candidates.candidates, injections ? [...injections.found, ...injections.missed] : []);
 }
 
 async function look() {
   const turn = ++state.turn;
   const current = () => turn === state.turn;
-  const runs = await get("/v1/runs", { limit: 200 });
+  const { runs } = await get("/v1/runs", { limit: 200 });
   if (!current()) return;
   const select = byId("run");
-  const names = runs.map((run) => `${run.id} ${run.name}`).join("\n");
-  if (names !== state.names) {
-    state.names = names;
-    select.replaceChildren(...runs.map((run) => new Option(run.name, run.id)));
-  }
   // Without a choice, the wall shows the newest run.
   if (!state.pinned && runs.length) state.run = runs[0].id;
   byId("empty").hidden = runs.length > 0;
   byId("content").hidden = byId("picker").hidden = !runs.length;
   if (!state.run) return;
-  select.value = state.run;
   const run = await get(`/v1/runs/${state.run}`);
+  if (!current()) return;
+  // An old one is not in the list.
+  if (!runs.some(({ id }) => id === run.id)) runs.push(run);
+  options(select, runs.map((one) => new Option(one.name, one.id)));
+  select.value = run.id;
   const seen = `${run.id} ${run.revision}`;
-  if (!current() || seen === state.revision) return;
+  if (seen === state.revision) return;
   showNumbers(run);
   await load(run, current);
   if (!current()) return;
@@ -172,48 +193,42 @@ async function look() {
   document.body.dataset.revision = run.revision;
 }
 
+function failed(error) {
+  // What is drawn may be half of the new.
+  state.revision = null;
+  badge("link", `not updating: ${error.message}`, "bad");
+  soon(PATIENCE);
+}
+
 async function lookOrSay() {
+  state.looking += 1;
   try {
     await look();
     badge("link", "", "");
   } catch (error) {
-    badge("link", `not updating: ${error.message}`, "bad");
-    soon(PATIENCE);
+    failed(error);
   }
+  state.looking -= 1;
 }
 
 // Look again, however often this is asked for in the meantime.
 let due = null;
 function soon(wait = INTERVAL) {
-  due ??= setTimeout(async () => {
+  due ??= setTimeout(() => {
     due = null;
-    // A look that someone waits for is not overtaken by the clock.
-    if (state.asked) soon();
-    else await lookOrSay();
+    // A look is overtaken by who asks for something else, never by the clock.
+    if (state.looking) soon();
+    else lookOrSay();
   }, wait);
 }
 
-// The API says when something changed. A browser has few connections to one address:
-// a page that nobody sees gives its own back.
-let live = null;
-function listen() {
-  live?.close();
-  live = null;
-  if (document.hidden) return;
-  live = new EventSource("/v1/live");
-  live.addEventListener("runs", () => soon());
-  live.addEventListener("error", () => soon());
-}
-
-async function ask() {
+function ask() {
   state.revision = null;
-  state.asked = (state.asked ?? 0) + 1;
-  await lookOrSay();
-  state.asked -= 1;
+  lookOrSay();
 }
 
 byId("run").addEventListener("change", (event) => {
-  Object.assign(state, { run: event.target.value, pinned: true });
+  Object.assign(state, { run: event.target.value, pinned: true, slide: 0 });
   history.replaceState(null, "", `?run=${encodeURIComponent(state.run)}`);
   ask();
 });
@@ -222,12 +237,21 @@ byId("far").addEventListener("change", (event) => {
   ask();
 });
 byId("by").addEventListener("change", ask);
+for (const button of document.querySelectorAll("[data-slides]")) {
+  button.addEventListener("click", () => {
+    state.slide = Math.max(0, state.slide + SLIDES * Number(button.dataset.slides));
+    ask();
+  });
+}
 for (const button of document.querySelectorAll("[data-move]")) {
   button.addEventListener("click", () => move(stream, button.dataset.move));
 }
 const TABLES = { ifar: ifarTable, efficiency: efficiencyTable, plane: planeTable };
-offerDownloads(() => state.run, (id) => (id === "stream" ? streamTable(stream.lanes) : shown && TABLES[id](shown)));
+offerDownloads(() => (shown ? shown.run.id : "none"), (id) => shown && (id === "stream" ? streamTable(stream) : TABLES[id](shown)), failed);
 onResize(byId("ifar"), drawAll);
-document.addEventListener("visibilitychange", listen);
-listen();
+// A run that has come to a stop sends nothing that would say so.
+setInterval(() => {
+  if (shown?.run.background.planned) byId("progress-note").textContent = progress.say(shown.run);
+}, CLOCK);
+listen(() => soon(), () => soon());
 lookOrSay();

@@ -2,6 +2,7 @@
 import { duration, percent } from "./units.js";
 
 const MEMORY = 300; // the rate is that of so many seconds at most
+const STALLED = 60; // without news for that long a run has come to a stop, s
 
 export class Progress {
   constructor() {
@@ -10,16 +11,19 @@ export class Progress {
   }
 
   // A sentence on the background of a run as it stands.
-  say({ id, state, background }) {
-    const { livetime, planned, slides } = background;
-    if (id !== this.run) [this.run, this.seen] = [id, []];
-    const now = performance.now() / 1000;
-    this.seen.push([now, livetime]);
-    while (now - this.seen[0][0] > MEMORY && this.seen.length > 2) this.seen.shift();
-    const done = `${slides} slides, ${percent(Math.min(1, livetime / planned))} of ${duration(planned)}`;
+  say({ id, state, created, updated, background }) {
+    const { livetime, planned, blocks } = background;
+    const changed = Date.parse(updated) / 1000;
+    // Until this page has seen it grow: the mean since the beginning.
+    if (id !== this.run) [this.run, this.seen] = [id, [[Date.parse(created) / 1000, 0]]];
+    if (changed > this.seen.at(-1)[0]) this.seen.push([changed, livetime]);
+    while (changed - this.seen[0][0] > MEMORY && this.seen.length > 2) this.seen.shift();
+    const done = `${percent(Math.min(1, livetime / planned))} of ${duration(planned)}, in ${blocks} blocks`;
     const [before, had] = this.seen[0];
-    const rate = (livetime - had) / (now - before);
+    const rate = (livetime - had) / (changed - before);
     if (livetime >= planned || state !== "running" || !(rate > 0)) return `${done}.`;
+    const silent = Date.now() / 1000 - changed;
+    if (silent > STALLED) return `${done}; nothing new for ${duration(silent)}.`;
     return `${done}; ${duration((planned - livetime) / rate)} to go at ${duration(rate)} a second.`;
   }
 }

@@ -1,19 +1,24 @@
 // The score streams over a common time axis, with what happened in them.
-import { diamond, el, linear, message, onResize, path, plot, ticks, triangle, xAxis, yAxis } from "./draw.js";
+import { diamond, el, labelled, linear, message, onResize, path, plot, ticks, triangle, xAxis, yAxis } from "./draw.js";
 import { fixed, number, utc } from "./units.js";
 import { navigate } from "./navigate.js";
 
 const RAIL = 20; // room for markers above a lane, px
 const GAP = 34; // between two lanes, px
 const UNITS = [[86400, "days"], [3600, "hours"], [60, "minutes"], [1, "seconds"]];
+const FAR_AWAY = 1000; // units from the run's start, where labels begin anew nearby
+const SHORTEST = 1; // view, s
+export const CANDIDATES = 10; // that are marked, the loudest in view
 
 export class StreamPlot {
-  // `load(kind, start, stop, points)` fetches scores for a stretch of GPS time.
-  constructor(host, readout, load) {
-    Object.assign(this, { host, readout, load, view: null, lanes: [], candidates: [], injections: [] });
+  // `ask.scores(run, kind, start, stop, points)` fetches scores of a stretch of GPS time,
+  // `ask.marks(run, start, stop)` its candidates and injections; `ask.failed(error)` is
+  // told why one of them did not come.
+  constructor(host, readout, ask) {
+    Object.assign(this, { host, readout, ask, view: null, lanes: [], candidates: [], injections: [] });
     this.hint = readout.textContent;
     navigate(host, this);
-    onResize(host, () => this.refresh());
+    onResize(host, () => this.refreshOrSay());
     host.addEventListener("pointermove", (event) => this.point(event));
     host.addEventListener("pointerleave", () => this.leave());
   }
@@ -21,16 +26,11 @@ export class StreamPlot {
   // Scores are drawn at the middle of the whitened kernel they look at, so that a peak
   // stands where the merger is.
   async setRun(run) {
-    if (run.id !== this.run?.id) this.view = null;
+    if (run.id !== this.run?.id) Object.assign(this, { view: null, lanes: [], candidates: [], injections: [] });
     this.run = run;
     this.lag = (run.geometry.fduration + run.geometry.kernel_length) / 2;
     this.extent = run.start === null ? null : [run.start - this.lag, run.stop - this.lag];
     await this.refresh();
-  }
-
-  setMarks(candidates, injections) {
-    Object.assign(this, { candidates, injections });
-    this.draw();
   }
 
   get range() {
@@ -40,12 +40,13 @@ export class StreamPlot {
   setView(view) {
     if (!this.extent) return;
     const [low, high] = this.extent;
-    const length = Math.min(Math.max(view[1] - view[0], 2), high - low);
+    const length = Math.min(Math.max(view[1] - view[0], SHORTEST), high - low);
     const start = Math.min(Math.max((view[0] + view[1] - length) / 2, low), high - length);
     this.view = length >= high - low ? null : [start, start + length];
     this.draw();
+    this.tell();
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.refresh(), 120);
+    this.timer = setTimeout(() => this.refreshOrSay(), 120);
   }
 
   centre(time, length = 40) {
@@ -53,21 +54,28 @@ export class StreamPlot {
     this.host.scrollIntoView({ block: "center", behavior: "smooth" });
   }
 
+  refreshOrSay() {
+    this.refresh().catch(this.ask.failed);
+  }
+
   async refresh() {
     if (!this.extent) return message(this.host, "No scores yet.");
+    const { run } = this;
     const [start, stop] = this.range;
     const points = Math.max(200, Math.round(this.host.clientWidth * 1.2));
     const wanted = [["zero_lag", "zero-lag", "zero-lag"], ["injections", "injected", "with injections"]];
-    const ask = (this.asked = {});
-    const lanes = await Promise.all(
-      wanted.filter(([kind]) => this.run[kind].chunks).map(async ([kind, style, name]) => ({
-        kind, style, name, scores: await this.load(kind, start + this.lag, stop + this.lag, points),
+    const turn = (this.turn = {});
+    const [marks, ...lanes] = await Promise.all([
+      this.ask.marks(run, start, stop),
+      ...wanted.filter(([kind]) => run[kind].chunks).map(async ([kind, style, name]) => ({
+        kind, style, name, scores: await this.ask.scores(run, kind, start + this.lag, stop + this.lag, points),
       })),
-    );
+    ]);
     // A newer question overtook this one.
-    if (ask !== this.asked) return;
-    this.lanes = lanes;
+    if (turn !== this.turn) return;
+    Object.assign(this, { lanes, ...marks });
     this.draw();
+    this.tell();
   }
 
   draw() {
@@ -81,13 +89,17 @@ export class StreamPlot {
     const [start, stop] = this.range;
     const x = linear([start, stop], [box.left, box.right]);
     Object.assign(this, { x, box });
-    const origin = Math.floor(this.run.start);
     const [unit, name] = UNITS.find(([size]) => stop - start >= 3 * size) ?? UNITS.at(-1);
+    let origin = Math.floor(this.run.start);
+    if (stop - origin > FAR_AWAY * unit) {
+      const leap = (FAR_AWAY / 10) * unit;
+      origin += Math.floor((start - origin) / leap) * leap;
+    }
     const count = (box.right - box.left) / 90;
     // Tens of minutes in halves and quarters of an hour, as on a clock.
     const steps = unit === 60 && (stop - start) / count > 420 ? [1, 1.5, 3, 6, 10] : undefined;
-    const marks = ticks((start - origin) / unit, (stop - origin) / unit, count, steps)
-      .map((value) => [origin + value * unit, number(value)]);
+    const marks = labelled(ticks((start - origin) / unit, (stop - origin) / unit, count, steps))
+      .map(([value, text]) => [origin + value * unit, text]);
     const title = narrow ? `${name} after GPS ${origin}`
       : `${name} after GPS ${origin} (${utc(origin)} UTC)`;
     const id = "plot-area";
@@ -117,7 +129,11 @@ export class StreamPlot {
     const shade = (from, to, attributes) => drawn.append(el("rect", {
       x: x(from - this.lag), width: Math.max(1, x(to) - x(from)), y: box.top, height: box.bottom - box.top, ...attributes,
     }));
-    scores.received.slice(1).forEach(({ start }, i) => shade(scores.received[i].stop, start, { class: "absent" }));
+    // Before, between and after what was received.
+    const ends = [this.range[0] + this.lag, ...scores.received.flatMap(({ start, stop }) => [start, stop]), this.range[1] + this.lag];
+    for (let i = 0; i < ends.length; i += 2) {
+      if (ends[i + 1] > ends[i]) shade(ends[i], ends[i + 1], { class: "absent" });
+    }
     for (const { start, stop } of scores.invalid) shade(start, stop, { class: "invalid", fill: "url(#hatch)" });
     for (const piece of pieces(scores)) {
       const at = (i, value) => [x(scores.time[i] - this.lag), y(value[i])];
@@ -133,13 +149,12 @@ export class StreamPlot {
     return group;
   }
 
-  // Of many candidates the quiet ones would hide the loud: the ten loudest in view.
+  // Of many candidates the quiet ones would hide the loud: the loudest in view.
   candidateMarks(box, x) {
     const [start, stop] = this.range;
-    const shown = this.candidates.map((candidate, i) => ({ ...candidate, rank: i + 1 }))
-      .filter(({ time }) => time >= start && time <= stop).slice(0, 10);
+    const shown = this.candidates.filter(({ time }) => time >= start && time <= stop).slice(0, CANDIDATES);
     return shown.reverse().map(({ time, statistic, rank }) => el("g", {},
-      el("title", {}, `Candidate ${rank}: statistic ${fixed(statistic)}, GPS ${time.toFixed(3)}`),
+      el("title", {}, `Candidate${rank ? ` ${rank}` : ""}: statistic ${fixed(statistic)}, GPS ${time.toFixed(3)} s`),
       rank <= 3 ? el("line", { class: "stem", x1: x(time), x2: x(time), y1: box.top + 16, y2: box.bottom }) : "",
       el("path", { class: "candidate", d: diamond(x(time), box.top + 9, rank <= 3 ? 7 : 5) }),
       rank <= 3 ? el("text", { class: "rank", x: x(time) + 9, y: box.top + 13 }, rank) : ""));
@@ -151,7 +166,7 @@ export class StreamPlot {
     return this.injections.filter(({ time }) => time >= start && time <= stop)
       .map(({ time, snr, reason }) => el("path", {
         class: reason === "found" ? "found" : "missed", d: triangle(x(time), box.top + 9, size),
-      }, el("title", {}, `Injection, network SNR ${number(snr)}, ${reason.replace("_", " ")}, GPS ${time.toFixed(3)}`)));
+      }, el("title", {}, `Injection, network SNR ${number(snr)}, ${reason.replace("_", " ")}, GPS ${time.toFixed(3)} s`)));
   }
 
   point(event) {
@@ -161,18 +176,35 @@ export class StreamPlot {
     const time = this.x.invert(place);
     const parts = this.lanes.map(({ name, scores }) => {
       const i = nearest(scores.time, time + this.lag);
-      const value = scores.maximum[i] ?? null;
-      return `${name} ${value === null ? "not valid" : fixed(value)}`;
+      if (!(Math.abs(scores.time[i] - time - this.lag) < 1.5 * scores.bucket)) return `${name} no data`;
+      const value = scores.maximum[i];
+      const most = value !== scores.minimum[i] ? "at most " : "";
+      return `${name} ${value === null ? "not valid" : most + fixed(value)}`;
     });
-    this.readout.textContent = `GPS ${time.toFixed(2)} · ${utc(time, 1)} UTC · ${parts.join(" · ")}`;
+    this.readout.textContent = `GPS ${time.toFixed(2)} s · ${utc(time, 1)} UTC · ${parts.join(" · ")}`;
     this.cursor.setAttribute("x1", place);
     this.cursor.setAttribute("x2", place);
     this.cursor.setAttribute("visibility", "visible");
   }
 
   leave() {
-    this.readout.textContent = this.hint;
     this.cursor?.setAttribute("visibility", "hidden");
+    this.tell();
+  }
+
+  // What is in view, for who has no pointer.
+  tell() {
+    if (!this.view) return void (this.readout.textContent = this.hint);
+    const [start, stop] = this.view;
+    const parts = this.lanes.map(({ name, scores }) => {
+      let best = null;
+      scores.maximum.forEach((value, i) => {
+        if (value !== null && (best === null || value > scores.maximum[best])) best = i;
+      });
+      return best === null ? `${name} no data`
+        : `${name} at most ${fixed(scores.maximum[best])} at GPS ${(scores.time[best] - this.lag).toFixed(2)} s`;
+    });
+    this.readout.textContent = `GPS ${start.toFixed(1)} to ${stop.toFixed(1)} s · ${parts.join(" · ")}`;
   }
 }
 

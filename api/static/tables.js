@@ -1,8 +1,7 @@
 // The tables: text only, so that nothing from a run's name becomes markup.
+import { byId } from "./api.js";
 import { binName } from "./efficiency.js";
 import { YEAR, duration, fixed, number, percent, utc } from "./units.js";
-
-const byId = (id) => document.getElementById(id);
 
 function cell(content, tag = "td", className = "") {
   const node = document.createElement(tag);
@@ -12,12 +11,29 @@ function cell(content, tag = "td", className = "") {
   return node;
 }
 
+const FOCUSABLE = "a, button";
+
+// Rows that stay as they are keep their place and who is on them; of one that changes,
+// the same link or button keeps the focus.
 function fill(id, rows) {
-  byId(id).tBodies[0].replaceChildren(...rows.map((cells) => {
+  const body = byId(id).tBodies[0];
+  rows.forEach((cells, i) => {
     const row = document.createElement("tr");
     row.append(...cells);
-    return row;
-  }));
+    const old = body.rows[i];
+    if (!old) return body.append(row);
+    if (old.isEqualNode(row)) return undefined;
+    const place = [...old.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+    old.replaceWith(row);
+    return row.querySelectorAll(FOCUSABLE)[place]?.focus();
+  });
+  while (body.rows.length > rows.length) body.lastElementChild.remove();
+}
+
+// What a select offers, without touching one that offers it already: it may be open.
+export function options(select, wanted) {
+  const told = ({ value, text, disabled }) => `${value} ${text} ${disabled}`;
+  if (wanted.map(told).join("\n") !== [...select.options].map(told).join("\n")) select.replaceChildren(...wanted);
 }
 
 function span(words, className) {
@@ -42,7 +58,7 @@ export function showCandidates(run, answer, onChoose) {
     const far = candidate.far_per_year;
     const limit = candidate.saturated;
     return [
-      cell([time, " ", there]), cell(utc(candidate.time), "td", "wide"), cell(fixed(candidate.statistic)),
+      cell([time, " ", there, span(`${utc(candidate.time)} UTC`, "wide below")]), cell(fixed(candidate.statistic)),
       cell(far === null ? "no background" : limit
         ? [`≤ ${number(far)}`, span("louder than all background", "limited")] : number(far)),
       cell(far === null ? "–" : `${limit ? "≥ " : ""}${duration(YEAR / far)}`, "td", "wide"),
@@ -89,7 +105,7 @@ export function showVolumes(answer) {
     : "Needs injections that were drawn in volume, with the number of those too faint: simulate signals with --volume.";
 }
 
-export function showSlides(answer) {
+export function showSlides(answer, offset) {
   // The loudest come first: they make the end of the IFAR curve.
   fill("slides", answer.slides.map((slide) => [
     cell(Object.entries(slide.shifts).map(([ifo, shift]) => `${ifo} ${number(shift)}`).join(", "), "th"),
@@ -97,7 +113,10 @@ export function showSlides(answer) {
     cell(slide.loudest === null ? "–" : fixed(slide.loudest)),
     cell(slide.blocks),
   ]));
-  const hidden = answer.total - answer.slides.length;
+  const last = offset + answer.slides.length;
   byId("slides-note").textContent = answer.total === 0 ? "No timeslides yet."
-    : hidden > 0 ? `… and ${hidden} more, with quieter events.` : "Each slide shifts one detector's data against the other's.";
+    : `Slides ${offset + 1} to ${last} of ${answer.total}, the loudest first. Each shifts one detector's data against the other's.`;
+  byId("slides-pages").hidden = answer.total <= SLIDES;
+  byId("slides-before").disabled = offset === 0;
+  byId("slides-after").disabled = last >= answer.total;
 }

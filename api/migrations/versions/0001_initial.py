@@ -47,7 +47,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("peak", sa.Double(), nullable=True),
         sa.Column("floor", sa.Double(), nullable=True),
-        sa.Column("shifts", sa.JSON(), nullable=False),
+        sa.Column("shifts", sa.LargeBinary(), nullable=False),
         sa.Column("loud", sa.LargeBinary(), nullable=False),
         sa.Column("quiet", sa.LargeBinary(), nullable=False),
         sa.Column("valid_counts", sa.LargeBinary(), nullable=False),
@@ -148,6 +148,7 @@ def upgrade() -> None:
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
+        sa.Column("run_id", sa.String(length=64), nullable=False),
         sa.Column(
             "stream_id",
             sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
@@ -162,10 +163,15 @@ def upgrade() -> None:
         sa.Column("event_count", sa.Integer(), nullable=False),
         sa.Column("lowest", sa.Double(), nullable=True),
         sa.Column("highest", sa.Double(), nullable=True),
+        sa.Column("arrived", sa.Double(), nullable=False),
         sa.Column("last", sa.Boolean(), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("valid", sa.LargeBinary(), nullable=False),
         sa.Column("scores", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"],
+            ["runs.id"],
+        ),
         sa.ForeignKeyConstraint(
             ["stream_id"],
             ["streams.id"],
@@ -174,6 +180,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("stream_id", "number"),
     )
     with op.batch_alter_table("chunks", schema=None) as batch_op:
+        batch_op.create_index("chunks_by_arrival", ["run_id", "id"], unique=False)
         batch_op.create_index("chunks_by_time", ["stream_id", "stop_ns"], unique=False)
 
     op.create_table(
@@ -237,6 +244,7 @@ def upgrade() -> None:
         batch_op.create_index(
             "events_by_statistic", ["run_id", "kind", "statistic"], unique=False
         )
+        batch_op.create_index("events_by_time", ["stream_id", "time_ns"], unique=False)
         batch_op.create_index(
             batch_op.f("ix_events_chunk_id"), ["chunk_id"], unique=False
         )
@@ -246,6 +254,7 @@ def downgrade() -> None:
     """Change them back."""
     with op.batch_alter_table("events", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_events_chunk_id"))
+        batch_op.drop_index("events_by_time")
         batch_op.drop_index("events_by_statistic")
 
     op.drop_table("events")
@@ -255,6 +264,7 @@ def downgrade() -> None:
     op.drop_table("injections")
     with op.batch_alter_table("chunks", schema=None) as batch_op:
         batch_op.drop_index("chunks_by_time")
+        batch_op.drop_index("chunks_by_arrival")
 
     op.drop_table("chunks")
     op.drop_table("vetoes")
