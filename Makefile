@@ -6,16 +6,19 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test bench lock clean
+.PHONY: demo test slow bench lock clean
 
 demo: $(VENV)/.base ## Run the main job: serve, replay, ask
 	$(BIN)/chirpwatch demo $(if $(KEEP),--keep) $(ARGS)
 
-test: $(VENV)/.dev ## Run the whole test suite
+test: $(VENV)/.dev ## Check the code and run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+slow: $(VENV)/.dev ## Run the tests that kill, freeze and cut, over and over
+	$(BIN)/pytest -m slow $(ARGS)
 
 bench: $(VENV)/.dev ## Time chirpwatch against the reference method
 	$(BIN)/python -m benchmarks

@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -867,48 +865,6 @@ def test_the_api_ends_with_its_killed_parent(tmp_path):
                 while time.monotonic() < deadline:
                     client.health()
                     time.sleep(0.05)
-
-
-def test_kill_during_ingest_loses_nothing_and_counts_nothing_twice(tmp_path):
-    """Whatever was acknowledged is there; whatever wasn't may be sent again."""
-    database, log = tmp_path / "results.db", tmp_path / "api.log"
-    total, kills, rng = 120, 4, np.random.default_rng(3)
-    bodies = [
-        chunk(n, [(8 * n + 1 + k, float(n)) for k in range(6)]) for n in range(total)
-    ]
-    acknowledged: set[int] = set()
-
-    def ingest(api, client, kill_after=None):
-        client.put_run("run", RUN)
-        client.put_stream("run", "zl", ZERO_LAG)
-        (stored,) = client.streams("run")
-        assert stored.chunks >= len(acknowledged)
-        assert stored.events == 6 * stored.chunks
-        assert stored.livetime == 8.0 * stored.chunks
-        # From before the last acknowledged one, as after a lost answer.
-        first = max(0, stored.next_number - 3)
-        for n in range(first, total):
-            if n - first == kill_after:
-                moment = rng.uniform(0, 0.02)
-                threading.Timer(moment, os.kill, [api.pid, signal.SIGKILL]).start()
-            client.put_chunk("run", "zl", n, bodies[n])
-            acknowledged.add(n)
-
-    for kill in range(kills):
-        with (
-            ApiProcess(database, log=log) as api,
-            api.client() as client,
-            pytest.raises(ApiUnavailable),
-        ):
-            ingest(api, client, kill_after=5 + kill)
-        assert len(acknowledged) < total
-    with ApiProcess(database, log=log) as api, api.client() as client:
-        ingest(api, client)
-        final = client.run("run").zero_lag
-        events = client.events("run", "zero_lag", limit=10_000).events
-    assert final.livetime == 8.0 * total
-    assert len(events) == 6 * total
-    assert len({event.time_ns for event in events}) == 6 * total
 
 
 def test_several_writers_at_once_store_each_chunk_once(api, run):
