@@ -163,6 +163,15 @@ class _Known:
     streams: Mapping[int, StreamSum] = field(default_factory=dict)
 
 
+def noise_run(session: Session, run: RunRow) -> RunRow:
+    """The run whose background a run's rates rest on."""
+    if run.background_run is None:
+        return run
+    other = session.get(RunRow, run.background_run)
+    assert other is not None
+    return other
+
+
 class _Place:
     """Where one run is kept; who reads for it holds the lock, and the others wait."""
 
@@ -203,13 +212,17 @@ class Accumulated:
                 known = _keep(place, replace(known, background=more))
             return known.background
 
+    def noise(self, session: Session, run: RunRow) -> Background:
+        """The background that a run's rates rest on, which may be empty."""
+        return self.background(session, noise_run(session, run)).background
+
     def statistics(self, session: Session, run: RunRow) -> Background:
-        """The background of a run, to take rates from.
+        """The same, to take rates from.
 
         Raises:
             ProblemError: There is no background livetime (yet).
         """
-        background = self.background(session, run).background
+        background = self.noise(session, run)
         if not background.livetime:
             raise ProblemError(
                 409,

@@ -247,7 +247,8 @@ class BackgroundAnswer(Answer):
     events: int = Field(description="Background events")
     livetime: float = Field(description="Valid time of all slides together, s")
     lowest_far_per_year: float | None = Field(
-        description="1 / livetime: no smaller rate can be stated, per Julian year"
+        description="1 / livetime of the background that the run's rates rest on: no "
+        "smaller rate can be stated, per Julian year"
     )
     slides: list[Slide] = Field(
         description="One for each set of shifts, the loudest first"

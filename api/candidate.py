@@ -33,7 +33,7 @@ def candidate_detail(
     found = needed_event(session, run, time_ns)
     event, stream = found
     vetoes = accumulated.vetoes(session, run)
-    noise = accumulated.background(session, run).background
+    noise = accumulated.noise(session, run)
     observed = total(session, run, "zero_lag", accumulated).livetime
     rate = noise.far(event.statistic) if noise.livetime else None
     probability = false_alarm_probability(rate.far_per_year, observed) if rate else None

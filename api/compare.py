@@ -35,7 +35,7 @@ def compare(
 def _compared(
     session: Session, run: RunRow, accumulated: Accumulated, far_per_year: float
 ) -> Compared:
-    noise = accumulated.background(session, run).background
+    noise = accumulated.noise(session, run)
     vetoes = accumulated.vetoes(session, run)
     loudest = loudest_events(session, run, "zero_lag", vetoes, 1)
     injected = load_injected(session, run, accumulated)

@@ -75,7 +75,10 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class RunRow(Base):
-    """A run; `revision` counts the changes of its results, `vetoing` of its vetoes."""
+    """A run; `revision` counts the changes of its results, `vetoing` of its vetoes.
+
+    Its rates rest on its own background, or on that of `background_run`.
+    """
 
     __tablename__ = "runs"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -85,6 +88,7 @@ class RunRow(Base):
     simulated: Mapped[bool] = mapped_column(Boolean)
     data: Mapped[str] = mapped_column(Text)
     planned_background: Mapped[float | None]
+    background_run: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
     state: Mapped[str] = mapped_column(String(16), default="running")
     message: Mapped[str | None] = mapped_column(Text)
     throughput: Mapped[float | None]

@@ -72,13 +72,12 @@ def write_export(session: Session, run: RunRow, path: Path) -> None:
                 "chirpwatch": chirpwatch.__version__,
             }
         )
-        noise = known.background
-        events = _zero_lag(session, run, noise, vetoes)
+        events = _zero_lag(session, run, accumulated.noise(session, run), vetoes)
         table = file.create_dataset("zero_lag/events", data=events)
         table.attrs["livetime"] = total(session, run, "zero_lag", accumulated).livetime
         rows = slides(run, known)
         file["background/slides"] = _slide_table(run, rows)
-        file["background"].attrs["livetime"] = noise.livetime
+        file["background"].attrs["livetime"] = known.background.livetime
         table = file.create_dataset(
             "background/events", (0,), BACKGROUND, maxshape=(None,), **STORAGE
         )

@@ -115,6 +115,11 @@ class Run(Body):
     planned_background: FiniteFloat | None = Field(
         None, ge=0, description="Background livetime that the run aims at, s"
     )
+    background_run: Identifier | None = Field(
+        None,
+        description="Run, of the same model and geometry, whose background this one's "
+        "rates rest on; null: its own",
+    )
 
 
 class LatencyMs(Body):

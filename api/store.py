@@ -7,6 +7,7 @@ transaction, in which every other writer waits.
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -52,9 +53,12 @@ def put_run(session: Session, run_id: str, body: Run) -> bool:
         "simulated": body.simulated,
         "data": body.data,
         "planned_background": body.planned_background,
+        "background_run": body.background_run,
     }
     run = session.get(RunRow, run_id)
     if run is None:
+        if body.background_run is not None:
+            _check_background(session, body.background_run, values)
         session.add(RunRow(id=run_id, **values))
         return True
     for name, value in values.items():
@@ -64,6 +68,25 @@ def put_run(session: Session, run_id: str, body: Run) -> bool:
                 f"{value!r}; choose another identifier for a new run"
             )
     return False
+
+
+def _check_background(session: Session, name: str, values: dict[str, Any]) -> None:
+    """Refuse background of another model or geometry, or that is not a run's own."""
+    other = session.get(RunRow, name)
+    if other is None:
+        raise not_found("run", name)
+    if other.background_run is not None:
+        raise conflict(
+            f"background_run: run {name!r} has no background of its own, it uses that "
+            f"of {other.background_run!r}"
+        )
+    for what in ("model", "geometry"):
+        if getattr(other, what) != values[what]:
+            raise conflict(
+                f"background_run: expected a run of the same {what}, {values[what]}, "
+                f"found {getattr(other, what)} of {name!r}; background of another says "
+                "nothing"
+            )
 
 
 def update_run(session: Session, run_id: str, body: RunUpdate) -> None:

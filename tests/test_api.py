@@ -303,6 +303,32 @@ def test_background_of_another_run_is_never_used(client, run):
     assert refused.value.status == 409
 
 
+def test_a_run_may_rest_on_the_background_of_another_of_its_model(client, run):
+    client.put_block(run, 0, block(slide(4.0, [(31, 0.0, 6.0)])))
+    live = f"{run}-live"[-64:]
+    client.put_run(live, RUN.model_copy(update={"background_run": run}))
+    client.put_stream(live, "zl", ZERO_LAG)
+    client.put_chunk(live, "zl", 0, chunk(0, [(4.0, 5.0)]))
+    assert client.far(live, 5.0) == client.far(run, 5.0, observing_time=8.0)
+    (candidate,) = client.candidates(live).candidates
+    assert candidate.far_per_year == client.far(run, 5.0).far_per_year
+    assert client.candidate(live, candidate.time_ns).count == 1
+    assert client.ifar(live).points == client.ifar(run).points
+    assert client.run(live).background.livetime == 0
+    # More of it is told at once, to who has an answer already.
+    address = f"{client.url}/v1/runs/{live}/far?statistic=5"
+    tag = httpx.get(address).headers["etag"]
+    client.put_block(run, 1, block(slide(4.0, [(31, 0.0, 6.0)]), number=1))
+    assert httpx.get(address, headers={"If-None-Match": tag}).json()["count"] == 2
+    for body, what in [
+        ({"background_run": "absent"}, "not there"),
+        ({"background_run": live}, "no background of its own"),
+        ({"background_run": run, "model": "0" * 16}, "of the same model"),
+    ]:
+        with pytest.raises(ApiRefused, match=what):
+            client.put_run("another", RUN.model_copy(update=body))
+
+
 def test_injections_are_found_or_missed_and_none_is_forgotten(client, run):
     times = [(2.0, 5.0), (5.0, 9.0), (11.0, 20.0), (300.0, 40.0)]
     injections = [

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query, Request, Response
 
 import chirpwatch
-from api.accumulated import Accumulated
+from api.accumulated import Accumulated, noise_run
 from api.database import Database
 from api.problems import NotModified
 from api.queries import get_run
@@ -37,9 +37,10 @@ def _unchanged(
     """
     with database.reading() as session:
         run = get_run(session, run_id)
+        noise = noise_run(session, run)
     # Another database may have a run of this name as well.
     made = round(run.created.timestamp() * 1e6)
-    tag = f'"{chirpwatch.__version__}-{made:x}-{run.revision}"'
+    tag = f'"{chirpwatch.__version__}-{made:x}-{run.revision}-{noise.revision}"'
     # It may be kept, and is asked about each time.
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     asked = request.headers.get("if-none-match", "").split(",")

@@ -222,7 +222,7 @@ def get_candidates(
     with database.reading() as session:
         run = queries.get_run(session, run_id)
         # A candidate is worth showing before there is anything to compare with.
-        noise = accumulated.background(session, run).background
+        noise = accumulated.noise(session, run)
         vetoes = accumulated.vetoes(session, run)
         total = progress.total(session, run, "zero_lag", accumulated)
         candidates = []
@@ -305,13 +305,14 @@ def get_background(
     with database.reading() as session:
         run = queries.get_run(session, run_id)
         known = accumulated.background(session, run)
+        noise = accumulated.noise(session, run)
         vetoes = accumulated.vetoes(session, run)
     slides = background.slides(run, known)
     livetime = known.background.livetime
     return BackgroundAnswer(
         events=known.background.size,
         livetime=livetime,
-        lowest_far_per_year=known.background.lowest_far_per_year,
+        lowest_far_per_year=noise.lowest_far_per_year,
         slides=slides[offset : offset + limit],
         total=len(slides),
         vetoes=list(vetoes.names),

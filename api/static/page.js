@@ -77,9 +77,8 @@ function showNumbers(run) {
     + (run.zero_lag.gaps ? `, ${duration(run.zero_lag.gaps)} not valid` : "")
     + (run.zero_lag.vetoed ? `, ${duration(run.zero_lag.vetoed)} vetoed` : ""));
   text("background", duration(slides.livetime));
-  text("background-note", (slides.planned === null ? "" : `of ${duration(slides.planned)} planned, `) + `${slides.events} events`);
-  text("lowest", slides.livetime ? `${number(YEAR / slides.livetime)} / yr` : "–");
-  text("lowest-note", slides.livetime ? `one per ${duration(slides.livetime)}` : "needs timeslides");
+  text("background-note", (slides.planned === null ? "" : `of ${duration(slides.planned)} planned, `) + `${slides.events} events`
+    + (run.background_run ? `; rates rest on that of run ${run.background_run}` : ""));
   text("throughput", run.throughput === null ? "–" : `${number(run.throughput)} s/s`);
   const latency = run.latency_ms;
   text("latency", latency ? `${number(latency.p50)} ms` : "–");
@@ -147,10 +146,13 @@ async function load(run, current) {
   ]);
   // Only what the background can answer is asked.
   if (!current()) return;
-  const rate = offerRates(background.lowest_far_per_year);
+  const lowest = background.lowest_far_per_year;
+  byId("lowest").textContent = lowest === null ? "–" : `${number(lowest)} / yr`;
+  byId("lowest-note").textContent = lowest === null ? "needs timeslides" : `one per ${duration(YEAR / lowest)}`;
+  const rate = offerRates(lowest);
   const asked = rate === null || !run.injections.streams ? null : { far_per_year: rate };
   const [ifar, injections] = await Promise.all([
-    background.livetime ? get(`${base}/ifar`) : null,
+    background.lowest_far_per_year === null ? null : get(`${base}/ifar`),
     asked && get(`${base}/injections`, { ...asked, limit: MARKS }),
   ]);
   if (!current()) return;

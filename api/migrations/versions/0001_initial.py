@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("simulated", sa.Boolean(), nullable=False),
         sa.Column("data", sa.Text(), nullable=False),
         sa.Column("planned_background", sa.Double(), nullable=True),
+        sa.Column("background_run", sa.String(length=64), nullable=True),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("message", sa.Text(), nullable=True),
         sa.Column("throughput", sa.Double(), nullable=True),
@@ -28,6 +29,10 @@ def upgrade() -> None:
         sa.Column("vetoing", sa.BigInteger(), nullable=False),
         sa.Column("created", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["background_run"],
+            ["runs.id"],
+        ),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
