@@ -381,10 +381,11 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
+        # First: to change the journal's mode may have to wait as well.
+        "busy_timeout=15000",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        "busy_timeout=15000",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
