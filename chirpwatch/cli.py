@@ -17,6 +17,8 @@ COMMANDS = {
     "serve": "serve.cli:serve",
     "replay": "streamer.cli:replay",
     "background": "streamer.background_cli:background",
+    "live": "streamer.live.cli:live",
+    "frames": "streamer.live.frames_cli:frames",
     "api": "api.cli:command",
     "demo": "chirpwatch.demo:demo",
 }

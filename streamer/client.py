@@ -6,7 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from tritonclient import grpc
@@ -115,10 +116,15 @@ class Detector:
                 if failed_at == wanted:
                     raise
                 failed_at = wanted
-                self._check_unchanged(error)
+                self.check_unchanged(error)
 
-    def _check_unchanged(self, failure: ServerError) -> None:
-        """Refuse to go on with a server that came back with another model."""
+    def check_unchanged(self, failure: ServerError) -> None:
+        """Refuse to go on with a server that came back with another model.
+
+        Raises:
+            ServerError: The failure, where the server is not back.
+            ModelError: It serves another model.
+        """
         try:
             model = Detector(self.address).model
         except ServerError:
@@ -129,7 +135,7 @@ class Detector:
                 f"serves {model}; results of two models do not mix"
             )
 
-    def _burn_in(self, stride: int, offsets: Sequence[int]) -> int:
+    def burn_in(self, stride: int, offsets: Sequence[int]) -> int:
         """Where a sequence must begin for the score of ``stride`` to be exact.
 
         A detector's PSD looks back by its length, from the last point of its grid; and
@@ -155,89 +161,128 @@ class Detector:
         wanted: int,
         offsets: Sequence[int],
     ) -> Iterator[Scores]:
-        begin = self._burn_in(wanted, offsets)
-        sequence_id = secrets.randbits(62) + 1
-        answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-        client = grpc.InferenceServerClient(self.address, keepalive_options=KEEPALIVE)
-        under_way: deque[tuple[int, int, float]] = deque()
-        try:
-            client.start_stream(lambda result, error: answers.put((result, error)))
+        begin = self.burn_in(wanted, offsets)
+        with OpenSequence(self, offsets) as sequence:
             position = begin
-            while position < strides or under_way:
-                while position < strides and len(under_way) < self.window:
+            while position < strides or sequence.under_way:
+                while position < strides and len(sequence.under_way) < self.window:
                     stop = min(position + request_strides, strides)
                     size = self.geometry.stride_size
                     strain = read(position * size, stop * size)
-                    under_way.append((position, stop, time.perf_counter()))
-                    flags = {
-                        "sequence_id": sequence_id,
-                        "sequence_start": position == begin,
-                        "sequence_end": stop == strides,
-                    }
-                    self._send(client, strain, position, offsets, flags)
+                    sequence.send(strain, position, stop, end=stop == strides)
                     position = stop
-                scores = self._receive(answers, under_way)
+                scores = sequence.receive()
                 if scores.first + len(scores.valid) > wanted:
-                    yield _from(scores, wanted)
-        finally:
-            # Every answer is in, or will not come: without this the end could wait.
-            client.stop_stream(cancel_requests=True)
-            client.close()
+                    yield since(scores, wanted)
 
-    def _send(
+
+class OpenSequence:
+    """A sequence of requests on a connection of its own; a context manager.
+
+    Args:
+        detector: The served detector.
+        offsets: For each detector the samples of its data before stride 0.
+
+    Attributes:
+        under_way: First stride, the one after the last, and time of sending of each
+            request that is not answered yet.
+    """
+
+    def __init__(self, detector: Detector, offsets: Sequence[int]) -> None:
+        self._address, self._deadline = detector.address, detector.deadline
+        self._stride_size = detector.geometry.stride_size
+        self._offsets = np.array(offsets, np.int64)
+        self._id = secrets.randbits(62) + 1
+        self._begun = False
+        self._answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        self.under_way: deque[tuple[int, int, float]] = deque()
+
+    def __enter__(self) -> Self:
+        self._client = grpc.InferenceServerClient(
+            self._address, keepalive_options=KEEPALIVE
+        )
+        self._client.start_stream(
+            lambda result, error: self._answers.put((result, error))
+        )
+        return self
+
+    def __exit__(
         self,
-        client: grpc.InferenceServerClient,
-        strain: np.ndarray,
-        stride: int,
-        offsets: Sequence[int],
-        flags: dict[str, int | bool],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
+        # Every answer is in, or will not come: without this the end could wait.
+        self._client.stop_stream(cancel_requests=True)
+        self._client.close()
+
+    def send(
+        self, strain: np.ndarray, first: int, stop: int, end: bool = False
+    ) -> None:
+        """Send the strain of strides ``first`` to ``stop``.
+
+        Args:
+            strain: [rows, ifos, samples].
+            first: The first stride.
+            stop: The one after the last.
+            end: Whether the sequence ends with it.
+
+        Raises:
+            ServerError: The connection has ended.
+        """
         strain = np.ascontiguousarray(strain, dtype=np.float32)
-        position = np.array(offsets, np.int64) + stride * self.geometry.stride_size
+        position = self._offsets + first * self._stride_size
         inputs = [
             grpc.InferInput("strain", list(strain.shape), "FP32"),
             grpc.InferInput("position", list(position.shape), "INT64"),
         ]
         inputs[0].set_data_from_numpy(strain)
         inputs[1].set_data_from_numpy(position)
+        self.under_way.append((first, stop, time.perf_counter()))
         try:
-            client.async_stream_infer(
+            self._client.async_stream_infer(
                 MODEL,
                 inputs,
                 outputs=[grpc.InferRequestedOutput(name) for name in OUTPUTS],
-                request_id=str(stride),
-                **flags,
+                request_id=str(first),
+                sequence_id=self._id,
+                sequence_start=not self._begun,
+                sequence_end=end,
             )
         except InferenceServerException as error:
             raise ServerError(
-                f"the server at {self.address} ended the stream before stride "
-                f"{stride} was sent: {error.message()}"
+                f"the server at {self._address} ended the stream before stride "
+                f"{first} was sent: {error.message()}"
             ) from None
+        self._begun = True
 
-    def _receive(
-        self,
-        answers: "queue.SimpleQueue[tuple[Any, Any]]",
-        under_way: deque[tuple[int, int, float]],
-    ) -> Scores:
-        first, stop, sent = under_way[0]
-        what = f"strides {first} to {stop}, sent to {self.address}"
+    def receive(self) -> Scores:
+        """The answer to the oldest request.
+
+        Raises:
+            ServerError: It is an error, or did not come in time.
+        """
+        first, stop, sent = self.under_way[0]
+        what = f"strides {first} to {stop}, sent to {self._address}"
         try:
-            remaining = sent + self.deadline - time.perf_counter()
-            result, error = answers.get(timeout=max(0, remaining))
+            remaining = sent + self._deadline - time.perf_counter()
+            result, error = self._answers.get(timeout=max(0, remaining))
         except queue.Empty:
-            raise ServerError(f"{what}: no answer within {self.deadline:g} s") from None
+            raise ServerError(
+                f"{what}: no answer within {self._deadline:g} s"
+            ) from None
         if error is not None:
             # An error on a stream does not say which request it is for; answers come
             # in order, so it is the oldest one's.
             raise ServerError(f"{what}: {error.message()}")
         if result.get_response().id != str(first):
             raise ServerError(f"{what}: answered as {result.get_response().id!r}")
-        under_way.popleft()
+        self.under_way.popleft()
         score, delay, valid = (result.as_numpy(name) for name in OUTPUTS)
         return Scores(first, score, delay, valid, time.perf_counter() - sent)
 
 
-def _from(scores: Scores, wanted: int) -> Scores:
+def since(scores: Scores, wanted: int) -> Scores:
     """Drop what lies before the first stride that is wanted."""
     skip = max(0, wanted - scores.first)
     return Scores(

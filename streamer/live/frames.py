@@ -1,0 +1,246 @@
+"""Frames as low-latency distribution writes them: ``H-H1_llhoft-1264316116-1.gwf``."""
+
+import contextlib
+import multiprocessing
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from chirpwatch.errors import ConfigurationError, StrainError
+
+MAX_LENGTH = 64
+"""Longest frame that is read, s."""
+
+READ_TIMEOUT = 5.0
+"""Longest time that reading a frame may take, s."""
+
+STATE_BITS = (0, 1)
+"""Bits of the state vector that must be set: HOFT_OK and the intent to observe.
+
+Source: LIGO-G1700234, as `pycbc.frame` has them.
+"""
+
+_NAME = re.compile(
+    r"(?P<site>[A-Z])-(?P<kind>[A-Za-z0-9_+#]+)-(?P<gps>\d{9,10})-(?P<length>\d{1,4})\.gwf"
+)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What is read of a detector's frames.
+
+    Attributes:
+        strain: Channel of the strain, such as ``H1:GDS-CALIB_STRAIN``.
+        state: Channel of the state vector; none: everything is analysed.
+        bits: Bits of it that must all be set.
+    """
+
+    strain: str
+    state: str | None
+    bits: tuple[int, ...] = STATE_BITS
+
+    @property
+    def mask(self) -> int:
+        """The bits as a number."""
+        return sum(1 << bit for bit in self.bits)
+
+
+@dataclass(frozen=True)
+class FrameFile:
+    """A frame that is there.
+
+    Attributes:
+        path: Where.
+        gps: First second, GPS.
+        length: Seconds.
+        arrived: When it was written, Unix time, s.
+    """
+
+    path: Path
+    gps: int
+    length: int
+    arrived: float
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is in a frame.
+
+    Attributes:
+        gps: First second, GPS.
+        rate: Samples in a second.
+        strain: float64, [seconds, rate].
+        on: Whether the state vector allows each second, bool [seconds].
+    """
+
+    gps: int
+    rate: int
+    strain: np.ndarray
+    on: np.ndarray
+
+
+def read_frame(path: Path, gps: int, length: int, channels: Channels) -> Frame:
+    """Read a frame with gwpy.
+
+    Raises:
+        StrainError: It cannot be read, or is not what its name says.
+    """
+    # It takes a second to import, and is done by the reading processes alone.
+    from gwpy.timeseries import TimeSeriesDict
+
+    names = [channels.strain] + ([channels.state] if channels.state else [])
+    try:
+        found = TimeSeriesDict.read(str(path), names, format="gwf")
+        strain = found[channels.strain]
+        start, rate = float(strain.t0.value), float(strain.sample_rate.value)
+        data = np.asarray(strain.value, dtype=np.float64)
+        state = None if channels.state is None else found[channels.state].value
+    except Exception as error:
+        raise StrainError(f"{path.name}: cannot be read ({error})") from None
+    if start != gps or rate != int(rate) or data.shape != (length * int(rate),):
+        raise StrainError(
+            f"{path.name}: expected {length} s from GPS {gps}, found {data.size} "
+            f"samples at {rate:g} Hz from GPS {start:g}"
+        )
+    on = np.ones(length, dtype=bool)
+    if state is not None:
+        if not state.size or state.size % length:
+            raise StrainError(
+                f"{path.name}: expected as many values of {channels.state} in each "
+                f"second, found {state.size} in {length} s"
+            )
+        values = np.asarray(state).astype(np.int64).reshape(length, -1)
+        on = ((values & channels.mask) == channels.mask).all(axis=1)
+    return Frame(gps, int(rate), data.reshape(length, -1), on)
+
+
+def _prepare() -> None:
+    """Make a reading process ready: the libraries, and no chatter of theirs."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    with contextlib.suppress(ImportError):
+        import lalframe  # noqa: F401 - what gwpy reads by
+
+
+class FrameReader:
+    """Reads frames in processes of their own; a context manager.
+
+    A damaged frame may end the library that reads it, and with it its process: that
+    frame is then one that cannot be read, and the next one is read by another process.
+
+    Args:
+        count: Processes.
+
+    Raises:
+        ConfigurationError: On entry: what reads frames is not installed.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __enter__(self) -> Self:
+        try:
+            import lalframe  # noqa: F401 - only whether it is there
+        except ImportError:
+            raise ConfigurationError(
+                "reading frames needs lalframe; install chirpwatch with its `live` "
+                "extra: pip install '.[live]'"
+            ) from None
+        self._start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._kill()
+
+    def _start(self) -> None:
+        self._pool = ProcessPoolExecutor(
+            self._count, multiprocessing.get_context("spawn"), _prepare
+        )
+
+    def _kill(self) -> None:
+        for process in list((self._pool._processes or {}).values()):
+            process.kill()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def submit(self, file: FrameFile, channels: Channels) -> "Future[Frame]":
+        """Begin to read a frame."""
+        arguments = (file.path, file.gps, file.length, channels)
+        try:
+            return self._pool.submit(read_frame, *arguments)
+        except BrokenExecutor:
+            self._start()
+            return self._pool.submit(read_frame, *arguments)
+
+    def result(self, future: "Future[Frame]", file: FrameFile) -> Frame:
+        """What was read.
+
+        Raises:
+            StrainError: It could not be read.
+        """
+        try:
+            return future.result(READ_TIMEOUT)
+        except (BrokenExecutor, TimeoutError) as error:
+            self._kill()
+            self._start()
+            what = "took too long" if isinstance(error, TimeoutError) else "crashed"
+            raise StrainError(f"{file.path.name}: reading it {what}") from None
+
+
+class FrameDirectory:
+    """The frames of one detector, as they appear in a directory.
+
+    Args:
+        path: The directory; it need not be there yet.
+        ifo: Detector.
+    """
+
+    def __init__(self, path: Path, ifo: str) -> None:
+        self.path, self.ifo = path, ifo
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    def new(self) -> Iterator[tuple[FrameFile, bool]]:
+        """Frames that were not told before, in order of time.
+
+        Yields:
+            The frame, and whether one of this name was told before and was written
+            anew.
+        """
+        found = []
+        there = set()
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
+            for entry in entries:
+                match = _NAME.fullmatch(entry.name)
+                # Its writer may take it away again at any time.
+                with contextlib.suppress(FileNotFoundError):
+                    if match is None or not entry.is_file():
+                        continue
+                    there.add(entry.name)
+                    status = entry.stat()
+                    state = status.st_mtime_ns, status.st_size
+                    before = self._seen.get(entry.name)
+                    if before == state:
+                        continue
+                    self._seen[entry.name] = state
+                    file = FrameFile(
+                        Path(entry.path),
+                        int(match["gps"]),
+                        int(match["length"]),
+                        status.st_mtime,
+                    )
+                    if 1 <= file.length <= MAX_LENGTH:
+                        found.append((file, before is not None))
+        # Old frames are taken away, and their names forgotten.
+        for name in self._seen.keys() - there:
+            del self._seen[name]
+        yield from sorted(found, key=lambda one: one[0].gps)

@@ -1,0 +1,55 @@
+"""``chirpwatch frames``: recorded strain as low-latency distribution would write it."""
+
+import math
+from pathlib import Path
+
+import click
+
+from chirpwatch.geometry import Geometry
+from streamer.live.write import FrameWriter, replay_frames
+from streamer.options import DATA, chosen, with_options
+
+
+@click.command()
+@with_options(DATA)
+@click.option(
+    "--frames",
+    "directory",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to; each detector's frames go to a directory of its name in here.",
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Seconds of strain in a second; 0 < SPEED, 'inf' for as fast as it goes.",
+)
+@click.option(
+    "--kept",
+    type=click.IntRange(1),
+    default=300,
+    show_default=True,
+    help="Newest frames of each detector that are kept.",
+)
+def frames(
+    strain_files: tuple[Path, Path] | None,
+    background_file: Path | None,
+    split: str,
+    directory: Path,
+    speed: float,
+    kept: int,
+) -> None:
+    """Write recorded strain as frames of 1 s, in time with a clock.
+
+    For 'chirpwatch live' to be tried, and tested: the frames have the names, channels
+    and state vector of LIGO's low-latency distribution. GPS times are those of the
+    recording. Give either --strain or --background.
+    """
+    source = chosen(strain_files, background_file, split)
+    geometry = Geometry()
+    segments = source.segments(geometry)
+    replay_frames(FrameWriter(directory, kept), segments, geometry.ifos, speed)
+    length = sum(math.floor(segment.duration) for segment in segments)
+    click.echo(f"wrote {length} s of {', '.join(geometry.ifos)} to {directory}")

@@ -1,0 +1,158 @@
+"""What was told to whom: kept on disk, so that nobody is told twice."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from chirpwatch.errors import ConfigurationError
+
+SAME = 1.0
+"""Candidates whose times differ by no more are the same one, found again, s."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate as it is told.
+
+    Attributes:
+        id: Its name, the same wherever it is told.
+        run: The run of the results API.
+        time_ns: GPS time of the merger at the first detector, ns.
+        statistic: Detection statistic.
+        far_per_year: False-alarm rate, per Julian year.
+        saturated: The rate is an upper limit.
+        background_run: Run whose background the rate rests on.
+        background_livetime: Livetime of that background, s.
+        model: Digest of the model.
+        ifos: Detectors.
+        simulated: Whether the strain is simulated.
+    """
+
+    id: str
+    run: str
+    time_ns: int
+    statistic: float
+    far_per_year: float
+    saturated: bool
+    background_run: str
+    background_livetime: float
+    model: str
+    ifos: tuple[str, ...]
+    simulated: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """For people and programs; `time` is in GPS s."""
+        return asdict(self) | {"time": self.time_ns / 1e9, "ifos": list(self.ifos)}
+
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS candidates (
+    number INTEGER PRIMARY KEY,
+    time_ns INTEGER NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_time ON candidates (time_ns);
+CREATE TABLE IF NOT EXISTS told (
+    candidate INTEGER NOT NULL REFERENCES candidates (number),
+    sink TEXT NOT NULL,
+    state TEXT NOT NULL,
+    detail TEXT,
+    PRIMARY KEY (candidate, sink)
+);
+"""
+
+
+class Ledger:
+    """Candidates, and what became of each at each sink; a context manager, shared.
+
+    A state is ``waiting``; ``sending`` from before the first byte leaves until the
+    answer is written down here; ``told``; ``refused``; or ``unknown``, of one that was
+    being sent when the process ended: it may have arrived and is not sent again.
+
+    Args:
+        path: An SQLite file, made where it is missing.
+        sinks: Names of the sinks.
+
+    Raises:
+        ConfigurationError: It cannot be opened.
+    """
+
+    def __init__(self, path: Path, sinks: tuple[str, ...]) -> None:
+        self._path, self._sinks = path, sinks
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        try:
+            self._db = sqlite3.connect(
+                self._path, check_same_thread=False, isolation_level=None
+            )
+            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
+            self._db.executescript(_TABLES)
+            self._db.execute(
+                "UPDATE told SET state = 'unknown' WHERE state = 'sending'"
+            )
+        except sqlite3.Error as error:
+            raise ConfigurationError(f"{self._path}: {error}") from None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._db.close()
+
+    def add(self, candidate: Candidate) -> bool:
+        """Write a candidate down; false where it is there already."""
+        same_ns = round(SAME * 1e9)
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            found = self._db.execute(
+                "SELECT 1 FROM candidates WHERE time_ns BETWEEN ? AND ?",
+                (candidate.time_ns - same_ns, candidate.time_ns + same_ns),
+            ).fetchone()
+            if found:
+                return False
+            body = json.dumps(candidate.as_json())
+            number = self._db.execute(
+                "INSERT INTO candidates (time_ns, body) VALUES (?, ?)",
+                (candidate.time_ns, body),
+            ).lastrowid
+            self._db.executemany(
+                "INSERT INTO told (candidate, sink, state) VALUES (?, ?, 'waiting')",
+                [(number, sink) for sink in self._sinks],
+            )
+        return True
+
+    def waiting(self, sink: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Candidates that a sink was not told yet, the oldest first."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT number, body FROM candidates JOIN told ON candidate = number "
+                "WHERE sink = ? AND state = 'waiting' ORDER BY number",
+                (sink,),
+            ).fetchall()
+        for number, body in rows:
+            yield number, json.loads(body)
+
+    def mark(self, number: int, sink: str, state: str, detail: str = "") -> None:
+        """Write down what became of a candidate at a sink."""
+        with self._lock, self._db:
+            self._db.execute(
+                "UPDATE told SET state = ?, detail = ? "
+                "WHERE candidate = ? AND sink = ?",
+                (state, detail[:500], number, sink),
+            )
+
+    def states(self) -> list[tuple[str, str, int]]:
+        """Sink, state, and how many candidates are in it."""
+        with self._lock:
+            return self._db.execute(
+                "SELECT sink, state, count(*) FROM told GROUP BY sink, state"
+            ).fetchall()
