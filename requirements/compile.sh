@@ -1,10 +1,11 @@
 #!/bin/sh
-# Resolve the lock files: base.lock for using chirpwatch, dev.lock for developing it
-# (training and checks included). dev.lock is resolved first, so that base.lock can
-# take its versions and the two can share one environment. For Linux on x86_64, where
+# Resolve the lock files: base.lock for using chirpwatch, live.lock for using it on live
+# strain as well, dev.lock for developing it (training and checks included). dev.lock is
+# resolved first, so that the others can take its versions and share one environment. For Linux on x86_64, where
 # the embedded Triton runs.
 set -eu
 uv=$1
 options="--python-version 3.11 --python-platform x86_64-manylinux_2_35 --generate-hashes --no-emit-index-url --no-annotate --quiet --upgrade --custom-compile-command"
-$uv pip compile $options "make lock" ../pyproject.toml build.in --extra dev --extra train -o dev.lock
+$uv pip compile $options "make lock" ../pyproject.toml build.in --extra dev --extra train --extra live -o dev.lock
 $uv pip compile $options "make lock" ../pyproject.toml build.in -c dev.lock -o base.lock
+$uv pip compile $options "make lock" ../pyproject.toml build.in --extra live -c dev.lock -o live.lock

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-MAX_LEAP = 600
-"""Longest gap, s, that is believed of fewer than all detectors."""
+MAX_LEAP = 60
+"""Longest gap, s, that is believed of fewer than all detectors: a frame with a wrong
+name must not make all that comes in time too late."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Assembler:
     _waiting: dict[str, dict[int, Second]] = field(default_factory=dict)
     _came: dict[int, float] = field(default_factory=dict)
     _newest: dict[str, int] = field(default_factory=dict)
+    _progress: float = -float("inf")
 
     def __post_init__(self) -> None:
         self._waiting = {ifo: {} for ifo in self.ifos}
@@ -111,6 +113,7 @@ class Assembler:
     def ready(self, now: float) -> Iterator[Together | Gap]:
         """What can be told by now, in order of time."""
         while (told := self._one(now)) is not None:
+            self._progress = now
             yield told
 
     def _one(self, now: float) -> Together | Gap | None:
@@ -123,7 +126,16 @@ class Assembler:
         if None not in parts:
             return self._told(gps, [part for part in parts if part is not None])
         # It lacks somebody: since when does anybody have it, or a later one?
-        if now - min(self._came.values()) < self.patience:
+        everybody = all(self._waiting.values())
+        since = [
+            came
+            for later, came in self._came.items()
+            if everybody or later - gps <= MAX_LEAP
+        ]
+        if not since or now - min(since) < self.patience:
+            return None
+        if gps not in self._came and now - self._progress < self.patience:
+            # What is later came long ago, and yet the others come in time.
             return None
         missing = [
             ifo for ifo, part in zip(self.ifos, parts, strict=True) if part is None
@@ -132,9 +144,6 @@ class Assembler:
         if len(missing) == len(self.ifos):
             # Nobody has anything before this.
             length = min(self._came) - gps
-            if length > MAX_LEAP and not all(self._waiting.values()):
-                # A wrong name must not make all that comes in time too late.
-                return None
             self.next = gps + length
         else:
             self._drop()
