@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from chirpwatch.errors import ConfigurationError, StrainError
+from chirpwatch.process import with_parent
 
 MAX_LENGTH = 64
 """Longest frame that is read, s."""
@@ -121,9 +122,12 @@ def read_frame(path: Path, gps: int, length: int, channels: Channels) -> Frame:
     return Frame(gps, int(rate), data.reshape(length, -1), on)
 
 
-def _prepare() -> None:
-    """Make a reading process ready: the libraries, and no chatter of theirs."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def _prepare(parent: int) -> None:
+    """Make a reading process ready: the libraries, no chatter of theirs, no orphan."""
+    with_parent(parent)()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
     with contextlib.suppress(ImportError):
         import lalframe  # noqa: F401 - what gwpy reads by
 
@@ -165,7 +169,10 @@ class FrameReader:
 
     def _start(self) -> None:
         self._pool = ProcessPoolExecutor(
-            self._count, multiprocessing.get_context("spawn"), _prepare
+            self._count,
+            multiprocessing.get_context("spawn"),
+            _prepare,
+            (os.getpid(),),
         )
 
     def _kill(self) -> None:

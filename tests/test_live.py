@@ -1,0 +1,373 @@
+"""``chirpwatch live``, whole: real Triton, real service, frames in a directory."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.process import ApiProcess
+from api.schema import Block, BlockSlide, GeometryBody, Run
+from chirpwatch.geometry import Geometry
+from chirpwatch.statistics import JULIAN_YEAR
+from export.build import build_models
+from export.repository import write_repository
+from serve.embedded import TritonServer
+from streamer.client import Detector
+from streamer.live.write import FrameWriter
+from tests.conftest import EnergyNetwork
+
+GPS = 1_262_304_000
+RATE = 2048
+LENGTH = 100
+BURSTS = {30: 2e-20, 47: 3e-20, 80: 2.5e-20}
+"""Second, and height of an impulse in its middle."""
+
+IFOS = ("H1", "L1")
+
+
+@pytest.fixture(scope="module")
+def strain():
+    """White noise with impulses, float64 [ifos, samples]."""
+    rng = np.random.default_rng(5)
+    data = 1e-22 * rng.standard_normal((2, LENGTH * RATE))
+    for second, height in BURSTS.items():
+        data[:, second * RATE + RATE // 2] += height
+    return data
+
+
+@pytest.fixture
+def api(tmp_path):
+    with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as process:
+        yield process
+
+
+def with_background(client, address):
+    """Give the service a year's background of the model, with events of 1 to 30."""
+    detector = Detector(address)
+    client.put_run(
+        "noise",
+        Run(
+            name="noise",
+            model=detector.model,
+            geometry=GeometryBody.of(detector.geometry),
+            simulated=True,
+            data="made up",
+        ),
+    )
+    strides = 2**23
+    client.put_block(
+        "noise",
+        0,
+        Block(
+            start_ns=GPS * 10**9,
+            strides=strides,
+            stride_ns=125_000_000,
+            slides=[
+                BlockSlide(
+                    shifts={"H1": 0.0, "L1": 4.0 * number},
+                    valid=[[0, strides]],
+                    strides=[100],
+                    delays=[1.0],
+                    statistics=[float(number)],
+                )
+                for number in range(1, 31)
+            ],
+        ),
+    )
+
+
+class Search:
+    """The command as a process; a context manager that ends it."""
+
+    def __init__(self, folder, frames, triton, api, *options):
+        self.folder = folder
+        token = folder / "token"
+        token.write_text(api.token)
+        self.command = [
+            *(sys.executable, "-m", "chirpwatch.cli", "live", "--simulated"),
+            *("--frames", frames, "--directory", folder / "live"),
+            *("--triton", triton, "--api", api.url, "--token-file", token),
+            *("--metrics-port", "0", "--patience", "1.5", "--far", "2"),
+            *options,
+        ]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            [str(part) for part in self.command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        line = self.process.stdout.readline()
+        assert line.startswith("metrics at "), line + self.process.stdout.read()
+        self.metrics_url = line.split()[-1]
+        return self
+
+    def __exit__(self, *arguments):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def metrics(self):
+        text = httpx.get(self.metrics_url, trust_env=False).text
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def wait_until(self, gps, timeout=60):
+        """Wait until a GPS time was scored or given up."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.process.stdout.read()
+            with contextlib.suppress(httpx.HTTPError):
+                if self.metrics()["chirpwatch_live_newest_gps_seconds",] >= gps:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"not at GPS {gps}: {self.metrics()}")
+
+    def end(self):
+        """End it as an operator does, and give what it said."""
+        self.process.send_signal(signal.SIGTERM)
+        out, _ = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, out
+        return out
+
+    def candidates(self):
+        path = self.folder / "live" / "candidates.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write(frames, strain, seconds, ifos=IFOS):
+    for second in seconds:
+        for ifo in ifos:
+            part = strain[IFOS.index(ifo), second * RATE : (second + 1) * RATE]
+            FrameWriter(frames).write(ifo, GPS + second, part)
+
+
+def expected_scores(address, strain, start, stop):
+    """Scores of some seconds as one sequence, offline, and their right edges, s."""
+    part = strain[:, start * RATE : stop * RATE].astype(np.float32)
+    strides = 8 * (stop - start)
+    pieces = Detector(address).stream(lambda a, b: part[None, :, a:b], strides, 64)
+    score, valid = (
+        np.concatenate(parts)
+        for parts in zip(*((one.score[0], one.valid) for one in pieces), strict=True)
+    )
+    return start + np.arange(1, strides + 1) / 8, score, valid
+
+
+def check_scores(client, run, address, strain, stretches):
+    """Each valid stride is there once, with the score that it has offline."""
+    parts = [expected_scores(address, strain, *one) for one in stretches]
+    edges, score, valid = (np.concatenate(part) for part in zip(*parts, strict=True))
+    found = client.scores(run, points=20_000)
+    assert found.bucket == 0.125
+    assert np.array(found.time) - GPS == pytest.approx(edges)
+    assert [one is not None for one in found.maximum] == valid.tolist()
+    theirs = np.array([np.nan if one is None else one for one in found.maximum])
+    assert theirs[valid] == pytest.approx(score[valid], rel=1e-5, abs=1e-5)
+    assert client.run(run).zero_lag.livetime == np.count_nonzero(valid) / 8
+
+
+def check_candidates(found):
+    """One for each impulse, at its time, in order."""
+    times = [second + 0.5 for second in BURSTS]
+    assert [one["time"] - GPS for one in found] == pytest.approx(times, abs=1 / 16)
+
+
+def live_run(client):
+    (run,) = [one for one in client.runs().runs if one.id.startswith("live-")]
+    return run
+
+
+def test_scores_and_candidates_are_those_of_the_strain(
+    energy_server, api, strain, tmp_path
+):
+    frames = tmp_path / "frames"
+    with api.client() as client:
+        with_background(client, energy_server.address)
+        with Search(tmp_path, frames, energy_server.address, api) as search:
+            write(frames, strain, range(LENGTH))
+            search.wait_until(GPS + LENGTH)
+            found = search.candidates()
+            metrics = search.metrics()
+            search.end()
+        run = live_run(client)
+        assert (run.state, run.background_run) == ("complete", "noise")
+        check_scores(client, run.id, energy_server.address, strain, [(0, LENGTH)])
+        events = client.candidates(run.id).candidates
+    check_candidates(found)
+    assert metrics["chirpwatch_live_candidates_total",] == 3
+    assert metrics["chirpwatch_live_sequences_total",] == 1
+    assert metrics["chirpwatch_live_told_total", "told", "file"] == 3
+    # What is told at once are the events that are decided later.
+    assert {one["time_ns"] for one in found} <= {one.time_ns for one in events}
+    for one in found:
+        assert one["background_run"] == "noise"
+        assert one["far_per_year"] == pytest.approx(1 / (30 * 2**20 / JULIAN_YEAR))
+        assert one["saturated"]
+
+
+def test_what_does_not_come_as_it_should_is_a_gap_that_is_counted(
+    energy_server, api, strain, tmp_path
+):
+    frames = tmp_path / "frames"
+    with (
+        api.client() as client,
+        Search(tmp_path, frames, energy_server.address, api) as search,
+    ):
+        write(frames, strain, range(20))
+        # Out of order, and one detector after the other: no gap.
+        search.wait_until(GPS + 20)
+        write(frames, strain, [21], ["H1"])
+        time.sleep(0.3)
+        write(frames, strain, [20], ["H1"])
+        write(frames, strain, [20, 21], ["L1"])
+        # Cut short, and whole a little later: no gap.
+        part = FrameWriter(tmp_path / "aside")
+        whole = part.write("L1", GPS + 22, strain[1, 22 * RATE : 23 * RATE])
+        path = FrameWriter(frames).path("L1", GPS + 22)
+        path.write_bytes(whole.read_bytes()[:5000])
+        write(frames, strain, [22], ["H1"])
+        time.sleep(0.3)
+        path.write_bytes(whole.read_bytes())
+        search.wait_until(GPS + 23)
+        # Once more: the first one counts.
+        write(frames, strain[:, ::-1], [10])
+        # Missing.
+        write(frames, strain, [23], ["H1"])
+        write(frames, strain, range(24, 50))
+        search.wait_until(GPS + 50)
+        # Too late.
+        write(frames, strain, [23], ["L1"])
+        # Off, not finite, standing still.
+        off = FrameWriter(frames)
+        off.write("H1", GPS + 50, strain[0, 50 * RATE : 51 * RATE], on=False)
+        write(frames, strain, [50], ["L1"])
+        bad = strain.copy()
+        bad[1, 51 * RATE + 7] = np.nan
+        bad[0, 52 * RATE : 53 * RATE] = 0
+        write(frames, bad, [51, 52])
+        write(frames, strain, range(53, 80))
+        search.wait_until(GPS + 80)
+        metrics = search.metrics()
+        out = search.end()
+        run = live_run(client)
+        stretches = [(0, 23), (24, 50), (53, 80)]
+        check_scores(client, run.id, energy_server.address, strain, stretches)
+
+    def frame(ifo, what):
+        return metrics.get(("chirpwatch_live_frames_total", ifo, what), 0)
+
+    assert frame("H1", "out_of_order") == 1
+    assert frame("L1", "unreadable") >= 1
+    assert (frame("H1", "twice"), frame("L1", "twice")) == (1, 1)
+    assert frame("L1", "late") == 1
+    assert frame("H1", "off") == 1
+    assert frame("L1", "not_finite") == 1
+    assert frame("H1", "stands_still") == 1
+    assert metrics["chirpwatch_live_seconds_total", "gap"] == 4
+    assert metrics["chirpwatch_live_seconds_total", "analysed"] == 76
+    assert metrics["chirpwatch_live_sequences_total",] == 3
+    assert f"gap of 1 s from GPS {GPS + 23}: no frame of L1" in out
+    assert f"gap of 1 s from GPS {GPS + 50}: H1 off" in out
+
+
+def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_twice(
+    energy_server, api, strain, tmp_path
+):
+    frames = tmp_path / "frames"
+    search = Search(tmp_path, frames, energy_server.address, api)
+    with api.client() as client:
+        with_background(client, energy_server.address)
+        position = 0
+        for stop in (25, 33, 48, 60, 85):
+            with search:
+                write(frames, strain, range(position, stop))
+                position = stop
+                search.wait_until(GPS + stop)
+                search.process.send_signal(signal.SIGKILL)
+                search.process.wait()
+        with search:
+            write(frames, strain, range(position, LENGTH))
+            search.wait_until(GPS + LENGTH)
+            search.end()
+        run = live_run(client)
+        check_scores(client, run.id, energy_server.address, strain, [(0, LENGTH)])
+    check_candidates(search.candidates())
+
+
+def test_servers_that_go_and_come_back_cost_nothing(
+    energy_repository, api, strain, tmp_path
+):
+    """Triton killed in the middle of a sequence, and the results service with it."""
+    frames = tmp_path / "frames"
+    with TritonServer(energy_repository) as server:
+        address = server.address
+        with Search(tmp_path, frames, address, api) as search:
+            write(frames, strain, range(40))
+            search.wait_until(GPS + 40)
+            os.kill(api.pid, signal.SIGKILL)
+            port = int(api.url.rpartition(":")[2])
+            api.stop()
+            server.__exit__(None, None, None)
+            write(frames, strain, range(40, 45))
+            time.sleep(1)
+            server.__enter__()
+            assert server.address == address
+            search.wait_until(GPS + 45)
+            write(frames, strain, range(45, LENGTH))
+            search.wait_until(GPS + LENGTH)
+            metrics = search.metrics()
+            log = tmp_path / "api.log"
+            with ApiProcess(tmp_path / "results.db", port, log, api.token) as again:
+                search.end()
+                with again.client() as client:
+                    run = live_run(client)
+                    check_scores(client, run.id, address, strain, [(0, LENGTH)])
+    assert metrics["chirpwatch_live_server_failures_total",] >= 1
+    assert metrics["chirpwatch_live_sequences_total",] == 1
+
+
+def test_another_model_begins_another_run_where_the_first_ended(
+    energy_repository, api, strain, tmp_path, geometry
+):
+    frames = tmp_path / "frames"
+    other = tmp_path / "other"
+    models = build_models(EnergyNetwork(geometry), geometry.frame_size / 2 + 0.25)
+    write_repository(other, geometry, models, {}, {})
+    with TritonServer(energy_repository) as server:
+        address = server.address
+        port = int(address.rpartition(":")[2])
+        with (
+            api.client() as client,
+            Search(tmp_path, frames, address, api) as search,
+        ):
+            write(frames, strain, range(50))
+            search.wait_until(GPS + 50)
+            server.__exit__(None, None, None)
+            with TritonServer(other, grpc_port=port):
+                write(frames, strain, range(50, LENGTH))
+                search.wait_until(GPS + LENGTH)
+                search.end()
+            runs = [one for one in client.runs().runs if one.id.startswith("live-")]
+            second, first = (client.run(one.id) for one in runs)
+    assert first.model != second.model
+    assert "results of two models do not mix" in first.message
+    assert (first.state, second.state) == ("complete", "complete")
+    # Together they have all of it, and no stride is in both.
+    livetime = first.zero_lag.livetime + second.zero_lag.livetime
+    assert livetime == LENGTH - Geometry().warmup_strides / 8
+    assert first.stop == second.start
