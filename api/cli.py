@@ -11,6 +11,8 @@ from types import FrameType
 
 import click
 import uvicorn
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from api.app import create_app
 from api.live import Changes
@@ -25,6 +27,11 @@ from chirpwatch.errors import ApiError, ChirpwatchError
     show_default=True,
     help="SQLite file (made if missing), or a database URL such as "
     "postgresql+psycopg://host/name.",
+)
+@click.option(
+    "--database-password-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with the password for the database URL, which then needs none.",
 )
 @click.option(
     "--host",
@@ -51,7 +58,12 @@ from chirpwatch.errors import ApiError, ChirpwatchError
     help="gRPC address of the Triton server that /readyz asks as well.",
 )
 def command(
-    database: str, host: str, port: int, token_file: Path | None, triton: str | None
+    database: str,
+    database_password_file: Path | None,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    triton: str | None,
 ) -> None:
     """Take results of searches, and show rates, candidates and a live page.
 
@@ -59,6 +71,8 @@ def command(
     /openapi.json there.
     """
     try:
+        if database_password_file is not None:
+            database = _with_password(database, database_password_file)
         serve(database, host, port, token_file, triton)
     except ChirpwatchError as error:
         raise click.ClickException(str(error)) from None
@@ -111,6 +125,18 @@ class _Server(uvicorn.Server):
         """Begin to stop."""
         self._changes.close()
         super().handle_exit(sig, frame)
+
+
+def _with_password(url: str, path: Path) -> str:
+    try:
+        password = path.read_text().strip()
+        return make_url(url).set(password=password).render_as_string(False)
+    except (OSError, UnicodeError) as error:
+        raise ApiError(f"the database's password: {error}") from None
+    except ArgumentError:
+        raise ApiError(
+            "a password goes with a database URL; found a file name"
+        ) from None
 
 
 def _token(path: Path | None) -> str | None:

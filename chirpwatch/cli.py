@@ -55,7 +55,13 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the console command; a known error ends it with its message and status 1."""
     try:
-        cli.main(arguments, prog_name="chirpwatch", standalone_mode=True)
+        # Every option may be given in the environment: CHIRPWATCH_API_PORT.
+        cli.main(
+            arguments,
+            prog_name="chirpwatch",
+            standalone_mode=True,
+            auto_envvar_prefix="CHIRPWATCH",
+        )
     except ChirpwatchError as error:
         click.echo(f"chirpwatch: {error}", err=True)
         sys.exit(1)

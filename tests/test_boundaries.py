@@ -47,6 +47,8 @@ def test_imports_go_one_way(package: str) -> None:
         "serve",
         "replay",
         "background",
+        "live",
+        "frames",
         "api",
         "demo",
     ],
@@ -87,6 +89,8 @@ def test_the_console_command_lists_the_parts_in_order() -> None:
         "serve",
         "replay",
         "background",
+        "live",
+        "frames",
         "api",
         "demo",
     ]

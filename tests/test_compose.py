@@ -1,44 +1,101 @@
-"""``docker-compose.yml`` parses, and its commands work outside a container too."""
+"""``docker-compose.yml`` parses, and what it runs works outside a container too."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
+from prometheus_client import generate_latest
 
+from api.process import ApiProcess
 from chirpwatch.process import free_ports
 from serve.embedded import TritonServer
+from streamer.live.metrics import LiveMetrics
+from tests.postgresql import PostgresServer
+from tests.test_api import RUN, ZERO_LAG, block, chunk, slide
 
 ROOT = Path(__file__).parent.parent
+MONITORING = ROOT / "docker" / "monitoring"
 
 
-@pytest.fixture
-def services() -> dict:
-    """The services as docker-compose understands them."""
+def configuration(profiles: str) -> dict:
+    """The file as docker-compose understands it."""
     compose = shutil.which("docker-compose")
     if compose is None:
         pytest.skip("docker-compose is not installed")
     done = subprocess.run(
-        [compose, "config"], cwd=ROOT, capture_output=True, text=True, check=False
+        [compose, "config"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"COMPOSE_PROFILES": profiles, "PATH": "/usr/bin:/bin"},
     )
     assert done.returncode == 0, done.stderr
-    return yaml.safe_load(done.stdout)["services"]
+    return yaml.safe_load(done.stdout)
+
+
+@pytest.fixture
+def services() -> dict:
+    return configuration("native")["services"]
+
+
+@pytest.mark.parametrize(
+    "profiles", ["native", "embedded", "native,monitoring", "embedded,monitoring,live"]
+)
+def test_every_profile_parses(profiles: str) -> None:
+    found = configuration(profiles)
+    assert {"triton", "embedded", "database", "api", "replay"} <= set(found["services"])
+
+
+def test_no_service_may_more_than_it_needs(services: dict) -> None:
+    for name, service in services.items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["restart"], name
+        assert name == "secrets" or service["mem_limit"], name
+        # What others can reach is what the page and Grafana need, on this machine.
+        ports = [str(port) for port in service.get("ports", [])]
+        assert all("127.0.0.1" in port for port in ports), name
+        variables = json.dumps(service.get("environment", {}))
+        assert not re.search(r'PASSWORD"', variables), name
 
 
 def test_triton_is_told_what_the_embedded_server_is(services: dict) -> None:
     command = services["triton"]["command"]
     assert "--disable-auto-complete-config" in command
-    (volume,) = services["triton"]["volumes"]
-    assert str(volume).startswith(str(ROOT / "model_repo"))
+    for name in ("triton", "embedded"):
+        (volume,) = services[name]["volumes"]
+        assert str(volume).startswith(str(ROOT / "model_repo"))
 
 
-def test_api_and_replay_run_outside_a_container(services: dict, tmp_path: Path) -> None:
+def test_api_and_replay_run_outside_a_container(
+    services: dict, postgresql: PostgresServer, tmp_path: Path
+) -> None:
     (port,) = free_ports(1)
+    password = tmp_path / "database_password"
+    entrypoint = [
+        part.replace("/secrets/database_password", str(password))
+        for part in services["secrets"]["entrypoint"]
+    ]
+    for _ in range(2):
+        before = password.read_text() if password.exists() else None
+        subprocess.run([sys.executable, *entrypoint[1:]], check=True)
+        assert before in {None, password.read_text()}
     with TritonServer(ROOT / "model_repo") as server:
         outside = {
-            "/data": str(tmp_path),
+            "postgresql+psycopg://chirpwatch@database/chirpwatch": (
+                postgresql.new_database()
+            ),
+            "/secrets/database_password": str(password),
+            "=/data/": f"={tmp_path}/",
             "0.0.0.0": "127.0.0.1",
             "triton:8001": server.address,
             "api:8080": f"127.0.0.1:{port}",
@@ -54,9 +111,84 @@ def test_api_and_replay_run_outside_a_container(services: dict, tmp_path: Path) 
         with subprocess.Popen(command("api"), stdout=subprocess.PIPE, text=True) as api:
             assert api.stdout is not None
             assert f"127.0.0.1:{port}" in api.stdout.readline()
+            # What the replay waits for.
+            assert "/readyz" in json.dumps(services["api"]["healthcheck"])
+            httpx.get(f"http://127.0.0.1:{port}/readyz").raise_for_status()
             done = subprocess.run(
                 command("replay"), capture_output=True, text=True, check=False
             )
             api.terminate()
     assert done.returncode == 0, done.stderr
     assert "Injections found" in done.stdout
+
+
+def test_options_are_given_by_the_environment(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    environment = {
+        "CHIRPWATCH_API_PORT": str(port),
+        "CHIRPWATCH_API_DATABASE": str(tmp_path / "results.db"),
+    }
+    command = [sys.executable, "-m", "chirpwatch.cli", "api"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment
+    ) as api:
+        assert api.stdout is not None
+        assert f"127.0.0.1:{port}" in api.stdout.readline()
+        api.terminate()
+    assert (tmp_path / "results.db").exists()
+
+
+def test_dashboard_and_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
+    live = LiveMetrics()
+    live.stages.labels("scored").observe(1)
+    live.frames.labels("H1", "read").inc()
+    live.seconds.labels("gap").inc()
+    live.told.labels("file", "told").inc()
+    with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as api:
+        with api.client() as client:
+            client.put_run("run", RUN)
+            client.put_stream("run", "zl", ZERO_LAG)
+            client.put_chunk("run", "zl", 0, chunk(0))
+            client.put_block("run", 0, block(slide(4.0, [(9, 0.5, 1.0)])))
+        # Of recorded data there is no lag.
+        known = httpx.get(f"{api.url}/metrics").text + "chirpwatch_lag_seconds 0\n"
+    known += generate_latest(live.registry).decode()
+    names = set(re.findall(r"^([a-z_]+)", known, re.MULTILINE))
+    alerts = yaml.safe_load((MONITORING / "alerts.yml").read_text())
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    asked = [rule["expr"] for rule in rules] + [
+        target["expr"] for panel in dashboard["panels"] for target in panel["targets"]
+    ]
+    wanted = {
+        name
+        for expression in asked
+        for name in re.findall(r"\b(?:chirpwatch|process)_[a-z_]+", expression)
+    }
+    assert len(wanted) > 8
+    assert wanted <= names
+    # Each alert is explained.
+    guide = (ROOT / "docs" / "operating.md").read_text()
+    assert [rule["alert"] for rule in rules if rule["alert"] not in guide] == []
+    scraped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    targets = {
+        target.split(":")[0]
+        for job in scraped["scrape_configs"]
+        for part in job["static_configs"]
+        for target in part["targets"]
+    }
+    assert targets <= set(configuration("native")["services"])
+
+
+def test_triton_has_the_metrics_that_the_dashboard_asks_for() -> None:
+    dashboard = (MONITORING / "dashboard.json").read_text()
+    wanted = set(re.findall(r"\bnv_[a-z_]+", dashboard))
+    assert wanted
+    with TritonServer(ROOT / "model_repo") as server:
+        deadline = time.monotonic() + 10
+        found: set[str] = set()
+        while not wanted <= found and time.monotonic() < deadline:
+            text = httpx.get(server.metrics_url, trust_env=False).text
+            found = set(re.findall(r"^# HELP ([a-z_]+)", text, re.MULTILINE))
+            time.sleep(0.1)
+    assert wanted <= found
