@@ -395,6 +395,37 @@ class VolumesAnswer(Answer):
     model: str = Field(description="Digest of the model")
 
 
+class DriftPoint(Answer):
+    """Events of at least a statistic, expected and observed."""
+
+    statistic: float = Field(description="Statistic")
+    expected: float = Field(description="Events that background leads to expect")
+    observed: int = Field(description="Events that there are")
+    p_value: float = Field(
+        description="Probability of a number as unlikely, two-sided, by Poisson"
+    )
+
+
+class Drift(Answer):
+    """The newest zero-lag events against background."""
+
+    start: float | None = Field(description="Begin of what is compared, GPS s")
+    stop: float | None = Field(description="Its end: the newest score, GPS s")
+    livetime: float = Field(description="Valid time of it that no veto takes, s")
+    events: int = Field(description="Events in it that no veto takes")
+    points: list[DriftPoint] = Field(
+        description="At statistics that background events are spread over evenly in "
+        "the logarithm of their number, ascending; none without livetime"
+    )
+    p_value: float = Field(
+        description="Probability that one of the points deviates as much, where the "
+        "data are those of the background. 1 without livetime"
+    )
+    background_livetime: float = Field(description="Livetime behind it, s")
+    vetoes: list[str] = Field(description="Vetoes that were applied")
+    model: str = Field(description="Digest of the model")
+
+
 class Compared(Answer):
     """One run of several that are compared."""
 

@@ -14,6 +14,7 @@ from api.answers import (
     CandidateDetail,
     Candidates,
     Comparison,
+    Drift,
     EfficiencyAnswer,
     Events,
     FarAnswer,
@@ -254,6 +255,10 @@ class ApiClient:
         """Q-transform of a detector's strain around a candidate."""
         path = f"/v1/runs/{run_id}/candidates/{time_ns}/q-transform/{ifo}"
         return self._get(QTransform, path)
+
+    def drift(self, run_id: str, last: float = 3600.0) -> Drift:
+        """The newest `last` seconds of zero-lag events against background."""
+        return self._get(Drift, f"/v1/runs/{run_id}/drift", last=last)
 
     def background(
         self, run_id: str, limit: int = 1000, offset: int = 0

@@ -12,12 +12,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.accumulated import Accumulated
 from api.database import Database, RunRow
+from api.drift import drift
 from api.live import Changes
 from api.progress import run_status
-from api.status import BackgroundStatus, PerKind
+from api.status import BackgroundStatus, PerKind, RunStatus
 
 RUNS = 20
 """Runs that are told one by one: those that changed last."""
+
+DRIFT_LENGTH = 3600.0
+"""Newest time of a live run that is compared with background, s."""
 
 METHODS = {"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "POST"}
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -45,6 +49,11 @@ class RunCollector(Collector):
                 select(RunRow).order_by(RunRow.updated.desc(), RunRow.id).limit(RUNS)
             ).all()
             told = [run_status(session, row, self._accumulated) for row in rows]
+            drifted = {
+                row.id: drift(session, row, self._accumulated, DRIFT_LENGTH).p_value
+                for row, run in zip(rows, told, strict=True)
+                if _is_live(run) and self._accumulated.noise(session, row).livetime
+            }
         yield runs
         by_kind = ["run", "kind"]
         livetime = GaugeMetricFamily(
@@ -76,6 +85,11 @@ class RunCollector(Collector):
             "By how much the newest scores trail the clock, of runs on live data",
             labels=["run"],
         )
+        drifts = GaugeMetricFamily(
+            "chirpwatch_drift_p_value",
+            "Probability that the last hour's events are still those of the background",
+            labels=["run"],
+        )
         updated = GaugeMetricFamily(
             "chirpwatch_updated_timestamp_seconds",
             "When the run last changed, Unix time",
@@ -99,12 +113,18 @@ class RunCollector(Collector):
                 for quantile, name in (("0.5", "p50"), ("0.9", "p90"), ("0.99", "p99")):
                     value = getattr(run.latency_ms, name) / 1000
                     latency.add_metric([run.id, quantile], value)
-            if run.lag is not None and run.arrived and run.state == "running":
+            if run.id in drifted:
+                drifts.add_metric([run.id], drifted[run.id])
+            if run.lag is not None and run.arrived and _is_live(run):
                 since = time.time() - run.arrived.timestamp()
                 lag.add_metric([run.id], run.lag + since)
             updated.add_metric([run.id, run.state], run.updated.timestamp())
         yield from (livetime, vetoed, planned, events)
-        yield from (throughput, latency, lag, updated)
+        yield from (throughput, latency, lag, drifts, updated)
+
+
+def _is_live(run: RunStatus) -> bool:
+    return run.state == "running" and run.lag is not None
 
 
 def make_registry(

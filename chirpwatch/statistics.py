@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
+from scipy.special import bdtr, bdtrc, ndtri
 
 from chirpwatch.errors import StatisticsError
 
@@ -212,7 +212,7 @@ class Background:
         """Largest statistic; of one that is only counted, its bin's lower edge."""
         if self.loud.size:
             return float(self.loud[-1])
-        return self._at_rank(1) if self.size else None
+        return self.at_rank(1) if self.size else None
 
     def count(self, statistic: float) -> int:
         """Background events with a statistic of at least `statistic`.
@@ -332,13 +332,13 @@ class Background:
             ranks = np.geomspace(max_points // 3, self.size, 2 * max_points // 3)
             kept = [np.arange(1, max_points // 3 + 1), ranks.round().astype(int)]
             counts = np.unique(np.concatenate(kept))
-        values = sorted({self._at_rank(int(count)) for count in counts})
+        values = sorted({self.at_rank(int(count)) for count in counts})
         if not values:
             return []
         above = math.nextafter(values[-1], math.inf) if self.loud.size else self.floor
         return [self._point(value) for value in (*values, above)]
 
-    def _at_rank(self, rank: int) -> float:
+    def at_rank(self, rank: int) -> float:
         """Statistic of the event that is the `rank` loudest, from 1, or its bin's."""
         if rank <= self.loud.size:
             return float(self.loud[-rank])
@@ -400,6 +400,66 @@ def poisson_interval(count: int) -> tuple[float, float]:
         return 0.0, high
     low = count * (1 - 1 / (9 * count) - 1 / (3 * math.sqrt(count))) ** 3
     return low, high
+
+
+@dataclass(frozen=True)
+class DriftPoint:
+    """Events of at least a statistic, expected and observed.
+
+    Attributes:
+        statistic: Statistic.
+        expected: Events that background leads to expect.
+        observed: Events that there are.
+        p_value: Probability of a number as unlikely, two-sided.
+    """
+
+    statistic: float
+    expected: float
+    observed: int
+    p_value: float
+
+
+DRIFT_POINTS = 8
+
+
+def rate_drift(
+    background: Background, statistics: ArrayLike, livetime: float
+) -> tuple[list[DriftPoint], float]:
+    """Whether events are as many, and as loud, as background says.
+
+    Of as many events as background has, at statistics of ranks that are spread evenly
+    in their logarithm: the expected number is background's rate times livetime, and the
+    observed one a draw from a Poisson distribution whose mean is known from background
+    as well as its count says. Given both counts, the observed one is binomial
+    (Przyborowski & Wilenski 1940, Biometrika 31, 313).
+
+    Args:
+        background: What is expected.
+        statistics: Of the events that were observed.
+        livetime: Time they were observed in, s.
+
+    Returns:
+        The points, ascending, and the probability that any of them deviates as much
+        (Bonferroni: their number times the smallest one).
+    """
+    values = np.asarray(statistics, dtype=np.float64)
+    if not (livetime > 0 and background.size):
+        return [], 1.0
+    # The loudest rank of which an event is expected at all, to all of them.
+    first = max(1.0, background.livetime / livetime)
+    ranks = np.geomspace(min(first, background.size), background.size, DRIFT_POINTS)
+    share = livetime / (livetime + background.livetime)
+    points = []
+    for statistic in sorted({background.at_rank(int(rank)) for rank in ranks}):
+        count = background.count(statistic)
+        observed = int(np.count_nonzero(values >= statistic))
+        total = count + observed
+        low, high = bdtr(observed, total, share), bdtrc(observed - 1, total, share)
+        p_value = min(1.0, 2 * min(float(low), float(high) if observed else 1.0))
+        expected = count / background.livetime * livetime
+        points.append(DriftPoint(statistic, expected, observed, p_value))
+    smallest = min(point.p_value for point in points)
+    return points, min(1.0, len(points) * smallest)
 
 
 def wilson_interval(found: int, total: int) -> tuple[float, float]:

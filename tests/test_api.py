@@ -329,6 +329,29 @@ def test_a_run_may_rest_on_the_background_of_another_of_its_model(client, run):
             client.put_run("another", RUN.model_copy(update=body))
 
 
+def test_the_newest_events_are_compared_with_background(client, run):
+    # An event in 16 s of background.
+    events = [(70 + 128 * i, 0.5, float(i)) for i in range(8)]
+    client.put_block(run, 0, block(slide(4.0, events, valid=[(0, 1024)])))
+    client.put_stream(run, "zl", ZERO_LAG)
+    assert client.drift(run).p_value == 1
+    for number in range(40):
+        times = [(8 * number + 0.5 + k, 9.0) for k in range(4 if number >= 30 else 0)]
+        client.put_chunk(run, "zl", number, chunk(number, times))
+    everything = client.drift(run)
+    assert (everything.livetime, everything.events) == (320, 40)
+    assert everything.stop - everything.start == 320
+    last = client.drift(run, last=79.9)
+    assert (last.livetime, last.events) == (80, 40)
+    assert last.points[0].expected == pytest.approx(8 / 128 * 80)
+    assert last.points[0].observed == 40
+    assert last.p_value < 1e-4
+    segment = [(GPS + 272) * SECOND, (GPS + 288) * SECOND]
+    client.put_veto(run, "v", Veto(segments=[segment]))
+    vetoed = client.drift(run, last=79.9)
+    assert (vetoed.livetime, vetoed.events) == (64, 32)
+
+
 def test_injections_are_found_or_missed_and_none_is_forgotten(client, run):
     times = [(2.0, 5.0), (5.0, 9.0), (11.0, 20.0), (300.0, 40.0)]
     injections = [

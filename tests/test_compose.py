@@ -150,8 +150,9 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> 
             client.put_stream("run", "zl", ZERO_LAG)
             client.put_chunk("run", "zl", 0, chunk(0))
             client.put_block("run", 0, block(slide(4.0, [(9, 0.5, 1.0)])))
-        # Of recorded data there is no lag.
-        known = httpx.get(f"{api.url}/metrics").text + "chirpwatch_lag_seconds 0\n"
+        # Of recorded data these two have no samples.
+        known = httpx.get(f"{api.url}/metrics").text
+    known += "chirpwatch_lag_seconds 0\nchirpwatch_drift_p_value 1\n"
     known += generate_latest(live.registry).decode()
     names = set(re.findall(r"^([a-z_]+)", known, re.MULTILINE))
     alerts = yaml.safe_load((MONITORING / "alerts.yml").read_text())

@@ -20,6 +20,7 @@ from api.answers import (
     Candidate,
     CandidateDetail,
     Candidates,
+    Drift,
     EfficiencyAnswer,
     Events,
     FarAnswer,
@@ -36,6 +37,7 @@ from api.answers import (
 )
 from api.candidate import candidate_detail
 from api.database import RunRow, StreamRow
+from api.drift import drift
 from api.export import write_export
 from api.intervals import Interval
 from api.problems import ProblemError, invalid, not_found, problem_responses
@@ -291,6 +293,21 @@ def get_q_transform(
         run = queries.get_run(session, run_id)
         row = around.needed_strain(session, run, time_ns)
     return around.q_transform(row, time_ns, ifo)
+
+
+@router.get("/v1/runs/{run_id}/drift", responses=_rate_errors)
+def get_drift(
+    run_id: RunId,
+    database: DatabaseOf,
+    accumulated: AccumulatedOf,
+    last: Annotated[
+        Finite, Query(gt=0, le=1e8, description="Newest time that is compared, s")
+    ] = 3600.0,
+) -> Drift:
+    """Whether the newest zero-lag events are as many and as loud as background says."""
+    with database.reading() as session:
+        run = queries.get_run(session, run_id)
+        return drift(session, run, accumulated, last)
 
 
 @router.get("/v1/runs/{run_id}/background", responses=_run_errors)

@@ -9,7 +9,7 @@ import { offerDownloads } from "./download.js";
 import { drawPlane, placed } from "./plane.js";
 import { Progress } from "./progress.js";
 import { CANDIDATES, StreamPlot } from "./stream.js";
-import { SLIDES, hideBins, options, showBins, showCandidates, showSlides, showVolumes } from "./tables.js";
+import { SLIDES, hideBins, options, showBins, showCandidates, showDrift, showSlides, showVolumes } from "./tables.js";
 import { YEAR, duration, number } from "./units.js";
 
 const INTERVAL = 1000; // least time between two looks at the API, ms
@@ -151,8 +151,9 @@ async function load(run, current) {
   byId("lowest-note").textContent = lowest === null ? "needs timeslides" : `one per ${duration(YEAR / lowest)}`;
   const rate = offerRates(lowest);
   const asked = rate === null || !run.injections.streams ? null : { far_per_year: rate };
-  const [ifar, injections] = await Promise.all([
-    background.lowest_far_per_year === null ? null : get(`${base}/ifar`),
+  const [ifar, drift, injections] = await Promise.all([
+    lowest === null ? null : get(`${base}/ifar`),
+    lowest === null ? null : get(`${base}/drift`),
     asked && get(`${base}/injections`, { ...asked, limit: MARKS }),
   ]);
   if (!current()) return;
@@ -165,6 +166,7 @@ async function load(run, current) {
   shown = { run, asked, ifar, candidates, injections, efficiency, volumes };
   showCandidates(run.id, candidates, (time) => stream.centre(time));
   showSlides(background, state.slide);
+  showDrift(drift);
   drawAll();
   await stream.setRun(run);
 }

@@ -120,3 +120,20 @@ export function showSlides(answer, offset) {
   byId("slides-before").disabled = offset === 0;
   byId("slides-after").disabled = last >= answer.total;
 }
+
+const DRIFTED = 1e-4; // probability from which on data are not those of the background
+
+// Whether the newest data are still those of the background.
+export function showDrift(answer) {
+  const note = byId("drift-note");
+  note.classList.remove("limited");
+  if (!answer?.livetime) return void (note.textContent = "");
+  // Of all the statistics that are compared, the one that deviates most.
+  const [worst] = [...answer.points].sort((one, other) => one.p_value - other.p_value);
+  const drifted = answer.p_value < DRIFTED;
+  note.classList.toggle("limited", drifted);
+  note.textContent = `The newest ${duration(answer.livetime)} of zero-lag data: `
+    + `${worst.observed} events of at least ${fixed(worst.statistic)}, ${number(worst.expected)} expected; `
+    + (drifted ? `they no longer fit the background (p = ${number(answer.p_value)}).`
+      : `they fit the background (p = ${number(answer.p_value)}).`);
+}
