@@ -4,7 +4,8 @@ import base64
 import heapq
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,17 @@ COUNT = 20
 
 BEFORE_LENGTH, AFTER_LENGTH = 12.0, 4.0
 """Strain before and after the merger, s, as far as the segment has it."""
+
+
+def strain_body(sample_rate: int, series: Mapping[str, Any]) -> Strain:
+    """Strain of each detector, as many samples each, as it is sent."""
+    return Strain(
+        sample_rate=sample_rate,
+        strain={
+            ifo: base64.b64encode(np.asarray(one, dtype="<f4").tobytes()).decode()
+            for ifo, one in series.items()
+        },
+    )
 
 
 class Loudest:
@@ -51,17 +63,5 @@ class Loudest:
             merger = (time_ns - segment.t0_ns) * rate // NANOSECONDS
             first = max(0, merger - round(BEFORE_LENGTH * rate))
             last = min(segment.size, merger + round(AFTER_LENGTH * rate))
-            series = {
-                ifo: np.asarray(segment.strain[ifo][first:last], dtype="<f4")
-                for ifo in self._ifos
-            }
-            yield (
-                segment.time_ns(first),
-                Strain(
-                    sample_rate=rate,
-                    strain={
-                        ifo: base64.b64encode(one.tobytes()).decode()
-                        for ifo, one in series.items()
-                    },
-                ),
-            )
+            series = {ifo: segment.strain[ifo][first:last] for ifo in self._ifos}
+            yield segment.time_ns(first), strain_body(rate, series)

@@ -208,6 +208,11 @@ def test_scores_and_candidates_are_those_of_the_strain(
         assert (run.state, run.background_run) == ("complete", "noise")
         check_scores(client, run.id, energy_server.address, strain, [(0, LENGTH)])
         events = client.candidates(run.id).candidates
+        # Each has its strain, at its time.
+        for one in found:
+            white = client.whitened(run.id, one["time_ns"])
+            series = np.abs(white.strain["H1"])
+            assert series.argmax() / RATE + white.start == pytest.approx(0, abs=1 / 16)
     check_candidates(found)
     assert metrics["chirpwatch_live_candidates_total",] == 3
     assert metrics["chirpwatch_live_sequences_total",] == 1

@@ -26,6 +26,7 @@ from streamer.live.sequence import LiveSequence
 from streamer.live.sinks import Teller
 from streamer.live.spot import Spotted, Spotter
 from streamer.live.state import LiveState
+from streamer.loudest import AFTER_LENGTH, BEFORE_LENGTH, strain_body
 from streamer.outbox import Outbox
 
 POLL = 0.02
@@ -81,6 +82,8 @@ class _Stretch:
         score, valid: Of the strides that are not sent yet.
         sent: Strides that were sent, or need not be.
         scored: Strides that were scored.
+        recent: The newest strain, float32 [ifos, samples].
+        shown: Times of candidates whose strain is to be sent, GPS ns.
     """
 
     first: int
@@ -94,6 +97,8 @@ class _Stretch:
     events: list[tuple[int, Event]] = field(default_factory=list)
     sent: int = 0
     scored: int = 0
+    recent: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    shown: list[int] = field(default_factory=list)
 
 
 class Live:
@@ -355,6 +360,7 @@ class Live:
             stretch.t0_ns = told.gps * NANOSECONDS + skipped
             stretch.spotter = Spotter(geometry, stretch.t0_ns)
             stretch.sent = self._strides_until(stretch, self._state.until_ns)
+            stretch.recent = strain[:, :0]
         scores = stretch.sequence.push(strain)
         self._metrics.stages.labels("scored").observe(
             max(0, time.time() - told.arrived)
@@ -367,8 +373,9 @@ class Live:
             self._threshold,
         )
         for one in spotted:
-            self._tell(one, told.arrived)
+            self._tell(stretch, one, told.arrived)
         self._collect(stretch, scores)
+        self._show(stretch, strain)
         decided = stretch.clusterer.decided
         if decided - stretch.sent >= CHUNK_LENGTH * geometry.inference_sampling_rate:
             self._send(stretch, decided)
@@ -407,6 +414,27 @@ class Live:
                 )
                 body = Event(time_ns=time_ns, statistic=event.statistic)
                 stretch.events.append((event.stride, body))
+
+    def _show(self, stretch: _Stretch, strain: np.ndarray, last: bool = False) -> None:
+        """Keep strain, and send that around the candidates that it is enough for."""
+        rate = self._geometry.sample_rate
+        size = round((BEFORE_LENGTH + AFTER_LENGTH + 8) * rate)
+        stretch.recent = np.concatenate([stretch.recent, strain], axis=1)[:, -size:]
+        end_ns = self._edge_ns(stretch, stretch.scored - 1)
+        for time_ns in list(stretch.shown):
+            # Samples from the merger to the end of what there is.
+            after = (end_ns - time_ns) * rate // NANOSECONDS
+            if after < AFTER_LENGTH * rate and not last:
+                continue
+            stretch.shown.remove(time_ns)
+            merger = stretch.recent.shape[1] - after
+            first = max(0, merger - round(BEFORE_LENGTH * rate))
+            part = stretch.recent[:, first : merger + round(AFTER_LENGTH * rate)]
+            start_ns = end_ns - (stretch.recent.shape[1] - first) * NANOSECONDS // rate
+            series = dict(zip(self._geometry.ifos, part, strict=True))
+            self._outbox.put_strain(
+                self._state.run, start_ns, strain_body(rate, series)
+            )
 
     def _send(self, stretch: _Stretch, until: int) -> None:
         """Send the scores of the strides before `until`, day by day."""
@@ -458,13 +486,14 @@ class Live:
             return
         edge_ns = self._edge_ns(stretch, stretch.scored - 1)
         for spotted in stretch.spotter.flush(edge_ns):
-            self._tell(spotted, time.time())
+            self._tell(stretch, spotted, time.time())
+        self._show(stretch, stretch.recent[:, :0], last=True)
         self._keep(stretch, stretch.clusterer.flush())
         self._send(stretch, stretch.scored)
         with stretch.sequence:
             pass
 
-    def _tell(self, spotted: Spotted, arrived: float) -> None:
+    def _tell(self, stretch: _Stretch, spotted: Spotted, arrived: float) -> None:
         """Write a candidate down, and have it told."""
         if self._noise is None:
             return
@@ -484,6 +513,7 @@ class Live:
         )
         if not self._ledger.add(candidate):
             return
+        stretch.shown.append(spotted.time_ns)
         self._metrics.candidates.inc()
         self._metrics.stages.labels("decided").observe(max(0, time.time() - arrived))
         for teller in self._tellers:
