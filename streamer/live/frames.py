@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -157,6 +157,8 @@ class FrameReader:
                 "extra: pip install '.[live]'"
             ) from None
         self._start()
+        # Their libraries take a second to load, which the first frames need not wait.
+        wait([self._pool.submit(os.getpid) for _ in range(self._count)])
         return self
 
     def __exit__(
