@@ -58,7 +58,7 @@ REPOSITORY: Option = click.option(
     help="Model repository for the server that is started.",
 )
 
-RESULTS: list[Option] = [
+API: list[Option] = [
     click.option(
         "--api",
         "api_url",
@@ -70,6 +70,11 @@ RESULTS: list[Option] = [
         type=click.Path(path_type=Path),
         help="File with the API's token, where it wants one.",
     ),
+]
+"""Which results API."""
+
+RESULTS: list[Option] = [
+    *API,
     click.option(
         "--json",
         "json_file",

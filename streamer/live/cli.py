@@ -21,7 +21,7 @@ from streamer.live.ledger import Ledger
 from streamer.live.metrics import LiveMetrics
 from streamer.live.search import Live, LiveSettings
 from streamer.live.sinks import GraceDb, JsonLines, Sink, Teller, Webhook
-from streamer.options import REPOSITORY, TRITON, connection, with_options
+from streamer.options import API, REPOSITORY, TRITON, connection, with_options
 from streamer.outbox import Outbox
 
 GRACEDB = "https://gracedb-test.ligo.org/api/"
@@ -114,18 +114,7 @@ GRACEDB = "https://gracedb-test.ligo.org/api/"
     help="Where state, logs, and results that the API has not taken yet are kept. The "
     "same directory goes on where it ended.",
 )
-@with_options([TRITON, REPOSITORY])
-@click.option(
-    "--api",
-    "api_url",
-    metavar="URL",
-    help="Address of a running results API. Without it, one is started.",
-)
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    help="File with the API's token, where it wants one.",
-)
+@with_options([TRITON, REPOSITORY], API)
 def live(
     frames: Path,
     strain_channel: str,

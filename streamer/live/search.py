@@ -73,7 +73,6 @@ class _Stretch:
     """A gap-free stretch under way.
 
     Attributes:
-        first: Its first second, GPS.
         decimator: Gives strain of the analysis' rate.
         sequence: Scores it.
         clusterer: Finds its events.
@@ -86,7 +85,6 @@ class _Stretch:
         shown: Times of candidates whose strain is to be sent, GPS ns.
     """
 
-    first: int
     decimator: Decimator
     sequence: LiveSequence
     clusterer: Clusterer
@@ -342,7 +340,6 @@ class Live:
         geometry = self._geometry
         if self._stretch is None:
             self._stretch = _Stretch(
-                told.gps,
                 Decimator(geometry.sample_rate, geometry.stride_size),
                 LiveSequence(self._detector, self._lost, self._wait),
                 Clusterer(round(CLUSTER_LENGTH * geometry.inference_sampling_rate)),
