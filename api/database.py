@@ -285,11 +285,15 @@ class InjectionRow(Base):
 class Database:
     """A database by URL or, for short, by the path of an SQLite file.
 
+    Attributes:
+        folder: Where the SQLite file is; of another database, where this process runs.
+
     Raises:
         ApiError: Not a database that can be opened.
     """
 
     def __init__(self, url: str) -> None:
+        self.folder = Path.cwd()
         if "://" not in url:
             url = f"sqlite:///{url}"
         # The URL may hold a password, which no message shows.
@@ -310,6 +314,9 @@ class Database:
                     isolation_level="REPEATABLE READ"
                 )
             self._writer = self._engine.execution_options(writes=True)
+            file = self._engine.url.database
+            if file is not None and self._engine.dialect.name == "sqlite":
+                self.folder = Path(file).absolute().parent
             with self._writer.begin() as connection:
                 migrate(connection)
         except ImportError as error:

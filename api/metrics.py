@@ -1,5 +1,6 @@
 """What Prometheus asks for: the service, and the runs that go on."""
 
+import shutil
 import time
 from collections.abc import Iterator
 
@@ -138,6 +139,12 @@ def make_registry(
         "chirpwatch_listeners", "Who listens to /v1/live now", registry=registry
     )
     listeners.set_function(lambda: changes.listeners)
+    disk = Gauge(
+        "chirpwatch_disk_free_bytes",
+        "Free space where the SQLite file is, else where the service runs",
+        registry=registry,
+    )
+    disk.set_function(lambda: shutil.disk_usage(database.folder).free)
     answers = Histogram(
         "chirpwatch_request_seconds",
         "Time to the begin of an answer",

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -70,6 +72,22 @@ MODELS = tuple(
 LARGE = ("stretch", "slides")
 """Models whose requests take far more memory than their answers."""
 
+GPU_CONFIGURATION = "gpu"
+"""Name of the configurations for a GPU, as `tritonserver --model-config-name` knows it.
+
+Source: Triton's documentation, custom model configuration.
+"""
+ON_GPU = ("preprocessor", "frontend", "head", "slides")
+"""Models that a GPU runs; the others keep state, or copy more than they compute."""
+
+BY_TENSORRT = ("frontend", "head")
+ENGINES = "/engines"
+"""Where TensorRT keeps what it built, in the container."""
+
+WARM_UP_LENGTHS = (1.0, 64.0)
+"""Strain in a live request, and in one of a replay, s: what is built for both at the
+start need not be built while strain waits."""
+
 
 def write_repository(
     path: str | Path,
@@ -127,6 +145,7 @@ def write_repository(
     )
     for name in ENSEMBLES:
         configurations[name] = _ensemble(name, configurations, parameters)
+    on_gpu = _gpu_configurations(geometry, models, configurations)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
@@ -137,6 +156,10 @@ def write_repository(
             (new / name / "config.pbtxt").write_text(
                 text_format.MessageToString(configuration)
             )
+            if name in on_gpu:
+                (new / name / "configs").mkdir()
+                path = new / name / "configs" / f"{GPU_CONFIGURATION}.pbtxt"
+                path.write_text(text_format.MessageToString(on_gpu[name]))
             if name in contents:
                 (version / "model.onnx").write_bytes(contents[name])
             else:
@@ -162,7 +185,7 @@ def _model_config(name: str, model: onnx.ModelProto) -> pb.ModelConfig:
     return pb.ModelConfig(
         name=name,
         backend="onnxruntime",
-        max_batch_size=0,
+        max_batch_size=1,  # a model without batches takes 1; 0 is left out
         input=[
             pb.ModelInput(
                 name=value.name,
@@ -220,6 +243,83 @@ def _stateful(configuration: pb.ModelConfig, ifos: int) -> pb.ModelConfig:
     return configuration
 
 
+def _gpu_configurations(
+    geometry: Geometry,
+    models: Mapping[str, onnx.ModelProto],
+    configurations: Mapping[str, pb.ModelConfig],
+) -> dict[str, pb.ModelConfig]:
+    """Configurations for a GPU, of the models that it runs.
+
+    They are in float32, so that scores are those of a processor but for the order of
+    sums. Source of the accelerators' parameters: the documentation of Triton's ONNX
+    Runtime backend.
+    """
+    found = {}
+    warm_ups = _warm_ups(geometry, models)
+    for name in ON_GPU:
+        configuration = pb.ModelConfig()
+        configuration.CopyFrom(configurations[name])
+        del configuration.instance_group[:]
+        configuration.instance_group.add(count=2, kind=pb.ModelInstanceGroup.KIND_GPU)
+        if name in LARGE:
+            shrinkage = configuration.parameters["memory.enable_memory_arena_shrinkage"]
+            shrinkage.string_value = "cpu:0;gpu:0"
+        if name in BY_TENSORRT:
+            accelerators = configuration.optimization.execution_accelerators
+            accelerators.gpu_execution_accelerator.add(
+                name="tensorrt",
+                parameters={
+                    "precision_mode": "FP32",
+                    "trt_engine_cache_enable": "1",
+                    "trt_engine_cache_path": ENGINES,
+                    "trt_timing_cache_enable": "1",
+                    "trt_timing_cache_path": ENGINES,
+                },
+            )
+        for length, inputs in warm_ups.get(name, {}).items():
+            configuration.model_warmup.add(
+                name=f"{length:g} s",
+                batch_size=1,  # a model without batches takes 1; 0 is left out
+                inputs={
+                    tensor.name: pb.ModelWarmup.Input(
+                        data_type=tensor.data_type,
+                        dims=inputs[tensor.name],
+                        zero_data=True,
+                    )
+                    for tensor in configuration.input
+                },
+            )
+        found[name] = configuration
+    return found
+
+
+def _warm_ups(
+    geometry: Geometry, models: Mapping[str, onnx.ModelProto]
+) -> dict[str, dict[float, dict[str, Sequence[int]]]]:
+    """Shapes of the inputs of the detector's models, for some lengths of strain."""
+    shapes: dict[str, dict[float, dict[str, Sequence[int]]]] = {}
+    ifos = len(geometry.ifos)
+    for length in WARM_UP_LENGTHS:
+        made: dict[str, np.ndarray] = {
+            "strain": np.zeros(
+                (1, ifos, round(length * geometry.sample_rate)), np.float32
+            ),
+            "position": np.zeros(2, np.int64),
+            "state": np.zeros((ifos, 1), np.float32),
+        }
+        for step in ENSEMBLES["detector"].steps:
+            session = onnxruntime.InferenceSession(
+                models[step].SerializeToString(), providers=["CPUExecutionProvider"]
+            )
+            inputs = {one.name: made[one.name] for one in session.get_inputs()}
+            shapes.setdefault(step, {})[length] = {
+                name: value.shape for name, value in inputs.items()
+            }
+            names = [one.name for one in session.get_outputs()]
+            made |= dict(zip(names, session.run(None, inputs), strict=True))
+    return {step: shapes[step] for step in ON_GPU if step in shapes}
+
+
 def _ensemble(
     name: str,
     configurations: Mapping[str, pb.ModelConfig],
@@ -261,7 +361,7 @@ def _ensemble(
     return pb.ModelConfig(
         name=name,
         platform="ensemble",
-        max_batch_size=0,
+        max_batch_size=1,  # a model without batches takes 1; 0 is left out
         input=inputs,
         output=[
             pb.ModelOutput(

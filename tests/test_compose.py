@@ -11,10 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from google.protobuf import text_format
 from prometheus_client import generate_latest
+from tritonclient.grpc import model_config_pb2 as pb
 
 from api.process import ApiProcess
+from chirpwatch.errors import ServerError
 from chirpwatch.process import free_ports
+from export.repository import ENGINES, ON_GPU
 from serve.embedded import TritonServer
 from streamer.live.metrics import LiveMetrics
 from tests.postgresql import PostgresServer
@@ -22,15 +26,16 @@ from tests.test_api import RUN, ZERO_LAG, block, chunk, slide
 
 ROOT = Path(__file__).parent.parent
 MONITORING = ROOT / "docker" / "monitoring"
+GPU = "model_repo/*/configs/{}.pbtxt"
 
 
-def configuration(profiles: str) -> dict:
-    """The file as docker-compose understands it."""
+def configuration(profiles: str, *files: str) -> dict:
+    """The file, or several, as docker-compose understands it."""
     compose = shutil.which("docker-compose")
     if compose is None:
         pytest.skip("docker-compose is not installed")
     done = subprocess.run(
-        [compose, "config"],
+        [compose, *(f"--file={file}" for file in files), "config"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -74,6 +79,60 @@ def test_triton_is_told_what_the_embedded_server_is(services: dict) -> None:
     for name in ("triton", "embedded"):
         (volume,) = services[name]["volumes"]
         assert str(volume).startswith(str(ROOT / "model_repo"))
+
+
+def test_on_a_gpu_triton_takes_the_configurations_that_the_models_have() -> None:
+    files = ("docker-compose.yml", "docker-compose.gpu.yml")
+    found = configuration("native", *files)["services"]
+    usual = configuration("native")["services"]
+    triton = found.pop("triton")
+    before = usual.pop("triton")
+    for services in (found, usual):
+        for service in services.values():
+            service["volumes"] = sorted(map(str, service.get("volumes", [])))
+    assert found == usual
+    (option,) = set(triton["command"]) - set(before["command"])
+    assert set(before["command"]) < set(triton["command"])
+    name = option.removeprefix("--model-config-name=")
+    assert {path.parent.parent.name for path in ROOT.glob(GPU.format(name))} == set(
+        ON_GPU
+    )
+    (device,) = triton["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    # What TensorRT builds stays where the models' configurations put it.
+    assert any(f":{ENGINES}:rw" in str(volume) for volume in triton["volumes"])
+    assert set(before["volumes"]) < set(triton["volumes"])
+
+
+def test_the_gpu_configurations_differ_in_where_models_run_alone(
+    tmp_path: Path,
+) -> None:
+    """The real server parses them, and their warm-up fits the models."""
+    for path in ROOT.glob(GPU.format("gpu")):
+        found = text_format.Parse(path.read_text(), pb.ModelConfig())
+        usual = text_format.Parse(
+            (path.parent.parent / "config.pbtxt").read_text(), pb.ModelConfig()
+        )
+        assert (found.input, found.output) == (usual.input, usual.output)
+    repository = tmp_path / "models"
+    shutil.copytree(ROOT / "model_repo", repository)
+    for path in repository.glob("*/configs/gpu.pbtxt"):
+        text = path.read_text()
+        assert "KIND_GPU" in text
+        # There is no GPU here.
+        found = text_format.Parse(
+            text.replace("KIND_GPU", "KIND_CPU"), pb.ModelConfig()
+        )
+        found.ClearField("optimization")
+        (path.parent.parent / "config.pbtxt").write_text(str(found))
+    with TritonServer(repository, log=tmp_path / "triton.log"):
+        pass
+    # A warm-up that does not fit is one that the server refuses.
+    path = repository / "head" / "config.pbtxt"
+    path.write_text(path.read_text().replace("dims: 89", "dims: 7"))
+    with pytest.raises(ServerError):
+        with TritonServer(repository, log=tmp_path / "triton.log"):
+            pass
 
 
 def test_api_and_replay_run_outside_a_container(
@@ -139,7 +198,7 @@ def test_options_are_given_by_the_environment(tmp_path: Path) -> None:
 
 
 def test_dashboard_and_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
-    live = LiveMetrics()
+    live = LiveMetrics(tmp_path)
     live.stages.labels("scored").observe(1)
     live.frames.labels("H1", "read").inc()
     live.seconds.labels("gap").inc()

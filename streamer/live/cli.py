@@ -156,7 +156,7 @@ def live(
         sinks.append(Webhook(webhook, _secret(webhook_secret_file)))
     if gracedb:
         sinks.append(GraceDb(gracedb_url, gracedb_group, gracedb_pipeline))
-    metrics = LiveMetrics()
+    metrics = LiveMetrics(directory)
     with contextlib.ExitStack() as stack:
         if metrics_port is not None:
             server, _ = start_http_server(metrics_port, metrics_host, metrics.registry)

@@ -1,6 +1,15 @@
 """What a live search tells Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import shutil
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+)
 
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -11,9 +20,12 @@ class LiveMetrics:
     Stages, from a frame that is whole: ``noticed``, ``read``, ``together`` (there of
     every detector), ``scored``; of a candidate ``decided``, from the frame that decided
     it. What telling it takes comes on top.
+
+    Args:
+        directory: Where the search keeps its state and results that wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
         self.registry = CollectorRegistry()
         self.stages = Histogram(
             "chirpwatch_live_stage_seconds",
@@ -73,3 +85,10 @@ class LiveMetrics:
             "Livetime of the background that candidates are ranked by; 0: none",
             registry=self.registry,
         )
+        ProcessCollector(registry=self.registry)
+        disk = Gauge(
+            "chirpwatch_live_disk_free_bytes",
+            "Free space where state and results that wait are kept",
+            registry=self.registry,
+        )
+        disk.set_function(lambda: shutil.disk_usage(directory).free)
