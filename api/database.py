@@ -299,10 +299,16 @@ class Database:
         # The URL may hold a password, which no message shows.
         shown = url.split("://")[0] + "://…"
         try:
-            shown = make_url(url).render_as_string(hide_password=True)
+            parsed = make_url(url)
+            shown = parsed.render_as_string(hide_password=True)
+            # A database without an encoding (SQL_ASCII) would else give bytes.
+            encoded = parsed.get_backend_name() == "postgresql"
             # One for each thread that answers: none waits for another's.
             self._engine = create_engine(
-                url, pool_pre_ping=True, max_overflow=MAX_CONNECTIONS
+                parsed,
+                pool_pre_ping=True,
+                max_overflow=MAX_CONNECTIONS,
+                connect_args={"client_encoding": "utf8"} if encoded else {},
             )
             self._reader = self._engine
             if self._engine.dialect.name == "sqlite":

@@ -80,8 +80,9 @@ class PostgresServer:
             capture_output=True,
         )
 
-    def new_database(self) -> str:
+    def new_database(self, encoding: str = "UTF8") -> str:
         """The URL of a new, empty database."""
         name = f"chirpwatch_{secrets.token_hex(6)}"
-        self._run("createdb", *self._where, name)
+        options = ("--template=template0", f"--encoding={encoding}", "--locale=C")
+        self._run("createdb", *self._where, *options, name)
         return f"postgresql+psycopg://{USER}@127.0.0.1:{self.port}/{name}"

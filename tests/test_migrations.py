@@ -61,3 +61,13 @@ def test_another_programs_database_is_left_alone(new_database):
         assert connection.execute(text("SELECT count(*) FROM runs")).scalar() == 0
         context = MigrationContext.configure(connection)
         assert context.get_current_revision() is None
+
+
+def test_a_postgresql_database_without_an_encoding_holds_text(postgresql):
+    """PostgreSQL set up where no locale is."""
+    database = Database(postgresql.new_database("SQL_ASCII"))
+    with database.writing() as session:
+        session.execute(text("CREATE TABLE names (name TEXT)"))
+        session.execute(text("INSERT INTO names VALUES ('Größe')"))
+        assert session.execute(text("SELECT name FROM names")).scalar() == "Größe"
+    database.close()
