@@ -134,6 +134,12 @@ class Watch:
                     row[f"{key}_{when}"] = (
                         round(float(np.median(values[chosen])), 1) if there else None
                     )
+            # One look of an hour of strain.
+            step = max(1, round(at.size * 3600 / length))
+            row["memory_mb"] = [
+                [round(float(a) / 3600, 2), round(float(m), 1)]
+                for a, m in zip(at[::step], memory[::step], strict=True)
+            ]
             row["flat"] = None not in row.values() and (
                 row["memory_mb_late"] <= (1 + GROWTH) * row["memory_mb_early"] + SLACK
                 and row["files_late"] <= row["files_early"] + 4
@@ -220,7 +226,7 @@ def main(folder: Path, hours: float, speed: float) -> None:
                 *("live", "--simulated", "--frames", frames, *servers),
                 *("--directory", folder / "live", "--metrics-port", 0),
                 # As many candidates as there would be in months.
-                *("--patience", 2, "--far", 50_000),
+                *("--patience", 5, "--far", 50_000),
             ),
             stdout=subprocess.PIPE,
             text=True,
@@ -236,7 +242,7 @@ def main(folder: Path, hours: float, speed: float) -> None:
         writer = subprocess.Popen(
             run(
                 *("frames", "--background", folder / "live.hdf5", "--frames", frames),
-                *("--speed", speed, "--kept", 600),
+                *("--speed", speed, "--kept", 1800),
             )
         )
         asked = stack.enter_context(ThreadPoolExecutor(1)).submit(ask, api.url, ended)

@@ -185,7 +185,7 @@ def _model_config(name: str, model: onnx.ModelProto) -> pb.ModelConfig:
     return pb.ModelConfig(
         name=name,
         backend="onnxruntime",
-        max_batch_size=1,  # a model without batches takes 1; 0 is left out
+        max_batch_size=0,
         input=[
             pb.ModelInput(
                 name=value.name,
@@ -361,7 +361,7 @@ def _ensemble(
     return pb.ModelConfig(
         name=name,
         platform="ensemble",
-        max_batch_size=1,  # a model without batches takes 1; 0 is left out
+        max_batch_size=0,
         input=inputs,
         output=[
             pb.ModelOutput(

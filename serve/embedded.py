@@ -1,11 +1,14 @@
 """The embedded server: a real Triton as a child process, from start to teardown."""
 
+import contextlib
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +17,7 @@ import httpx
 
 from chirpwatch.errors import ServerError
 from chirpwatch.process import free_ports, port_is_free, stop, with_parent
+from serve.reaper import ModelProcess, model_processes
 from serve.runtime import find_runtime
 
 LOG_TAIL_SIZE = 4096
@@ -133,13 +137,17 @@ class TritonServer:
                 process_group=0,
             )
         # It must outlive this process, to clear up if that is killed too.
-        self._reaper = subprocess.Popen(
-            [sys.executable, "-m", "serve.reaper", str(self._process.pid)],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with open(self._log_path, "ab") as log:
+            self._reaper = subprocess.Popen(
+                [sys.executable, "-m", "serve.reaper", str(self._process.pid)],
+                stdin=subprocess.PIPE,
+                bufsize=0,
+                stdout=log,
+                start_new_session=True,
+            )
         try:
             self._await_ready()
+            self._tell_reaper(model_processes(self._process.pid))
         except BaseException:
             self._stop()
             raise
@@ -157,9 +165,18 @@ class TritonServer:
             self.log_path.unlink(missing_ok=True)
 
     def _stop(self) -> None:
-        assert self._process is not None
+        assert self._process is not None and self._reaper.stdin is not None
+        self._tell_reaper(None)
         stop(self._process, timeout=10)
+        self._reaper.stdin.close()
         self._reaper.wait()
+
+    def _tell_reaper(self, models: list[ModelProcess] | None) -> None:
+        assert self._reaper.stdin is not None
+        # It is gone where the server is.
+        with contextlib.suppress(BrokenPipeError):
+            line = json.dumps(models if models is None else [*map(asdict, models)])
+            self._reaper.stdin.write(f"{line}\n".encode())
 
     def check(self, patience: float = 0.0) -> None:
         """Raise a ServerError if the server is no longer running.

@@ -212,8 +212,12 @@ class OpenSequence:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        stream = self._client._stream
         # Every answer is in, or will not come: without this the end could wait.
         self._client.stop_stream(cancel_requests=True)
+        # The client leaves gRPC's thread waiting for a next request, for ever; compare
+        # https://github.com/grpc/grpc/issues/21995.
+        stream._request_queue.put(None)
         self._client.close()
 
     def send(

@@ -496,14 +496,14 @@ def test_a_damaged_frame_ends_no_search(writer, tmp_path):
             path.write_bytes(content)
             list(directory.new())
             try:
-                reader.result(reader.submit(file, CHANNELS["L1"]), file)
+                reader.result(reader.submit(file, CHANNELS["L1"]))
             except StrainError:
                 refused += 1
             path.unlink()
             list(directory.new())
-        assert refused > 15
+        assert refused == len(damaged)
         # And the next one is read.
         path.write_bytes(whole)
         ((file, _),) = directory.new()
-        frame = reader.result(reader.submit(file, CHANNELS["L1"]), file)
+        frame = reader.result(reader.submit(file, CHANNELS["L1"]))
         assert np.array_equal(frame.strain[0], strain)

@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from chirpwatch.errors import ModelError, ServerError
 from chirpwatch.geometry import Geometry
 from export import reference
 from serve.embedded import TritonServer
-from streamer.client import Detector, Scores
+from streamer.client import Detector, OpenSequence, Scores
 from tests.conftest import OFFSET_SIZE, EnergyNetwork
 from train.network import Network
 
@@ -250,3 +251,23 @@ def test_the_state_is_one_tensor(repository: Path) -> None:
         assert len(states) == (1 if config.name == "snapshotter" else 0)
         # Without an initial state a sequence would begin with whatever memory holds.
         assert all(state.initial_state for state in states)
+
+
+def test_a_sequence_that_ended_leaves_no_thread(energy_server: TritonServer) -> None:
+    """Whether it ended well or not; a live search opens one after every gap."""
+    detector = Detector(energy_server.address)
+    nothing = np.zeros((1, 2, 2048), np.float32)
+
+    def open_some() -> None:
+        for number in range(6):
+            with OpenSequence(detector, (0, 0)) as sequence:
+                sequence.send(nothing, 0, 8, end=number % 2 == 0)
+                sequence.receive()
+
+    open_some()
+    before = threading.active_count()
+    open_some()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline, threading.enumerate()
+        time.sleep(0.05)

@@ -126,6 +126,18 @@ def test_a_killed_server_is_named_and_leaves_nothing(repository: Path) -> None:
     await_nothing_left(pid, before)
 
 
+def test_a_server_that_lost_a_model_is_ended(repository: Path) -> None:
+    """It would go on, and fail every other request."""
+    before = regions()
+    with TritonServer(repository) as server:
+        pid = server.pid
+        (model, *_) = [one for one in processes_of(pid) if int(one) != pid]
+        os.kill(int(model), signal.SIGKILL)
+        with pytest.raises(ServerError, match=r"the process of \w+_0_\d ended"):
+            server.check(patience=10)
+    await_nothing_left(pid, before)
+
+
 def test_a_server_ends_with_the_process_that_started_it(repository: Path) -> None:
     before = regions()
     program = (

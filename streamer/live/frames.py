@@ -5,7 +5,13 @@ import multiprocessing
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -88,16 +94,19 @@ class Frame:
 
 
 def read_frame(path: Path, gps: int, length: int, channels: Channels) -> Frame:
-    """Read a frame with gwpy.
+    """Read a frame with gwpy, if its checksums are those of its content.
 
     Raises:
         StrainError: It cannot be read, or is not what its name says.
     """
     # It takes a second to import, and is done by the reading processes alone.
+    import lalframe
     from gwpy.timeseries import TimeSeriesDict
 
     names = [channels.strain] + ([channels.state] if channels.state else [])
     try:
+        if not lalframe.FrFileCksumValid(lalframe.FrFileOpenURL(str(path))):
+            raise ValueError("a checksum is wrong")
         found = TimeSeriesDict.read(str(path), names, format="gwf")
         strain = found[channels.strain]
         start, rate = float(strain.t0.value), float(strain.sample_rate.value)
@@ -132,11 +141,29 @@ def _prepare(parent: int) -> None:
         import lalframe  # noqa: F401 - what gwpy reads by
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A frame that is being read.
+
+    Attributes:
+        file: The frame.
+        channels: What is read of it.
+        frame: What was read, once it was.
+        pool: The processes of which one reads it.
+    """
+
+    file: FrameFile
+    channels: Channels
+    frame: "Future[Frame]"
+    pool: ProcessPoolExecutor
+
+
 class FrameReader:
     """Reads frames in processes of their own; a context manager.
 
-    A damaged frame may end the library that reads it, and with it its process: that
-    frame is then one that cannot be read, and the next one is read by another process.
+    A damaged frame may end the library that reads it, and with it its process. What was
+    under way then is read once more by another process; a frame that ends, or holds up,
+    that one as well cannot be read.
 
     Args:
         count: Processes.
@@ -182,28 +209,41 @@ class FrameReader:
             process.kill()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def submit(self, file: FrameFile, channels: Channels) -> "Future[Frame]":
+    def submit(self, file: FrameFile, channels: Channels) -> Reading:
         """Begin to read a frame."""
         arguments = (file.path, file.gps, file.length, channels)
         try:
-            return self._pool.submit(read_frame, *arguments)
+            frame = self._pool.submit(read_frame, *arguments)
         except BrokenExecutor:
             self._start()
-            return self._pool.submit(read_frame, *arguments)
+            frame = self._pool.submit(read_frame, *arguments)
+        return Reading(file, channels, frame, self._pool)
 
-    def result(self, future: "Future[Frame]", file: FrameFile) -> Frame:
+    def result(self, reading: Reading) -> Frame:
         """What was read.
 
         Raises:
             StrainError: It could not be read.
         """
         try:
-            return future.result(READ_TIMEOUT)
+            return reading.frame.result(READ_TIMEOUT)
+        except (BrokenExecutor, TimeoutError, CancelledError):
+            pass
+        # It may not be this frame's fault: the process was killed, or stood still, or
+        # another frame ended it.
+        if reading.pool is self._pool:
+            self._kill()
+            self._start()
+        again = self.submit(reading.file, reading.channels).frame
+        try:
+            return again.result(READ_TIMEOUT)
         except (BrokenExecutor, TimeoutError) as error:
             self._kill()
             self._start()
             what = "took too long" if isinstance(error, TimeoutError) else "crashed"
-            raise StrainError(f"{file.path.name}: reading it {what}") from None
+            raise StrainError(
+                f"{reading.file.path.name}: reading it {what}, twice"
+            ) from None
 
 
 class FrameDirectory:

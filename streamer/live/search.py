@@ -1,17 +1,28 @@
 """The live search: seconds of strain in, chunks of scores and candidates out."""
 
+import contextlib
+import errno
 import secrets
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from api.client import ApiClient
 from api.schema import Chunk, Event, GeometryBody, Run, RunUpdate, Stream
-from chirpwatch.errors import ApiError, ModelError, StatisticsError, StrainError
+from chirpwatch.errors import (
+    ApiError,
+    ChirpwatchError,
+    ModelError,
+    StatisticsError,
+    StrainError,
+)
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import NANOSECONDS
 from streamer.client import Detector, Scores
@@ -41,8 +52,14 @@ DAY = 86_400
 HISTORY = 90
 """Seconds that are kept, for a sequence with another model to begin in."""
 
+FULL_LENGTH = 1.0
+"""Time between two tries to write to a full disk, s."""
+
 NOISE_LENGTH = 60.0
 """Time between two looks for background, s; where there is some, ten times that."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -179,11 +196,36 @@ class Live:
             self._end_stretch()
         except BaseException as error:
             message = str(error).splitlines()[0][:500] if str(error) else "interrupted"
-            self._outbox.update_run(
-                self._state.run, RunUpdate(state="failed", message=message)
-            )
+            update = RunUpdate(state="failed", message=message)
+            with contextlib.suppress(OSError):
+                self._outbox.update_run(self._state.run, update)
             raise
-        self._outbox.update_run(self._state.run, RunUpdate(state="complete"))
+        self._update(RunUpdate(state="complete"))
+
+    def _stored(self, store: Callable[[], T]) -> T:
+        """Do what writes to the disk; where that is full, wait until there is room.
+
+        Frames wait meanwhile where they are. What is written once is whole or not
+        there, so that it can be tried again.
+        """
+        said = False
+        while True:
+            try:
+                return store()
+            except (OSError, sqlite3.OperationalError) as error:
+                if not _is_full(error):
+                    raise
+                if not said:
+                    self._say(f"waiting for room on the disk: {error}")
+                    said = True
+                if self._wait(FULL_LENGTH):
+                    raise ChirpwatchError(
+                        f"{self._settings.directory}: ended while the disk was full "
+                        f"({error}); the same command goes on from where it was"
+                    ) from None
+
+    def _update(self, update: RunUpdate) -> None:
+        self._stored(partial(self._outbox.update_run, self._state.run, update))
 
     # Runs, one for each model
 
@@ -197,25 +239,24 @@ class Live:
             self._state = known
             if known.chunk is not None:
                 chunk = Chunk.model_validate(known.chunk)
-                self._outbox.put_chunk(known.run, known.stream, known.number, chunk)
-            self._outbox.update_run(known.run, RunUpdate(state="running"))
+                chunk_place = known.run, known.stream, known.number
+                self._stored(partial(self._outbox.put_chunk, *chunk_place, chunk))
+            self._update(RunUpdate(state="running"))
             return
         until_ns = known.until_ns if known is not None else 0
         name = f"live-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
         run = f"{name}-{secrets.token_hex(4)}"
         self._state = LiveState(run, model, until_ns)
-        self._outbox.put_run(
-            run,
-            Run(
-                name=f"live, {self._settings.frames.name}",
-                model=model,
-                geometry=GeometryBody.of(self._geometry),
-                simulated=self._settings.simulated,
-                data=f"frames in {self._settings.frames.name}",
-                background_run=self._noise.run if self._noise else None,
-            ),
+        body = Run(
+            name=f"live, {self._settings.frames.name}",
+            model=model,
+            geometry=GeometryBody.of(self._geometry),
+            simulated=self._settings.simulated,
+            data=f"frames in {self._settings.frames.name}",
+            background_run=self._noise.run if self._noise else None,
         )
-        self._state.write(self._state_path)
+        self._stored(partial(self._outbox.put_run, run, body))
+        self._stored(partial(self._state.write, self._state_path))
 
     def _find_noise(self) -> Noise | None:
         self._looked = time.monotonic()
@@ -265,15 +306,16 @@ class Live:
             if len(known) == len(firsts):
                 assembler.next = max(known)
         files = [
-            (ifo, file, reader.submit(file, self._settings.channels[ifo]))
+            (ifo, reader.submit(file, self._settings.channels[ifo]))
             for ifo, file, again in new
             if not (again and self._was_read(ifo, file.gps, assembler))
         ]
         now = time.time()
-        for ifo, file, future in files:
+        for ifo, reading in files:
+            file = reading.file
             self._metrics.stages.labels("noticed").observe(max(0, now - file.arrived))
             try:
-                frame = reader.result(future, file)
+                frame = reader.result(reading)
             except StrainError as error:
                 # It may be written once more; else its second is missing.
                 self._count(ifo, "unreadable")
@@ -328,9 +370,7 @@ class Live:
         self._say(str(error))
         old = self._state
         self._stretch = None
-        self._outbox.update_run(
-            old.run, RunUpdate(state="complete", message=str(error)[:500])
-        )
+        self._update(RunUpdate(state="complete", message=str(error)[:500]))
         # What was not sent of the old model's scores is scored by the new one.
         self._begin_run(replace(old, chunk=None))
         for second in self._history:
@@ -429,9 +469,9 @@ class Live:
             part = stretch.recent[:, first : merger + round(AFTER_LENGTH * rate)]
             start_ns = end_ns - (stretch.recent.shape[1] - first) * NANOSECONDS // rate
             series = dict(zip(self._geometry.ifos, part, strict=True))
-            self._outbox.put_strain(
-                self._state.run, start_ns, strain_body(rate, series)
-            )
+            body = strain_body(rate, series)
+            run = self._state.run
+            self._stored(partial(self._outbox.put_strain, run, start_ns, body))
 
     def _send(self, stretch: _Stretch, until: int) -> None:
         """Send the scores of the strides before `until`, day by day."""
@@ -448,13 +488,15 @@ class Live:
             day = chunk.start_ns // NANOSECONDS // DAY * DAY
             stream = f"zero_lag-{day}"
             number = self._state.number + 1 if stream == self._state.stream else 0
+            run, outbox = self._state.run, self._outbox
             if number == 0:
-                self._outbox.put_stream(self._state.run, stream, self._stream(day))
+                body = self._stream(day)
+                self._stored(partial(outbox.put_stream, run, stream, body))
             self._state = self._state.after(
                 stream, number, chunk.stop_ns, chunk.model_dump(mode="json")
             )
-            self._state.write(self._state_path)
-            self._outbox.put_chunk(self._state.run, stream, number, chunk)
+            self._stored(partial(self._state.write, self._state_path))
+            self._stored(partial(outbox.put_chunk, run, stream, number, chunk))
             stretch.events = [one for one in stretch.events if one[0] >= stop]
             stretch.score, stretch.valid = stretch.score[count:], stretch.valid[count:]
             stretch.sent = stop
@@ -508,7 +550,7 @@ class Live:
             ifos=self._geometry.ifos,
             simulated=self._settings.simulated,
         )
-        if not self._ledger.add(candidate):
+        if not self._stored(partial(self._ledger.add, candidate)):
             return
         stretch.shown.append(spotted.time_ns)
         self._metrics.candidates.inc()
@@ -520,6 +562,12 @@ class Live:
             f"candidate at GPS {spotted.time_ns / 1e9:.3f}, statistic "
             f"{spotted.statistic:.2f}, FAR {limit}{rate.far_per_year:.3g} per year"
         )
+
+
+def _is_full(error: OSError | sqlite3.OperationalError) -> bool:
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def _second(strain: np.ndarray, on: bool, arrived: float) -> Second:

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import os
+import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -236,12 +237,21 @@ class Teller(threading.Thread):
                 pause = min(2 * pause, LAST_PAUSE)
             self._news.clear()
 
+    def _mark(self, number: int, state: str, detail: str = "") -> bool:
+        """Write down what becomes of a candidate; false where the disk is full."""
+        try:
+            self._ledger.mark(number, self._sink.name, state, detail)
+        except sqlite3.OperationalError:
+            return False
+        return True
+
     def _tell_all(self) -> bool:
         """Tell what waits; false where the sink is away."""
         for number, candidate in self._ledger.waiting(self._sink.name):
             begin = time.monotonic()
             # From here on a process that ends does not know whether it arrived.
-            self._ledger.mark(number, self._sink.name, "sending")
+            if not self._mark(number, "sending"):
+                return False
             try:
                 self._sink.send(candidate)
             except NotReachedError as error:
@@ -252,7 +262,10 @@ class Teller(threading.Thread):
                 state, detail = "unknown", f"{type(error).__name__}: {error}"
             else:
                 state, detail = "told", ""
-            self._ledger.mark(number, self._sink.name, state, detail)
+            while not self._mark(number, state, detail):
+                # It was sent: nothing else may be before that is written down.
+                if self._ended.wait(FIRST_PAUSE):
+                    return False
             outcome = "not_reached" if state == "waiting" else state
             self._told(outcome, time.monotonic() - begin)
             if state == "waiting":
