@@ -33,14 +33,18 @@ BURSTS = {30: 2e-20, 47: 3e-20, 80: 2.5e-20}
 IFOS = ("H1", "L1")
 
 
-@pytest.fixture(scope="module")
-def strain():
+def with_bursts():
     """White noise with impulses, float64 [ifos, samples]."""
     rng = np.random.default_rng(5)
     data = 1e-22 * rng.standard_normal((2, LENGTH * RATE))
     for second, height in BURSTS.items():
         data[:, second * RATE + RATE // 2] += height
     return data
+
+
+@pytest.fixture(scope="module")
+def strain():
+    return with_bursts()
 
 
 @pytest.fixture

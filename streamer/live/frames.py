@@ -25,6 +25,9 @@ from chirpwatch.process import with_parent
 MAX_LENGTH = 64
 """Longest frame that is read, s."""
 
+AT_ONCE = 64
+"""Frames of a detector that are read before others are looked for."""
+
 READ_TIMEOUT = 5.0
 """Longest time that reading a frame may take, s."""
 
@@ -259,7 +262,10 @@ class FrameDirectory:
         self._seen: dict[str, tuple[int, int]] = {}
 
     def new(self) -> Iterator[tuple[FrameFile, bool]]:
-        """Frames that were not told before, in order of time.
+        """The first frames that were not told before, in order of time.
+
+        No more than :data:`AT_ONCE`: where many wait, the others wait in the directory,
+        not in memory.
 
         Yields:
             The frame, and whether one of this name was told before and was written
@@ -280,7 +286,6 @@ class FrameDirectory:
                     before = self._seen.get(entry.name)
                     if before == state:
                         continue
-                    self._seen[entry.name] = state
                     file = FrameFile(
                         Path(entry.path),
                         int(match["gps"]),
@@ -288,8 +293,11 @@ class FrameDirectory:
                         status.st_mtime,
                     )
                     if 1 <= file.length <= MAX_LENGTH:
-                        found.append((file, before is not None))
+                        found.append((file, state, before is not None))
         # Old frames are taken away, and their names forgotten.
         for name in self._seen.keys() - there:
             del self._seen[name]
-        yield from sorted(found, key=lambda one: one[0].gps)
+        found.sort(key=lambda one: one[0].gps)
+        for file, state, again in found[:AT_ONCE]:
+            self._seen[file.path.name] = state
+            yield file, again

@@ -184,10 +184,13 @@ class Live:
         try:
             with FrameReader(len(ifos)) as reader:
                 while not self._ending:
+                    # What is missing is what was not there when this was looked for,
+                    # however long reading what was there takes.
+                    looked = time.monotonic()
                     came = self._read(reader, directories, assembler)
                     self._outbox.check()
                     self._look_for_noise()
-                    told = list(assembler.ready(time.monotonic()))
+                    told = list(assembler.ready(looked))
                     for one in told:
                         self._take(one)
                     self._metrics.waiting.set(len(self._outbox.waiting()))
