@@ -9,6 +9,7 @@ signal is one candidate.
 import contextlib
 import itertools
 import os
+import queue
 import random
 import signal
 import sqlite3
@@ -22,6 +23,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from tritonclient import grpc
 
 from api.client import ApiClient
 from api.process import ApiProcess
@@ -464,30 +466,53 @@ def test_damaged_frames(servers, strain, tmp_path):
 
 
 def test_two_thousand_sequences_at_once(energy_server, strain):
-    """Each gets the scores that it gets alone, whatever the others do."""
-    count, strides = 2000, 16
+    """Each gets the scores that it gets alone, whatever the others do.
+
+    They share a connection: as many of those as there are sequences take threads of
+    this process, not of the server.
+    """
+    count, strides, step = 2000, 80, 40
     detector = Detector(energy_server.address)
     size = detector.geometry.stride_size
     pieces = [
-        strain[:, 100 * n % 5000 :][None, :, : strides * size].astype(np.float32)
-        for n in range(count)
+        strain[None, :, 61 * number :][..., : strides * size].astype(np.float32)
+        for number in range(count)
     ]
-
-    def send(number, sequence, begin, stop):
-        part = pieces[number][..., begin * size : stop * size]
-        sequence.send(part, begin, stop, end=stop == strides)
-
-    with contextlib.ExitStack() as stack:
-        sequences = [
-            stack.enter_context(OpenSequence(detector, (0, 0))) for _ in range(count)
-        ]
-        found = np.empty((count, strides))
-        for begin in range(0, strides, 8):
-            for number, sequence in enumerate(sequences):
-                send(number, sequence, begin, begin + 8)
-            for number, sequence in enumerate(sequences):
-                found[number, begin : begin + 8] = sequence.receive().score[0]
-    with OpenSequence(detector, (0, 0)) as alone:
-        alone.send(pieces[1234], 0, strides, end=True)
-        assert np.array_equal(alone.receive().score[0], found[1234])
-    assert len(np.unique(found[:50], axis=0)) == 50
+    answers = queue.SimpleQueue()
+    client = grpc.InferenceServerClient(energy_server.address)
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    found = np.full((count, strides), np.nan)
+    for begin in range(0, strides, step):
+        for number, piece in enumerate(pieces):
+            part = np.ascontiguousarray(piece[..., begin * size :][..., : step * size])
+            position = np.array([begin * size] * 2)
+            inputs = [
+                grpc.InferInput("strain", list(part.shape), "FP32"),
+                grpc.InferInput("position", [2], "INT64"),
+            ]
+            inputs[0].set_data_from_numpy(part)
+            inputs[1].set_data_from_numpy(position)
+            client.async_stream_infer(
+                "detector",
+                inputs,
+                request_id=str(number),
+                sequence_id=number + 1,
+                sequence_start=begin == 0,
+                sequence_end=begin + step == strides,
+            )
+        for _ in range(count):
+            result, error = answers.get(timeout=60)
+            assert error is None, error
+            number = int(result.get_response().id)
+            found[number, begin : begin + step] = result.as_numpy("score")[0]
+    client.stop_stream()
+    client.close()
+    assert np.isfinite(found).all()
+    for number in (0, 1234, count - 1):
+        with OpenSequence(detector, (0, 0)) as alone:
+            alone.send(pieces[number], 0, strides, end=True)
+            scores = alone.receive()
+        # The first scores have no PSD yet, and are not valid.
+        assert np.count_nonzero(scores.valid) == strides - 63
+        assert np.array_equal(scores.score[0, 63:], found[number, 63:])
+    assert len(np.unique(found[:, 63:], axis=0)) == count
