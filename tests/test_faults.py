@@ -56,7 +56,7 @@ main()
 """
 """A command with a clock that can be stepped."""
 
-SPEED = 5.0
+SPEED = 10.0
 """Seconds of strain in a second."""
 
 
@@ -416,7 +416,8 @@ def test_a_cut_network(energy_repository, strain, tmp_path):
         with ApiClient(There.url, token) as client:
             run = live_run(client)
             check_scores(client, run.id, There.triton, strain, [(0, LENGTH)])
-    print(f"failures of the server: {failures:g}")
+            message = run.message or ""
+            assert message.startswith("Triton failed") == bool(failures), message
 
 
 def test_damaged_frames(servers, strain, tmp_path):
@@ -457,6 +458,13 @@ def test_damaged_frames(servers, strain, tmp_path):
     with servers.client() as client:
         run = live_run(client)
         check_scores(client, run.id, address, strain, stretches)
+        # What the page says.
+        last = max(lost)
+        assert run.message == (
+            f"4 s lost in 4 gaps, the last of 1 s from GPS {GPS + last}: no frame of "
+            f"{IFOS[last % 2]}"
+        )
+        assert run.latency_ms.p50 > 0
     unreadable = sum(
         metrics.get(("chirpwatch_live_frames_total", ifo, "unreadable"), 0)
         for ifo in IFOS

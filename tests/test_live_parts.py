@@ -29,6 +29,7 @@ from streamer.live.sinks import (
     Webhook,
 )
 from streamer.live.spot import Spotter
+from streamer.live.summary import Summary
 from streamer.live.write import FrameWriter
 
 GPS = 1_262_304_000
@@ -507,3 +508,23 @@ def test_a_damaged_frame_ends_no_search(writer, tmp_path):
         ((file, _),) = directory.new()
         frame = reader.result(reader.submit(file, CHANNELS["L1"]))
         assert np.array_equal(frame.strain[0], strain)
+
+
+def test_a_summary_is_one_line_and_told_once():
+    summary = Summary()
+    assert summary.update() is None
+    summary.gap(Gap(GPS, 3, "no frame of L1"))
+    summary.failure(RuntimeError("the server\nsaid:\x07 " + "x" * 1000))
+    summary.scored(0.02)
+    update = summary.update()
+    assert update is not None
+    assert update.message is not None
+    assert update.message.startswith(
+        f"3 s lost in 1 gap, the last of 3 s from GPS {GPS}: no frame of L1; Triton "
+        "failed 1 time and nothing was lost by it, the last: the server said: xxx"
+    )
+    assert update.latency_ms is not None
+    assert update.latency_ms.p50 == 20
+    assert summary.update() is None
+    summary.gap(Gap(GPS + 9, 1, "H1 off"))
+    assert "4 s lost in 2 gaps" in (summary.update() or update).message

@@ -37,6 +37,7 @@ from streamer.live.sequence import LiveSequence
 from streamer.live.sinks import Teller
 from streamer.live.spot import Spotted, Spotter
 from streamer.live.state import LiveState
+from streamer.live.summary import Summary, one_line
 from streamer.loudest import AFTER_LENGTH, BEFORE_LENGTH, strain_body
 from streamer.outbox import Outbox
 
@@ -51,6 +52,9 @@ DAY = 86_400
 
 HISTORY = 90
 """Seconds that are kept, for a sequence with another model to begin in."""
+
+REPORT_LENGTH = 5.0
+"""Time between two reports of what happened, s."""
 
 FULL_LENGTH = 1.0
 """Time between two tries to write to a full disk, s."""
@@ -148,7 +152,7 @@ class Live:
         self._stretch: _Stretch | None = None
         self._history: deque[Together] = deque(maxlen=HISTORY)
         self._noise: Noise | None = None
-        self._looked = -float("inf")
+        self._looked = self._reported = -float("inf")
         self._ending = False
         self._begin_run(LiveState.read(self._state_path))
 
@@ -194,11 +198,15 @@ class Live:
                     for one in told:
                         self._take(one)
                     self._metrics.waiting.set(len(self._outbox.waiting()))
+                    if looked - self._reported > REPORT_LENGTH:
+                        self._reported = looked
+                        self._report()
                     if not came and not told:
                         self._wait(POLL)
             self._end_stretch()
+            self._report()
         except BaseException as error:
-            message = str(error).splitlines()[0][:500] if str(error) else "interrupted"
+            message = one_line(str(error), 500) or "interrupted"
             update = RunUpdate(state="failed", message=message)
             with contextlib.suppress(OSError):
                 self._outbox.update_run(self._state.run, update)
@@ -227,6 +235,11 @@ class Live:
                         f"({error}); the same command goes on from where it was"
                     ) from None
 
+    def _report(self) -> None:
+        update = self._summary.update()
+        if update is not None:
+            self._update(update)
+
     def _update(self, update: RunUpdate) -> None:
         self._stored(partial(self._outbox.update_run, self._state.run, update))
 
@@ -234,6 +247,7 @@ class Live:
 
     def _begin_run(self, known: LiveState | None = None) -> None:
         """Go on with the run that is known, or begin one for the served model."""
+        self._summary = Summary()
         self._detector = Detector(self._address)
         self._geometry: Geometry = self._detector.geometry
         model = self._detector.model
@@ -354,6 +368,7 @@ class Live:
         if isinstance(told, Gap):
             self._end_stretch()
             self._history.clear()
+            self._summary.gap(told)
             self._metrics.seconds.labels("gap").inc(told.length)
             self._metrics.newest.set(told.gps + told.length)
             self._say(f"gap of {told.length} s from GPS {told.gps}: {told.reason}")
@@ -373,7 +388,7 @@ class Live:
         self._say(str(error))
         old = self._state
         self._stretch = None
-        self._update(RunUpdate(state="complete", message=str(error)[:500]))
+        self._update(RunUpdate(state="complete", message=one_line(str(error), 500)))
         # What was not sent of the old model's scores is scored by the new one.
         self._begin_run(replace(old, chunk=None))
         for second in self._history:
@@ -402,9 +417,9 @@ class Live:
             stretch.sent = self._strides_until(stretch, self._state.until_ns)
             stretch.recent = strain[:, :0]
         scores = stretch.sequence.push(strain)
-        self._metrics.stages.labels("scored").observe(
-            max(0, time.time() - told.arrived)
-        )
+        latency = max(0, time.time() - told.arrived)
+        self._metrics.stages.labels("scored").observe(latency)
+        self._summary.scored(latency)
         spotted = stretch.spotter.push(
             scores.first,
             scores.score[0],
@@ -422,6 +437,7 @@ class Live:
 
     def _lost(self, error: Exception) -> None:
         self._metrics.server_failures.inc()
+        self._summary.failure(error)
         self._say(str(error))
 
     def _strides_until(self, stretch: _Stretch, until_ns: int) -> int:
