@@ -141,7 +141,8 @@ def _prepare(parent: int) -> None:
     for stream in (1, 2):
         os.dup2(nowhere, stream)
     with contextlib.suppress(ImportError):
-        import lalframe  # noqa: F401 - what gwpy reads by
+        # What gwpy reads by, which takes it a second or two.
+        import gwpy.timeseries.io.gwf.lalframe  # noqa: F401
 
 
 @dataclass(frozen=True)
