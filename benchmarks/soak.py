@@ -6,7 +6,7 @@ it as it would in a control room: its candidates rest on a background of the sam
 and somebody looks at its page all the while. Prints, and writes to
 ``FOLDER/soak.json``, the memory (proportional set size), open files and threads of
 every process early and late, and whether all strides came out. Exits with an error
-where something grew, or was lost. A day at 70 times real time takes 21 minutes of two
+where something grew, or was lost. A day at 60 times real time takes 25 minutes of two
 cores, and 4 GB.
 """
 
@@ -187,7 +187,7 @@ def metrics(url: str) -> dict[tuple[str, ...], float]:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--hours", default=24.0, show_default=True, help="Strain, h.")
-@click.option("--speed", default=70.0, show_default=True, help="Times real time.")
+@click.option("--speed", default=60.0, show_default=True, help="Times real time.")
 def main(folder: Path, hours: float, speed: float) -> None:
     """Soak the live search."""
     folder.mkdir(parents=True)
@@ -242,7 +242,7 @@ def main(folder: Path, hours: float, speed: float) -> None:
         writer = subprocess.Popen(
             run(
                 *("frames", "--background", folder / "live.hdf5", "--frames", frames),
-                *("--speed", speed, "--kept", 1800),
+                *("--speed", speed, "--kept", 3000),
             )
         )
         asked = stack.enter_context(ThreadPoolExecutor(1)).submit(ask, api.url, ended)

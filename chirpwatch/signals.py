@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chirpwatch.errors import SignalError
-from chirpwatch.strain import AmendedFile, amending
+from chirpwatch.strain import AmendedFile, amending, damaged
 
 NANOSECONDS = 1_000_000_000
 STORAGE = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -58,12 +58,13 @@ class StoredStrain:
         """Read the strain of one merger in some detectors, float32, [ifos, size]."""
         merger, ifos, samples = key
         row = self._rows[merger]
-        return np.stack(
-            [
-                dataset[row, samples].astype(np.float32, copy=False)
-                for dataset in self._datasets[ifos]
-            ]
-        )
+        with damaged(self._datasets[0].file.filename, SignalError):
+            return np.stack(
+                [
+                    dataset[row, samples].astype(np.float32, copy=False)
+                    for dataset in self._datasets[ifos]
+                ]
+            )
 
 
 @dataclass(frozen=True)
@@ -320,6 +321,7 @@ def read_test_signals(
     name = f"test/{segment}/{shift_key(shifts)}"
     where = f"{path}, {name}"
     with ExitStack() as stack:
+        stack.enter_context(damaged(where, SignalError))
         file = stack.enter_context(_open(path))
         if name not in file:
             tests = file.get("test", {})
@@ -376,22 +378,23 @@ def read_test_signals(
         raise SignalError(
             f"{where}: expected a sample rate of {sample_rate} Hz, found {rate} Hz"
         )
-    try:
+    with damaged(where, SignalError):
         # Large: a second copy only where the order asks for one.
         if not stored and not np.array_equal(order, np.arange(len(gps_time_ns))):
             strain = strain[order]
-        return ProjectedSignals(
-            ifos=tuple(ifos),
-            sample_rate=rate,
-            strain=strain,
-            merger_size=merger_size,
-            gps_time_ns=gps_time_ns[order],
-            parameters={key: column[order] for key, column in columns.items()},
-            num_rejected=num_rejected,
-            attributes=attributes,
-        )
-    except (SignalError, IndexError) as error:
-        raise SignalError(f"{where}: {error}") from None
+        try:
+            return ProjectedSignals(
+                ifos=tuple(ifos),
+                sample_rate=rate,
+                strain=strain,
+                merger_size=merger_size,
+                gps_time_ns=gps_time_ns[order],
+                parameters={key: column[order] for key, column in columns.items()},
+                num_rejected=num_rejected,
+                attributes=attributes,
+            )
+        except SignalError as error:
+            raise SignalError(f"{where}: {error}") from None
 
 
 def read_rejected(
@@ -411,7 +414,7 @@ def read_rejected(
         SignalError: No such file or set, or they were counted and not kept.
     """
     name = f"test/{segment}/{shift_key(shifts)}/rejected/parameters"
-    with _open(path) as file:
+    with _open(path) as file, damaged(path, SignalError):
         if name not in file:
             raise SignalError(
                 f"{path}: expected {name}; 'chirpwatch simulate signals' writes it "
@@ -476,7 +479,7 @@ def read_polarizations(path: str | Path, split: str) -> Polarizations:
     Raises:
         SignalError: The file or part of the set is missing.
     """
-    with _open(path) as file:
+    with _open(path) as file, damaged(path, SignalError):
         try:
             group = file[split]
             attributes = dict(group.attrs)

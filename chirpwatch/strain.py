@@ -89,7 +89,9 @@ class Segment:
                 f"{self.source}, segment {self.name}: samples {start} to {stop} of "
                 f"{ifo} lie outside its {self.size} samples"
             )
-        with np.errstate(over="ignore"):  # what overflows is reported below
+        where = f"{self.source}, segment {self.name}, {ifo}"
+        # What overflows is reported below.
+        with damaged(where), np.errstate(over="ignore"):
             data = np.asarray(self.strain[ifo][start:stop], dtype=np.float32)
         if not np.isfinite(data).all():
             first = start + int(np.argmin(np.isfinite(data)))
@@ -99,6 +101,38 @@ class Segment:
                 f"{self.time_ns(first) / NANOSECONDS:.6f}; cut the segment there"
             )
         return data
+
+
+@contextmanager
+def damaged(
+    where: str | Path, refusal: type[ChirpwatchError] = StrainError
+) -> Iterator[None]:
+    """What HDF5 and numpy say of a damaged file, as a refusal that says which.
+
+    Args:
+        where: The file, or its part, as a message names it.
+        refusal: The exception.
+
+    Raises:
+        ChirpwatchError: ``refusal``.
+    """
+    try:
+        yield
+    # HDF5's own errors are of any of these kinds, and so is what follows from a shape,
+    # type or attribute that nobody wrote.
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise refusal(
+            f"{where}: damaged, or not laid out as expected: {error}"
+        ) from error
 
 
 class _SilentFile(io.FileIO):
@@ -348,6 +382,17 @@ def read_background(
             sample rate is not ``sample_rate``.
     """
     file = _open(path)
+    with damaged(path):
+        return _segments(file, path, split, ifos, sample_rate)
+
+
+def _segments(
+    file: h5py.File,
+    path: str | Path,
+    split: str,
+    ifos: Sequence[str],
+    sample_rate: int,
+) -> list[Segment]:
     if split not in file or not len(file[split]):
         raise StrainError(
             f"{path}: expected segments under '{split}/', found {sorted(file)}"
@@ -395,7 +440,7 @@ def read_gwosc_file(path: str | Path) -> tuple[str, float, float, NDArray[Any]]:
 
     Source: gwosc.org, "What's in a LIGO data file" (``strain/Strain``, ``meta/*``).
     """
-    with _open(path) as file:
+    with _open(path) as file, damaged(path):
         try:
             dataset = file["strain/Strain"]
             _check_chunks(dataset)
@@ -410,9 +455,6 @@ def read_gwosc_file(path: str | Path) -> tuple[str, float, float, NDArray[Any]]:
                 f"{path}: expected GWOSC's layout (strain/Strain, meta/Detector): "
                 f"{error}"
             ) from None
-        # HDF5's own errors are of any of these kinds.
-        except (OSError, RuntimeError, ValueError, ZeroDivisionError) as error:
-            raise StrainError(f"{path}: damaged: {error}") from None
 
 
 def _check_chunks(dataset: h5py.Dataset) -> None:

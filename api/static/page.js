@@ -1,6 +1,7 @@
 // The page: asks what changed, and draws what did.
 import { byId, get, listen, nanoseconds } from "./api.js";
 import { message, onResize } from "./draw.js";
+import { drawDrift } from "./drift.js";
 import { drawEfficiency } from "./efficiency.js";
 import { drawIfar } from "./ifar.js";
 import { move } from "./navigate.js";
@@ -118,8 +119,9 @@ function offerParameters(names) {
 
 function drawAll() {
   if (!shown) return;
-  const { ifar, candidates, injections, efficiency, volumes } = shown;
+  const { ifar, candidates, drift, injections, efficiency, volumes } = shown;
   drawIfar(byId("ifar"), ifar, candidates);
+  drawDrift(byId("drift"), drift);
   if (injections) {
     drawEfficiency(byId("efficiency"), efficiency);
     showBins(injections, efficiency);
@@ -163,7 +165,7 @@ async function load(run, current) {
     injections?.drawn_in_volume ? get(`${base}/volume`, asked) : null,
   ]);
   if (!current()) return;
-  shown = { run, asked, ifar, candidates, injections, efficiency, volumes };
+  shown = { run, asked, ifar, candidates, drift, injections, efficiency, volumes };
   showCandidates(run.id, candidates, (time) => stream.centre(time));
   showSlides(background, state.slide);
   showDrift(drift);
