@@ -3,6 +3,7 @@
 import io
 import math
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -458,10 +459,14 @@ def read_gwosc_file(path: str | Path) -> tuple[str, float, float, NDArray[Any]]:
 
 
 def _check_chunks(dataset: h5py.Dataset) -> None:
-    """Refuse strain of which the file's index lost a chunk: it would read as zeros.
+    """Refuse strain of which the file's index lost a chunk, or a chunk is damaged.
+
+    A lost one would read as zeros, and HDF5 may look for the end of a damaged one for
+    ever.
 
     Raises:
-        ValueError: The dataset has fewer chunks than its size asks for.
+        ValueError: The dataset has fewer chunks than its size asks for, or one that
+            does not decompress to its size.
     """
     if dataset.chunks is None:
         return
@@ -472,6 +477,24 @@ def _check_chunks(dataset: h5py.Dataset) -> None:
     found = dataset.id.get_num_chunks()
     if found != expected:
         raise ValueError(f"expected {expected} chunks of strain, found {found}")
+    if dataset.compression != "gzip":
+        return
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    for number in range(found):
+        offset = dataset.id.get_chunk_info(number).chunk_offset
+        skipped, packed = dataset.id.read_direct_chunk(offset)
+        if skipped:
+            continue
+        stream = zlib.decompressobj()
+        try:
+            unpacked = len(stream.decompress(packed, size + 5))
+        except zlib.error as error:
+            raise ValueError(f"chunk {number} of the strain: {error}") from None
+        # With fletcher32, its four bytes come on top.
+        if not stream.eof or not size <= unpacked <= size + 4:
+            raise ValueError(
+                f"chunk {number} of the strain: expected {size} bytes, found {unpacked}"
+            )
 
 
 def read_gwosc(

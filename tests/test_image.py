@@ -1,4 +1,4 @@
-"""The steps of the image, as its Dockerfile has them, in a plain virtual environment."""
+"""The steps of the image in a plain virtual environment, as its Dockerfile has them."""
 
 import os
 import shlex

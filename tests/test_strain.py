@@ -13,6 +13,7 @@ from chirpwatch.strain import (
     amending,
     read_background,
     read_gwosc,
+    read_gwosc_file,
     write_background,
     write_segments,
 )
@@ -202,3 +203,19 @@ def test_gwosc_strain_is_resampled_as_gwpy_does(gwosc_files: list[Path]) -> None
         ]
         assert np.corrcoef(*both)[0, 1] > 0.9999
         assert np.abs(both[0] - both[1]).max() < 0.01 * both[1].std()
+
+
+def test_a_chunk_that_does_not_decompress_is_refused(tmp_path: Path) -> None:
+    """HDF5 itself may look for its end for ever."""
+    path = tmp_path / "H1.hdf5"
+    with h5py.File(path, "w") as file:
+        data = np.linspace(0, 1e-21, 4096)
+        dataset = file.create_dataset("strain/Strain", data=data, compression="gzip")
+        dataset.attrs["Xstart"], dataset.attrs["Xspacing"] = 1e9, 1 / 2048
+        file["meta/Detector"] = b"H1"
+        chunk = dataset.id.get_chunk_info(1)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset + chunk.size - 1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(StrainError, match=r"H1.hdf5.*chunk 1 of the strain"):
+        read_gwosc_file(path)
