@@ -256,6 +256,7 @@ def test_every_plot_downloads_as_a_picture_and_as_its_numbers(page, api, tmp_pat
             "stream": "kind,gps_time_s,minimum,maximum",
             "ifar": "statistic,ifar_years,ifar_years_low,ifar_years_high,count",
             "efficiency": "total_mass_low_solar,total_mass_high_solar,injections,found",
+            "drift": "statistic,expected,observed,p_value",
             "plane": "gps_time_s,snr,chirp_mass_solar,distance_mpc,reason,statistic",
         }
         for plot, header in columns.items():

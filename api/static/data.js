@@ -18,6 +18,13 @@ export function efficiencyTable({ efficiency }) {
   };
 }
 
+export function driftTable({ drift }) {
+  return drift && {
+    columns: ["statistic", "expected", "observed", "p_value"],
+    rows: drift.points.map((p) => [p.statistic, p.expected, p.observed, p.p_value]),
+  };
+}
+
 export function planeTable({ injections }) {
   return injections && {
     columns: ["gps_time_s", "snr", "chirp_mass_solar", "distance_mpc", "reason", "statistic"],

@@ -1,5 +1,5 @@
 // The newest events against background: how many are at least as loud, at some statistics.
-import { el, linear, log, path, plot, ticks, xAxis, yAxis } from "./draw.js";
+import { el, linear, log, message, path, plot, ticks, xAxis, yAxis } from "./draw.js";
 import { fixed, number } from "./units.js";
 
 const FLOOR = 0.5; // where none is drawn: a logarithm has no zero
@@ -7,8 +7,7 @@ const NORMAL95 = 1.96;
 
 export function drawDrift(host, answer) {
   const points = answer?.livetime ? answer.points : [];
-  host.hidden = points.length < 2;
-  if (host.hidden) return;
+  if (points.length < 2) return message(host, "Needs background with events, and zero-lag livetime.");
   const box = plot(host, 190, { left: 52, right: 14, top: 24, bottom: 44 },
     `Events at least as loud, the newest and those expected: ${points.map((p) =>
       `${fixed(p.statistic)}: ${p.observed} of ${number(p.expected)}`).join(", ")}`);
@@ -23,7 +22,7 @@ export function drawDrift(host, answer) {
   const band = [...along((p) => edge(p, 1)), ...along((p) => edge(p, -1)).reverse()];
   box.svg.append(
     xAxis(box, x, marks.map((v) => [v, number(v)]), "Detection statistic"),
-    yAxis(box, y, decades.map((v) => [v, number(v)]), "Newest events at least as loud; line: expected"),
+    yAxis(box, y, decades.map((v) => [v, number(v)]), "Events at least as loud"),
     el("path", { class: "band", d: path(band) + "Z" }),
     el("path", { class: "background series", d: path(along((p) => p.expected)) }),
   );

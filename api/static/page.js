@@ -5,7 +5,7 @@ import { drawDrift } from "./drift.js";
 import { drawEfficiency } from "./efficiency.js";
 import { drawIfar } from "./ifar.js";
 import { move } from "./navigate.js";
-import { efficiencyTable, ifarTable, planeTable, streamTable } from "./data.js";
+import { driftTable, efficiencyTable, ifarTable, planeTable, streamTable } from "./data.js";
 import { offerDownloads } from "./download.js";
 import { drawPlane, placed } from "./plane.js";
 import { Progress } from "./progress.js";
@@ -252,7 +252,7 @@ for (const button of document.querySelectorAll("[data-slides]")) {
 for (const button of document.querySelectorAll("[data-move]")) {
   button.addEventListener("click", () => move(stream, button.dataset.move));
 }
-const TABLES = { ifar: ifarTable, efficiency: efficiencyTable, plane: planeTable };
+const TABLES = { drift: driftTable, ifar: ifarTable, efficiency: efficiencyTable, plane: planeTable };
 offerDownloads(() => (shown ? shown.run.id : "none"), (id) => shown && (id === "stream" ? streamTable(stream) : TABLES[id](shown)), failed);
 onResize(byId("ifar"), drawAll);
 // A run that has come to a stop sends nothing that would say so.
