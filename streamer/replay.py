@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -333,7 +334,8 @@ def _describe_run(
         segments: The strain.
         plan: The plan of its background, or None.
     """
-    sources = sorted({segment.source for segment in segments})
+    # Whoever reads results need not know where files lie.
+    sources = sorted({Path(segment.source).name for segment in segments})
     return Run(
         name=name,
         model=model,
