@@ -64,6 +64,24 @@ def test_a_tensor_of_another_type_name_or_shape_is_refused(copy: Path) -> None:
     assert "does not fit the ONNX model's" in refusal(copy)
 
 
+def test_a_state_that_begins_as_anything_is_refused(copy: Path) -> None:
+    path, config = edit(copy, "snapshotter")
+    (state,) = config.sequence_batching.state
+    del state.initial_state[:]
+    path.write_text(text_format.MessageToString(config))
+    assert "has no initial_state" in refusal(copy)
+
+
+def test_two_states_are_refused(copy: Path) -> None:
+    path, config = edit(copy, "snapshotter")
+    (state,) = config.sequence_batching.state
+    second = config.sequence_batching.state.add()
+    second.CopyFrom(state)
+    second.input_name, second.output_name = "other", "new_other"
+    path.write_text(text_format.MessageToString(config))
+    assert "expected one state, found 2" in refusal(copy)
+
+
 def test_a_broken_repository_is_refused_with_tritons_reason(copy: Path) -> None:
     (copy / "frontend" / "1" / "model.onnx").write_bytes(b"no ONNX")
     assert "model.onnx" in refusal(copy)

@@ -33,6 +33,9 @@ ONNX_TYPES = {
 def check(config, inputs, outputs):
     """Hold a model configuration against an ONNX model, as the native backend does.
 
+    Beyond that, a state must be the only one and be declared with its beginning: the
+    native backend takes others, and gives wrong scores.
+
     Args:
         config: The model configuration, as Triton passes it.
         inputs: The ONNX model's inputs: for each name its type and shape.
@@ -44,6 +47,17 @@ def check(config, inputs, outputs):
     batched = config["max_batch_size"] > 0
     sequence = config.get("sequence_batching", {})
     states = sequence.get("state", [])
+    if len(states) > 1:
+        # The server pairs inputs with outputs by the order of their names.
+        raise ValueError(
+            f"expected one state, found {len(states)}: the server may exchange them"
+        )
+    for state in states:
+        if not state.get("initial_state"):
+            raise ValueError(
+                f"state '{state['input_name']}' has no initial_state: it would begin "
+                "as memory that nobody wrote"
+            )
     controls = [
         control["name"]
         for control in sequence.get("control_input", [])
