@@ -173,6 +173,8 @@ class TritonServer:
 
     def _tell_reaper(self, models: list[ModelProcess] | None) -> None:
         assert self._reaper.stdin is not None
+        if self._reaper.stdin.closed:
+            return
         # It is gone where the server is.
         with contextlib.suppress(BrokenPipeError):
             line = json.dumps(models if models is None else [*map(asdict, models)])
