@@ -45,7 +45,7 @@ from tests.test_live import (
     write,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STEPPED = """
 import pathlib, sys, time
@@ -56,7 +56,7 @@ main()
 """
 """A command with a clock that can be stepped."""
 
-SPEED = 10.0
+SPEED = 5.0
 """Seconds of strain in a second."""
 
 
@@ -249,7 +249,7 @@ def test_a_frozen_process(servers, strain, tmp_path, victim):
 
 
 def test_a_slow_results_service(servers, strain, tmp_path):
-    """It has a twentieth of the time: candidates are told as fast as ever."""
+    """It has a twentieth of the time: no candidate waits for it."""
     frames = tmp_path / "frames"
     ended = threading.Event()
 
@@ -273,7 +273,7 @@ def test_a_slow_results_service(servers, strain, tmp_path):
         value
         for (name, *labels), value in metrics.items()
         if name == "chirpwatch_live_stage_seconds_bucket"
-        and set(labels) == {"decided", "0.5"}
+        and set(labels) == {"decided", "2.0"}
     ]
     assert decided == 3
 

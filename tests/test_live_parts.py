@@ -21,6 +21,7 @@ from streamer.live.assemble import MAX_LEAP, Assembler, Gap, Second, Together
 from streamer.live.decimate import Decimator
 from streamer.live.frames import Channels, FrameDirectory, FrameReader, read_frame
 from streamer.live.ledger import Candidate, Ledger
+from streamer.live.noise import Noise
 from streamer.live.sinks import (
     JsonLines,
     NotReachedError,
@@ -528,3 +529,18 @@ def test_a_summary_is_one_line_and_told_once():
     assert summary.update() is None
     summary.gap(Gap(GPS + 9, 1, "H1 off"))
     assert "4 s lost in 2 gaps" in (summary.update() or update).message
+
+
+def test_background_is_kept_for_when_nobody_can_be_asked(tmp_path):
+    noise = Noise("noise", 1e6, np.arange(1.0, 51.0), -np.inf)
+    path = tmp_path / "background.npz"
+    assert Noise.load(path, "model", "geometry") is None
+    noise.save(path, "model", "geometry")
+    kept = Noise.load(path, "model", "geometry")
+    assert kept is not None
+    assert (kept.run, kept.livetime) == ("noise", 1e6)
+    assert kept.far(30.5) == noise.far(30.5)
+    # That of another model says nothing.
+    assert Noise.load(path, "other", "geometry") is None
+    path.write_bytes(path.read_bytes()[:100])
+    assert Noise.load(path, "model", "geometry") is None

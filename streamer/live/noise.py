@@ -1,8 +1,13 @@
 """The background that candidates are ranked by: a copy, so that none waits for it."""
 
+from pathlib import Path
+from typing import Self
+from zipfile import BadZipFile
+
 import numpy as np
 
 from api.client import ApiClient, ApiRefused
+from chirpwatch.atomic import replacing
 from chirpwatch.errors import ApiError, StatisticsError
 from chirpwatch.statistics import Background, FalseAlarmRate
 
@@ -58,31 +63,56 @@ class Noise:
     """The loudest background events of a run, and its livetime.
 
     Args:
-        client: The results API.
-        run: The run.
-
-    Attributes:
         run: The run.
         livetime: Livetime of its background, s.
-
-    Raises:
-        ApiError: See :class:`~api.client.ApiClient`.
-        StatisticsError: The run has no background livetime.
+        loud: Statistics of its loudest events.
+        floor: Statistic from which on all events are among them.
     """
 
-    def __init__(self, client: ApiClient, run: str) -> None:
-        self.run = run
+    def __init__(
+        self, run: str, livetime: float, loud: np.ndarray, floor: float
+    ) -> None:
+        self.run, self.livetime = run, livetime
+        self._loud, self._floor = loud, floor
+        self._background = Background.of(loud, livetime)
+
+    @classmethod
+    def fetch(cls, client: ApiClient, run: str) -> Self:
+        """Copy the background of a run.
+
+        Raises:
+            ApiError: See :class:`~api.client.ApiClient`.
+            StatisticsError: The run has no background livetime.
+        """
         curve = client.ifar(run)
-        self.livetime = curve.livetime
-        # From its floor on the service knows the events one by one.
-        floor = curve.floor
-        known = curve.events if floor is None else client.far(run, floor).count
+        # From the curve's floor on the service knows the events one by one.
+        limit = curve.floor
+        known = curve.events if limit is None else client.far(run, limit).count
         count = max(1, min(known, LOUDEST))
         events = client.events(run, "background", limit=count).events
         loud = np.array([event.statistic for event in events])
-        self._background = Background.of(loud, self.livetime)
         everything = loud.size >= curve.events
-        self._floor = -np.inf if everything else float(loud.min())
+        floor = -np.inf if everything else float(loud.min())
+        return cls(run, curve.livetime, loud, floor)
+
+    def save(self, path: Path, model: str, geometry: str) -> None:
+        """Keep it in a file, for a search that begins while nobody can be asked."""
+        known = {"model": model, "geometry": geometry, "run": self.run}
+        numbers = {"livetime": self.livetime, "floor": self._floor}
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, loud=self._loud, **known, **numbers)
+
+    @classmethod
+    def load(cls, path: Path, model: str, geometry: str) -> Self | None:
+        """What was kept of this model and geometry; none where nothing was."""
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                if (str(kept["model"]), str(kept["geometry"])) != (model, geometry):
+                    return None
+                numbers = float(kept["livetime"]), kept["loud"], float(kept["floor"])
+                return cls(str(kept["run"]), *numbers)
+        except (OSError, ValueError, KeyError, BadZipFile, StatisticsError):
+            return None
 
     def threshold(self, far_per_year: float) -> float:
         """Smallest statistic with such a rate.
@@ -112,6 +142,6 @@ def find(
     """The background of a model; none where there is none, or none to be had now."""
     try:
         run = choose(client, model, geometry, name)
-        return None if run is None else Noise(client, run)
+        return None if run is None else Noise.fetch(client, run)
     except (ApiRefused, StatisticsError):
         return None

@@ -276,28 +276,33 @@ class Live:
         self._stored(partial(self._state.write, self._state_path))
 
     def _find_noise(self) -> Noise | None:
+        """The background of the served model, or what is known of it from before."""
         self._looked = time.monotonic()
+        path = self._settings.directory / "background.npz"
+        of = self._detector.model, self._geometry.digest
         try:
-            noise = find(
-                self._client,
-                self._detector.model,
-                self._geometry.digest,
-                self._settings.background_run,
-            )
-            self._threshold = (
-                noise.threshold(self._settings.far_per_year) if noise else np.inf
-            )
-        except (ApiError, StatisticsError) as error:
+            noise = find(self._client, *of, self._settings.background_run)
+            if noise is not None:
+                with contextlib.suppress(OSError):
+                    noise.save(path, *of)
+        except ApiError as error:
+            noise = Noise.load(path, *of)
+            self._say(f"the results service cannot be asked for background: {error}")
+        self._threshold = np.inf
+        try:
+            if noise is not None:
+                self._threshold = noise.threshold(self._settings.far_per_year)
+        except StatisticsError as error:
             # Scores go on without; candidates cannot be ranked.
             self._say(f"no background to rank candidates by: {error}")
-            noise, self._threshold = None, np.inf
+            noise = None
         self._metrics.background.set(noise.livetime if noise else 0)
         return noise
 
     def _look_for_noise(self) -> None:
         wait = NOISE_LENGTH * (10 if self._noise else 1)
         if time.monotonic() - self._looked > wait:
-            self._noise = self._find_noise() or self._noise
+            self._noise = self._find_noise()
 
     # Frames
 
