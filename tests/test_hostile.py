@@ -1,5 +1,6 @@
 """What comes from outside, and means harm: no crash, no hang, no path, no secret."""
 
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from api.process import ApiProcess
 from export.repository import MODELS
 from streamer.client import Detector, OpenSequence
 from tests.test_api import RUN, ZERO_LAG
@@ -142,7 +144,7 @@ BODIES = st.one_of(
             st.dictionaries(st.sampled_from(sorted(RUN.model_fields)), inner),
         ),
         max_leaves=8,
-    ).map(lambda value: __import__("json").dumps(value).encode()),
+    ).map(lambda value: json.dumps(value).encode()),
 )
 PLACES = st.sampled_from(
     [
@@ -167,8 +169,6 @@ METHODS = st.sampled_from(["GET", "PUT", "PATCH", "DELETE", "POST"])
 
 def test_the_api_answers_anything(tmp_path: Path) -> None:
     """Never an error of its own, and nothing of itself in an answer."""
-    from api.process import ApiProcess
-
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as api:
         with api.client() as client:
             client.put_run("run", RUN)

@@ -522,7 +522,7 @@ def test_a_summary_is_one_line_and_told_once():
     assert update.message is not None
     assert update.message.startswith(
         f"3 s lost in 1 gap, the last of 3 s from GPS {GPS}: no frame of L1; Triton "
-        "failed 1 time and nothing was lost by it, the last: the server said: xxx"
+        "failed 1 time and was asked again, the last: the server said: xxx"
     )
     assert update.latency_ms is not None
     assert update.latency_ms.p50 == 20

@@ -57,7 +57,7 @@ class Summary:
         if self._failures:
             parts.append(
                 f"Triton failed {self._failures} time{'s' * (self._failures > 1)} "
-                f"and nothing was lost by it, the last: {self._last_failure}"
+                f"and was asked again, the last: {self._last_failure}"
             )
         latency = None
         if self._latencies:
