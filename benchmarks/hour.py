@@ -10,26 +10,21 @@ quantiles of every stage. An hour at six times real time takes 12 minutes and 4 
 
 import contextlib
 import json
-import signal
 import subprocess
 import threading
 import time
 from pathlib import Path
 
 import click
-import httpx
 import numpy as np
 from scipy.signal import resample_poly
 
-from api.process import ApiProcess
-from benchmarks.soak import metrics, run
+from benchmarks.live import LiveSystem, live_system, run
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import read_test_signals
 from chirpwatch.strain import read_background
-from serve.embedded import TritonServer
 from streamer.injections import add_signals, signal_starts
 from streamer.live.write import FrameWriter
-from streamer.options import SHIPPED
 
 COUNT = 20
 TOLERANCE = 1 / 16
@@ -64,10 +59,10 @@ def quantile(buckets: list[tuple[float, float]], share: float) -> float:
     return next(edge for edge, count in buckets if count >= share * total)
 
 
-def stages(url: str) -> dict[str, dict[str, float]]:
+def stages(system: LiveSystem) -> dict[str, dict[str, float]]:
     """Quantiles of each stage, s, from the search's metrics; upper bounds."""
     found: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
-    for (name, *labels), value in metrics(url).items():
+    for (name, *labels), value in system.metrics().items():
         if name == "chirpwatch_live_stage_seconds_bucket":
             (stage,) = set(labels) & set(STAGES)
             (edge,) = set(labels) - {stage}
@@ -89,11 +84,9 @@ def stages(url: str) -> dict[str, dict[str, float]]:
 def main(folder: Path, length: int, speed: float, rate: int) -> None:
     """Replay an hour with mergers, live."""
     folder.mkdir(parents=True)
-    common = ("--glitch-rate", 0.2)
-    for name, duration, seed in (("noise", 1200, 1), ("live", length, 2)):
-        options = ("--duration", duration, "--seed", seed, *common)
-        command = run("simulate", "background", folder / f"{name}.hdf5", *options)
-        subprocess.run(command, check=True)
+    made = ("--duration", length, "--seed", 2, "--glitch-rate", 0.2)
+    command = run("simulate", "background", folder / "live.hdf5", *made)
+    subprocess.run(command, check=True)
     # The first after 44 s, and no one after the last.
     spacing = (length - 43) / COUNT
     place = ("--background", folder / "live.hdf5", "--spacing", spacing)
@@ -112,37 +105,7 @@ def main(folder: Path, length: int, speed: float, rate: int) -> None:
         strain.astype(np.float64), rate // geometry.sample_rate, 1, axis=1
     )
     writer = FrameWriter(folder / "frames")
-    token = folder / "token"
-    with (
-        TritonServer(SHIPPED, log=folder / "triton.log") as triton,
-        ApiProcess(folder / "results.db", log=folder / "api.log") as api,
-    ):
-        token.write_text(api.token)
-        servers = ("--triton", triton.address, "--api", api.url)
-        servers += ("--token-file", str(token))
-        background = ("--background", folder / "noise.hdf5", "--slides", 200)
-        background += ("--directory", folder / "background", "--workers", 1)
-        subprocess.run(run("background", *background, *servers), check=True)
-        search = subprocess.Popen(
-            run(
-                *("live", "--simulated", "--frames", writer.directory, *servers),
-                *("--directory", folder / "live", "--metrics-port", 0),
-            ),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert search.stdout is not None
-        url = search.stdout.readline().split()[-1]
-        log = (folder / "live.log").open("w")
-        copier = threading.Thread(target=log.writelines, args=(search.stdout,))
-        copier.start()
-        # Its processes are ready before the first frame comes.
-        while "newest_gps" not in httpx.get(url, trust_env=False).text or not (
-            metrics(url).get(("chirpwatch_live_background_seconds",))
-        ):
-            time.sleep(0.1)
-        # They load what they read frames by after that.
-        time.sleep(5)
+    with live_system(folder) as system:
         watch = Watch(folder / "live" / "candidates.jsonl")
         watch.start()
         written = {}
@@ -155,14 +118,11 @@ def main(folder: Path, length: int, speed: float, rate: int) -> None:
             written[start + number] = time.time()
         # What the last frames decide, and the report of latencies, come within.
         time.sleep(5)
-        told = stages(url)
-        search.send_signal(signal.SIGTERM)
-        search.wait(60)
-        copier.join()
-        log.close()
+        told = stages(system)
+        system.end()
         watch.ended.set()
         watch.join()
-        with api.client() as client:
+        with system.api.client() as client:
             (live,) = [one for one in client.runs().runs if one.id.startswith("live-")]
             latency = client.run(live.id).latency_ms
         assert latency is not None

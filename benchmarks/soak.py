@@ -13,9 +13,7 @@ cores, and 4 GB.
 import contextlib
 import json
 import re
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -27,13 +25,10 @@ from pathlib import Path
 import click
 import httpx
 import numpy as np
-from prometheus_client.parser import text_string_to_metric_families
 
-from api.process import ApiProcess
+from benchmarks.live import live_system, run
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import read_background
-from serve.embedded import TritonServer
-from streamer.options import SHIPPED
 
 START = 1_262_304_000
 SAMPLE = 5.0
@@ -51,11 +46,6 @@ NAMES = {
     "resource_tracker": "live search, resource tracker",
     "cli frames": "frame writer",
 }
-
-
-def run(*arguments: object) -> list[str]:
-    """A command line of chirpwatch."""
-    return [sys.executable, "-m", "chirpwatch.cli", *map(str, arguments)]
 
 
 def descendants(roots: set[int]) -> Iterator[int]:
@@ -174,16 +164,6 @@ def ask(url: str, ended: threading.Event) -> list[float]:
     return times
 
 
-def metrics(url: str) -> dict[tuple[str, ...], float]:
-    """What a process tells Prometheus."""
-    text = httpx.get(url, trust_env=False, timeout=30).raise_for_status().text
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--hours", default=24.0, show_default=True, help="Strain, h.")
@@ -192,13 +172,10 @@ def main(folder: Path, hours: float, speed: float) -> None:
     """Soak the live search."""
     folder.mkdir(parents=True)
     length = round(hours * 3600)
-    common, gaps = ("--glitch-rate", 0.2), ("--gap-rate", 1, "--gap-length", 30)
-    for name, *options in (
-        ("noise", "--duration", 1200, "--seed", 1, *common),
-        ("live", "--duration", length, "--seed", 2, *common, *gaps),
-    ):
-        command = run("simulate", "background", folder / f"{name}.hdf5", *options)
-        subprocess.run(command, check=True)
+    made = ("--duration", length, "--seed", 2, "--glitch-rate", 0.2)
+    made += ("--gap-rate", 1, "--gap-length", 30)
+    command = run("simulate", "background", folder / "live.hdf5", *made)
+    subprocess.run(command, check=True)
     geometry = Geometry()
     segments = read_background(
         folder / "live.hdf5", "test", geometry.ifos, geometry.sample_rate
@@ -208,36 +185,11 @@ def main(folder: Path, hours: float, speed: float) -> None:
     livetime = sum(max(0.0, one - warmup) for one in lengths)
     newest = segments[-1].t0_ns // 10**9 + lengths[-1]
     frames = folder / "frames"
-    token = folder / "token"
     ended = threading.Event()
-    with (
-        TritonServer(SHIPPED, log=folder / "triton.log") as triton,
-        ApiProcess(folder / "results.db", log=folder / "api.log") as api,
-        contextlib.ExitStack() as stack,
-    ):
-        token.write_text(api.token)
-        servers = ("--triton", triton.address, "--api", api.url)
-        servers += ("--token-file", str(token))
-        background = ("--background", folder / "noise.hdf5", "--slides", 200)
-        place = ("--directory", folder / "background", "--workers", 1)
-        subprocess.run(run("background", *background, *place, *servers), check=True)
-        search = subprocess.Popen(
-            run(
-                *("live", "--simulated", "--frames", frames, *servers),
-                *("--directory", folder / "live", "--metrics-port", 0),
-                # As many candidates as there would be in months.
-                *("--patience", 5, "--far", 50_000),
-            ),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert search.stdout is not None
-        url = search.stdout.readline().split()[-1]
-        log = (folder / "live.log").open("w")
-        copier = threading.Thread(target=log.writelines, args=(search.stdout,))
-        copier.start()
-        while "chirpwatch_live_background_seconds" not in str(metrics(url)):
-            time.sleep(0.1)
+    # As many candidates as there would be in months.
+    options = ("--patience", 5, "--far", 50_000)
+    with live_system(folder, *options) as system, ThreadPoolExecutor(1) as pool:
+        search, api = system.search, system.api
         begin = time.monotonic()
         writer = subprocess.Popen(
             run(
@@ -245,26 +197,23 @@ def main(folder: Path, hours: float, speed: float) -> None:
                 *("--speed", speed, "--kept", 3000),
             )
         )
-        asked = stack.enter_context(ThreadPoolExecutor(1)).submit(ask, api.url, ended)
-        watch = Watch({triton.pid, api.pid, search.pid, writer.pid})
+        asked = pool.submit(ask, api.url, ended)
+        watch = Watch({system.triton.pid, api.pid, search.pid, writer.pid})
         done = 0.0
         try:
             while done < newest:
                 if search.poll() is not None or writer.poll() not in {None, 0}:
                     raise SystemExit(f"a process ended; see {folder}")
-                told = metrics(url)
+                told = system.metrics()
                 done = told.get(("chirpwatch_live_newest_gps_seconds",), 0.0)
                 watch.look(max(0.0, done - START))
                 print(f"\r{max(0.0, done - START) / 3600:.2f} h", end="", flush=True)
                 time.sleep(SAMPLE)
             wall = time.monotonic() - begin
-            told = metrics(url)
+            told = system.metrics()
         finally:
             ended.set()
-            search.send_signal(signal.SIGTERM)
-            search.wait(60)
-            copier.join()
-            log.close()
+            system.end()
             writer.kill()
             writer.wait()
         with api.client() as client:
