@@ -14,6 +14,7 @@ import contextlib
 import json
 import re
 import subprocess
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -164,6 +165,16 @@ def ask(url: str, ended: threading.Event) -> list[float]:
     return times
 
 
+@contextlib.contextmanager
+def in_memory(path: Path) -> Iterator[Path]:
+    """A directory in shared memory, where low-latency frames are distributed to."""
+    shared = Path("/dev/shm")  # noqa: S108
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as place:
+        path.symlink_to(place)
+        yield path
+    path.unlink()
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--hours", default=24.0, show_default=True, help="Strain, h.")
@@ -184,11 +195,14 @@ def main(folder: Path, hours: float, speed: float) -> None:
     warmup = geometry.warmup_strides * geometry.stride_length
     livetime = sum(max(0.0, one - warmup) for one in lengths)
     newest = segments[-1].t0_ns // 10**9 + lengths[-1]
-    frames = folder / "frames"
     ended = threading.Event()
     # As many candidates as there would be in months.
     options = ("--patience", 5, "--far", 50_000)
-    with live_system(folder, *options) as system, ThreadPoolExecutor(1) as pool:
+    with (
+        in_memory(folder / "frames") as frames,
+        live_system(folder, *options) as system,
+        ThreadPoolExecutor(1) as pool,
+    ):
         search, api = system.search, system.api
         begin = time.monotonic()
         writer = subprocess.Popen(

@@ -3,7 +3,10 @@
 import hashlib
 import hmac
 import json
+import os
+import struct
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +20,14 @@ from chirpwatch.errors import ConfigurationError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.process import free_ports
 from chirpwatch.strain import resample
-from streamer.live.assemble import MAX_LEAP, Assembler, Gap, Second, Together
+from streamer.live.assemble import (
+    MAX_LEAP,
+    Assembler,
+    Gap,
+    Second,
+    Together,
+    blocks,
+)
 from streamer.live.decimate import Decimator
 from streamer.live.frames import Channels, FrameDirectory, FrameReader, read_frame
 from streamer.live.ledger import Candidate, Ledger
@@ -50,6 +60,18 @@ def told(assembler, now):
 
 
 # Bringing the detectors together
+
+
+def test_blocks_hold_each_second_once_and_end_at_gaps_and_other_rates():
+    def together(gps, rate):
+        return Together(gps, (np.zeros(rate), np.zeros(rate)), 0.0)
+
+    told = [together(GPS + number, 4) for number in range(5)]
+    gap = Gap(GPS + 5, 2, "off")
+    after = [together(GPS + 7, 4), together(GPS + 8, 8)]
+    found = list(blocks([*told, gap, *after], 3))
+    assert found == [told[:3], told[3:], gap, after[:1], after[1:]]
+    assert list(blocks([], 3)) == []
 
 
 def test_seconds_of_all_detectors_are_told_in_order():
@@ -509,6 +531,18 @@ def test_a_damaged_frame_ends_no_search(writer, tmp_path):
         ((file, _),) = directory.new()
         frame = reader.result(reader.submit(file, CHANNELS["L1"]))
         assert np.array_equal(frame.strain[0], strain)
+
+
+def test_a_reader_killed_while_it_sends_holds_up_no_end():
+    """What such a process leaves: the length of what it read, and half of it."""
+    with FrameReader(1) as reader:
+        pool = reader._pool
+        waits = pool._executor_manager_thread
+        os.write(pool._result_queue._writer.fileno(), struct.pack("!i", 1000) + b"half")
+        time.sleep(0.5)
+        assert waits.is_alive()
+    waits.join(10)
+    assert not waits.is_alive()
 
 
 def test_a_summary_is_one_line_and_told_once():

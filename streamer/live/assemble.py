@@ -1,7 +1,7 @@
 """The detectors' seconds, brought together in time; what does not come is a gap."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,6 +54,33 @@ class Gap:
     gps: int
     length: int
     reason: str
+
+
+def blocks(
+    told: Iterable[Together | Gap], length: int
+) -> Iterator[list[Together] | Gap]:
+    """Bring seconds that follow one another, and are sampled alike, together.
+
+    Args:
+        told: What was told, in order of time.
+        length: Most seconds of a block.
+    """
+    block: list[Together] = []
+    for one in told:
+        if block and (
+            isinstance(one, Gap)
+            or len(block) == length
+            or [len(strain) for strain in one.strain]
+            != [len(strain) for strain in block[-1].strain]
+        ):
+            yield block
+            block = []
+        if isinstance(one, Gap):
+            yield one
+        else:
+            block.append(one)
+    if block:
+        yield block
 
 
 @dataclass

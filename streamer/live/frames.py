@@ -110,7 +110,7 @@ def read_frame(path: Path, gps: int, length: int, channels: Channels) -> Frame:
     try:
         if not lalframe.FrFileCksumValid(lalframe.FrFileOpenURL(str(path))):
             raise ValueError("a checksum is wrong")
-        found = TimeSeriesDict.read(str(path), names, format="gwf")
+        found = TimeSeriesDict.read(str(path), names, format="gwf", backend="LALFrame")
         strain = found[channels.strain]
         start, rate = float(strain.t0.value), float(strain.sample_rate.value)
         data = np.asarray(strain.value, dtype=np.float64)
@@ -209,9 +209,14 @@ class FrameReader:
         )
 
     def _kill(self) -> None:
+        results = self._pool._result_queue
         for process in list((self._pool._processes or {}).values()):
             process.kill()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        # The pool's thread, which the end of this process waits for, may have half of
+        # a result; that the rest never comes is seen once nobody could send it.
+        if results is not None:
+            results._writer.close()  # type: ignore[attr-defined]
 
     def submit(self, file: FrameFile, channels: Channels) -> Reading:
         """Begin to read a frame."""

@@ -27,9 +27,9 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.strain import NANOSECONDS
 from streamer.client import Detector, Scores
 from streamer.events import CLUSTER_LENGTH, Clusterer
-from streamer.live.assemble import Assembler, Gap, Second, Together
+from streamer.live.assemble import Assembler, Gap, Second, Together, blocks
 from streamer.live.decimate import Decimator
-from streamer.live.frames import Channels, FrameDirectory, FrameReader
+from streamer.live.frames import Channels, FrameDirectory, FrameReader, Reading
 from streamer.live.ledger import Candidate, Ledger
 from streamer.live.metrics import LiveMetrics
 from streamer.live.noise import Noise, find
@@ -43,6 +43,9 @@ from streamer.outbox import Outbox
 
 POLL = 0.02
 """Time between two looks at the directories, s."""
+
+BLOCK_LENGTH = 4
+"""Seconds that are scored at once, where so many wait."""
 
 CHUNK_LENGTH = 4.0
 """Scores in a chunk, s, once their events are decided."""
@@ -187,22 +190,27 @@ class Live:
         }
         try:
             with FrameReader(len(ifos)) as reader:
+                told: list[Together | Gap] = []
                 while not self._ending:
                     # What is missing is what was not there when this was looked for,
                     # however long reading what was there takes.
                     looked = time.monotonic()
-                    came = self._read(reader, directories, assembler)
+                    readings = self._look(reader, directories, assembler)
+                    # While those are read, what came before is scored.
+                    for one in blocks(told, BLOCK_LENGTH):
+                        self._take(one)
+                    self._read(reader, readings, assembler)
+                    told = list(assembler.ready(looked))
                     self._outbox.check()
                     self._look_for_noise()
-                    told = list(assembler.ready(looked))
-                    for one in told:
-                        self._take(one)
                     self._metrics.waiting.set(len(self._outbox.waiting()))
                     if looked - self._reported > REPORT_LENGTH:
                         self._reported = looked
                         self._report()
-                    if not came and not told:
+                    if not readings and not told:
                         self._wait(POLL)
+            for one in blocks(told, BLOCK_LENGTH):
+                self._take(one)
             self._end_stretch()
             self._report()
         except BaseException as error:
@@ -306,13 +314,13 @@ class Live:
 
     # Frames
 
-    def _read(
+    def _look(
         self,
         reader: FrameReader,
         directories: dict[str, FrameDirectory],
         assembler: Assembler,
-    ) -> bool:
-        """Read what is new and offer it; whether there was anything."""
+    ) -> list[tuple[str, Reading]]:
+        """Begin to read what is new."""
         new = [
             (ifo, file, again)
             for ifo, directory in directories.items()
@@ -327,15 +335,25 @@ class Live:
             known = [first for first in firsts if first is not None]
             if len(known) == len(firsts):
                 assembler.next = max(known)
-        files = [
-            (ifo, reader.submit(file, self._settings.channels[ifo]))
-            for ifo, file, again in new
-            if not (again and self._was_read(ifo, file.gps, assembler))
-        ]
         now = time.time()
-        for ifo, reading in files:
-            file = reading.file
+        readings = []
+        for ifo, file, again in new:
+            if again and self._was_read(ifo, file.gps, assembler):
+                continue
             self._metrics.stages.labels("noticed").observe(max(0, now - file.arrived))
+            reading = reader.submit(file, self._settings.channels[ifo])
+            readings.append((ifo, reading))
+        return readings
+
+    def _read(
+        self,
+        reader: FrameReader,
+        readings: Sequence[tuple[str, Reading]],
+        assembler: Assembler,
+    ) -> None:
+        """Offer what was read."""
+        for ifo, reading in readings:
+            file = reading.file
             try:
                 frame = reader.result(reading)
             except StrainError as error:
@@ -355,7 +373,6 @@ class Live:
                     self._count(ifo, what)
                 if second.reason:
                     self._count(ifo, second.reason.replace(" ", "_"))
-        return bool(new)
 
     def _was_read(self, ifo: str, gps: int, assembler: Assembler) -> bool:
         """Whether a frame that was written anew was read before, and so counts not."""
@@ -369,7 +386,7 @@ class Live:
 
     # Seconds
 
-    def _take(self, told: Together | Gap) -> None:
+    def _take(self, told: Sequence[Together] | Gap) -> None:
         if isinstance(told, Gap):
             self._end_stretch()
             self._history.clear()
@@ -378,15 +395,17 @@ class Live:
             self._metrics.newest.set(told.gps + told.length)
             self._say(f"gap of {told.length} s from GPS {told.gps}: {told.reason}")
             return
-        together = max(0, time.time() - told.arrived)
-        self._metrics.stages.labels("together").observe(together)
-        self._history.append(told)
+        now = time.time()
+        for one in told:
+            together = max(0, now - one.arrived)
+            self._metrics.stages.labels("together").observe(together)
+        self._history.extend(told)
         try:
             self._score(told)
         except ModelError as error:
             self._change_model(error)
-        self._metrics.seconds.labels("analysed").inc()
-        self._metrics.newest.set(told.gps + 1)
+        self._metrics.seconds.labels("analysed").inc(len(told))
+        self._metrics.newest.set(told[-1].gps + 1)
 
     def _change_model(self, error: ModelError) -> None:
         """End the run, and score the last seconds with the model that is served now."""
@@ -397,9 +416,9 @@ class Live:
         # What was not sent of the old model's scores is scored by the new one.
         self._begin_run(replace(old, chunk=None))
         for second in self._history:
-            self._score(second)
+            self._score([second])
 
-    def _score(self, told: Together) -> None:
+    def _score(self, block: Sequence[Together]) -> None:
         geometry = self._geometry
         if self._stretch is None:
             self._stretch = _Stretch(
@@ -410,21 +429,27 @@ class Live:
             self._metrics.sequences.inc()
         stretch = self._stretch
         try:
-            strain = stretch.decimator.push(told.strain)
+            parts = [stretch.decimator.push(one.strain) for one in block]
         except StrainError as error:
+            # All are sampled alike, so that it is the first one's.
             self._end_stretch()
             self._say(str(error))
+            if len(block) > 1:
+                self._score(block[1:])
             return
+        strain = np.concatenate(parts, axis=1)
         if stretch.spotter is None:
             skipped = stretch.decimator.skipped * NANOSECONDS // geometry.sample_rate
-            stretch.t0_ns = told.gps * NANOSECONDS + skipped
+            stretch.t0_ns = block[0].gps * NANOSECONDS + skipped
             stretch.spotter = Spotter(geometry, stretch.t0_ns)
             stretch.sent = self._strides_until(stretch, self._state.until_ns)
             stretch.recent = strain[:, :0]
         scores = stretch.sequence.push(strain)
-        latency = max(0, time.time() - told.arrived)
-        self._metrics.stages.labels("scored").observe(latency)
-        self._summary.scored(latency)
+        now = time.time()
+        for one in block:
+            latency = max(0, now - one.arrived)
+            self._metrics.stages.labels("scored").observe(latency)
+            self._summary.scored(latency)
         spotted = stretch.spotter.push(
             scores.first,
             scores.score[0],
@@ -432,8 +457,8 @@ class Live:
             scores.valid,
             self._threshold,
         )
-        for one in spotted:
-            self._tell(stretch, one, told.arrived)
+        for candidate in spotted:
+            self._tell(stretch, candidate, block[-1].arrived)
         self._collect(stretch, scores)
         self._show(stretch, strain)
         decided = stretch.clusterer.decided
@@ -479,7 +504,7 @@ class Live:
     def _show(self, stretch: _Stretch, strain: np.ndarray, last: bool = False) -> None:
         """Keep strain, and send that around the candidates that it is enough for."""
         rate = self._geometry.sample_rate
-        size = round((BEFORE_LENGTH + AFTER_LENGTH + 8) * rate)
+        size = round((BEFORE_LENGTH + AFTER_LENGTH + BLOCK_LENGTH + 8) * rate)
         stretch.recent = np.concatenate([stretch.recent, strain], axis=1)[:, -size:]
         end_ns = self._edge_ns(stretch, stretch.scored - 1)
         for time_ns in list(stretch.shown):
