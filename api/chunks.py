@@ -110,6 +110,7 @@ def _check_place(
         select(ChunkRow.number, ChunkRow.last)
         .where(ChunkRow.stream_id == stream.id)
         .order_by(ChunkRow.number.desc())
+        .limit(1)
     ).first()
     if highest and highest.last and (number > highest.number or body.last):
         raise conflict(f"{where}: the stream ended with chunk {highest.number}")
