@@ -152,6 +152,23 @@ class StreamSum:
 NO_STREAM = StreamSum()
 
 
+CHUNK = np.dtype(
+    [
+        ("id", "i8"),
+        ("stream_id", "i8"),
+        ("begin_ns", "i8"),
+        ("stop_ns", "i8"),
+        ("stride_ns", "i8"),
+        ("size", "i8"),
+        ("valid_count", "i8"),
+        ("lowest", "f4"),
+        ("highest", "f4"),
+    ]
+)
+"""What is kept of each chunk; the extremes of the valid scores are infinite where no
+score is valid."""
+
+
 @dataclass(frozen=True)
 class _Known:
     """What is known of one run with the vetoes that it has."""
@@ -178,6 +195,7 @@ class _Place:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.known: _Known | None = None
+        self.chunks: NDArray[np.void] = np.empty(0, CHUNK)
         self.making = threading.Lock()
         self.made: tuple[int, Any] | None = None
 
@@ -241,6 +259,31 @@ class Accumulated:
             if last > known.last_chunk:
                 known = replace(known, last_chunk=last, streams=streams)
             return _keep(place, known).streams
+
+    def chunks(self, session: Session, run: RunRow) -> NDArray[np.void]:
+        """All chunks of a run, :data:`CHUNK` [n], as they came."""
+        place = self._place(run)
+        with place.lock:
+            last = int(place.chunks["id"][-1]) if place.chunks.size else 0
+            rows = session.execute(
+                select(
+                    ChunkRow.id,
+                    ChunkRow.stream_id,
+                    ChunkRow.start_ns - ChunkRow.stride_ns,
+                    ChunkRow.stop_ns,
+                    ChunkRow.stride_ns,
+                    ChunkRow.size,
+                    ChunkRow.valid_count,
+                    func.coalesce(ChunkRow.lowest, np.inf),
+                    func.coalesce(ChunkRow.highest, -np.inf),
+                )
+                .where(ChunkRow.run_id == run.id, ChunkRow.id > last)
+                .order_by(ChunkRow.id)
+            ).all()
+            if rows:
+                more = np.array([tuple(row) for row in rows], CHUNK)
+                place.chunks = np.concatenate([place.chunks, more])
+            return place.chunks
 
     def once(self, run: RunRow, make: Callable[[], Made]) -> Made:
         """What `make` gives for this state of a run, made once while it lasts."""

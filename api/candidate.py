@@ -59,7 +59,7 @@ def candidate_detail(
         rank = 1 + len(_kept(rows, vetoes))
     else:
         rank = 1 + (session.scalar(select(func.count()).where(*louder)) or 0)
-    invalid, absent = _quality(session, run, begin, end, vetoes.lag_ns)
+    invalid, absent = _quality(session, run, accumulated, begin, end, vetoes.lag_ns)
     answer = event_answer(event, stream.name)
     return CandidateDetail(
         **dict(answer),
@@ -99,12 +99,18 @@ def _kept(
 
 
 def _quality(
-    session: Session, run: RunRow, begin: int, end: int, lag_ns: int
+    session: Session,
+    run: RunRow,
+    accumulated: Accumulated,
+    begin: int,
+    end: int,
+    lag_ns: int,
 ) -> tuple[list[Stretch], list[Stretch]]:
     """What is not valid and what is not there, by the centres of the windows."""
     scores = thinned(
         session,
         run,
+        accumulated,
         kind="zero_lag",
         stream=None,
         start_ns=begin + lag_ns,

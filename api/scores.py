@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api.accumulated import Accumulated
 from api.answers import Scores, Stretch
 from api.database import ChunkRow, RunRow, StreamRow
 from api.intervals import Interval, merge, merge_arrays, seconds
@@ -16,6 +17,9 @@ from api.schema import Kind
 Chunk = Any
 """A chunk's row, or one with the columns of `valid_flags` and `stretches`."""
 
+
+AT_ONCE = 500
+"""Chunks that are asked for by their keys in one query."""
 
 FLAGS = (
     ChunkRow.start_ns,
@@ -47,6 +51,7 @@ def stretches(chunk: Chunk, flags: NDArray[np.bool_]) -> list[Interval]:
 def thinned(
     session: Session,
     run: RunRow,
+    accumulated: Accumulated,
     *,
     kind: Kind,
     stream: str | None,
@@ -64,67 +69,52 @@ def thinned(
     Args:
         session: A reading one.
         run: The run.
+        accumulated: What is known of the runs.
         kind: Kind of the streams, where no one is named.
         stream: Name of one stream.
         start_ns: Begin, GPS ns.
         stop_ns: End, GPS ns.
         points: Most points, about.
     """
-    where = [
-        StreamRow.run_id == run.id,
-        StreamRow.kind == kind if stream is None else StreamRow.name == stream,
-        ChunkRow.stop_ns > start_ns,
-        ChunkRow.start_ns - ChunkRow.stride_ns < stop_ns,
-    ]
-    table = _columns(
-        session,
-        select(
-            (ChunkRow.start_ns - ChunkRow.stride_ns).label("begin"),
-            ChunkRow.stop_ns,
-            ChunkRow.stride_ns,
-            ChunkRow.size,
-            ChunkRow.valid_count,
-            ChunkRow.lowest,
-            ChunkRow.highest,
+    streams = session.scalars(
+        select(StreamRow.id).where(
+            StreamRow.run_id == run.id,
+            StreamRow.kind == kind if stream is None else StreamRow.name == stream,
         )
-        .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
-        .where(*where),
-    )
-    received = merge_arrays(table["begin"], table["stop_ns"])
+    ).all()
+    table = accumulated.chunks(session, run)
+    seen = (table["stop_ns"] > start_ns) & (table["begin_ns"] < stop_ns)
+    table = table[seen & np.isin(table["stream_id"], streams)]
+    received = merge_arrays(table["begin_ns"], table["stop_ns"])
     begin = max(start_ns, received[0][0]) if received else start_ns
     end = min(stop_ns, received[-1][1]) if received else stop_ns
     stride_ns = int(table["stride_ns"][0]) if received else 1
     width = stride_ns * max(1, -(-(end - begin) // (stride_ns * points)))
-    # Gaps begin and end within a chunk; there are few such.
-    mixed = session.execute(
-        select(*FLAGS)
-        .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
-        .where(*where, ChunkRow.valid_count.between(1, ChunkRow.size - 1))
-    ).all()
     none = table["valid_count"] == 0
+    # Gaps begin and end within a chunk; there are few such.
+    mixed = _rows(session, FLAGS, table[~none & (table["valid_count"] < table["size"])])
     invalid = merge(
         [
-            *merge_arrays(table["begin"][none], table["stop_ns"][none]),
+            *merge_arrays(table["begin_ns"][none], table["stop_ns"][none]),
             *(part for one in mixed for part in stretches(one, ~valid_flags(one))),
         ]
     )
     # Chunks within the view that are no longer than a bucket stand for themselves.
-    whole = (table["begin"] >= begin) & (table["stop_ns"] <= end)
-    whole &= table["stop_ns"] - table["begin"] <= width
-    valid = whole & ~none
-    low, high = np.full(whole.size, np.inf), np.full(whole.size, -np.inf)
-    low[valid] = table["lowest"][valid].astype(float)
-    high[valid] = table["highest"][valid].astype(float)
-    # The right edge of the first stride, as where strides are read.
-    points_of_all = [(table["begin"][whole] + stride_ns, low[whole], high[whole])]
-    begins = ChunkRow.start_ns - ChunkRow.stride_ns
-    where.append(
-        or_(begins < begin, ChunkRow.stop_ns > end, ChunkRow.stop_ns - begins > width)
-    )
-    points_of_all += _strides(session, where, begin, end, width)
-    edges, low, high = (
-        np.concatenate(parts) for parts in zip(*points_of_all, strict=True)
-    )
+    whole = (table["begin_ns"] >= begin) & (table["stop_ns"] <= end)
+    whole &= table["stop_ns"] - table["begin_ns"] <= width
+    parts = [
+        # The right edge of the first stride, as where strides are read.
+        (
+            table["begin_ns"][whole] + stride_ns,
+            table["lowest"][whole].astype(float),
+            table["highest"][whole].astype(float),
+        ),
+        *(
+            _points(one, begin, end, width)
+            for one in _rows(session, (*FLAGS, ChunkRow.scores), table[~whole])
+        ),
+    ]
+    edges, low, high = (np.concatenate(part) for part in zip(*parts, strict=True))
     edges, low, high = _reduced(edges, low, high, width)
     return Scores(
         start=seconds(begin),
@@ -138,41 +128,30 @@ def thinned(
     )
 
 
-def _columns(session: Session, query: Any) -> dict[str, NDArray[Any]]:
-    """The answer to a query, column by column."""
-    result = session.execute(query)
-    names = list(result.keys())
-    rows = result.all()
-    if not rows:
-        return {name: np.empty(0, dtype=np.int64) for name in names}
-    return {
-        name: np.array(column)
-        for name, column in zip(names, zip(*rows, strict=True), strict=True)
-    }
-
-
 Points = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 """Right edges, ns, and the least and largest score; infinite where none is valid."""
 
 
-def _strides(
-    session: Session, where: Sequence[Any], begin: int, end: int, width: int
-) -> Iterator[Points]:
-    """The points of each chunk, of which as few are kept as its buckets."""
-    chunks = session.execute(
-        select(*FLAGS, ChunkRow.scores)
-        .join(StreamRow, StreamRow.id == ChunkRow.stream_id)
-        .where(*where)
-        .execution_options(yield_per=64)
-    )
-    for chunk in chunks:
-        edge = chunk.start_ns + np.arange(chunk.size) * chunk.stride_ns
-        inside = (edge > begin) & (edge - chunk.stride_ns < end)
-        scores = np.frombuffer(chunk.scores, dtype="<f4").astype(np.float64)
-        valid = valid_flags(chunk)
-        low = np.where(valid, scores, np.inf)[inside]
-        high = np.where(valid, scores, -np.inf)[inside]
-        yield _reduced(edge[inside], low, high, width)
+def _rows(
+    session: Session, columns: Sequence[Any], table: NDArray[np.void]
+) -> Iterator[Chunk]:
+    """Columns of some chunks."""
+    ids = table["id"].tolist()
+    for first in range(0, len(ids), AT_ONCE):
+        yield from session.execute(
+            select(*columns).where(ChunkRow.id.in_(ids[first : first + AT_ONCE]))
+        )
+
+
+def _points(chunk: Chunk, begin: int, end: int, width: int) -> Points:
+    """The points of a chunk, of which as few are kept as its buckets."""
+    edge = chunk.start_ns + np.arange(chunk.size) * chunk.stride_ns
+    inside = (edge > begin) & (edge - chunk.stride_ns < end)
+    scores = np.frombuffer(chunk.scores, dtype="<f4").astype(np.float64)
+    valid = valid_flags(chunk)
+    low = np.where(valid, scores, np.inf)[inside]
+    high = np.where(valid, scores, -np.inf)[inside]
+    return _reduced(edge[inside], low, high, width)
 
 
 def _reduced(

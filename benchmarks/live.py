@@ -50,7 +50,8 @@ class LiveSystem:
     def end(self) -> None:
         """End the search as an operator does; the servers stay."""
         self.search.send_signal(signal.SIGTERM)
-        self.search.wait(60)
+        # Results that wait are delivered first.
+        self.search.wait(600)
 
 
 @contextlib.contextmanager

@@ -213,13 +213,16 @@ def main(folder: Path, hours: float, speed: float) -> None:
         )
         asked = pool.submit(ask, api.url, ended)
         watch = Watch({system.triton.pid, api.pid, search.pid, writer.pid})
-        done = 0.0
+        done = waiting = 0.0
         try:
             while done < newest:
                 if search.poll() is not None or writer.poll() not in {None, 0}:
                     raise SystemExit(f"a process ended; see {folder}")
                 told = system.metrics()
                 done = told.get(("chirpwatch_live_newest_gps_seconds",), 0.0)
+                waiting = max(
+                    waiting, told.get(("chirpwatch_live_waiting_results",), 0.0)
+                )
                 watch.look(max(0.0, done - START))
                 print(f"\r{max(0.0, done - START) / 3600:.2f} h", end="", flush=True)
                 time.sleep(SAMPLE)
@@ -250,6 +253,7 @@ def main(folder: Path, hours: float, speed: float) -> None:
         "told": told.get(("chirpwatch_live_told_total", "told", "file"), 0.0),
         "server_failures": told["chirpwatch_live_server_failures_total",],
         "sequences": told["chirpwatch_live_sequences_total",],
+        "waiting_results_highest": waiting,
         "answers": len(answers),
         "answer_p99_ms": round(1000 * float(np.quantile(answers, 0.99)), 1),
         "disk_mb": {

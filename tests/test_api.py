@@ -616,6 +616,20 @@ def test_thinned_scores_keep_every_peak(client, run, points):
     assert zoom.maximum == [scores[2, peak]]
 
 
+def test_scores_are_those_of_now_and_of_their_kind(client, run):
+    client.put_stream(run, "zl", ZERO_LAG)
+    client.put_injections(run, "set", InjectionSet(injections=[]))
+    client.put_stream(run, "inj", injected("set"))
+    client.put_chunk(run, "zl", 0, chunk(0))
+    assert len(client.scores(run).time) == 64
+    client.put_chunk(run, "inj", 0, chunk(0, size=40))
+    client.put_chunk(run, "zl", 1, chunk(1))
+    answer = client.scores(run)
+    assert len(answer.time) == 128
+    assert [(one.start, one.stop) for one in answer.received] == [(GPS, GPS + 16)]
+    assert len(client.scores(run, kind="injections").time) == 40
+
+
 @pytest.mark.parametrize("points", [1, 3, 10])
 def test_scores_of_many_chunks_are_thinned_by_whole_chunks(client, run, points):
     """As the strides' own extremes say, at the range's ends as well."""

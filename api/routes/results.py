@@ -502,6 +502,7 @@ def export_run(run_id: RunId, database: DatabaseOf, response: Response) -> FileR
 def get_scores(
     run_id: RunId,
     database: DatabaseOf,
+    accumulated: AccumulatedOf,
     stream: Annotated[Identifier | None, Query(description="One stream")] = None,
     kind: Annotated[
         Literal["zero_lag", "injections"],
@@ -526,6 +527,7 @@ def get_scores(
         return scores.thinned(
             session,
             run,
+            accumulated,
             kind=kind,
             stream=stream,
             start_ns=start_ns,
