@@ -130,22 +130,25 @@ class StreamSum:
         # Numbers are unique and none exceeds the last one's, so counting suffices.
         return self.ended and self.chunks == self.highest + 1
 
-    def with_chunk(self, row: Columns, vetoed: int, vetoed_events: int) -> "StreamSum":
-        """The same with one more chunk, and what vetoes take of it."""
-        begin = row.start_ns - row.stride_ns
-        newest = self.stop_ns is None or row.stop_ns > self.stop_ns
+    def with_chunks(
+        self, chunks: NDArray[np.void], vetoed: int, vetoed_events: int
+    ) -> "StreamSum":
+        """The same with more :data:`CHUNK` [n], and what vetoes take of them."""
+        begin = int((chunks["start_ns"] - chunks["stride_ns"]).min())
+        latest = chunks[np.argmax(chunks["stop_ns"])]
+        newest = self.stop_ns is None or latest["stop_ns"] > self.stop_ns
         return StreamSum(
-            chunks=self.chunks + 1,
-            highest=max(self.highest, row.number),
-            ended=self.ended or row.last,
-            size=self.size + row.size,
-            valid=self.valid + row.valid_count - vetoed,
+            chunks=self.chunks + chunks.size,
+            highest=max(self.highest, int(chunks["number"].max())),
+            ended=self.ended or bool(chunks["last"].any()),
+            size=self.size + int(chunks["size"].sum()),
+            valid=self.valid + int(chunks["valid_count"].sum()) - vetoed,
             vetoed=self.vetoed + vetoed,
-            events=self.events + row.event_count - vetoed_events,
+            events=self.events + int(chunks["event_count"].sum()) - vetoed_events,
             vetoed_events=self.vetoed_events + vetoed_events,
             start_ns=begin if self.start_ns is None else min(self.start_ns, begin),
-            stop_ns=row.stop_ns if newest else self.stop_ns,
-            arrived=row.arrived if newest else self.arrived,
+            stop_ns=int(latest["stop_ns"]) if newest else self.stop_ns,
+            arrived=float(latest["arrived"]) if newest else self.arrived,
         )
 
 
@@ -156,11 +159,15 @@ CHUNK = np.dtype(
     [
         ("id", "i8"),
         ("stream_id", "i8"),
-        ("begin_ns", "i8"),
+        ("number", "i8"),
+        ("start_ns", "i8"),
         ("stop_ns", "i8"),
         ("stride_ns", "i8"),
         ("size", "i8"),
         ("valid_count", "i8"),
+        ("event_count", "i8"),
+        ("arrived", "f8"),
+        ("last", "?"),
         ("lowest", "f4"),
         ("highest", "f4"),
     ]
@@ -176,7 +183,7 @@ class _Known:
     vetoing: int
     vetoes: Vetoes
     background: RunBackground = RunBackground()
-    last_chunk: int = 0
+    chunks: int = 0
     streams: Mapping[int, StreamSum] = field(default_factory=dict)
 
 
@@ -255,35 +262,17 @@ class Accumulated:
         place = self._place(run)
         with place.lock:
             known = _current(place, session, run)
-            last, streams = _with_new_chunks(session, run, known)
-            if last > known.last_chunk:
-                known = replace(known, last_chunk=last, streams=streams)
+            chunks = _chunks(place, session, run)
+            if chunks.size > known.chunks:
+                more = _with_new_chunks(session, run, known, chunks[known.chunks :])
+                known = replace(known, chunks=chunks.size, streams=more)
             return _keep(place, known).streams
 
     def chunks(self, session: Session, run: RunRow) -> NDArray[np.void]:
         """All chunks of a run, :data:`CHUNK` [n], as they came."""
         place = self._place(run)
         with place.lock:
-            last = int(place.chunks["id"][-1]) if place.chunks.size else 0
-            rows = session.execute(
-                select(
-                    ChunkRow.id,
-                    ChunkRow.stream_id,
-                    ChunkRow.start_ns - ChunkRow.stride_ns,
-                    ChunkRow.stop_ns,
-                    ChunkRow.stride_ns,
-                    ChunkRow.size,
-                    ChunkRow.valid_count,
-                    func.coalesce(ChunkRow.lowest, np.inf),
-                    func.coalesce(ChunkRow.highest, -np.inf),
-                )
-                .where(ChunkRow.run_id == run.id, ChunkRow.id > last)
-                .order_by(ChunkRow.id)
-            ).all()
-            if rows:
-                more = np.array([tuple(row) for row in rows], CHUNK)
-                place.chunks = np.concatenate([place.chunks, more])
-            return place.chunks
+            return _chunks(place, session, run)
 
     def once(self, run: RunRow, make: Callable[[], Made]) -> Made:
         """What `make` gives for this state of a run, made once while it lasts."""
@@ -308,6 +297,28 @@ def _current(place: _Place, session: Session, run: RunRow) -> _Known:
     if place.known is None or place.known.vetoing < run.vetoing:
         place.known = _Known(run.vetoing, load_vetoes(session, run))
     return place.known
+
+
+def _chunks(place: _Place, session: Session, run: RunRow) -> NDArray[np.void]:
+    """All chunks of a run: those that are known, and those that came since."""
+    last = int(place.chunks["id"][-1]) if place.chunks.size else 0
+    infinite = {"lowest": np.inf, "highest": -np.inf}
+    rows = session.execute(
+        select(
+            *(
+                func.coalesce(getattr(ChunkRow, name), infinite[name])
+                if name in infinite
+                else getattr(ChunkRow, name)
+                for name in CHUNK.names or ()
+            )
+        )
+        .where(ChunkRow.run_id == run.id, ChunkRow.id > last)
+        .order_by(ChunkRow.id)
+    ).all()
+    if rows:
+        more = np.array([tuple(row) for row in rows], CHUNK)
+        place.chunks = np.concatenate([place.chunks, more])
+    return place.chunks
 
 
 def _keep(place: _Place, known: _Known) -> _Known:
@@ -467,55 +478,58 @@ def vetoed_block_events(
 
 
 def _with_new_chunks(
-    session: Session, run: RunRow, known: _Known
-) -> tuple[int, dict[int, StreamSum]]:
-    """Add the chunks that came since; also the key of the newest one."""
-    result, last = dict(known.streams), known.last_chunk
-    rows = session.execute(
-        select(
-            ChunkRow.id,
-            ChunkRow.stream_id,
-            ChunkRow.number,
-            ChunkRow.start_ns,
-            ChunkRow.stop_ns,
-            ChunkRow.stride_ns,
-            ChunkRow.size,
-            ChunkRow.valid_count,
-            ChunkRow.event_count,
-            ChunkRow.arrived,
-            ChunkRow.last,
-        )
-        .where(ChunkRow.run_id == run.id, ChunkRow.id > last)
-        .order_by(ChunkRow.id)
-    ).all()
-    shifts = _stream_shifts(session, run) if rows and known.vetoes else {}
-    for row in rows:
+    session: Session, run: RunRow, known: _Known, chunks: NDArray[np.void]
+) -> dict[int, StreamSum]:
+    """Add the chunks that came since."""
+    result = dict(known.streams)
+    for key in np.unique(chunks["stream_id"]).tolist():
+        mine = chunks[chunks["stream_id"] == key]
         vetoed = vetoed_events = 0
         if known.vetoes:
-            vetoed, vetoed_events = _vetoed_of_chunk(
-                session, row, shifts[row.stream_id], known.vetoes
-            )
-        old = result.get(row.stream_id, NO_STREAM)
-        result[row.stream_id] = old.with_chunk(row, vetoed, vetoed_events)
-        last = row.id
-    return last, result
+            stream = session.get_one(StreamRow, key)
+            vetoed, vetoed_events = _vetoed_of(session, run, stream, mine, known.vetoes)
+        old = result.get(key, NO_STREAM)
+        result[key] = old.with_chunks(mine, vetoed, vetoed_events)
+    return result
 
 
-def _stream_shifts(session: Session, run: RunRow) -> dict[int, dict[str, int]]:
-    streams = session.scalars(select(StreamRow).where(StreamRow.run_id == run.id))
-    return {stream.id: shifts_ns(stream) for stream in streams}
-
-
-def _vetoed_of_chunk(
-    session: Session, row: Columns, shifts: Mapping[str, int], vetoes: Vetoes
+def _vetoed_of(
+    session: Session,
+    run: RunRow,
+    stream: StreamRow,
+    chunks: NDArray[np.void],
+    vetoes: Vetoes,
 ) -> tuple[int, int]:
-    """Valid strides and events that vetoes take of a chunk."""
-    times = session.scalars(select(EventRow.time_ns).where(EventRow.chunk_id == row.id))
-    events = vetoed_events(np.array(times.all(), dtype=np.int64), shifts, vetoes)
-    lost = vetoed_chunk(row, shifts, vetoes)
-    if not lost.any():
-        return 0, int(np.count_nonzero(events))
-    bits = session.scalar(select(ChunkRow.valid).where(ChunkRow.id == row.id))
-    assert bits is not None
-    valid = np.unpackbits(np.frombuffer(bits, np.uint8), count=row.size).astype(bool)
-    return int(np.count_nonzero(lost & valid)), int(np.count_nonzero(events))
+    """Valid strides and events that vetoes take of some chunks of a stream."""
+    geometry, shifts = Geometry.from_json(run.geometry), shifts_ns(stream)
+    # An event may lie so long before the score that closed its cluster.
+    lag = stream.cluster_length + geometry.kernel_length + geometry.fduration
+    first = min(shifts.values()) - round(lag * 1e9)
+    last = max(shifts.values())
+    begins = chunks["start_ns"] - chunks["stride_ns"]
+    strides = events = 0
+    for key, begin_ns, stop_ns in zip(
+        *(part.tolist() for part in (chunks["id"], begins, chunks["stop_ns"])),
+        strict=True,
+    ):
+        if not vetoes.touches(begin_ns + first, stop_ns + last):
+            continue
+        times = session.scalars(
+            select(EventRow.time_ns).where(EventRow.chunk_id == key)
+        ).all()
+        gone = vetoed_events(np.array(times, dtype=np.int64), shifts, vetoes)
+        events += int(np.count_nonzero(gone))
+        chunk = session.execute(
+            select(
+                ChunkRow.start_ns,
+                ChunkRow.stop_ns,
+                ChunkRow.stride_ns,
+                ChunkRow.size,
+                ChunkRow.valid,
+            ).where(ChunkRow.id == key)
+        ).one()
+        bits = np.frombuffer(chunk.valid, np.uint8)
+        valid = np.unpackbits(bits, count=chunk.size).astype(bool)
+        lost = vetoed_chunk(chunk, shifts, vetoes)
+        strides += int(np.count_nonzero(lost & valid))
+    return strides, events

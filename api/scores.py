@@ -83,9 +83,11 @@ def thinned(
         )
     ).all()
     table = accumulated.chunks(session, run)
-    seen = (table["stop_ns"] > start_ns) & (table["begin_ns"] < stop_ns)
-    table = table[seen & np.isin(table["stream_id"], streams)]
-    received = merge_arrays(table["begin_ns"], table["stop_ns"])
+    begins = table["start_ns"] - table["stride_ns"]
+    seen = (table["stop_ns"] > start_ns) & (begins < stop_ns)
+    seen &= np.isin(table["stream_id"], streams)
+    table, begins = table[seen], begins[seen]
+    received = merge_arrays(begins, table["stop_ns"])
     begin = max(start_ns, received[0][0]) if received else start_ns
     end = min(stop_ns, received[-1][1]) if received else stop_ns
     stride_ns = int(table["stride_ns"][0]) if received else 1
@@ -95,17 +97,17 @@ def thinned(
     mixed = _rows(session, FLAGS, table[~none & (table["valid_count"] < table["size"])])
     invalid = merge(
         [
-            *merge_arrays(table["begin_ns"][none], table["stop_ns"][none]),
+            *merge_arrays(begins[none], table["stop_ns"][none]),
             *(part for one in mixed for part in stretches(one, ~valid_flags(one))),
         ]
     )
     # Chunks within the view that are no longer than a bucket stand for themselves.
-    whole = (table["begin_ns"] >= begin) & (table["stop_ns"] <= end)
-    whole &= table["stop_ns"] - table["begin_ns"] <= width
+    whole = (begins >= begin) & (table["stop_ns"] <= end)
+    whole &= table["stop_ns"] - begins <= width
     parts = [
         # The right edge of the first stride, as where strides are read.
         (
-            table["begin_ns"][whole] + stride_ns,
+            begins[whole] + stride_ns,
             table["lowest"][whole].astype(float),
             table["highest"][whole].astype(float),
         ),
