@@ -533,6 +533,16 @@ def test_a_damaged_frame_ends_no_search(writer, tmp_path):
         assert np.array_equal(frame.strain[0], strain)
 
 
+def test_nothing_is_kept_of_a_frame_that_was_read(writer):
+    """A search reads millions."""
+    from gwpy.io.pelican import is_pelican_url
+
+    path = writer.write("L1", GPS, np.arange(4096.0))
+    before = is_pelican_url.cache_info().currsize
+    read_frame(path, GPS, 1, CHANNELS["L1"])
+    assert is_pelican_url.cache_info().currsize == before
+
+
 def test_a_reader_killed_while_it_sends_holds_up_no_end():
     """What such a process leaves: the length of what it read, and half of it."""
     with FrameReader(1) as reader:

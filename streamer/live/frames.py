@@ -110,7 +110,8 @@ def read_frame(path: Path, gps: int, length: int, channels: Channels) -> Frame:
     try:
         if not lalframe.FrFileCksumValid(lalframe.FrFileOpenURL(str(path))):
             raise ValueError("a checksum is wrong")
-        found = TimeSeriesDict.read(str(path), names, format="gwf", backend="LALFrame")
+        # A path and not its name, of which gwpy keeps for ever that it is no URL.
+        found = TimeSeriesDict.read(path, names, format="gwf", backend="LALFrame")
         strain = found[channels.strain]
         start, rate = float(strain.t0.value), float(strain.sample_rate.value)
         data = np.asarray(strain.value, dtype=np.float64)

@@ -58,7 +58,7 @@ class FrameWriter:
         path = self.path(ifo, gps)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
-        channels.write(str(temporary), format="gwf", backend="LALFrame")
+        channels.write(temporary, format="gwf", backend="LALFrame")
         temporary.replace(path)
         self.path(ifo, gps - self.kept).unlink(missing_ok=True)
         return path
