@@ -104,14 +104,14 @@ def read_frame(path: Path, gps: int, length: int, channels: Channels) -> Frame:
     """
     # It takes a second to import, and is done by the reading processes alone.
     import lalframe
-    from gwpy.timeseries import TimeSeriesDict
+    from gwpy.timeseries.io.gwf.core import read_timeseriesdict
 
     names = [channels.strain] + ([channels.state] if channels.state else [])
     try:
         if not lalframe.FrFileCksumValid(lalframe.FrFileOpenURL(str(path))):
             raise ValueError("a checksum is wrong")
-        # A path and not its name, of which gwpy keeps for ever that it is no URL.
-        found = TimeSeriesDict.read(path, names, format="gwf", backend="LALFrame")
+        # Of what `TimeSeriesDict.read` opens, gwpy keeps for ever that it is no URL.
+        found = read_timeseriesdict(str(path), names, backend="LALFrame")
         strain = found[channels.strain]
         start, rate = float(strain.t0.value), float(strain.sample_rate.value)
         data = np.asarray(strain.value, dtype=np.float64)
