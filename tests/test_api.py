@@ -1016,6 +1016,7 @@ def test_references_in_the_description_lead_somewhere(openapi):
         assert part.split('"')[0] in schemas
 
 
+@pytest.mark.slow
 def test_the_description_is_true(api, client, run, tmp_path):
     """Schemathesis asks and sends what the description allows, and what it doesn't."""
     client.put_stream(run, "zl", ZERO_LAG)

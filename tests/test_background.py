@@ -298,6 +298,7 @@ def test_results_wait_for_an_api_that_does_not_come_back(run, expected, api, tmp
         expected.check(run, client)
 
 
+@pytest.mark.slow
 def test_an_api_that_lost_everything_is_given_it_again(run, expected, api, tmp_path):
     with run:
         run.end()
@@ -327,6 +328,7 @@ def test_a_killed_server_is_started_again(run, expected, api, energy_repository)
         expected.check(run, client)
 
 
+@pytest.mark.slow
 def test_another_server_takes_the_jobs_of_a_dead_one(
     run, expected, api, energy_repository, energy_server
 ):
@@ -341,6 +343,7 @@ def test_another_server_takes_the_jobs_of_a_dead_one(
         expected.check(run, client)
 
 
+@pytest.mark.slow
 def test_patience_with_a_server_ends_with_how_to_go_on(
     run, expected, api, energy_repository, energy_server
 ):
@@ -598,6 +601,7 @@ def test_two_runs_in_one_directory_are_refused(run):
         run.end()
 
 
+@pytest.mark.slow
 def test_strain_that_changes_under_a_worker_is_refused(run, strain, tmp_path):
     other = tmp_path / "background.hdf5"
     other.write_bytes(strain.read_bytes())

@@ -318,6 +318,7 @@ def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_twice(
     check_candidates(search.candidates())
 
 
+@pytest.mark.slow
 def test_servers_that_go_and_come_back_cost_nothing(
     energy_repository, api, strain, tmp_path
 ):

@@ -517,6 +517,7 @@ def serious(page: Page) -> list[tuple[str, str, list[str]]]:
     ]
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_serious(page, api):
     with api.client() as client:
         declare(client, "run")

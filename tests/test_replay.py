@@ -270,6 +270,7 @@ def test_bad_options_are_named(option: str) -> None:
     assert option.split("=")[0] in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["triton", "api", "replay"])
 def test_a_killed_part_is_named_and_the_next_run_works(
     repository: Path, background: Path, tmp_path: Path, victim: str
