@@ -263,6 +263,11 @@ class Accumulated:
         with place.lock:
             known = _current(place, session, run)
             chunks = _chunks(place, session, run)
+            # Another session may have seen more, which this one could not look up.
+            newest = session.scalar(
+                select(func.max(ChunkRow.id)).where(ChunkRow.run_id == run.id)
+            )
+            chunks = chunks[: np.searchsorted(chunks["id"], newest or 0, "right")]
             if chunks.size > known.chunks:
                 more = _with_new_chunks(session, run, known, chunks[known.chunks :])
                 known = replace(known, chunks=chunks.size, streams=more)

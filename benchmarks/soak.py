@@ -168,7 +168,7 @@ def ask(url: str, ended: threading.Event) -> list[float]:
 @contextlib.contextmanager
 def in_memory(path: Path) -> Iterator[Path]:
     """A directory in shared memory, where low-latency frames are distributed to."""
-    shared = Path("/dev/shm")  # noqa: S108
+    shared = Path("/dev/shm")  # noqa: S108 - a new directory in it
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as place:
         path.symlink_to(place)
         yield path

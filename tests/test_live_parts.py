@@ -549,7 +549,7 @@ def test_a_reader_killed_while_it_sends_holds_up_no_end():
         pool = reader._pool
         waits = pool._executor_manager_thread
         os.write(pool._result_queue._writer.fileno(), struct.pack("!i", 1000) + b"half")
-        time.sleep(0.5)
+        time.sleep(0.5)  # for the pool's thread to take the half
         assert waits.is_alive()
     waits.join(10)
     assert not waits.is_alive()
