@@ -33,6 +33,7 @@ from streamer.options import (
     DATA,
     REPOSITORY,
     RESULTS,
+    StrainCommand,
     chosen,
     connection,
     wait,
@@ -83,7 +84,7 @@ class Length(click.ParamType[float]):
         return length
 
 
-@click.command()
+@click.command(cls=StrainCommand)
 @with_options(DATA)
 @click.option(
     "--livetime",
@@ -156,7 +157,7 @@ class Length(click.ParamType[float]):
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
 @with_options(RESULTS)
 def background(
-    strain_files: tuple[Path, Path] | None,
+    strain_files: tuple[Path, ...],
     background_file: Path | None,
     split: str,
     livetime: float | None,

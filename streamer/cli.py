@@ -29,6 +29,7 @@ from streamer.options import (
     REPOSITORY,
     RESULTS,
     TRITON,
+    StrainCommand,
     chosen,
     connection,
     wait,
@@ -39,7 +40,7 @@ from streamer.replay import Replay, run_replay
 from streamer.report import collect, show
 
 
-@click.command()
+@click.command(cls=StrainCommand)
 @with_options(DATA)
 @click.option(
     "--signals",
@@ -54,8 +55,8 @@ from streamer.report import collect, show
     type=click.IntRange(0),
     default=100,
     show_default=True,
-    help="Timeslides for the background, as many as the strain gives: one detector "
-    "read later than the other, circularly in stretches of 1024 s at most.",
+    help="Timeslides for the background, as many as the strain gives: each detector "
+    "read later than the one before it, circularly in stretches of 1024 s at most.",
 )
 @click.option(
     "--slide-length",
@@ -94,7 +95,7 @@ from streamer.report import collect, show
 )
 @with_options([TRITON, REPOSITORY], RESULTS)
 def replay(
-    strain_files: tuple[Path, Path] | None,
+    strain_files: tuple[Path, ...],
     background_file: Path | None,
     split: str,
     signals_files: tuple[Path, ...],

@@ -31,11 +31,6 @@ AT_ONCE = 64
 READ_TIMEOUT = 5.0
 """Longest time that reading a frame may take, s."""
 
-STATE_BITS = (0, 1)
-"""Bits of the state vector that must be set: HOFT_OK and the intent to observe.
-
-Source: LIGO-G1700234, as `pycbc.frame` has them.
-"""
 
 _NAME = re.compile(
     r"(?P<site>[A-Z])-(?P<kind>[A-Za-z0-9_+#]+)-(?P<gps>\d{9,10})-(?P<length>\d{1,4})\.gwf"
@@ -54,12 +49,26 @@ class Channels:
 
     strain: str
     state: str | None
-    bits: tuple[int, ...] = STATE_BITS
+    bits: tuple[int, ...] = (0, 1)
 
     @property
     def mask(self) -> int:
         """The bits as a number."""
         return sum(1 << bit for bit in self.bits)
+
+
+def low_latency_channels(ifo: str) -> Channels:
+    """What low-latency distribution has of a detector: LIGO's names, or Virgo's.
+
+    The bits that must be set are HOFT_OK (0) and the intent to observe (1), alike in
+    both (LIGO-G1700234, LIGO-G1801125), and Virgo's good data quality (10), as in
+    `pycbc.frame` and GWCelery's `detchar`.
+    """
+    if ifo == "V1":
+        return Channels(
+            "V1:Hrec_hoft_16384Hz", "V1:DQ_ANALYSIS_STATE_VECTOR", (0, 1, 10)
+        )
+    return Channels(f"{ifo}:GDS-CALIB_STRAIN", f"{ifo}:GDS-CALIB_STATE_VECTOR")
 
 
 @dataclass(frozen=True)
