@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import torch
 
+from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
 from export import preprocessor, snapshotter, timeslides
 from export.networks import export_networks
@@ -24,8 +25,18 @@ PARITY_LENGTH = 96
 def build_models(
     network: Network, peak_offset_size: float
 ) -> dict[str, onnx.ModelProto]:
-    """The models of the ensembles ``detector`` and ``timeslides``, by name."""
+    """The models of the ensembles ``detector`` and ``timeslides``, by name.
+
+    Raises:
+        ModelError: The network is of one detector, which has no timeslides.
+    """
     geometry = network.geometry
+    if len(geometry.ifos) < 2:
+        raise ModelError(
+            "export: expected a network of two detectors or more, found "
+            f"{geometry.ifos[0]} alone: without timeslides a search has no "
+            "false-alarm rates"
+        )
     frontend, head, sum_head = export_networks(network, peak_offset_size)
     stateful = snapshotter.build(geometry)
     with torch.no_grad():

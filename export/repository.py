@@ -304,7 +304,7 @@ def _warm_ups(
             "strain": np.zeros(
                 (1, ifos, round(length * geometry.sample_rate)), np.float32
             ),
-            "position": np.zeros(2, np.int64),
+            "position": np.zeros(ifos, np.int64),
             "state": np.zeros((ifos, 1), np.float32),
         }
         for step in ENSEMBLES["detector"].steps:
