@@ -326,7 +326,7 @@ def test_the_service_answers_for_three_detectors(replayed, folder, api) -> None:
         client.delete_veto(run_id, "storm")
         client.export(run_id, folder / "export.hdf5")
     with h5py.File(folder / "export.hdf5") as file:
-        columns = file["background/events"].dtype.names
+        columns = file["background/slides"].dtype.names
         assert {f"shift_{ifo}" for ifo in IFOS} <= set(columns)
     for path in ("/", f"/runs/{run_id}/candidates/{at}"):
         page = httpx.get(api.url + path, trust_env=False)
@@ -352,6 +352,7 @@ def test_background_of_three_detectors(folder, background, server, api) -> None:
     assert result["livetime"] == sum(expected)
 
 
+@pytest.mark.slow
 def test_live_reads_virgo_s_own_channels_and_waits_for_its_frames(
     folder, server, api
 ) -> None:
