@@ -78,17 +78,21 @@ def run_chain(
     for begin in range(0, usable, request_size):
         piece = strain[..., begin : min(begin + request_size, usable)]
         position = np.full(len(geometry.ifos), begin)
-        snapshot, psd, valid, state = sessions["snapshotter"].run(
-            ["snapshot", "psd", "valid", "new_state"],
+        snapshot, filters, psd, whole, state = sessions["snapshotter"].run(
+            ["snapshot", "filters", "psd", "whole", "new_state"],
             {"strain": piece.astype(np.float32), "position": position, "state": state},
         )
-        (whitened,) = sessions["preprocessor"].run(
-            None, {"snapshot": snapshot, "psd": psd, "position": position}
+        whitened, finite = sessions["preprocessor"].run(
+            ["whitened", "finite"],
+            {"snapshot": snapshot, "filters": filters, "position": position},
         )
         (features,) = sessions["frontend"].run(None, {"whitened": whitened})
-        score, delay = sessions["head"].run(["score", "delay"], {"features": features})
+        score, delay, valid = sessions["head"].run(
+            ["score", "delay", "valid"],
+            {"features": features, "finite": finite, "whole": whole},
+        )
         first = begin // geometry.psd_refresh_size + 1
-        for k, new in enumerate(psd[2:]):
+        for k, new in enumerate(psd):
             psds[(first + k) * geometry.psd_refresh_size] = new / SCALE**2
         # Samples before the first request would be whitened zeros.
         pieces["whitened"].append(whitened[..., overlap:])

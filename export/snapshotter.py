@@ -1,16 +1,16 @@
-"""The snapshotter: what a sequence must remember, and its power spectral density.
+"""The snapshotter: what a sequence must remember, and its whitening filters.
 
 The only stateful model. It keeps the newest strain of every row, the newest
-periodograms and the two newest PSDs of row 0, all in one state tensor (the server pairs
-several state tensors by the order of their names, not by meaning). The periodogram of
-each half-overlapping segment is computed once, when its last sample arrives; a PSD is
-made on a fixed grid of times, for each detector counted from where its own data begin.
-So a detector that is shifted against another is whitened as it is without the shift,
-and nothing depends on how the strain was cut into requests.
+periodograms and the two newest whitening filters of row 0, and where the sequence
+began and must go on, all in one state tensor (the server pairs several state tensors
+by the order of their names, not by meaning). The periodogram of each half-overlapping
+segment is computed once, when its last sample arrives. PSDs, and the filters made from
+them, are computed on a fixed grid of times, for each detector counted from where its
+own data begin. So a detector that is shifted against another is whitened as it is
+without the shift, and nothing depends on how the strain was cut into requests.
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -20,8 +20,9 @@ import onnx
 from onnx import TensorProto
 
 from chirpwatch.geometry import Geometry
+from export import fourier, whitening
 from export.graph import Graph, Value
-from export.median import median
+from export.median import sliding_medians, unseen
 
 SCALE = 2.0**66
 """Strain is multiplied by this first: the square of 1e-21 underflows float32.
@@ -30,15 +31,27 @@ About 1e20; a power of two, so that the product is exact.
 """
 
 BLOCK_SIZE = 64
-"""Whitened samples that share one Toeplitz matrix, and so one PSD."""
+"""Whitened samples that share one Toeplitz matrix, and so one filter."""
 
 SEGMENTS = 16
 """Periodograms that are made at a time, which bounds the memory they take."""
 
+REFRESHES = 32
+"""PSDs that are made at a time, alike."""
+
+DIGIT = 2**20
+"""Positions are kept in the state as two digits of this base.
+
+A float32 holds whole numbers up to 2^24, which are two hours of samples.
+"""
+
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes that the snapshotter and the preprocessor agree on, in samples.
+    """Sizes that the snapshotter and the preprocessor agree on.
+
+    The state of each detector is, in this order: where the sequence began and where it
+    must go on (two digits each), two filters, the periodograms, the strain of each row.
 
     Attributes:
         geometry: The analysis.
@@ -48,7 +61,7 @@ class Layout:
 
     @property
     def hop_size(self) -> int:
-        """From one periodogram's start to the next one's."""
+        """Samples from one periodogram's start to the next one's."""
         return self.geometry.fft_size // 2
 
     @property
@@ -57,13 +70,33 @@ class Layout:
         return self.geometry.fft_size // 2 + 1
 
     @property
+    def group_size(self) -> int:
+        """Periodograms that end between two PSDs."""
+        return self.geometry.psd_refresh_size // self.hop_size
+
+    @property
+    def groups(self) -> int:
+        """Such groups in a full PSD."""
+        return self.geometry.psd_size // self.geometry.psd_refresh_size
+
+    @property
+    def periodograms(self) -> int:
+        """Periodograms that the state keeps: those of whole groups."""
+        return self.groups * self.group_size
+
+    @property
+    def filter_values(self) -> int:
+        """Values that describe a filter."""
+        return whitening.filter_values(self.geometry)
+
+    @property
     def overlap_size(self) -> int:
         """Whitened samples before a request that its first score looks back at."""
         return self.geometry.kernel_size - self.geometry.stride_size
 
     @property
     def history_size(self) -> int:
-        """Strain before a request that its whitening needs, whole blocks.
+        """Samples of strain before a request that its whitening needs, whole blocks.
 
         Beside the overlap, the filter's half on either side: its output lags by one
         half, and reaches back by the other. And a block, as blocks lie on a grid of
@@ -73,18 +106,23 @@ class Layout:
 
     @property
     def tail_size(self) -> int:
-        """Strain that the state keeps for each row."""
+        """Samples of strain that the state keeps for each row."""
         return max(self.history_size, self.geometry.fft_size)
 
     @property
-    def spectra_size(self) -> int:
-        """Values of the state before the strain: periodograms and two PSDs."""
-        return (self.geometry.max_segments + 2) * self.bins
+    def filters_at(self) -> int:
+        """Where the state's filters begin, after two positions of two digits."""
+        return 4
 
     @property
-    def initial_size(self) -> int:
-        """Values of the state of a sequence of one row, for each detector."""
-        return self.spectra_size + self.tail_size
+    def periodograms_at(self) -> int:
+        """Where the state's periodograms begin."""
+        return self.filters_at + 2 * self.filter_values
+
+    @property
+    def tail_at(self) -> int:
+        """Where the state's strain begins."""
+        return self.periodograms_at + self.periodograms * self.bins
 
 
 def median_bias(counts: np.ndarray) -> np.ndarray:
@@ -145,34 +183,102 @@ class Turn:
         return nearest
 
 
-def build(geometry: Geometry) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class Course:
+    """Where a sequence began, and where a request continues it.
+
+    Attributes:
+        fresh: 1 for the first request of a sequence, else 0, int64 [1].
+        begun: Samples of each detector's data before the first request, int64 [ifos].
+        position: Those before this request, checked, int64 [ifos].
+    """
+
+    fresh: Value
+    begun: Value
+    position: Value
+
+    @classmethod
+    def of(cls, graph: Graph, ifos: int, position: Value | None) -> Self:
+        """Read the state; a request that does not continue the sequence fails.
+
+        Args:
+            graph: Where nodes are added.
+            ifos: Detectors.
+            position: What the request says of its position; None takes it from the
+                state, and 0 in the first request.
+        """
+        fresh = graph.Cast(
+            graph.Equal(graph.size("state", 1), [1]), to=TensorProto.INT64
+        )
+        # A sequence begins with a single zero for each detector: Triton makes a
+        # variable dimension of an initial state 1, whatever the configuration says.
+        digits = graph.cut("state", [0], [4], axis=1)
+        padding = graph.Concat([0, 0, 0], graph.Mul(fresh, 3), axis=0)
+        digits = graph.Cast(graph.Pad(digits, padding), to=TensorProto.INT64)
+        digits = graph.Reshape(digits, [ifos, 2, 2])
+        kept = graph.ReduceSum(graph.Mul(digits, [DIGIT, 1]), [2], keepdims=0)
+        begun, following = (graph.Gather(kept, i, axis=1) for i in range(2))
+        if position is None:
+            return cls(fresh, begun, following)
+        is_fresh = graph.Cast(fresh, to=TensorProto.BOOL)
+        begun = graph.Where(is_fresh, position, begun)
+        following = graph.Where(is_fresh, position, following)
+        jumps = graph.Not(graph.Equal(position, following))
+        jumps = graph.ReduceMax(graph.Cast(jumps, to=TensorProto.INT64), [0])
+        # The only way to refuse a request in ONNX: an index that is out of bounds. The
+        # error that the client gets contains the node's name.
+        nothing = graph.Gather(
+            [0], jumps, name="position_must_continue_the_sequence_or_begin_one"
+        )
+        return cls(fresh, begun, graph.Add(position, nothing))
+
+    def digits(self, graph: Graph, ifos: int, size: Value) -> Value:
+        """The state's part after this request of ``size`` samples: [ifos, 4]."""
+        following = graph.Add(self.position, size)
+        columns = []
+        for value in (self.begun, following):
+            low = graph.Mod(value, DIGIT)
+            columns += [graph.Div(graph.Sub(value, low), DIGIT), low]
+        columns = [graph.Unsqueeze(column, [1]) for column in columns]
+        digits: Value = graph.Cast(graph.Concat(*columns, axis=1), to=TensorProto.FLOAT)
+        return digits
+
+
+def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
     """Build the snapshotter.
 
     Inputs: ``strain`` [rows, ifos, n] float32, ``n`` a multiple of the stride, ``rows``
     another number from request to request if need be; ``position`` [ifos] int64,
     samples of each detector's data before this request, negative where they have not
-    begun: what is sent for it until then is ignored; ``state`` [ifos, values].
+    begun: what is sent for it until then is ignored; ``state`` [ifos, values]. A
+    request whose position does not continue the sequence fails, and leaves the state as
+    it is.
 
-    Outputs: ``snapshot`` [rows, ifos, history + n], scaled strain; ``psd``
-    [spectra, ifos, bins], one-sided, per Hz, in scaled units: the two newest before the
-    request, then those that fall due in it (zeros where there was none yet, and at the
-    end where another detector has one more);
-    ``valid`` [strides] bool; ``new_state``.
+    Outputs: ``snapshot`` [rows, ifos, history + n], scaled strain; ``filters``
+    [filters, ifos, values], the two newest whitening filters before the request, then
+    those that fall due in it (zeros where there is none, and where the PSD can whiten
+    nothing); ``psd`` [due, ifos, bins], the PSDs that fall due in the request,
+    one-sided, per Hz, in scaled units, 0 at 0 Hz; ``whole`` [strides] bool, whether
+    each stride's kernel is whitened by PSDs of real data of this sequence alone;
+    ``new_state``.
+
+    Args:
+        geometry: The analysis.
+        paired: Whether a request is of two rows of which the last one is scored, and
+            says no position: ``snapshot`` is that row's alone, and the sequence counts
+            its position, from 0 on, as an output.
     """
     layout = Layout(geometry)
     ifos, bins, tail = len(geometry.ifos), layout.bins, layout.tail_size
     graph = Graph()
+    course = Course.of(graph, ifos, None if paired else "position")
 
-    # A sequence begins with a single zero for each detector: Triton makes a variable
-    # dimension of an initial state 1, whatever the configuration says.
-    missing = graph.Sub(layout.initial_size, graph.size("state", 1))
-    padding = graph.Concat([0, 0, 0], graph.Max(missing, [0]), axis=0)
-    state = graph.Pad("state", padding)
-
-    # The tail of each row. A row that the state does not have continues row 0; one that
-    # the request does not have is forgotten.
-    kept = graph.cut(state, [layout.spectra_size], None, axis=1)
-    kept = graph.Transpose(graph.Reshape(kept, [ifos, -1, tail]), perm=[1, 0, 2])
+    # The strain of each row. A row that the state does not have continues row 0; one
+    # that the request does not have is forgotten.
+    kept = graph.cut("state", [layout.tail_at], None, axis=1)
+    padding = graph.Concat([0, 0, 0], graph.Mul(course.fresh, tail), axis=0)
+    kept = graph.Reshape(graph.Pad(kept, padding), [ifos, -1, tail])
+    kept = graph.Transpose(kept, perm=[1, 0, 2])
     rows = graph.Range(0, graph.Squeeze(graph.size("strain", 0)), 1)
     rows = graph.Where(graph.Less(rows, graph.size(kept, 0)), rows, 0)
     kept = graph.Gather(kept, rows, axis=0)
@@ -180,50 +286,85 @@ def build(geometry: Geometry) -> onnx.ModelProto:
 
     size = graph.size("strain", 2)
     turns = [
-        Turn.of(graph, geometry, graph.cut("position", [i], [i + 1], axis=0), size)
+        Turn.of(graph, geometry, graph.cut(course.position, [i], [i + 1], axis=0), size)
         for i in range(ifos)
     ]
+    old_filters = graph.cut(
+        "state", [layout.filters_at], [layout.periodograms_at], axis=1
+    )
+    padding = graph.Mul(course.fresh, 2 * layout.filter_values)
+    old_filters = graph.Pad(old_filters, graph.Concat([0, 0, 0], padding, axis=0))
     most_due = graph.Max(*(turn.due for turn in turns))
-    newest, newest_psd, spectra = [], [], []
+    digits = course.digits(graph, ifos, size)
+    parts: list[Value] = []
+    filters: list[Value] = []
+    psds: list[Value] = []
     for i, turn in enumerate(turns):
-        mine = graph.cut(state, [i], [i + 1], axis=0)
+        one = [i], [i + 1]
         strain = graph.Gather(graph.Gather(buffer, 0, axis=0), i, axis=0)
-        periodograms = _periodograms(graph, layout, mine, strain, turn)
-        psd = _spectra(graph, layout, mine, periodograms, turn)
-        newest.append(graph.cut(periodograms, [-geometry.max_segments], None, axis=1))
-        newest_psd.append(graph.cut(psd, [-2], None, axis=0))
-        lacking = graph.Sub(most_due, turn.due)
-        spectra.append(graph.Pad(psd, graph.Concat([0] * 3, lacking, [0, 0], axis=0)))
-    psd = graph.Concat(*spectra, axis=1)
-
-    new_psd = graph.Transpose(graph.Concat(*newest_psd, axis=1), perm=[1, 0, 2])
-    new_tail = graph.Transpose(graph.cut(buffer, [-tail], None, axis=2), perm=[1, 0, 2])
-    parts = [graph.Concat(*newest, axis=0), new_psd, new_tail]
-    parts = [graph.Reshape(x, [ifos, -1]) for x in parts]
+        new = _periodograms(graph, layout, strain, turn)
+        old = graph.Reshape(graph.cut("state", *one, axis=0), [-1])
+        old = OldPeriodograms(layout, old, course.fresh)
+        begun = graph.cut(course.begun, *one, axis=0)
+        psd, made = _refreshes(graph, layout, old, new, turn, begun)
+        before = graph.Reshape(graph.cut(old_filters, *one, axis=0), [2, -1])
+        both = graph.Concat(before, made, axis=0)
+        last = graph.cut(both, [-2], None, axis=0)
+        tails = graph.cut(graph.Gather(buffer, i, axis=1), [-tail], None, axis=1)
+        parts += [
+            graph.Reshape(graph.cut(digits, *one, axis=0), [-1]),
+            graph.Reshape(last, [-1]),
+            *old.newest(graph, new),
+            graph.Reshape(tails, [-1]),
+        ]
+        # Another detector may have one more.
+        lacking = graph.Concat([0, 0], graph.Sub(most_due, turn.due), [0], axis=0)
+        for pieces, piece in ((filters, both), (psds, psd)):
+            pieces.append(graph.Unsqueeze(graph.Pad(piece, lacking), [1]))
+    filters_output = graph.Concat(*filters, axis=1)
+    snapshot = graph.cut(buffer, [tail - layout.history_size], None, axis=2)
+    if paired:
+        snapshot = graph.cut(snapshot, [-1], None, axis=0)
     return graph.model(
         "snapshotter",
         inputs=[
             ("strain", TensorProto.FLOAT, ["rows", ifos, "samples"]),
-            ("position", TensorProto.INT64, [ifos]),
+            *([] if paired else [("position", TensorProto.INT64, [ifos])]),
             ("state", TensorProto.FLOAT, [ifos, "values"]),
         ],
         outputs=[
             (
                 "snapshot",
-                graph.cut(buffer, [tail - layout.history_size], None, axis=2),
+                snapshot,
                 TensorProto.FLOAT,
                 ["rows", ifos, "snapshot_samples"],
             ),
-            ("psd", psd, TensorProto.FLOAT, ["spectra", ifos, bins]),
             (
-                "valid",
-                _validity(graph, layout, psd, turns),
+                "filters",
+                filters_output,
+                TensorProto.FLOAT,
+                ["filters", ifos, layout.filter_values],
+            ),
+            (
+                "psd",
+                graph.Concat(*psds, axis=1),
+                TensorProto.FLOAT,
+                ["due", ifos, bins],
+            ),
+            (
+                "whole",
+                _whole_strides(graph, layout, filters_output, turns),
                 TensorProto.BOOL,
                 ["strides"],
             ),
+            *(
+                [("position", course.position, TensorProto.INT64, [ifos])]
+                if paired
+                else []
+            ),
             (
                 "new_state",
-                graph.Concat(*parts, axis=1),
+                graph.Reshape(graph.Concat(*parts, axis=0), [ifos, -1]),
                 TensorProto.FLOAT,
                 [ifos, "new_values"],
             ),
@@ -231,30 +372,25 @@ def build(geometry: Geometry) -> onnx.ModelProto:
     )
 
 
-def _periodograms(
-    graph: Graph, layout: Layout, state: Value, strain: Value, turn: Turn
-) -> Value:
-    """One detector's periodograms: the state's, and those that end in this request.
+def _periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Value:
+    """One detector's periodograms that end in this request: [segments, bins].
+
+    Their values at 0 Hz are 0, and not a number where the segment holds what is not
+    finite.
 
     Args:
         graph: Where nodes are added.
         layout: Sizes.
-        state: The detector's state, [1, values].
         strain: The detector's scaled strain in row 0, [tail + n].
         turn: Where it stands.
-
-    Returns:
-        [1, segments, bins], the first being that of the detector's segment
-        ``done - max_segments``.
     """
     geometry = layout.geometry
     size, hop = geometry.fft_size, layout.hop_size
     window = np.hanning(size + 1)[:-1]
     gain = np.full(layout.bins, 2 / (geometry.sample_rate * (window**2).sum()))
-    gain[[0, -1]] /= 2
+    gain[-1] /= 2
+    gain[0] = 0
 
-    old = graph.cut(state, [0], [geometry.max_segments * layout.bins], axis=1)
-    old = graph.Reshape(old, [1, geometry.max_segments, layout.bins])
     new = graph.Sub(turn.ready, turn.done)
     trips = graph.Div(graph.Add(new, SEGMENTS - 1), SEGMENTS)
 
@@ -271,53 +407,135 @@ def _periodograms(
         # GW150914).
         pieces = body.Cast(pieces, to=TensorProto.DOUBLE)
         pieces = body.Sub(pieces, body.ReduceMean(pieces, [1]))
-        pieces = body.Mul(pieces, body.Cast(window, to=TensorProto.DOUBLE))
-        spectrum = body.DFT(body.Unsqueeze(pieces, [2]), None, 1, onesided=1)
-        power = body.ReduceSumSquare(spectrum, [2], keepdims=0)
-        power = body.Mul(body.Cast(power, to=TensorProto.FLOAT), gain)
-        return body.Unsqueeze(power, [0])
+        pieces = body.Mul(pieces, body.constant(window))
+        power = fourier.power(body, pieces, size)
+        return body.Mul(body.Cast(power, to=TensorProto.FLOAT), gain)
 
-    return graph.collect(graph.Squeeze(trips), old, 1, transform)
+    nothing = graph.ConstantOfShape([0, layout.bins])
+    return graph.collect(graph.Squeeze(trips), nothing, 0, transform)
 
 
-def _spectra(
-    graph: Graph, layout: Layout, state: Value, periodograms: Value, turn: Turn
-) -> Value:
-    """One detector's two newest PSDs and those that fall due: [spectra, 1, bins]."""
+@dataclass(frozen=True)
+class OldPeriodograms:
+    """One detector's periodograms before a request, as the state has them.
+
+    Attributes:
+        layout: Sizes.
+        state: The detector's state, [values].
+        fresh: 1 for the first request of a sequence, which has none, else 0, int64 [1].
+    """
+
+    layout: Layout
+    state: Value
+    fresh: Value
+
+    def _values(self, graph: Graph, first: Value) -> Value:
+        """Those from the one with the index ``first`` on, [values]."""
+        layout = self.layout
+        start = graph.Add(graph.Mul(first, layout.bins), layout.periodograms_at)
+        values: Value = graph.cut(self.state, start, [layout.tail_at], axis=0)
+        return values
+
+    def _unseen(self, graph: Graph, first: Value) -> Value:
+        """What stands for periodograms before the first one, alike: [rows, bins]."""
+        layout = self.layout
+        pattern = np.tile(unseen(layout.group_size), layout.groups)
+        # A group ends with a PSD, and the first one's oldest segment has no data.
+        rows = graph.value(np.roll(pattern, -1)[:, None])
+        rows = graph.cut(rows, first, None, axis=0)
+        shape = graph.Concat(graph.size(rows, 0), [layout.bins], axis=0)
+        values: Value = graph.Expand(rows, shape)
+        return values
+
+    def _firsts(self, graph: Graph, dropped: Value) -> tuple[Value, Value]:
+        """First index of the state's rows and of the unseen ones; one has none."""
+        count = self.layout.periodograms
+        absent = graph.Mul(self.fresh, count)
+        unseen_first = graph.Add(graph.Sub([count], absent), dropped)
+        return graph.Add(absent, dropped), unseen_first
+
+    def all(self, graph: Graph) -> Value:
+        """All of them, [periodograms, bins]."""
+        first, unseen_first = self._firsts(graph, graph.value([0]))
+        values = graph.Reshape(self._values(graph, first), [-1, self.layout.bins])
+        joined: Value = graph.Concat(self._unseen(graph, unseen_first), values, axis=0)
+        return joined
+
+    def newest(self, graph: Graph, new: Value) -> list[Value]:
+        """Parts of the next state: the newest of them and of ``new`` ones, flat."""
+        count = self.layout.periodograms
+        first, unseen_first = self._firsts(graph, graph.size(new, 0))
+        newest = graph.cut(new, [-count], None, axis=0)
+        return [
+            graph.Reshape(self._unseen(graph, unseen_first), [-1]),
+            self._values(graph, graph.Min(first, [count])),
+            graph.Reshape(newest, [-1]),
+        ]
+
+
+def _refreshes(
+    graph: Graph,
+    layout: Layout,
+    old: OldPeriodograms,
+    new: Value,
+    turn: Turn,
+    begun: Value,
+) -> tuple[Value, Value]:
+    """One detector's PSDs that fall due, [due, bins], and their filters, [due, values].
+
+    Args:
+        graph: Where nodes are added.
+        layout: Sizes.
+        old: Periodograms before the request.
+        new: Those that ended in it, [segments, bins].
+        turn: Where the detector stands.
+        begun: Samples of its data before the sequence began, int64 [1].
+    """
     geometry = layout.geometry
-    segments = geometry.max_segments
-    hops = geometry.psd_refresh_size // layout.hop_size
+    group, groups = layout.group_size, layout.groups
     # A PSD is made of an odd number of half-overlapping segments.
-    biases = median_bias(np.arange(1, segments + 1, 2))
-
-    old = graph.cut(state, [segments * layout.bins], [layout.spectra_size], axis=1)
-    old = graph.Transpose(graph.Reshape(old, [1, 2, layout.bins]), perm=[1, 0, 2])
+    biases = median_bias(np.arange(1, group * groups, 2))
 
     def refresh(body: Graph, trip: Value) -> Value:
-        ordinal = body.Add(body.Add(turn.first, 1), trip)
-        ended = body.Sub(body.Mul(ordinal, hops), 1)
-        count = body.Min(ended, [segments])
-        stop = body.Add(body.Sub(ended, turn.done), segments)
-        members = body.cut(periodograms, body.Sub(stop, count), stop, axis=1)
-        middle = median(body, members, count, segments)
-        unbiased = body.Div(middle, body.Gather(biases, body.Div(count, 2)))
-        return body.Unsqueeze(unbiased, [0])
+        # Refresh k, counted from the begin of the data, is of the groups before it.
+        begin = body.Mul(body.Unsqueeze(trip, [0]), REFRESHES)
+        stop = body.Min(body.Add(begin, REFRESHES), turn.due)
+        ordinals = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
+        ordinals = body.Add(body.Add(ordinals, turn.first), 1)
+        rows = body.Concat(old.all(body), new, axis=0)
+        # `rows` begins with segment done - periodograms; the window of refresh k with
+        # segment (k - groups) * group - 1.
+        origin = body.Sub(turn.done, layout.periodograms)
+        from_, to = (
+            body.Sub(body.Sub(body.Mul(body.Add(turn.first, x), group), 1), origin)
+            for x in (body.Sub(begin, groups - 1), stop)
+        )
+        members = body.cut(rows, from_, to, axis=0)
+        middle = sliding_medians(body, members, layout.bins, group, groups)
+        counts = body.Min(body.Sub(body.Mul(ordinals, group), 1), group * groups - 1)
+        bias = body.Unsqueeze(body.Gather(biases, body.Div(counts, 2)), [1])
+        psd = body.Div(middle, bias)
 
-    return graph.collect(graph.Squeeze(turn.due), old, 0, refresh)
+        # A segment that holds what is not finite spoils every PSD that it is part of.
+        at_zero = body.cut(body.cut(members, [1], None, axis=0), [0], [1], axis=1)
+        spoilt = body.Cast(body.Not(body.Equal(at_zero, at_zero)), to=TensorProto.FLOAT)
+        spoilt = body.MaxPool(
+            body.Reshape(spoilt, [1, 1, -1]),
+            kernel_shape=[group * groups - 1],
+            strides=[group],
+        )
+        # So does a segment from before the sequence began.
+        oldest = body.Mul(body.Sub(ordinals, groups), geometry.psd_refresh_size)
+        seen = body.LessOrEqual(begun, body.Max(oldest, [0]))
+        sound = body.And(body.Less(body.Reshape(spoilt, [-1]), 0.5), seen)
+        filters = whitening.design(body, geometry, psd, sound)
+        return body.Concat(psd, filters, axis=1)
 
-
-def sound(graph: Graph, geometry: Geometry, psd: Value) -> Value:
-    """Whether each PSD can whiten: int64 [spectra, ifos], 1 or 0.
-
-    A PSD that is not finite or not positive above the highpass, such as that of a
-    detector that is off, whitens nothing.
-    """
-    first_bin = math.ceil(geometry.highpass * geometry.fftlength)
-    band = graph.cut(psd, [first_bin], [-1], axis=2)
-    able = graph.And(graph.Greater(band, 0.0), graph.Less(band, float("inf")))
-    able = graph.Cast(able, to=TensorProto.INT64)
-    flags: Value = graph.ReduceMin(able, [2], keepdims=0)
-    return flags
+    trips = graph.Div(graph.Add(turn.due, REFRESHES - 1), REFRESHES)
+    nothing = graph.ConstantOfShape([0, layout.bins + layout.filter_values])
+    both = graph.collect(graph.Squeeze(trips), nothing, 0, refresh)
+    psd = graph.cut(both, [0], [layout.bins], axis=1)
+    return psd, graph.cut(both, [layout.bins], None, axis=1)
 
 
 def whole_kernels(
@@ -328,7 +546,7 @@ def whole_kernels(
     Args:
         graph: Where nodes are added.
         geometry: The analysis.
-        able: Whether each of its PSDs can whiten, int64 [spectra].
+        able: Whether each of its filters can whiten, bool [filters].
         edges: Samples of the detector's data at the right edges of the kernels'
             strain, [kernels].
         turn: Where it stands.
@@ -338,18 +556,20 @@ def whole_kernels(
     for age in (1, geometry.kernel_size):
         refresh = graph.Div(graph.Sub(edges, age), geometry.psd_refresh_size)
         used = graph.Gather(able, turn.spectrum(graph, refresh), axis=0)
-        valid = graph.And(valid, graph.Cast(used, to=TensorProto.BOOL))
+        valid = graph.And(valid, used)
     whole: Value = valid
     return whole
 
 
-def _validity(graph: Graph, layout: Layout, psd: Value, turns: Sequence[Turn]) -> Value:
+def _whole_strides(
+    graph: Graph, layout: Layout, filters: Value, turns: Sequence[Turn]
+) -> Value:
     """Whether each stride's kernels are whole in every detector: bool [strides]."""
     geometry = layout.geometry
     strides = graph.Div(graph.size("strain", 2), geometry.stride_size)
     ordinals = graph.Range(1, graph.Add(graph.Squeeze(strides), 1), 1)
     ends = graph.Mul(ordinals, geometry.stride_size)
-    able = sound(graph, geometry, psd)
+    able = whitening.able(graph, filters)
     whole = [
         whole_kernels(
             graph,

@@ -184,19 +184,35 @@ def server(repository: Path) -> Iterator[TritonServer]:
 
 
 @pytest.fixture(scope="session")
+def wired_server(repository: Path) -> Iterator[TritonServer]:
+    """The embedded Triton on the untrained network, as ensembles of models."""
+    with TritonServer(repository, configuration=None) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def energy_server(energy_repository: Path) -> Iterator[TritonServer]:
     """The embedded Triton on the energy network."""
     with TritonServer(energy_repository) as server:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gwosc_files() -> list[Path]:
     """32 s of strain around GW150914, of H1 and L1, from GWOSC."""
     files = sorted(SHARED_DATA.glob("*LOSC_4_V2*.hdf5"))
     if len(files) != 2:
         pytest.skip("the GWOSC files around GW150914 are not at hand")
     return files
+
+
+@pytest.fixture(scope="session")
+def o3a_file() -> Path:
+    """500 s of one detector's strain of O3a."""
+    path = SHARED_DATA / "o3a_noise_500s.hdf"
+    if not path.exists():
+        pytest.skip("the O3a noise is not at hand")
+    return path
 
 
 def slide_livetime(strides: int, shift: int) -> float:

@@ -206,7 +206,7 @@ def test_a_sequence_that_the_server_forgot_is_begun_anew(
 ) -> None:
     """Idle for too long, a sequence is reaped: "must specify the START flag"."""
     impatient = Path(shutil.copytree(repository, tmp_path / "repository"))
-    path = impatient / "snapshotter" / "config.pbtxt"
+    path = impatient / "detector" / "configs" / "cpu.pbtxt"
     config = text_format.Parse(path.read_text(), pb.ModelConfig())
     config.sequence_batching.max_sequence_idle_microseconds = 300_000
     path.write_text(text_format.MessageToString(config))

@@ -30,7 +30,9 @@ def edit(repository: Path, model: str) -> tuple[Path, pb.ModelConfig]:
 
 
 def refusal(repository: Path) -> str:
-    with pytest.raises(ServerError) as caught, TritonServer(repository):
+    """Why the server does not start that serves the ensembles, model by model."""
+    server = TritonServer(repository, configuration=None)
+    with pytest.raises(ServerError) as caught, server:
         pass
     return str(caught.value)
 
