@@ -2,7 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-HERMES := ml4gw-hermes-0.3.1
+# What the tests run apart, as it does not go with the locked packages.
+APART := $(VENV)/ml4gw-hermes-0.3.1 $(VENV)/onnxruntime-1.19.2
 # One thread a process: several contending ones are slower on a few cores.
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
@@ -12,13 +13,13 @@ export OPENBLAS_NUM_THREADS := 1
 demo: $(VENV)/.base ## Run the main job: serve, replay, ask
 	$(BIN)/chirpwatch demo $(if $(KEEP),--keep) $(ARGS)
 
-test: $(VENV)/.dev $(VENV)/$(HERMES) ## Check the code and run the tests
+test: $(VENV)/.dev $(APART) ## Check the code and run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not slow" $(ARGS)
 
-slow: $(VENV)/.dev ## Run the tests that kill, freeze and cut, over and over
+slow: $(VENV)/.dev $(APART) ## Run the tests that kill, freeze and cut, over and over
 	$(BIN)/pytest -m slow $(ARGS)
 
 bench: $(VENV)/.dev ## Time chirpwatch against the reference method
@@ -43,7 +44,6 @@ $(VENV)/.dev: requirements/dev.lock $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.lock
 	touch $@
 
-# Apart, for it wants NumPy 2; a program that the tests start imports it.
-$(VENV)/$(HERMES): requirements/$(HERMES).lock | $(BIN)/python
+$(APART): $(VENV)/%: requirements/%.lock | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --upgrade --target $@ -r $<
 	touch $@

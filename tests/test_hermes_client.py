@@ -10,17 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
 
 from chirpwatch.geometry import Geometry
 from serve.embedded import TritonServer
 from streamer.client import Detector
-from tests.hermes_repository import add_stream, resize
 from tests.test_served_scores import join
 
 PACKAGE = Path(sys.prefix) / "ml4gw-hermes-0.3.1"
 PROGRAM = Path(__file__).parent / "hermes_stream.py"
 GUIDE = Path(__file__).parent.parent / "docs" / "clients.md"
-LONG_STRIDES = 64
+LONG, LONG_STRIDES = "stream-8s", 64
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,10 +40,20 @@ def stream_server(
     """The untrained network behind ``stream``, and behind one for longer updates."""
     path = tmp_path_factory.mktemp("hermes") / "repository"
     shutil.copytree(repository, path)
-    add_stream(path, geometry)
-    resize(path, LONG_STRIDES, "stream-8s")
-    with TritonServer(path) as server:
+    lengthen(path, LONG_STRIDES, LONG)
+    with TritonServer(path, entries=("detector", "stream", LONG)) as server:
         yield server
+
+
+def lengthen(repository: Path, strides: int, name: str) -> None:
+    """Add a copy of ``stream`` for updates of so many strides, as the guide says."""
+    shutil.copytree(repository / "stream", repository / name)
+    path = repository / name / "config.pbtxt"
+    config = text_format.Parse(path.read_text(), pb.ModelConfig())
+    config.name = name
+    config.input[0].dims[2] *= strides
+    config.output[0].dims[0] = strides
+    path.write_text(text_format.MessageToString(config))
 
 
 def python(*arguments: str | Path, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -92,7 +103,7 @@ def expected(
 
 
 @pytest.mark.parametrize(
-    ("model", "update_strides"), [("stream", 1), ("stream-8s", LONG_STRIDES)]
+    ("model", "update_strides"), [("stream", 1), (LONG, LONG_STRIDES)]
 )
 def test_a_hermes_client_gets_the_detectors_scores(
     stream_server: TritonServer,
@@ -148,7 +159,7 @@ def test_a_later_sequence_continues_exactly(
     wanted = begin + round(72 * geometry.inference_sampling_rate)
     done = stream(
         stream_server,
-        "stream-8s",
+        LONG,
         geometry,
         LONG_STRIDES,
         noise[..., begin * geometry.stride_size :],
