@@ -69,7 +69,7 @@ def run_chain(
         for name, model in models.items()
     }
     overlap = geometry.kernel_size - geometry.stride_size
-    state = np.zeros((len(geometry.ifos), 1), np.float32)
+    state = np.zeros(1, np.float32)
     pieces: dict[str, list[np.ndarray]] = {
         name: [] for name in ("whitened", "score", "delay", "valid")
     }

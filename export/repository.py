@@ -173,7 +173,7 @@ def write_repository(
             "memory.enable_memory_arena_shrinkage"
         ].string_value = "cpu:0"
     for name in STATEFUL:
-        _make_stateful(configurations[name], len(geometry.ifos))
+        _make_stateful(configurations[name])
     for name in ENSEMBLES:
         configurations[name] = _ensemble(name, configurations, parameters)
     _fix_shapes(configurations["stream"], geometry)
@@ -283,8 +283,8 @@ def _merged(
     return merged.SerializeToString(deterministic=True), configuration
 
 
-def _make_stateful(configuration: pb.ModelConfig, ifos: int) -> None:
-    """Declare the snapshotter's state, which begins as a zero for each detector."""
+def _make_stateful(configuration: pb.ModelConfig) -> None:
+    """Declare the state, which begins as a single zero."""
     for tensors, name in (
         (configuration.input, "state"),
         (configuration.output, "new_state"),
@@ -299,12 +299,12 @@ def _make_stateful(configuration: pb.ModelConfig, ifos: int) -> None:
             input_name="state",
             output_name="new_state",
             data_type=pb.TYPE_FP32,
-            dims=[ifos, -1],
+            dims=[-1],
             initial_state=[
                 pb.ModelSequenceBatching.InitialState(
                     name="zeros",
                     data_type=pb.TYPE_FP32,
-                    dims=[ifos, 1],
+                    dims=[1],
                     zero_data=True,
                 )
             ],
@@ -397,7 +397,7 @@ def _warm_ups(
         made: dict[str, np.ndarray] = {
             "strain": np.zeros((rows, ifos, size), np.float32),
             "position": np.zeros(ifos, np.int64),
-            "state": np.zeros((ifos, 1), np.float32),
+            "state": np.zeros(1, np.float32),
             "shifts": np.ones((1, ifos - 1), np.int64),
         }
         # Timeslides are of long stretches of one row.

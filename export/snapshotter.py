@@ -50,8 +50,9 @@ A float32 holds whole numbers up to 2^24, which are two hours of samples.
 class Layout:
     """Sizes that the snapshotter and the preprocessor agree on.
 
-    The state of each detector is, in this order: where the sequence began and where it
-    must go on (two digits each), two filters, the periodograms, the strain of each row.
+    The state is, in this order and each of every detector: where the sequence began and
+    where it must go on (two digits each), two filters, the periodograms, the strain of
+    each row.
 
     Attributes:
         geometry: The analysis.
@@ -110,19 +111,19 @@ class Layout:
         return max(self.history_size, self.geometry.fft_size)
 
     @property
+    def ifos(self) -> int:
+        """Detectors."""
+        return len(self.geometry.ifos)
+
+    @property
     def filters_at(self) -> int:
         """Where the state's filters begin, after two positions of two digits."""
-        return 4
+        return 4 * self.ifos
 
-    @property
-    def periodograms_at(self) -> int:
-        """Where the state's periodograms begin."""
-        return self.filters_at + 2 * self.filter_values
-
-    @property
-    def tail_at(self) -> int:
-        """Where the state's strain begins."""
-        return self.periodograms_at + self.periodograms * self.bins
+    def periodograms_at(self, ifo: int) -> int:
+        """Where the state's periodograms of a detector begin; those of the last end."""
+        begin = self.filters_at + 2 * self.ifos * self.filter_values
+        return begin + ifo * self.periodograms * self.bins
 
 
 def median_bias(counts: np.ndarray) -> np.ndarray:
@@ -207,13 +208,12 @@ class Course:
             position: What the request says of its position; None takes it from the
                 state, and 0 in the first request.
         """
-        fresh = graph.Cast(
-            graph.Equal(graph.size("state", 1), [1]), to=TensorProto.INT64
-        )
-        # A sequence begins with a single zero for each detector: Triton makes a
-        # variable dimension of an initial state 1, whatever the configuration says.
-        digits = graph.cut("state", [0], [4], axis=1)
-        padding = graph.Concat([0, 0, 0], graph.Mul(fresh, 3), axis=0)
+        # A sequence begins with a single zero: Triton makes a variable dimension of an
+        # initial state 1, whatever the configuration says.
+        fresh = graph.Equal(graph.size("state", 0), [1])
+        fresh = graph.Cast(fresh, to=TensorProto.INT64)
+        digits = graph.cut("state", [0], [4 * ifos], axis=0)
+        padding = graph.Concat([0], graph.Mul(fresh, 4 * ifos - 1), axis=0)
         digits = graph.Cast(graph.Pad(digits, padding), to=TensorProto.INT64)
         digits = graph.Reshape(digits, [ifos, 2, 2])
         kept = graph.ReduceSum(graph.Mul(digits, [DIGIT, 1]), [2], keepdims=0)
@@ -232,16 +232,17 @@ class Course:
         )
         return cls(fresh, begun, graph.Add(position, nothing))
 
-    def digits(self, graph: Graph, ifos: int, size: Value) -> Value:
-        """The state's part after this request of ``size`` samples: [ifos, 4]."""
+    def digits(self, graph: Graph, size: Value) -> Value:
+        """The state's part after this request of ``size`` samples, flat."""
         following = graph.Add(self.position, size)
         columns = []
         for value in (self.begun, following):
             low = graph.Mod(value, DIGIT)
             columns += [graph.Div(graph.Sub(value, low), DIGIT), low]
         columns = [graph.Unsqueeze(column, [1]) for column in columns]
-        digits: Value = graph.Cast(graph.Concat(*columns, axis=1), to=TensorProto.FLOAT)
-        return digits
+        digits = graph.Reshape(graph.Concat(*columns, axis=1), [-1])
+        part: Value = graph.Cast(digits, to=TensorProto.FLOAT)
+        return part
 
 
 def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
@@ -250,7 +251,7 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
     Inputs: ``strain`` [rows, ifos, n] float32, ``n`` a multiple of the stride, ``rows``
     another number from request to request if need be; ``position`` [ifos] int64,
     samples of each detector's data before this request, negative where they have not
-    begun: what is sent for it until then is ignored; ``state`` [ifos, values]. A
+    begun: what is sent for it until then is ignored; ``state`` [values]. A
     request whose position does not continue the sequence fails, and leaves the state as
     it is.
 
@@ -275,8 +276,8 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
 
     # The strain of each row. A row that the state does not have continues row 0; one
     # that the request does not have is forgotten.
-    kept = graph.cut("state", [layout.tail_at], None, axis=1)
-    padding = graph.Concat([0, 0, 0], graph.Mul(course.fresh, tail), axis=0)
+    kept = graph.cut("state", [layout.periodograms_at(ifos)], None, axis=0)
+    padding = graph.Concat([0], graph.Mul(course.fresh, ifos * tail), axis=0)
     kept = graph.Reshape(graph.Pad(kept, padding), [ifos, -1, tail])
     kept = graph.Transpose(kept, perm=[1, 0, 2])
     rows = graph.Range(0, graph.Squeeze(graph.size("strain", 0)), 1)
@@ -289,39 +290,41 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
         Turn.of(graph, geometry, graph.cut(course.position, [i], [i + 1], axis=0), size)
         for i in range(ifos)
     ]
-    old_filters = graph.cut(
-        "state", [layout.filters_at], [layout.periodograms_at], axis=1
-    )
-    padding = graph.Mul(course.fresh, 2 * layout.filter_values)
-    old_filters = graph.Pad(old_filters, graph.Concat([0, 0, 0], padding, axis=0))
+    begin, stop = layout.filters_at, layout.periodograms_at(0)
+    old_filters = graph.cut("state", [begin], [stop], axis=0)
+    padding = graph.Concat([0], graph.Mul(course.fresh, stop - begin), axis=0)
+    old_filters = graph.Pad(old_filters, padding)
+    old_filters = graph.Reshape(old_filters, [ifos, 2, layout.filter_values])
     most_due = graph.Max(*(turn.due for turn in turns))
-    digits = course.digits(graph, ifos, size)
-    parts: list[Value] = []
+    newest_filters: list[Value] = []
+    newest_periodograms: list[Value] = []
     filters: list[Value] = []
     psds: list[Value] = []
     for i, turn in enumerate(turns):
         one = [i], [i + 1]
         strain = graph.Gather(graph.Gather(buffer, 0, axis=0), i, axis=0)
         new = _periodograms(graph, layout, strain, turn)
-        old = graph.Reshape(graph.cut("state", *one, axis=0), [-1])
-        old = OldPeriodograms(layout, old, course.fresh)
+        old = OldPeriodograms(layout, i, course.fresh)
         begun = graph.cut(course.begun, *one, axis=0)
         psd, made = _refreshes(graph, layout, old, new, turn, begun)
-        before = graph.Reshape(graph.cut(old_filters, *one, axis=0), [2, -1])
-        both = graph.Concat(before, made, axis=0)
+        both = graph.Concat(graph.Gather(old_filters, i, axis=0), made, axis=0)
         last = graph.cut(both, [-2], None, axis=0)
-        tails = graph.cut(graph.Gather(buffer, i, axis=1), [-tail], None, axis=1)
-        parts += [
-            graph.Reshape(graph.cut(digits, *one, axis=0), [-1]),
-            graph.Reshape(last, [-1]),
-            *old.newest(graph, new),
-            graph.Reshape(tails, [-1]),
-        ]
+        newest_filters.append(graph.Reshape(last, [-1]))
+        newest_periodograms += old.newest(graph, new)
         # Another detector may have one more.
         lacking = graph.Concat([0, 0], graph.Sub(most_due, turn.due), [0], axis=0)
         for pieces, piece in ((filters, both), (psds, psd)):
             pieces.append(graph.Unsqueeze(graph.Pad(piece, lacking), [1]))
     filters_output = graph.Concat(*filters, axis=1)
+    tails = graph.cut(buffer, [-tail], None, axis=2)
+    tails = graph.Reshape(graph.Transpose(tails, perm=[1, 0, 2]), [-1])
+    new_state = graph.Concat(
+        course.digits(graph, size),
+        *newest_filters,
+        *newest_periodograms,
+        tails,
+        axis=0,
+    )
     snapshot = graph.cut(buffer, [tail - layout.history_size], None, axis=2)
     if paired:
         snapshot = graph.cut(snapshot, [-1], None, axis=0)
@@ -330,7 +333,7 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
         inputs=[
             ("strain", TensorProto.FLOAT, ["rows", ifos, "samples"]),
             *([] if paired else [("position", TensorProto.INT64, [ifos])]),
-            ("state", TensorProto.FLOAT, [ifos, "values"]),
+            ("state", TensorProto.FLOAT, ["values"]),
         ],
         outputs=[
             (
@@ -362,12 +365,7 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
                 if paired
                 else []
             ),
-            (
-                "new_state",
-                graph.Reshape(graph.Concat(*parts, axis=0), [ifos, -1]),
-                TensorProto.FLOAT,
-                [ifos, "new_values"],
-            ),
+            ("new_state", new_state, TensorProto.FLOAT, ["new_values"]),
         ],
     )
 
@@ -421,19 +419,20 @@ class OldPeriodograms:
 
     Attributes:
         layout: Sizes.
-        state: The detector's state, [values].
+        ifo: Index of the detector.
         fresh: 1 for the first request of a sequence, which has none, else 0, int64 [1].
     """
 
     layout: Layout
-    state: Value
+    ifo: int
     fresh: Value
 
     def _values(self, graph: Graph, first: Value) -> Value:
         """Those from the one with the index ``first`` on, [values]."""
         layout = self.layout
-        start = graph.Add(graph.Mul(first, layout.bins), layout.periodograms_at)
-        values: Value = graph.cut(self.state, start, [layout.tail_at], axis=0)
+        begin, stop = (layout.periodograms_at(self.ifo + i) for i in range(2))
+        start = graph.Add(graph.Mul(first, layout.bins), begin)
+        values: Value = graph.cut("state", start, [stop], axis=0)
         return values
 
     def _unseen(self, graph: Graph, first: Value) -> Value:

@@ -41,7 +41,7 @@ def build_stretch(snapshotter: onnx.ModelProto, ifos: int) -> onnx.ModelProto:
     graph = model.graph
     graph.name = "stretch"
     fixed: dict[str, np.ndarray] = {
-        "state": np.zeros((ifos, 1), np.float32),
+        "state": np.zeros(1, np.float32),
         "position": np.zeros(ifos, np.int64),
     }
     for name, value in fixed.items():

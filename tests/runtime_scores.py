@@ -39,7 +39,7 @@ def detect(
 ) -> dict[str, np.ndarray]:
     """Scores of a sequence: ``sessions`` run one after the other."""
     ifos = strain.shape[1]
-    state = np.zeros((ifos, 1), np.float32)
+    state = np.zeros(1, np.float32)
     found: dict[str, list[np.ndarray]] = {name: [] for name in OUTPUTS}
     for begin in range(0, strain.shape[2] // 256 * 256, REQUEST_SIZE):
         piece = strain[..., begin : begin + REQUEST_SIZE]
