@@ -21,6 +21,7 @@ from chirpwatch.process import free_ports
 from export.repository import ENGINES, ON_GPU
 from serve.embedded import TritonServer
 from streamer.live.metrics import LiveMetrics
+from tests import needs
 from tests.postgresql import PostgresServer
 from tests.test_api import RUN, ZERO_LAG, block, chunk, slide
 
@@ -31,9 +32,7 @@ GPU = "model_repo/*/configs/{}.pbtxt"
 
 def configuration(profiles: str, *files: str) -> dict:
     """The file, or several, as docker-compose understands it."""
-    compose = shutil.which("docker-compose")
-    if compose is None:
-        pytest.skip("docker-compose is not installed")
+    compose = needs.program("docker-compose", "docker-compose")
     done = subprocess.run(
         [compose, *(f"--file={file}" for file in files), "config"],
         cwd=ROOT,

@@ -22,7 +22,7 @@ from export.repository import write_repository
 from serve.embedded import TritonServer
 from streamer.client import Detector
 from streamer.live.write import FrameWriter
-from tests.conftest import EnergyNetwork
+from tests.networks import EnergyNetwork
 
 GPS = 1_262_304_000
 RATE = 2048

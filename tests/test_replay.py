@@ -20,7 +20,8 @@ from chirpwatch.strain import NANOSECONDS, write_background
 from export.build import build_models
 from export.repository import write_repository
 from serve.embedded import TritonServer
-from tests.conftest import GW150914, EnergyNetwork, slide_livetime
+from tests.conftest import GW150914, slide_livetime
+from tests.networks import EnergyNetwork
 from train.data.injections import population_attributes
 from train.data.population import InjectionSettings
 
