@@ -11,10 +11,13 @@ import pytest
 from chirpwatch.cli import main
 
 
-def refusal(*arguments: object) -> str:
-    """What the command says, on one line, when it refuses its arguments."""
+def refusal(*arguments: object, statuses: tuple[int, ...] = (1,)) -> str:
+    """What the command says, on one line, when it refuses its arguments.
+
+    Its exit status is 1, or 2 where click itself refuses them.
+    """
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as ended:
         main([str(argument) for argument in arguments])
-    assert ended.value.code in {1, 2}, errors.getvalue()
+    assert ended.value.code in statuses, errors.getvalue()
     return " ".join(errors.getvalue().split())

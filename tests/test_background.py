@@ -546,7 +546,7 @@ def refusal(run: Running, **options: object) -> str:
     run.options |= {
         f"--{name.replace('_', '-')}": value for name, value in options.items()
     }
-    return tests.command.refusal(*run.arguments())
+    return tests.command.refusal(*run.arguments(), statuses=(1, 2))
 
 
 @pytest.mark.parametrize("system", ["slurm", "htcondor"])
