@@ -31,6 +31,7 @@ from chirpwatch.errors import ApiError, ServerError
 from serve.embedded import TritonServer
 from streamer.client import Detector, OpenSequence
 from streamer.live.write import FrameWriter
+from tests.needs import missing
 from tests.test_live import (
     BURSTS,
     GPS,
@@ -285,7 +286,7 @@ def small_disk(folder, size):
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root may mount a file system")
+        missing("only root may mount a file system")
     try:
         yield folder
     finally:
@@ -352,11 +353,11 @@ def network():
         return subprocess.run(["ip", *arguments], capture_output=True, text=True)
 
     if os.geteuid() != 0 or ip("netns", "add", name).returncode:
-        pytest.skip("only root may make a network")
+        missing("only root may make a network")
     try:
         cable = ip("link", "add", here, "type", "veth", "peer", there, "netns", name)
         if cable.returncode:
-            pytest.skip(f"no cable: {cable.stderr}")
+            missing(f"no cable: {cable.stderr}")
         ip("addr", "add", "10.213.77.1/30", "dev", here)
         ip("link", "set", here, "up")
         ip("-n", name, "addr", "add", f"{address}/30", "dev", there)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ligo.gracedb import rest as gracedb
 
 from chirpwatch.errors import ConfigurationError, StrainError
 from chirpwatch.geometry import Geometry
@@ -33,6 +34,7 @@ from streamer.live.frames import Channels, FrameDirectory, FrameReader, read_fra
 from streamer.live.ledger import Candidate, Ledger
 from streamer.live.noise import Noise
 from streamer.live.sinks import (
+    GraceDb,
     JsonLines,
     NotReachedError,
     RefusedError,
@@ -377,8 +379,6 @@ def test_a_webhook_that_is_not_there_was_not_reached():
 
 def test_gracedb_is_told_as_its_own_client_tells_it():
     """Against a local server that answers as GraceDB's API does."""
-    gracedb = pytest.importorskip("ligo.gracedb.rest")
-    from streamer.live.sinks import GraceDb
 
     class Api(Receiver):
         def __init__(self, status):

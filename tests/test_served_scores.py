@@ -21,7 +21,7 @@ from chirpwatch.geometry import Geometry
 from export import reference
 from serve.embedded import TritonServer
 from streamer.client import Detector, OpenSequence, Scores
-from tests.conftest import OFFSET_SIZE, EnergyNetwork
+from tests.networks import OFFSET_SIZE, EnergyNetwork
 from train.network import Network
 
 
