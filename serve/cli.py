@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from serve.embedded import TritonServer
-
 PORT = click.IntRange(0, 65535)
 REPOSITORY = Path(__file__).parent.parent / "model_repo"
 
@@ -40,6 +38,8 @@ def serve(
     REPOSITORY is the shipped one unless another is given. The server is NVIDIA's own,
     from the package nvidia-pytriton: no Docker and no GPU are needed.
     """
+    from serve.embedded import TritonServer
+
     server = TritonServer(repository, grpc_port, http_port, metrics_port, host, log)
     with server, contextlib.suppress(KeyboardInterrupt):
         click.echo(f"serving {repository} at {server.address} (gRPC)")
