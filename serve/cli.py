@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from serve.embedded import CONFIGURATION, ENTRIES, TritonServer
+from serve.entries import CONFIGURATION, ENTRIES
 
 PORT = click.IntRange(0, 65535)
 REPOSITORY = Path(__file__).parent.parent / "model_repo"
@@ -51,6 +51,8 @@ def serve(
     REPOSITORY is the shipped one unless another is given. The server is NVIDIA's own,
     from the package nvidia-pytriton: no Docker and no GPU are needed.
     """
+    from serve.embedded import TritonServer
+
     server = TritonServer(
         repository,
         grpc_port,

@@ -9,15 +9,12 @@ from tritonclient.utils import InferenceServerException
 
 from chirpwatch.errors import ServerError, ShiftError, StrainError
 from chirpwatch.geometry import Geometry
+from streamer.limits import MAX_LENGTH, MAX_SLIDE_LENGTH
 from streamer.served import KEEPALIVE, describe
 
 MODEL = "timeslides"
 PEAKS = ("peak", "peak_stride", "peak_delay", "peak_is_event", "valid")
 SCORES = ("score", "delay", "valid")
-MAX_LENGTH = 1024.0
-"""Longest stretch, s; a server of two instances then stays below 2 GiB."""
-MAX_SLIDE_LENGTH = 512 * MAX_LENGTH
-"""Most that all slides of a request are long together, s; for the same reason."""
 
 
 @dataclass(frozen=True)

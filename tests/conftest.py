@@ -221,15 +221,6 @@ def gwosc_files() -> list[Path]:
     return needs.gwosc_files()
 
 
-@pytest.fixture(scope="session")
-def o3a_file() -> Path:
-    """500 s of one detector's strain of O3a."""
-    path = SHARED_DATA / "o3a_noise_500s.hdf"
-    if not path.exists():
-        pytest.skip("the O3a noise is not at hand")
-    return path
-
-
 def slide_livetime(strides: int, shift: int) -> float:
     """Livetime of a slide of a stretch, s, counted one stride after the other.
 

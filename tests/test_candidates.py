@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from api.client import ApiRefused
 from api.process import ApiProcess
 from api.schema import Strain, Veto
-from chirpwatch.statistics import JULIAN_YEAR
+from chirpwatch.units import JULIAN_YEAR
 from tests.test_api import GPS, RUN, SECOND, ZERO_LAG, block, chunk, slide
 from tests.test_page import page, serious  # noqa: F401 - a fixture
 

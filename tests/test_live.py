@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.process import ApiProcess
 from api.schema import Block, BlockSlide, GeometryBody, Run
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import JULIAN_YEAR
+from chirpwatch.units import JULIAN_YEAR
 from serve.embedded import TritonServer
 from streamer.client import Detector
 from streamer.live.write import FrameWriter

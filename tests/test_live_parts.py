@@ -29,8 +29,9 @@ from streamer.live.assemble import (
     Together,
     blocks,
 )
+from streamer.live.channels import Channels
 from streamer.live.decimate import Decimator
-from streamer.live.frames import Channels, FrameDirectory, FrameReader, read_frame
+from streamer.live.frames import FrameDirectory, FrameReader, read_frame
 from streamer.live.ledger import Candidate, Ledger
 from streamer.live.noise import Noise
 from streamer.live.sinks import (

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from click.core import ParameterSource
 
 from chirpwatch.errors import ConfigurationError, SignalError, StrainError
 from chirpwatch.geometry import Geometry
 from train.command import typed_command
-from train.data.glitches import FAMILIES
+from train.data.families import FAMILIES, WEIGHTS
 
 IFOS = ("H1", "L1")
 RUNS = click.Choice(["O3", "O4"])
@@ -252,7 +251,7 @@ def simulate() -> None:
 @click.option(
     "--glitch-family",
     "families",
-    type=click.Choice(list(FAMILIES)),
+    type=click.Choice(FAMILIES),
     multiple=True,
     help="Draw glitches of this family; several are drawn equally often. Without it: "
     "blip 60 %, tomte 25 %, scattered_light 15 %.",
@@ -320,14 +319,6 @@ def background(
     1024 Hz; without --drift it is stationary. OUT is an HDF5 file; segments are added
     to it if it is there already. A day needs 3 GB of disk and little memory.
     """
-    from train.data.background import (
-        BackgroundSettings,
-        draw_live_times,
-        write_simulated_background,
-    )
-    from train.data.drift import DriftSettings
-    from train.data.glitches import WEIGHTS
-
     if not drift:
         refuse_idle("--drift too", "drift_length")
     if not glitch_rate:
@@ -336,6 +327,16 @@ def background(
         )
     if not gap_rate:
         refuse_idle("a --gap-rate above zero", "gap_length", "min_length")
+
+    import numpy as np
+
+    from train.data.background import (
+        BackgroundSettings,
+        draw_live_times,
+        write_simulated_background,
+    )
+    from train.data.drift import DriftSettings
+
     settings = BackgroundSettings(
         run=curve,
         curves=curve_names,
@@ -454,10 +455,6 @@ def signals(
     already (it is copied for that, so ask for all sets of a large file at once). Memory
     grows by about 1 KB a merger.
     """
-    from train.data.files import write_simulated_signals
-    from train.data.injections import count_mergers, has_room
-    from train.data.population import InjectionSettings
-
     if keep_rejected and volume is None:
         raise ConfigurationError("--keep-rejected: expected --volume too")
     if volume is not None:
@@ -466,15 +463,21 @@ def signals(
         refuse_idle("--background too", "split")
     else:
         refuse_idle("no --background, which has segments", "start", "duration")
+    mergers = population_settings(volume=volume, **options)
+    shifts = [_seconds(slide) for slide in slides]
+
+    from train.data.files import write_simulated_signals
+    from train.data.injections import count_mergers, has_room
+    from train.data.population import InjectionSettings
+
     settings = InjectionSettings(
         run=curve,
         snr_range=None if volume else snr,
         first_length=first,
         spacing_length=spacing,
         jitter_length=jitter,
-        **population_settings(volume=volume, **options),
+        **mergers,
     )
-    shifts = [_seconds(slide) for slide in slides]
     spans = [(start, duration)]
     if background is not None:
         spans = _spans(background, split)
@@ -572,15 +575,17 @@ def polarizations(
     --volume at their distances. 'chirpwatch train fit' makes its own and needs no such
     file; other programs that read this layout do.
     """
+    if keep_rejected and volume is None:
+        raise ConfigurationError("--keep-rejected: expected --volume too")
+    mergers = population_settings(volume=volume, **options)
+
     from train.data.files import write_simulated_polarizations
     from train.data.population import InjectionSettings
 
-    if keep_rejected and volume is None:
-        raise ConfigurationError("--keep-rejected: expected --volume too")
     settings = InjectionSettings(
         run=curve,
         snr_range=None if volume else (5.0, 20.0),
-        **population_settings(volume=volume, **options),
+        **mergers,
     )
     with click.progressbar(length=count, label="Mergers", file=sys.stderr) as bar:
         rejected = write_simulated_polarizations(

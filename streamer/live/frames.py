@@ -21,6 +21,7 @@ import numpy as np
 
 from chirpwatch.errors import ConfigurationError, StrainError
 from chirpwatch.process import with_parent
+from streamer.live.channels import Channels
 
 MAX_LENGTH = 64
 """Longest frame that is read, s."""
@@ -31,35 +32,9 @@ AT_ONCE = 64
 READ_TIMEOUT = 5.0
 """Longest time that reading a frame may take, s."""
 
-STATE_BITS = (0, 1)
-"""Bits of the state vector that must be set: HOFT_OK and the intent to observe.
-
-Source: LIGO-G1700234, as `pycbc.frame` has them.
-"""
-
 _NAME = re.compile(
     r"(?P<site>[A-Z])-(?P<kind>[A-Za-z0-9_+#]+)-(?P<gps>\d{9,10})-(?P<length>\d{1,4})\.gwf"
 )
-
-
-@dataclass(frozen=True)
-class Channels:
-    """What is read of a detector's frames.
-
-    Attributes:
-        strain: Channel of the strain, such as ``H1:GDS-CALIB_STRAIN``.
-        state: Channel of the state vector; none: everything is analysed.
-        bits: Bits of it that must all be set.
-    """
-
-    strain: str
-    state: str | None
-    bits: tuple[int, ...] = STATE_BITS
-
-    @property
-    def mask(self) -> int:
-        """The bits as a number."""
-        return sum(1 << bit for bit in self.bits)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from chirpwatch.geometry import Geometry
-from streamer.live.write import FrameWriter, replay_frames
 from streamer.options import DATA, chosen, with_options
 
 
@@ -48,6 +47,9 @@ def frames(
     recording. Give either --strain or --background.
     """
     source = chosen(strain_files, background_file, split)
+
+    from streamer.live.write import FrameWriter, replay_frames
+
     geometry = Geometry()
     segments = source.segments(geometry)
     replay_frames(FrameWriter(directory, kept), segments, geometry.ifos, speed)

@@ -9,7 +9,7 @@ import numpy as np
 
 from chirpwatch.errors import StrainError
 from chirpwatch.strain import NANOSECONDS, Segment
-from streamer.live.frames import STATE_BITS
+from streamer.live.channels import STATE_BITS
 
 STATE_RATE = 16
 """Values of the state vector in a second."""
