@@ -98,7 +98,7 @@ def time_stages(stretch: np.ndarray) -> dict[str, float]:
         "stretch": ("snapshot", "filters"),
         "preprocessor": ("whitened", "finite"),
         "frontend": ("features",),
-        "slides": PEAKS,
+        "slides": (*PEAKS, "valid"),
     }.items():
         session = onnxruntime.InferenceSession(
             str(SHIPPED / name / "1" / "model.onnx"), options

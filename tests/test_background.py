@@ -25,6 +25,7 @@ from chirpwatch.cli import main
 from chirpwatch.process import free_ports
 from chirpwatch.strain import write_background
 from serve.embedded import TritonServer
+from tests.between import Between
 
 RATE = 2048
 START = 1262304000
@@ -357,6 +358,24 @@ def test_a_killed_server_is_started_again(run, expected, api, energy_repository)
         server.kill()
         output = run.end()
     assert "killed by signal 9" in output
+    with api.client() as client:
+        expected.check(run, client)
+
+
+def test_an_answer_without_outputs_is_asked_for_again(
+    run, expected, api, energy_server
+):
+    with Between(energy_server.address) as between:
+        between.which = range(1000)
+        run.options |= {"--triton": between.address, "--patience": "2s"}
+        with run:
+            output = " ".join(run.end(status=1).split())
+        assert "no job succeeded for 2 s" in output
+        assert "the answer lacks the output 'peak' (float32 [8, 5])" in output
+        between.which = range(0, 1000, 3)
+        with run:
+            output = run.end()
+    assert "0 retries" not in output
     with api.client() as client:
         expected.check(run, client)
 
