@@ -21,6 +21,7 @@ from chirpwatch.errors import ServerError
 from chirpwatch.process import free_ports
 from export.repository import ENGINES, ON_GPU
 from serve.embedded import TritonServer
+from serve.entries import CONFIGURATION, ENTRIES
 from streamer.live.metrics import LiveMetrics
 from tests import needs
 from tests.postgresql import PostgresServer
@@ -82,6 +83,10 @@ def test_no_service_may_more_than_it_needs(services: dict) -> None:
 def test_triton_is_told_what_the_embedded_server_is(services: dict) -> None:
     command = services["triton"]["command"]
     assert "--disable-auto-complete-config" in command
+    assert f"--model-config-name={CONFIGURATION}" in command
+    assert "--model-control-mode=explicit" in command
+    loaded = {x for x in command if x.startswith("--load-model=")}
+    assert loaded == {f"--load-model={name}" for name in (*ENTRIES, "stream")}
     for name in ("triton", "embedded"):
         (volume,) = services[name]["volumes"]
         assert str(volume).startswith(str(ROOT / "model_repo"))
@@ -98,7 +103,9 @@ def test_on_a_gpu_triton_takes_the_configurations_that_the_models_have() -> None
             service["volumes"] = sorted(map(str, service.get("volumes", [])))
     assert found == usual
     (option,) = set(triton["command"]) - set(before["command"])
-    assert set(before["command"]) < set(triton["command"])
+    assert set(before["command"]) - set(triton["command"]) == {
+        "--model-config-name=cpu"
+    }
     name = option.removeprefix("--model-config-name=")
     assert {path.parent.parent.name for path in ROOT.glob(GPU.format(name))} == set(
         ON_GPU
@@ -120,6 +127,9 @@ def test_the_gpu_configurations_differ_in_where_models_run_alone(
             (path.parent.parent / "config.pbtxt").read_text(), pb.ModelConfig()
         )
         assert (found.input, found.output) == (usual.input, usual.output)
+        assert not found.default_model_filename or (
+            path.parent.parent / "1" / found.default_model_filename
+        ).exists()
     repository = tmp_path / "models"
     shutil.copytree(ROOT / "model_repo", repository)
     for path in repository.glob("*/configs/gpu.pbtxt"):
@@ -130,16 +140,19 @@ def test_the_gpu_configurations_differ_in_where_models_run_alone(
             text.replace("KIND_GPU", "KIND_CPU"), pb.ModelConfig()
         )
         found.ClearField("optimization")
+        # The longest requests would take minutes here.
+        del found.model_warmup[2:]
         (path.parent.parent / "config.pbtxt").write_text(str(found))
-    with TritonServer(repository, log=tmp_path / "triton.log"):
+    log = tmp_path / "triton.log"
+    with TritonServer(repository, configuration=None, log=log):
         pass
     # A warm-up that does not fit is one that the server refuses.
     alone = tmp_path / "alone"
     shutil.copytree(repository / "head", alone / "head")
     path = alone / "head" / "config.pbtxt"
-    path.write_text(path.read_text().replace("dims: 89", "dims: 7"))
+    path.write_text(path.read_text().replace("dims: 33", "dims: 7"))
     with pytest.raises(ServerError):
-        with TritonServer(alone, log=tmp_path / "triton.log"):
+        with TritonServer(alone, log=log):
             pass
 
 
