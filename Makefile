@@ -7,6 +7,8 @@ APART := $(VENV)/ml4gw-hermes-0.3.1 $(VENV)/onnxruntime-1.19.2
 # One thread a process: several contending ones are slower on a few cores.
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
+# Files of tests are run side by side: each process takes up to 2 GB beside its servers.
+WORKERS ?= 2
 
 .PHONY: demo test slow bench lock clean
 
@@ -17,10 +19,11 @@ test: $(VENV)/.dev $(APART) ## Check the code and run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		--durations=15 $(ARGS)
 
 slow: $(VENV)/.dev $(APART) ## Run the tests that kill, freeze and cut, over and over
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m slow -n $(WORKERS) --dist loadgroup --durations=15 $(ARGS)
 
 bench: $(VENV)/.dev ## Time chirpwatch against the reference method
 	$(BIN)/python -m benchmarks
