@@ -353,7 +353,7 @@ def _gpu_configurations(
                     "trt_timing_cache_path": ENGINES,
                 }
                 | {
-                    f"trt_profile_{kind}_shapes": _profile(geometry, request)
+                    f"trt_profile_{kind}_shapes": profile(geometry, request)
                     for kind, request in {
                         "min": SHORTEST,
                         "opt": USUAL,
@@ -378,8 +378,13 @@ def _gpu_configurations(
     return found
 
 
-def _profile(geometry: Geometry, request: tuple[float, int]) -> str:
-    """Shape of the frontend's input in a request, as ONNX Runtime reads it."""
+def profile(geometry: Geometry, request: tuple[float, int]) -> str:
+    """Shape of the frontend's input in a request, as TensorRT's profiles are written.
+
+    Args:
+        geometry: The analysis.
+        request: Strain, s, and rows.
+    """
     length, rows = request
     overlap_size = geometry.kernel_size - geometry.stride_size
     samples = overlap_size + round(length * geometry.sample_rate)

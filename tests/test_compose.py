@@ -127,9 +127,10 @@ def test_the_gpu_configurations_differ_in_where_models_run_alone(
             (path.parent.parent / "config.pbtxt").read_text(), pb.ModelConfig()
         )
         assert (found.input, found.output) == (usual.input, usual.output)
-        assert not found.default_model_filename or (
-            path.parent.parent / "1" / found.default_model_filename
-        ).exists()
+        assert (
+            not found.default_model_filename
+            or (path.parent.parent / "1" / found.default_model_filename).exists()
+        )
     repository = tmp_path / "models"
     shutil.copytree(ROOT / "model_repo", repository)
     for path in repository.glob("*/configs/gpu.pbtxt"):

@@ -131,6 +131,24 @@ def test_a_position_that_jumps_is_refused(
             assert_same([first, sequence.receive()], whole)
 
 
+def test_positions_are_counted_beyond_what_a_float32_counts(
+    wired_server: TritonServer, noise: np.ndarray
+) -> None:
+    """After four months of samples a jump by one sample is refused, either way."""
+    strides = 10_000_000 * 8
+    detector = Detector(wired_server.address)
+    for jump in (-1, 1):
+        with OpenSequence(detector, (0, 7)) as sequence:
+            sequence.send(noise[..., : 8 * STRIDE], strides, strides + 8)
+            sequence.receive()
+            sequence.send(noise[..., : 8 * STRIDE], strides + 8, strides + 16)
+            sequence.receive()
+            sequence._offsets = np.array((0, 7 + jump))
+            sequence.send(noise[..., : 8 * STRIDE], strides + 16, strides + 24)
+            with pytest.raises(ServerError, match="position_must_continue"):
+                sequence.receive()
+
+
 @pytest.mark.parametrize("served", ["server", "wired_server"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -3e38])
 def test_a_score_that_is_not_finite_is_not_valid(
