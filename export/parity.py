@@ -13,13 +13,13 @@ from gwpy.timeseries import TimeSeries
 from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
 from export import reference
-from export.snapshotter import SCALE
+from export.layout import SCALE
 from train.network import Network
 
 LIMITS = {
-    "whitening_against_float64": 0.005,
+    "whitening_against_float64": 5e-4,
     "score_against_torch": 1e-3,
-    "psd_against_gwpy": 1e-3,
+    "psd_against_gwpy": 1e-4,
     "whitening_against_gwpy_decorrelation": 0.01,
     "whitening_against_gwpy_std": 0.02,
 }

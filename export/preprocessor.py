@@ -14,7 +14,7 @@ from chirpwatch.errors import GeometryError
 from chirpwatch.geometry import Geometry
 from export import whitening
 from export.graph import Graph, Value
-from export.snapshotter import BLOCK_SIZE, Layout, Turn
+from export.layout import BLOCK_SIZE, Layout, Turn
 
 
 def build(geometry: Geometry) -> onnx.ModelProto:
@@ -116,7 +116,7 @@ def _whiten(
     now = graph.Div(graph.Sub(turn.before, odd), BLOCK_SIZE)
     edges = graph.Range(0, graph.Squeeze(blocks), 1)
     edges = graph.Sub(graph.Add(edges, now), overlap_blocks)
-    turns = turn.spectrum(graph, graph.Div(edges, refresh_blocks))
+    turns = turn.filter_index(graph, graph.Div(edges, refresh_blocks))
     first_turn = graph.ReduceMin(turns, [0])
     trips = graph.Add(graph.Sub(graph.ReduceMax(turns, [0]), first_turn), 1)
 

@@ -13,7 +13,8 @@ from chirpwatch.geometry import Geometry
 from export import whitening
 from export.graph import Graph, Mapped, Value
 from export.head import finite_kernels, finite_scores
-from export.snapshotter import Layout, Turn, whole_kernels
+from export.layout import Layout, Turn
+from export.snapshotter import whole_kernels
 
 TILE_STRIDES = 512
 """Strides of a slide that the head scores at a time: their frames fit in a cache."""
