@@ -61,6 +61,10 @@ main()
 SPEED = 5.0
 """Seconds of strain in a second."""
 
+PATIENCE = ("--patience", "6")
+"""A reader that was killed, or frozen, is back seconds later on a busy machine; so is
+one that a damaged frame ended, which may be mended meanwhile."""
+
 
 @pytest.fixture(scope="module")
 def strain():
@@ -192,7 +196,7 @@ def test_every_process_killed_at_random(servers, strain, tmp_path):
     """Search, readers, Triton, its models' processes, results service: twenty times."""
     frames = tmp_path / "frames"
     dice = random.Random(3)
-    search = Search(tmp_path, frames, servers.triton.address, servers)
+    search = Search(tmp_path, frames, servers.triton.address, servers, *PATIENCE)
     killed = []
 
     def kill():
@@ -228,7 +232,7 @@ def test_every_process_killed_at_random(servers, strain, tmp_path):
 def test_a_frozen_process(servers, strain, tmp_path, victim):
     """It stands still for 8 s, with what it has open, and goes on."""
     frames = tmp_path / "frames"
-    with Search(tmp_path, frames, servers.triton.address, servers) as search:
+    with Search(tmp_path, frames, servers.triton.address, servers, *PATIENCE) as search:
         with feeding(frames, strain):
             search.wait_until(GPS + 30)
             match victim:
@@ -262,7 +266,7 @@ def test_a_slow_results_service(servers, strain, tmp_path):
             os.kill(servers.api_pid, signal.SIGCONT)
             time.sleep(0.05)
 
-    with Search(tmp_path, frames, servers.triton.address, servers) as search:
+    with Search(tmp_path, frames, servers.triton.address, servers, *PATIENCE) as search:
         with ThreadPoolExecutor(1) as pool, feeding(frames, strain):
             search.wait_until(GPS + 10)
             slow = pool.submit(slow_down)
@@ -317,7 +321,7 @@ def test_a_full_disk(energy_repository, strain, tmp_path, whose):
             with servers.client() as client:
                 with_background(client, servers.triton.address)
             address = servers.triton.address
-            with Search(folder, frames, address, servers) as search:
+            with Search(folder, frames, address, servers, *PATIENCE) as search:
                 with feeding(frames, strain):
                     search.wait_until(GPS + 25)
                     with filled(disk):
@@ -334,7 +338,7 @@ def test_a_stepped_clock(servers, strain, tmp_path, step):
     """
     frames, clock = tmp_path / "frames", tmp_path / "clock"
     clock.write_text("0")
-    search = Search(tmp_path, frames, servers.triton.address, servers)
+    search = Search(tmp_path, frames, servers.triton.address, servers, *PATIENCE)
     search.command[1:3] = "-c", STEPPED, clock
     with search:
         with feeding(frames, strain):
@@ -406,7 +410,7 @@ def test_a_cut_network(energy_repository, strain, tmp_path):
                     if httpx.get(url, trust_env=False, timeout=1).status_code == 200:
                         break
                 time.sleep(0.1)
-        with Search(tmp_path, frames, There.triton, There) as search:
+        with Search(tmp_path, frames, There.triton, There, *PATIENCE) as search:
             with feeding(frames, strain):
                 search.wait_until(GPS + 30)
                 switch("down")
@@ -429,9 +433,7 @@ def test_damaged_frames(servers, strain, tmp_path):
     mended, lost = {22, 35, 44}, {26, 40, 55, 70}
     writer, away = FrameWriter(frames), FrameWriter(aside)
     address = servers.triton.address
-    # A frame that ends who reads it takes seconds, and may be mended meanwhile.
-    patience = ("--patience", "6")
-    with Search(tmp_path, frames, address, servers, *patience) as search:
+    with Search(tmp_path, frames, address, servers, *PATIENCE) as search:
         for second in range(LENGTH):
             ifo = IFOS[second % 2]
             if second not in mended | lost:
