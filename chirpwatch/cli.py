@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup)
 @click.version_option(__version__)
 def cli() -> None:
-    """Detect compact binary mergers in the strain of H1 and L1, online.
+    """Detect compact binary mergers in the strain of several detectors, online.
 
     The parts, in the order in which data flow through them: fetch or simulate strain,
     train a network, export it to a model repository, serve that with Triton, replay

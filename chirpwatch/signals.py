@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chirpwatch.errors import SignalError
+from chirpwatch.geometry import Geometry
 from chirpwatch.strain import AmendedFile, amending, damaged
 
 NANOSECONDS = 1_000_000_000
@@ -296,7 +297,7 @@ def read_test_signals(
     path: str | Path,
     segment: str,
     shifts: Sequence[float],
-    ifos: Sequence[str] = ("H1", "L1"),
+    ifos: Sequence[str] = Geometry().ifos,
     sample_rate: int = 2048,
     span: tuple[float, float] | None = None,
     stored: bool = False,

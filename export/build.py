@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import torch
 
+from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
 from export import head, preprocessor, snapshotter, stream, timeslides
 from export.networks import export_networks, tiled
@@ -27,8 +28,17 @@ def build_models(
     """The models of all ensembles by name.
 
     And, as :data:`export.repository.UNTILED`, the frontend for TensorRT.
+
+    Raises:
+        ModelError: The network is of one detector, which has no timeslides.
     """
     geometry = network.geometry
+    if len(geometry.ifos) < 2:
+        raise ModelError(
+            "export: expected a network of two detectors or more, found "
+            f"{geometry.ifos[0]} alone: without timeslides a search has no "
+            "false-alarm rates"
+        )
     frontend, network_head, sum_head = export_networks(network, peak_offset_size)
     stateful = snapshotter.build(geometry)
     with torch.no_grad():

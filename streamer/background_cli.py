@@ -22,6 +22,7 @@ from streamer.options import (
     DATA,
     REPOSITORY,
     RESULTS,
+    StrainCommand,
     chosen,
     connection,
     wait,
@@ -72,7 +73,7 @@ class Length(click.ParamType[float]):
         return length
 
 
-@click.command()
+@click.command(cls=StrainCommand)
 @with_options(DATA)
 @click.option(
     "--livetime",
@@ -145,7 +146,7 @@ class Length(click.ParamType[float]):
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
 @with_options(RESULTS)
 def background(
-    strain_files: tuple[Path, Path] | None,
+    strain_files: tuple[Path, ...],
     background_file: Path | None,
     split: str,
     livetime: float | None,

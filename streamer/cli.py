@@ -23,6 +23,7 @@ from streamer.options import (
     REPOSITORY,
     RESULTS,
     TRITON,
+    StrainCommand,
     chosen,
     connection,
     wait,
@@ -30,7 +31,7 @@ from streamer.options import (
 )
 
 
-@click.command()
+@click.command(cls=StrainCommand)
 @with_options(DATA)
 @click.option(
     "--signals",
@@ -45,8 +46,8 @@ from streamer.options import (
     type=click.IntRange(0),
     default=100,
     show_default=True,
-    help="Timeslides for the background, as many as the strain gives: one detector "
-    "read later than the other, circularly in stretches of 1024 s at most.",
+    help="Timeslides for the background, as many as the strain gives: each detector "
+    "read later than the one before it, circularly in stretches of 1024 s at most.",
 )
 @click.option(
     "--slide-length",
@@ -85,7 +86,7 @@ from streamer.options import (
 )
 @with_options([TRITON, REPOSITORY], RESULTS)
 def replay(
-    strain_files: tuple[Path, Path] | None,
+    strain_files: tuple[Path, ...],
     background_file: Path | None,
     split: str,
     signals_files: tuple[Path, ...],

@@ -24,10 +24,11 @@ DATA: list[Option] = [
     click.option(
         "--strain",
         "strain_files",
-        nargs=2,
+        multiple=True,
         type=click.Path(path_type=Path),
-        metavar="FILE_H1 FILE_L1",
-        help="Strain files as GWOSC publishes them (HDF5); resampled as needed.",
+        metavar="FILE...",
+        help="Strain files as GWOSC publishes them (HDF5), one for each detector; "
+        "resampled as needed.",
     ),
     click.option(
         "--background",
@@ -44,7 +45,26 @@ DATA: list[Option] = [
         help="Which segments of the background file.",
     ),
 ]
-"""Which strain; see :func:`chosen`."""
+"""Which strain; see :func:`chosen`. For a :class:`StrainCommand`."""
+
+
+class StrainCommand(click.Command):
+    """A command whose ``--strain`` takes the files that follow it, however many."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse ``--strain A B`` as ``--strain A --strain B``."""
+        repeated, within, begins = [], False, False
+        for word in args:
+            if word.startswith("-"):
+                within = word == "--strain" or word.startswith("--strain=")
+                begins = word == "--strain"
+            elif within and not begins:
+                repeated.append("--strain")
+            else:
+                begins = False
+            repeated.append(word)
+        return super().parse_args(ctx, repeated)
+
 
 TRITON: Option = click.option(
     "--triton",
@@ -100,14 +120,14 @@ def with_options(*groups: Sequence[Option]) -> Option:
 
 
 def chosen(
-    strain_files: tuple[Path, Path] | None, background_file: Path | None, split: str
+    strain_files: tuple[Path, ...], background_file: Path | None, split: str
 ) -> "Source":
     """The strain that the options :data:`DATA` name.
 
     Raises:
         click.UsageError: They name none, or two.
     """
-    if (strain_files is None) == (background_file is None):
+    if bool(strain_files) == (background_file is not None):
         raise click.UsageError("give either --strain or --background")
 
     from streamer.source import Source
@@ -115,7 +135,6 @@ def chosen(
     # A worker may have another working directory.
     if background_file is not None:
         return Source((background_file.resolve(),), split)
-    assert strain_files is not None
     return Source(tuple(path.resolve() for path in strain_files), None)
 
 

@@ -77,7 +77,9 @@ def test_slides_score_what_shifted_strain_scores(shipped: Network) -> None:
     assert frames.shape[-1] == shipped.features(strain[None]).shape[-1]
     shift = 9 * GEOMETRY.stride_size
     kernel = kernel_frames(shipped)
-    before, after = score_slide(shipped, frames, shift // 32, kernel)
+    total = frames.shape[-1]
+    (ahead, before), (behind, after) = score_slide(shipped, frames, shift // 32, kernel)
+    assert ahead == [0, shift // 32] and behind == [total - shift // 32, 0]
     slid = torch.stack([strain[0, :-shift], strain[1, shift:]])
     expected, _ = score_stretch(shipped, slid)
     torch.testing.assert_close(before, expected, atol=1e-4, rtol=1e-4)

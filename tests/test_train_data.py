@@ -262,10 +262,11 @@ def test_mergers_are_where_they_are_asked_for_and_nothing_wraps(waveforms) -> No
 def test_delays_and_antenna_responses_agree_with_lal() -> None:
     torch.manual_seed(2)
     angles = sky(20)
-    delays = arrival_delays(angles, IFOS)
-    amplitudes = antenna_amplitudes(angles | {"phase": torch.zeros(20)}, IFOS)
+    ifos = (*IFOS, "V1")
+    delays = arrival_delays(angles, ifos)
+    amplitudes = antenna_amplitudes(angles | {"phase": torch.zeros(20)}, ifos)
     gmst = lal.GreenwichMeanSiderealTime(lal.LIGOTimeGPS(GPS))
-    for i, ifo in enumerate(IFOS):
+    for i, ifo in enumerate(ifos):
         detector = lal.cached_detector_by_prefix[ifo]
         for n in range(20):
             dec, psi = float(angles["dec"][n]), float(angles["psi"][n])

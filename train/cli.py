@@ -218,8 +218,8 @@ def compare(folders: tuple[Path, ...], out: Path) -> None:
 def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> None:
     """Score an event in recorded strain, and rank it among background.
 
-    The background is every pair of windows of the same strain that lie apart in time,
-    and ten days of simulated strain with glitches.
+    The background are windows of the same strain that lie apart in time in each two
+    detectors, and ten days of simulated strain with glitches.
     """
     import json
 
@@ -227,12 +227,13 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
     from chirpwatch.strain import read_gwosc
     from train.checkpoint import load_checkpoint
     from train.deployment import DeployedValidation
-    from train.rank import find_segment, rank_event
+    from train.rank import check_shiftable, find_segment, rank_event
     from train.validate import VALIDATION_SEED
     from train.windows import WindowSettings
 
     network, _ = load_checkpoint(checkpoint, "split")
     geometry = network.geometry
+    check_shiftable(geometry)
     segments = read_gwosc(strain, geometry.ifos, geometry.sample_rate)
     segment = find_segment(segments, time)
     validation = DeployedValidation(

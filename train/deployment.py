@@ -44,6 +44,7 @@ from train.scoring import (
     score_slide,
     score_stretch,
     score_windows,
+    slide_pieces,
 )
 from train.windows import WindowMaker, WindowSettings
 
@@ -202,8 +203,8 @@ class Slides:
 
     Attributes:
         statistics: Of each event, [n].
-        places: Time of each event in the strain of the first detector, and in that of
-            the others, s; stretches follow one another, far apart, [2, n].
+        places: Time of each event in the strain of each detector, s; stretches follow
+            one another, far apart, [ifos, n].
         livetime: Of all slides together, s.
         kernel_length: Time that one score looks at, s.
     """
@@ -222,7 +223,7 @@ class Slides:
         """How many independent accidents the events at least as loud come from.
 
         A loud glitch meets other strain in each slide, and may be loud in many:
-        events that share a kernel's time in either detector are of one cause.
+        events that share a kernel's time in a detector are of one cause.
         """
         loud = self.statistics >= statistic
         count = int(loud.sum())
@@ -276,7 +277,9 @@ class DeployedValidation:
         each = round(length / STRETCHES * geometry.inference_sampling_rate)
         self._size = each * geometry.stride_size
         usable = each - geometry.warmup_strides
-        step = usable // (max(slides, plain_slides) + 1) * geometry.stride_length
+        # The last detector is shifted most, and stays a step short of the whole circle.
+        steps = (len(geometry.ifos) - 1) * max(slides, plain_slides) + 1
+        step = usable // steps * geometry.stride_length
         # Kernels and filters of two slides share no strain then.
         least = geometry.kernel_length + geometry.fduration + geometry.stride_length
         if step < least:
@@ -475,16 +478,17 @@ class DeployedValidation:
             network: In evaluation mode.
 
         Returns:
-            Its events; None where it has no slides.
+            Its events; None where it has no slides, as one detector alone.
         """
         geometry, sliding = self.geometry, has_slides(network)
+        if len(geometry.ifos) < 2:
+            return None
         slides = self.slides if sliding else self.plain_slides
         cluster_size = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
         statistics, places, strides = [], [], 0
         kernel = kernel_frames(network) if sliding else 0
         for number, strain in enumerate(self._background):
             frames = frames_of(network, strain) if sliding else strain
-            total = frames.shape[-1] * (geometry.frame_size if sliding else 1)
             for slide in range(1, slides + 1):
                 size = slide * self._shift_size
                 if sliding:
@@ -492,13 +496,13 @@ class DeployedValidation:
                     parts = score_slide(network, frames, shift, kernel)
                 else:
                     parts = self._score_strain(network, strain, size)
-                starts = ((0, size), (total - size, 0))
-                for part, start in zip(parts, starts, strict=True):
+                for starts, part in parts:
                     series = part.cpu().numpy()
                     strides += len(series)
                     events = np.flatnonzero(find_events(series, cluster_size))
                     statistics.append(series[events])
-                    begins = events * geometry.stride_size + np.array(start)[:, None]
+                    first = np.array(starts) * (geometry.frame_size if sliding else 1)
+                    begins = events * geometry.stride_size + first[:, None]
                     # Stretches are as far apart as one is long.
                     places.append(begins + 2 * number * self._size)
         if not strides:
@@ -510,15 +514,20 @@ class DeployedValidation:
             geometry.kernel_length,
         )
 
-    def _score_strain(self, network: Any, strain: Tensor, shift: int) -> list[Tensor]:
-        """Score a timeslide with a network that sees all detectors at once."""
-        total = strain.shape[-1]
+    def _score_strain(
+        self, network: Any, strain: Tensor, shift: int
+    ) -> list[tuple[list[int], Tensor]]:
+        """As :func:`score_slide`, with a network that sees all detectors at once."""
         parts = []
-        for first, start, stop in ((0, shift, total), (total - shift, 0, shift)):
-            slid = strain[:, start:stop].clone()
-            slid[0] = strain[0, first : first + stop - start]
-            if stop - start >= self.geometry.kernel_size:
-                parts.append(score_stretch(network, slid)[0])
+        for begins, size in slide_pieces(strain.shape[-1], shift, len(strain)):
+            if size >= self.geometry.kernel_size:
+                slid = torch.stack(
+                    [
+                        row[begin : begin + size]
+                        for row, begin in zip(strain, begins, strict=True)
+                    ]
+                )
+                parts.append((begins, score_stretch(network, slid)[0]))
         return parts
 
     def _run_injections(self, network: Any) -> np.ndarray:

@@ -10,13 +10,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from chirpwatch.ifos import ifos_option
 from train.command import typed_command
-
-
-def _listed(
-    context: click.Context, parameter: click.Parameter, value: str
-) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(","))
 
 
 def _shares(
@@ -35,13 +30,7 @@ def _shares(
 @click.option("--run", help="Observing run, such as O3a.")
 @click.option("--start", type=click.IntRange(1), help="Begin of the range, GPS s.")
 @click.option("--end", type=click.IntRange(1), help="End of the range, GPS s.")
-@click.option(
-    "--ifos",
-    default="H1,L1",
-    show_default=True,
-    callback=_listed,
-    help="Detectors; time counts where all of them have good data.",
-)
+@ifos_option("Detectors; time counts where all of them have good data.")
 @click.option(
     "--flag",
     "flags",
@@ -167,7 +156,7 @@ def fetch(
     taken = sum(each.stop - each.start for each in fetched.segments)
     lost = fetched.plan.livetime() - taken
     click.echo(
-        f"{out}: {taken / 3600:.2f} h of {' and '.join(settings.ifos)}, "
+        f"{out}: {taken / 3600:.2f} h of {', '.join(settings.ifos)}, "
         f"{fetched.plan.run}, in {len(fetched.segments)} segments; "
         f"{len(fetched.plan.events)} catalogued events left out"
         + (f"; {lost} s lost to gaps in the files" if lost else "")

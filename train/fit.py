@@ -303,6 +303,8 @@ class TrainingCLI(LightningCLI):
         lacking, split = "", self.config.model.model == "split"
         if monitor == "valid_auroc" and data.validation_windows < LEAST_WINDOWS:
             lacking = f"data.validation_windows of {LEAST_WINDOWS} or more"
+        elif "found" in monitor and len(data.geometry.ifos) < 2:
+            lacking = "two detectors to shift against each other"
         elif "found" in monitor and not (split or data.validation_plain_slides):
             lacking = f"data.validation_plain_slides to find {LEAST_EVENTS} events in"
         if lacking:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from train.data.curves import MEASURED, read_curve, spectrum_size
+from train.data.curves import read_curve, spectrum_size
 from train.data.noise import coloured_noise
 from train.data.recorded import RecordedStretches
 from train.data.sources import StretchSource
@@ -59,9 +59,9 @@ def curve_noise(curve: str, geometry: Geometry) -> OtherNoise:
     """Gaussian noise of published curves.
 
     Args:
-        curve: An observing run for its measured curves, such as ``O4``, or one curve
-            that was expected of it, such as ``O3/T1800545-low``; see
-            :func:`train.data.curves.curve_names`.
+        curve: An observing run for the first curve of each detector in
+            :func:`train.data.curves.curve_names`, such as ``O4``; or one curve by its
+            name, such as ``O3/T1800545-low``.
         geometry: Detectors and their sample rate.
 
     Raises:
@@ -71,7 +71,7 @@ def curve_noise(curve: str, geometry: Geometry) -> OtherNoise:
     (run, _, name), rate = curve.partition("/"), geometry.sample_rate
     sources = {
         ifo: SpectrumStretches(
-            [read_curve(run, ifo, name=name or MEASURED, sample_rate=rate)], rate
+            [read_curve(run, ifo, name=name or None, sample_rate=rate)], rate
         )
         for ifo in geometry.ifos
     }

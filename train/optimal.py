@@ -6,10 +6,10 @@ Two limits, for the same false-positive rate a window as the network's:
   filter's output is a unit Gaussian, moved by the SNR if the signal is there (Neyman
   and Pearson's test), so that ``P(found) = Φ(SNR - Φ⁻¹(1 - rate))``;
 - *matched filter*: masses and spins are known; the time within the window, each
-  detector's phase and amplitude are not. The largest ``|z_1|² + |z_2|²`` over times
-  at which light can have travelled from one detector to the other is compared with a
-  threshold from noise (Allen et al., arXiv:gr-qc/0509116, sections III and IV, for
-  one detector; the sum of squares for several is that of Pai et al.,
+  detector's phase and amplitude are not. The largest sum of the detectors' ``|z|²``,
+  at times at which light can have travelled from the first detector to each other one,
+  is compared with a threshold from noise (Allen et al., arXiv:gr-qc/0509116, sections
+  III and IV, for one detector; the sum of squares for several is that of Pai et al.,
   arXiv:gr-qc/0009078, with the detectors' amplitudes free).
 
 The noise's spectrum is known to these filters, which see the whole signal; the network
@@ -31,12 +31,10 @@ from train.data.signals import (
     antenna_amplitudes,
     arrival_delays,
     face_on_waveforms,
+    light_travel_lengths,
     sky,
 )
 from train.deployment import LEAST_EVENTS
-
-LIGHT_TRAVEL_LENGTH = 0.0101
-"""Longest that a wave takes between the two detectors, s: 10.0 ms, and a sample."""
 
 TEMPLATE_LENGTH = 4.0
 NOISE_LENGTH = 32.0
@@ -67,7 +65,7 @@ class Threshold:
     """Statistic that a false-positive rate belongs to.
 
     Attributes:
-        value: Of ``|z_1|² + |z_2|²``.
+        value: Of the detectors' ``|z|²``, added.
         fitted: Whether it comes from the fit to the tail: fewer than
             :data:`train.deployment.LEAST_EVENTS` noise windows are as loud.
     """
@@ -100,7 +98,7 @@ def tail_threshold(statistics: np.ndarray, rate: float) -> Threshold:
 
 
 class MatchedFilter:
-    """The filter of one kind of merger in two detectors' noise.
+    """The filter of one kind of merger in the detectors' noise.
 
     Args:
         geometry: Detectors, rate, and the frequency from which SNR is counted.
@@ -139,6 +137,9 @@ class MatchedFilter:
         self.weights = torch.tensor(np.array([one.sum() for one in power]))
         self.density = [one / one.sum() for one in power]
         self.frequencies = frequencies
+        # Of light on its way from the first detector, whole samples.
+        lengths = light_travel_lengths(geometry.ifos)[0] * rate
+        self.reaches = [math.ceil(length) for length in lengths.tolist()]
 
     def _shape(self, ifo: int, size: int) -> Tensor:
         """The normed template's power at each bin of a complex series, [size]."""
@@ -169,7 +170,7 @@ class MatchedFilter:
             windows: How many.
 
         Returns:
-            Largest ``|z_1|² + |z_2|²`` of each, [windows].
+            Largest sum of the detectors' ``|z|²`` of each, [windows].
         """
         rate = self.geometry.sample_rate
         window_size = round(self.window_length * rate)
@@ -185,7 +186,7 @@ class MatchedFilter:
         return statistics
 
     def _combine(self, power: Tensor) -> Tensor:
-        """Add to the first detector's power the second's loudest within light travel.
+        """Add to the first detector's power the others' loudest within light travel.
 
         Args:
             power: ``|z|²``, [..., ifos, size].
@@ -193,11 +194,12 @@ class MatchedFilter:
         Returns:
             [..., size].
         """
-        reach = math.ceil(LIGHT_TRAVEL_LENGTH * self.geometry.sample_rate)
-        others = torch.nn.functional.max_pool1d(
-            power[..., 1:, :], 2 * reach + 1, 1, padding=reach
-        )
-        return power[..., 0, :] + others.sum(-2)
+        total = power[..., 0, :]
+        for i, reach in enumerate(self.reaches[1:], start=1):
+            total = total + torch.nn.functional.max_pool1d(
+                power[..., i : i + 1, :], 2 * reach + 1, 1, padding=reach
+            ).squeeze(-2)
+        return total
 
     def signal_statistics(self, n: int, snrs: np.ndarray) -> np.ndarray:
         """Squared SNR of windows with a merger, sky and orientation isotropic.
@@ -207,7 +209,7 @@ class MatchedFilter:
             snrs: Network SNRs, [k].
 
         Returns:
-            Largest ``|z_1|² + |z_2|²`` of each window, [k, n].
+            Largest sum of the detectors' ``|z|²`` of each window, [k, n].
         """
         rate, ifos = self.geometry.sample_rate, self.geometry.ifos
         window_size = round(self.window_length * rate)

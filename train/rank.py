@@ -1,7 +1,7 @@
 """Where an event in recorded strain stands among the background.
 
-Its statistic is compared with every pair of kernels of the same strain that lie apart
-in time, and with simulated background of days.
+Its statistic is compared with kernels of the same strain that lie apart in time in each
+two detectors, and with simulated background of days.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from chirpwatch.errors import StrainError
+from chirpwatch.errors import ShiftError, StrainError
+from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import Background
 from chirpwatch.strain import NANOSECONDS, Segment
 from train.deployment import whiten_stretch
@@ -32,6 +33,19 @@ def find_segment(segments: Sequence[Segment], time: float) -> Segment:
     raise StrainError(f"expected strain at GPS {time:.3f}, found segments {names}")
 
 
+def check_shiftable(geometry: Geometry) -> None:
+    """Refuse one detector alone.
+
+    Raises:
+        ShiftError: There is none that it could be shifted against.
+    """
+    if len(geometry.ifos) < 2:
+        raise ShiftError(
+            "background of recorded strain: expected two detectors to shift against "
+            f"each other, found {geometry.ifos[0]} alone"
+        )
+
+
 @torch.inference_mode()
 def rank_event(
     network: Network, segment: Segment, time: float, background: Background
@@ -47,15 +61,17 @@ def rank_event(
     Returns:
         JSON-ready: ``statistic``, the largest score of a kernel that contains the
         event; ``zero_lag``, the kernels elsewhere in the strain; ``file``, its
-        background windows, each pair of kernels that is apart, and
-        ``file_without_event``, those of them that do not hold the event in either
-        detector: ``windows``, how many are ``as_loud``, and the ``loudest``;
-        ``background``: ``livetime`` (s), ``events``, how many are ``as_loud``, the
-        ``loudest``, and the false-alarm rate of the statistic.
+        background windows, one kernel of each detector, each later by the same time
+        than the one before, and ``file_without_event``, those of them that do not hold
+        the event in any detector: ``windows``, how many are ``as_loud``, and the
+        ``loudest``; ``background``: ``livetime`` (s), ``events``, how many are
+        ``as_loud``, the ``loudest``, and the false-alarm rate of the statistic.
 
     Raises:
+        ShiftError: There is one detector alone.
         StrainError: No valid kernel contains the event.
     """
+    check_shiftable(network.geometry)
     network, geometry = network.fused(), network.geometry
     step = geometry.stride_size // geometry.frame_size
     whitened = [
@@ -77,18 +93,22 @@ def rank_event(
             f"{segment.source}, segment {segment.name}: no valid kernel contains GPS "
             f"{time:.3f}; the first ones need {geometry.psd_min_length:g} s of strain"
         )
-    # Pairs this far apart share neither strain nor a whitening filter, and no signal
+    # Kernels this far apart share neither strain nor a whitening filter, and no signal
     # travels so long between detectors.
     least = (geometry.kernel_size + geometry.filter_size) // geometry.stride_size + 1
     slides, quiet = [], []
-    for shift in [*range(least, kernels), *range(1 - kernels, 1 - least)]:
-        one, two = max(-shift, 0), max(shift, 0)
-        count = kernels - abs(shift)
+    later = len(frames) - 1
+    longest = (kernels - 1) // later
+    for shift in [*range(least, longest + 1), *range(-longest, 1 - least)]:
+        starts = [i * shift - min(0, later * shift) for i in range(len(frames))]
+        count = kernels - later * abs(shift)
         size = (count - 1) * step + kernel
-        pair = frames[0, :, one * step :][:, :size]
-        pair = pair + frames[1, :, two * step :][:, :size]
-        scores = score_frames(network, pair, kernel).numpy()
-        touched = within[one : one + count] | within[two : two + count]
+        summed = frames[0, :, starts[0] * step :][:, :size]
+        touched = within[starts[0] : starts[0] + count]
+        for other, start in zip(frames[1:], starts[1:], strict=True):
+            summed = summed + other[:, start * step :][:, :size]
+            touched = touched | within[start : start + count]
+        scores = score_frames(network, summed, kernel).numpy()
         slides.append(scores)
         quiet.append(scores[~touched])
     statistic = float(zero_lag[within].max())

@@ -4,6 +4,7 @@ A network that looks at each detector alone first, which shows in its method
 ``features``, scores a timeslide by its head alone. Any other runs again.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -118,25 +119,50 @@ def kernel_frames(network: Any) -> int:
     return int(network.features(kernel.to(device_of(network))).shape[-1])
 
 
-def score_slide(network: Any, frames: Tensor, shift: int, kernel: int) -> list[Tensor]:
-    """Score a timeslide of a stretch: what precedes the joint and what follows it.
+def slide_pieces(total: int, shift: int, ifos: int) -> list[tuple[list[int], int]]:
+    """Cut a circular timeslide where a detector's data begin anew.
+
+    Args:
+        total: Length of the stretch.
+        shift: By how much each detector is read later than the one before it, and
+            around.
+        ifos: Detectors.
+
+    Returns:
+        For each piece where each detector's data begin, and its length.
+    """
+    offsets = [i * shift % total for i in range(ifos)]
+    cuts = sorted({0, total} | {total - offset for offset in offsets})
+    return [
+        ([(start + offset) % total for offset in offsets], stop - start)
+        for start, stop in pairwise(cuts)
+    ]
+
+
+def score_slide(
+    network: Any, frames: Tensor, shift: int, kernel: int
+) -> list[tuple[list[int], Tensor]]:
+    """Score a timeslide of a stretch, piece by piece.
 
     Args:
         network: As of :func:`frames_of`.
         frames: From :func:`frames_of`, [ifos, channels, frames].
-        shift: Frames by which the later detectors are read later, and around.
+        shift: Frames by which each detector is read later than the one before it, and
+            around.
         kernel: From :func:`kernel_frames`.
 
     Returns:
-        Scores of the two sequences, [strides] each; kernels over the joint are none.
+        For each piece at which frame each detector's begins, and the scores, [strides].
+        No kernel lies in two pieces.
     """
-    total, parts = frames.shape[-1], []
-    for first, start, stop in ((0, shift, total), (total - shift, 0, shift)):
-        if stop - start >= kernel:
-            summed = frames[0, :, first : first + stop - start]
-            for other in frames[1:, :, start:stop]:
-                summed = summed + other
-            parts.append(score_frames(network, summed, kernel))
+    ifos, _, total = frames.shape
+    parts = []
+    for begins, size in slide_pieces(total, shift, ifos):
+        if size >= kernel:
+            summed = frames[0, :, begins[0] : begins[0] + size]
+            for other, begin in zip(frames[1:], begins[1:], strict=True):
+                summed = summed + other[:, begin : begin + size]
+            parts.append((begins, score_frames(network, summed, kernel)))
     return parts
 
 

@@ -10,10 +10,10 @@ from click.core import ParameterSource
 
 from chirpwatch.errors import ConfigurationError, SignalError, StrainError
 from chirpwatch.geometry import Geometry
+from chirpwatch.ifos import ifos_option
 from train.command import typed_command
 from train.data.families import FAMILIES, WEIGHTS
 
-IFOS = ("H1", "L1")
 RUNS = click.Choice(["O3", "O4"])
 OUT = click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 SEED = click.option(
@@ -42,7 +42,7 @@ CURVE = click.option(
     type=RUNS,
     default="O3",
     show_default=True,
-    help="Observing run whose published noise curves of H1 and L1 are used.",
+    help="Observing run whose published noise curves are used.",
 )
 
 MASSES = click.option(
@@ -217,6 +217,7 @@ def simulate() -> None:
     show_default=True,
     help="What the segment is for.",
 )
+@ifos_option("Detectors whose noise is made.")
 @click.option(
     "--drift/--no-drift",
     help="Let the spectrum move over minutes, between all curves of the run, and in "
@@ -277,7 +278,7 @@ def simulate() -> None:
     type=click.FloatRange(0),
     default=0.0,
     show_default=True,
-    help="Gaps in an hour of live time; both detectors have them together, and each "
+    help="Gaps in an hour of live time; all detectors have them together, and each "
     "begins a new segment.",
 )
 @click.option(
@@ -301,6 +302,7 @@ def background(
     curve: str,
     seed: int,
     split: str,
+    ifos: tuple[str, ...],
     drift: bool,
     curve_names: tuple[str, ...],
     drift_length: float,
@@ -313,7 +315,7 @@ def background(
     gap_length: float,
     min_length: int,
 ) -> None:
-    """Write noise of H1 and L1, with drift, lines, glitches and gaps if wanted.
+    """Write noise of detectors, with drift, lines, glitches and gaps if wanted.
 
     The noise is Gaussian and has the spectrum of the published curves between 0 and
     1024 Hz; without --drift it is stationary. OUT is an HDF5 file; segments are added
@@ -360,7 +362,7 @@ def background(
         out,
         split,
         [(start + begin, length) for begin, length in spans],
-        IFOS,
+        ifos,
         Geometry().sample_rate,
         settings,
         seed,
@@ -368,7 +370,7 @@ def background(
     )
     live = sum(length for _, length in spans)
     click.echo(
-        f"{out}: {live} s of simulated {curve} noise of {' and '.join(IFOS)} from "
+        f"{out}: {live} s of simulated {curve} noise of {', '.join(ifos)} from "
         f"GPS {start} in {len(spans)} segments, {count} glitches"
     )
 
@@ -392,14 +394,14 @@ def background(
 )
 @CURVE
 @SEED
+@ifos_option("Detectors that see the mergers.")
 @click.option(
     "--shifts",
     "slides",
     multiple=True,
-    default=["0,0"],
-    show_default=True,
-    help="Timeslide that the signals are for: seconds for each detector. Several times "
-    "for a set of its own for each.",
+    show_default="zero-lag",
+    help="Timeslide that the signals are for: seconds for each of --ifos, such as 0,4. "
+    "Several times for a set of its own for each.",
 )
 @population
 @click.option(
@@ -439,6 +441,7 @@ def signals(
     split: str,
     curve: str,
     seed: int,
+    ifos: tuple[str, ...],
     slides: tuple[str, ...],
     snr: tuple[float, float],
     first: float,
@@ -450,7 +453,7 @@ def signals(
 ) -> None:
     """Write mergers that are ready to be injected, a set for each segment and slide.
 
-    Waveforms from all over the sky, as H1 and L1 see them, the light-travel time
+    Waveforms from all over the sky, as the detectors see them, the light-travel time
     between the sites included. OUT is an HDF5 file; sets are added to it if it is there
     already (it is copied for that, so ask for all sets of a large file at once). Memory
     grows by about 1 KB a merger.
@@ -464,7 +467,7 @@ def signals(
     else:
         refuse_idle("no --background, which has segments", "start", "duration")
     mergers = population_settings(volume=volume, **options)
-    shifts = [_seconds(slide) for slide in slides]
+    shifts = [_seconds(slide, ifos) for slide in slides] or [[0.0] * len(ifos)]
 
     from train.data.files import write_simulated_signals
     from train.data.injections import count_mergers, has_room
@@ -476,11 +479,12 @@ def signals(
         first_length=first,
         spacing_length=spacing,
         jitter_length=jitter,
+        ifos=ifos,
         **mergers,
     )
     spans = [(start, duration)]
     if background is not None:
-        spans = _spans(background, split)
+        spans = _spans(background, split, ifos)
         fitting = [span for span in spans if has_room(span[1], settings)]
         if not fitting:
             raise SignalError(
@@ -511,12 +515,14 @@ def signals(
         )
 
 
-def _spans(background: Path, split: str) -> list[tuple[int, int]]:
+def _spans(
+    background: Path, split: str, ifos: tuple[str, ...]
+) -> list[tuple[int, int]]:
     """GPS start and length of the segments of a file, s."""
     from chirpwatch.strain import NANOSECONDS, read_background
 
     spans = []
-    for segment in read_background(background, split, IFOS, Geometry().sample_rate):
+    for segment in read_background(background, split, ifos, Geometry().sample_rate):
         start, rest = divmod(segment.t0_ns, NANOSECONDS)
         if rest or segment.duration % 1:
             raise StrainError(
@@ -527,14 +533,15 @@ def _spans(background: Path, split: str) -> list[tuple[int, int]]:
     return spans
 
 
-def _seconds(slide: str) -> list[float]:
+def _seconds(slide: str, ifos: tuple[str, ...]) -> list[float]:
     try:
         seconds = [float(shift) for shift in slide.split(",")]
     except ValueError:
         seconds = []
-    if len(seconds) != len(IFOS):
+    if len(seconds) != len(ifos):
         raise click.BadParameter(
-            f"expected {len(IFOS)} numbers with a comma, such as 0,4; found {slide!r}",
+            f"expected {len(ifos)} numbers with commas, for {', '.join(ifos)}; found "
+            f"{slide!r}",
             param_hint="--shifts",
         )
     return seconds
@@ -557,6 +564,7 @@ def _seconds(slide: str) -> list[float]:
     help="What the mergers are for.",
 )
 @CURVE
+@ifos_option("With --volume: detectors in which SNR is counted.")
 @population
 @SEED
 def polarizations(
@@ -565,6 +573,7 @@ def polarizations(
     split: str,
     curve: str,
     seed: int,
+    ifos: tuple[str, ...],
     volume: float | None,
     keep_rejected: bool,
     **options: Any,
@@ -577,6 +586,8 @@ def polarizations(
     """
     if keep_rejected and volume is None:
         raise ConfigurationError("--keep-rejected: expected --volume too")
+    if volume is None:
+        refuse_idle("--volume too", "ifos")
     mergers = population_settings(volume=volume, **options)
 
     from train.data.files import write_simulated_polarizations
@@ -585,6 +596,7 @@ def polarizations(
     settings = InjectionSettings(
         run=curve,
         snr_range=None if volume else (5.0, 20.0),
+        ifos=ifos,
         **mergers,
     )
     with click.progressbar(length=count, label="Mergers", file=sys.stderr) as bar:

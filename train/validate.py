@@ -72,7 +72,7 @@ class Effort:
 
     Attributes:
         noise_length: Noise of each detector, s; rounded up to whole sets of stretches.
-        slides: Blocks of one detector that each block of the other meets.
+        slides: Blocks of one detector that each block of another meets.
         signals: Windows for each pair of masses and SNR.
         glitch_windows: Noise windows with a glitch.
         snrs: Network SNRs of the signals.
@@ -117,8 +117,19 @@ WINDOWED = replace(
 )
 
 
+def most_slides(stretches: int, ifos: int) -> int:
+    """How many slides no two blocks meet twice in, all stretches moving in a circle."""
+    return 1 if ifos == 1 else (stretches - 1) // (ifos - 1) + 1
+
+
 def effort_of(network: Scorer, quick: bool = False) -> Effort:
     """How much to draw for a network; less where a window costs more."""
+    effort = _effort_of(network, quick)
+    most = most_slides(effort.stretches, len(network.geometry.ifos))
+    return replace(effort, slides=min(effort.slides, most))
+
+
+def _effort_of(network: Scorer, quick: bool) -> Effort:
     if has_slides(network):
         return QUICK if quick else FULL
     windowed = isinstance(network, SeedResNet)
@@ -302,7 +313,7 @@ class Validation:
 
         Args:
             length: Noise of each detector, s.
-            slides: Blocks of one detector that each block of the other meets.
+            slides: Blocks of one detector that each block of another meets.
 
         Returns:
             Scores, [rows, strides]: of windows of one stretch at successive strides,
@@ -321,8 +332,7 @@ class Validation:
                 result += self._slides(strain, shifts)
                 continue
             for shift in shifts:
-                slid = strain.clone()
-                slid[:, 1:] = strain[:, 1:].roll(shift, 0)
+                slid = slide_blocks(strain, shift)
                 result += [self._plain(x) for x in torch.split(slid, BATCH // 8)]
         return torch.cat(result).cpu()
 
@@ -332,10 +342,9 @@ class Validation:
         )
         result = []
         for shift in shifts:
-            total = features[:, 0] + features[:, 1:].roll(shift, 0).sum(1)
             result += [
                 self.network.head.forward_sum(channels_last(x))[0]
-                for x in torch.split(total, 8)
+                for x in torch.split(slide_blocks(features, shift).sum(1), 8)
             ]
         return result
 
@@ -440,6 +449,12 @@ class Validation:
             )
             result.append(mergers.min(1).values.cpu() - frame.squeeze(1).cpu())
         return torch.cat(result)
+
+
+def slide_blocks(blocks: Tensor, shift: int) -> Tensor:
+    """Move each detector's blocks by ``shift`` against those of the one before it."""
+    moved = [blocks[:, i].roll(i * shift, 0) for i in range(blocks.shape[1])]
+    return torch.stack(moved, 1)
 
 
 def calibrate(validation: Validation, n: int) -> dict[str, float]:
@@ -685,13 +700,15 @@ def validate(
         ``settings``, and ``simulated``, whether all noise and glitches are.
 
     Raises:
-        ConfigurationError: There are more slides than stretches.
+        ConfigurationError: There are more slides than the stretches give.
     """
     effort = replace(effort_of(network, quick), **sizes)
-    if effort.slides > effort.stretches:
+    ifos = len(network.geometry.ifos)
+    most = most_slides(effort.stretches, ifos)
+    if effort.slides > most:
         raise ConfigurationError(
-            f"validation: expected no more slides than the {effort.stretches} noise "
-            f"stretches, found {effort.slides}: they would repeat"
+            f"validation: expected at most {most} slides of {effort.stretches} noise "
+            f"stretches of {ifos} detector(s), found {effort.slides}: they would repeat"
         )
     validation = Validation(network, seed, effort)
     result: dict[str, Any] = {

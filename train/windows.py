@@ -51,7 +51,8 @@ class WindowSettings:
         gain_share: Share of the windows whose noise is scaled so.
         flip_share: Share of the detectors' noise windows with the sign turned over.
         reversal_share: Share of them that run backwards in time.
-        swap_share: Share of the windows whose detectors change places.
+        swap_share: Share of the windows in which each detector takes the place of the
+            one before it, and the first that of the last.
         bank_size: Waveforms drawn once, to be oriented and scaled afresh each time.
         min_mass, max_mass: Range of the component masses, detector frame, solar
             masses.
@@ -77,7 +78,7 @@ class WindowSettings:
         glitch_bank_size: Glitches drawn once, to be moved and scaled afresh each time.
         min_glitch_snr, min_single_snr: Smallest SNR of glitches, and of mergers in one
             detector alone. A fainter merger is no evidence against itself: a tenth of
-            all true ones show little in one of two detectors.
+            all true ones show little in one of H1 and L1.
         max_disturbance_snr: Largest SNR of both; they are uniform in the logarithm.
     """
 
@@ -164,7 +165,7 @@ class Batch(NamedTuple):
 
     Attributes:
         windows: Whitened strain, [batch, ifos, kernel_size].
-        labels: 1 for a merger that both detectors see, [batch].
+        labels: 1 for a merger that all detectors see, [batch].
         mergers: Sample at which the merger reaches the first detector, [batch]; 0
             without one.
         snrs: Network SNR of the merger, [batch]; 0 without one.
@@ -484,7 +485,7 @@ class WindowMaker:
             )
         swapped = torch.rand(n) < settings.swap_share
         windows = torch.where(
-            swapped.to(self.device)[:, None, None], windows.flip(1), windows
+            swapped.to(self.device)[:, None, None], windows.roll(-1, 1), windows
         )
         return Batch(
             windows,

@@ -115,7 +115,7 @@ export function showSlides(answer, offset) {
   ]));
   const last = offset + answer.slides.length;
   byId("slides-note").textContent = answer.total === 0 ? "No timeslides yet."
-    : `Slides ${offset + 1} to ${last} of ${answer.total}, the loudest first. Each shifts one detector's data against the other's.`;
+    : `Slides ${offset + 1} to ${last} of ${answer.total}, the loudest first. Each shifts the detectors' data against each other.`;
   byId("slides-pages").hidden = answer.total <= SLIDES;
   byId("slides-before").disabled = offset === 0;
   byId("slides-after").disabled = last >= answer.total;

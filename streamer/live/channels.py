@@ -2,12 +2,6 @@
 
 from dataclasses import dataclass
 
-STATE_BITS = (0, 1)
-"""Bits of the state vector that must be set: HOFT_OK and the intent to observe.
-
-Source: LIGO-G1700234, as `pycbc.frame` has them.
-"""
-
 
 @dataclass(frozen=True)
 class Channels:
@@ -21,9 +15,23 @@ class Channels:
 
     strain: str
     state: str | None
-    bits: tuple[int, ...] = STATE_BITS
+    bits: tuple[int, ...] = (0, 1)
 
     @property
     def mask(self) -> int:
         """The bits as a number."""
         return sum(1 << bit for bit in self.bits)
+
+
+def low_latency_channels(ifo: str) -> Channels:
+    """What low-latency distribution has of a detector: LIGO's names, or Virgo's.
+
+    The bits that must be set are HOFT_OK (0) and the intent to observe (1), alike in
+    both (LIGO-G1700234, LIGO-G1801125), and Virgo's good data quality (10), as in
+    `pycbc.frame` and GWCelery's `detchar`.
+    """
+    if ifo == "V1":
+        return Channels(
+            "V1:Hrec_hoft_16384Hz", "V1:DQ_ANALYSIS_STATE_VECTOR", (0, 1, 10)
+        )
+    return Channels(f"{ifo}:GDS-CALIB_STRAIN", f"{ifo}:GDS-CALIB_STATE_VECTOR")

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.units import JULIAN_YEAR
-from streamer.live.channels import STATE_BITS, Channels
+from streamer.live.channels import Channels, low_latency_channels
 from streamer.options import API, REPOSITORY, TRITON, connection, with_options
 
 if TYPE_CHECKING:
@@ -32,21 +33,27 @@ GRACEDB = "https://gracedb-test.ligo.org/api/"
 )
 @click.option(
     "--strain-channel",
-    default="GDS-CALIB_STRAIN",
-    show_default=True,
-    help="Channel of the strain, without the detector's name.",
+    "strain_channels",
+    multiple=True,
+    metavar="[IFO:]NAME",
+    show_default="GDS-CALIB_STRAIN; V1:Hrec_hoft_16384Hz",
+    help="Channel of the strain, of every detector, or of the one that stands before "
+    "it; may be given several times.",
 )
 @click.option(
     "--state-channel",
-    default="GDS-CALIB_STATE_VECTOR",
-    show_default=True,
-    help="Channel of the state vector; empty: everything is analysed.",
+    "state_channels",
+    multiple=True,
+    metavar="[IFO:]NAME",
+    show_default="GDS-CALIB_STATE_VECTOR; V1:DQ_ANALYSIS_STATE_VECTOR",
+    help="Channel of the state vector, alike; empty: everything is analysed.",
 )
 @click.option(
     "--state-bits",
-    default=",".join(map(str, STATE_BITS)),
-    show_default=True,
-    help="Bits that must be set for a second to be analysed.",
+    multiple=True,
+    metavar="[IFO:]BITS",
+    show_default="0,1; V1:0,1,10",
+    help="Bits that must be set for a second to be analysed, alike.",
 )
 @click.option(
     "--patience",
@@ -112,9 +119,9 @@ GRACEDB = "https://gracedb-test.ligo.org/api/"
 @with_options([TRITON, REPOSITORY], API)
 def live(
     frames: Path,
-    strain_channel: str,
-    state_channel: str,
-    state_bits: str,
+    strain_channels: tuple[str, ...],
+    state_channels: tuple[str, ...],
+    state_bits: tuple[str, ...],
     patience: float,
     far: float,
     background_run: str | None,
@@ -141,7 +148,8 @@ def live(
     the kernel and its filter have passed it, with its false-alarm rate by a background
     of the same model. Ends with SIGTERM or Ctrl-C.
     """
-    bits = _bits(state_bits)
+    for value in state_bits:
+        _bits(value.rpartition(":")[2])
 
     from prometheus_client import start_http_server
 
@@ -197,14 +205,12 @@ def live(
             stack.callback(teller.end)
         settings = LiveSettings(
             frames,
-            {
-                ifo: Channels(
-                    f"{ifo}:{strain_channel}",
-                    f"{ifo}:{state_channel}" if state_channel else None,
-                    bits,
-                )
-                for ifo in Detector(triton).geometry.ifos
-            },
+            chosen_channels(
+                Detector(triton).geometry.ifos,
+                strain_channels,
+                state_channels,
+                state_bits,
+            ),
             patience,
             far,
             background_run,
@@ -242,6 +248,60 @@ def _teller(sink: "Sink", ledger: "Ledger", metrics: "LiveMetrics") -> "Teller":
         metrics.telling.labels(sink.name).observe(length)
 
     return Teller(sink, ledger, told)
+
+
+def chosen_channels(
+    ifos: Sequence[str],
+    strain: Sequence[str],
+    state: Sequence[str],
+    bits: Sequence[str],
+) -> dict[str, Channels]:
+    """What is read of each detector's frames.
+
+    Args:
+        ifos: The served model's detectors.
+        strain: Channels of the strain: ``NAME`` for every detector, ``IFO:NAME`` for
+            one; low-latency distribution's where there is none.
+        state: Channels of the state vector, alike; empty: none is read.
+        bits: Bits of it, alike, such as ``0,1``.
+
+    Raises:
+        ConfigurationError: One is of another detector, or its bits are none.
+    """
+    strains = _for_each(ifos, "--strain-channel", strain)
+    states = _for_each(ifos, "--state-channel", state)
+    masks = _for_each(ifos, "--state-bits", bits)
+    chosen = {}
+    for ifo in ifos:
+        usual = low_latency_channels(ifo)
+        chosen[ifo] = Channels(
+            f"{ifo}:{strains[ifo]}" if ifo in strains else usual.strain,
+            (f"{ifo}:{states[ifo]}" if states[ifo] else None)
+            if ifo in states
+            else usual.state,
+            _bits(masks[ifo]) if ifo in masks else usual.bits,
+        )
+    return chosen
+
+
+def _for_each(
+    ifos: Sequence[str], option: str, values: Sequence[str]
+) -> dict[str, str]:
+    """The value for each detector that an option speaks of."""
+    every: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for value in values:
+        ifo, mark, rest = value.rpartition(":")
+        if not mark:
+            every = dict.fromkeys(ifos, rest)
+        elif ifo in ifos:
+            own[ifo] = rest
+        else:
+            raise ConfigurationError(
+                f"{option}: expected one of the served model's detectors, "
+                f"{', '.join(ifos)}, before the colon, found {value!r}"
+            )
+    return every | own
 
 
 def _bits(text: str) -> tuple[int, ...]:

@@ -6,11 +6,13 @@ from pathlib import Path
 import click
 
 from chirpwatch.geometry import Geometry
-from streamer.options import DATA, chosen, with_options
+from chirpwatch.ifos import ifos_option
+from streamer.options import DATA, StrainCommand, chosen, with_options
 
 
-@click.command()
+@click.command(cls=StrainCommand)
 @with_options(DATA)
+@ifos_option("Detectors whose frames are written.")
 @click.option(
     "--frames",
     "directory",
@@ -33,9 +35,10 @@ from streamer.options import DATA, chosen, with_options
     help="Newest frames of each detector that are kept.",
 )
 def frames(
-    strain_files: tuple[Path, Path] | None,
+    strain_files: tuple[Path, ...],
     background_file: Path | None,
     split: str,
+    ifos: tuple[str, ...],
     directory: Path,
     speed: float,
     kept: int,
@@ -43,14 +46,14 @@ def frames(
     """Write recorded strain as frames of 1 s, in time with a clock.
 
     For 'chirpwatch live' to be tried, and tested: the frames have the names, channels
-    and state vector of LIGO's low-latency distribution. GPS times are those of the
+    and state vector of the low-latency distribution. GPS times are those of the
     recording. Give either --strain or --background.
     """
     source = chosen(strain_files, background_file, split)
 
     from streamer.live.write import FrameWriter, replay_frames
 
-    geometry = Geometry()
+    geometry = Geometry(ifos=ifos)
     segments = source.segments(geometry)
     replay_frames(FrameWriter(directory, kept), segments, geometry.ifos, speed)
     length = sum(math.floor(segment.duration) for segment in segments)

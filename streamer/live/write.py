@@ -9,7 +9,7 @@ import numpy as np
 
 from chirpwatch.errors import StrainError
 from chirpwatch.strain import NANOSECONDS, Segment
-from streamer.live.channels import STATE_BITS
+from streamer.live.channels import low_latency_channels
 
 STATE_RATE = 16
 """Values of the state vector in a second."""
@@ -45,13 +45,13 @@ class FrameWriter:
         """
         from gwpy.timeseries import TimeSeries, TimeSeriesDict
 
-        state = sum(1 << bit for bit in STATE_BITS) if on else 0
+        names = low_latency_channels(ifo)
+        state = names.mask if on else 0
         channels = TimeSeriesDict()
-        for name, data in (
-            ("GDS-CALIB_STRAIN", np.asarray(strain, dtype=np.float64)),
-            ("GDS-CALIB_STATE_VECTOR", np.full(STATE_RATE, state, np.uint32)),
+        for channel, data in (
+            (names.strain, np.asarray(strain, dtype=np.float64)),
+            (names.state, np.full(STATE_RATE, state, np.uint32)),
         ):
-            channel = f"{ifo}:{name}"
             channels[channel] = TimeSeries(
                 data, t0=gps, sample_rate=data.size, name=channel, channel=channel
             )

@@ -9,7 +9,7 @@ import numpy as np
 
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.strain import NewSegment, write_segments
-from train.data.curves import MEASURED, curve_names, read_curve
+from train.data.curves import curve_names, read_curve
 from train.data.drift import DriftSettings, drifting_noise
 from train.data.families import FAMILIES, WEIGHTS
 from train.data.glitches import draw_glitch, draw_snrs, scale_to_snr
@@ -27,7 +27,8 @@ class BackgroundSettings:
     Attributes:
         run: Observing run whose noise curves are used.
         curves: Which of the run's curves; with more than one the spectrum moves between
-            them. Empty: all of them where it drifts, else the measured one.
+            them. Empty: all of a detector's where it drifts, else the first of
+            :func:`train.data.curves.curve_names`.
         drift: How the spectrum drifts; None for stationary noise.
         lines: Whether mains, violin modes and calibration lines are added.
         glitch_rate: Glitches of each detector, Hz.
@@ -100,9 +101,9 @@ class BackgroundStream:
         settings: BackgroundSettings,
         seed: Sequence[int],
     ) -> None:
-        names = settings.curves or (
-            tuple(curve_names(settings.run, ifo)) if settings.drift else (MEASURED,)
-        )
+        names = settings.curves or curve_names(settings.run, ifo)
+        if not settings.drift:
+            names = names[:1]
         self.curves = [
             read_curve(settings.run, ifo, name=name, sample_rate=sample_rate)
             for name in names

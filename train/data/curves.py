@@ -2,12 +2,13 @@
 
 ``python -m train.data.curves OUT COGWHEEL BILBY`` makes the shipped file from the
 unpacked packages cogwheel-pe 1.6.0 and bilby 2.8.2, and LALSimulation. Each dataset's
-attributes name its source and licence. ``measured`` is what the detectors did in a run,
-with their lines; the others are what was expected of either detector, without most
-lines.
+attributes name its source and licence. ``measured`` is a spectrum of the detector in
+the run, with its lines; the others were expected of the two LIGO detectors or of Virgo,
+without most lines. Of Virgo in O4 there is no measured one.
 """
 
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from chirpwatch.errors import ConfigurationError, StrainError
 MAX_FREQUENCY = 1024.0
 SPACING = 0.5
 MEASURED = "measured"
+LIGO, VIRGO = ("H1", "L1"), ("V1",)
 RATE_RULE = (
     f"at most {2 * MAX_FREQUENCY:g} Hz, since the published curves end at "
     f"{MAX_FREQUENCY:g} Hz"
@@ -44,7 +46,9 @@ def spectrum_size(sample_rate: int) -> int:
 
 
 def curve_names(run: str, ifo: str, path: str | Path | None = None) -> list[str]:
-    """Names of the noise curves of one detector in one run, ``measured`` first.
+    """Names of the noise curves of one detector in one run, the default first.
+
+    The default is ``measured`` where there is such a curve.
 
     Args:
         run: Observing run, such as ``O3``.
@@ -55,15 +59,14 @@ def curve_names(run: str, ifo: str, path: str | Path | None = None) -> list[str]
         StrainError: The file has no such curve.
     """
     with _open(path) as file:
-        _dataset(file, f"{run}/{ifo}")
-        return [MEASURED, *file.get(f"{run}/expected/{ifo}", {})]
+        return _names(file, run, ifo)
 
 
 def read_curve(
     run: str,
     ifo: str,
     path: str | Path | None = None,
-    name: str = MEASURED,
+    name: str | None = None,
     sample_rate: int = round(2 * MAX_FREQUENCY),
 ) -> np.ndarray:
     """Read one of a detector's noise curves.
@@ -72,7 +75,7 @@ def read_curve(
         run: Observing run, such as ``O3``.
         ifo: Detector, such as ``H1``.
         path: File of noise curves; the shipped one if None.
-        name: Which of :func:`curve_names`.
+        name: Which of :func:`curve_names`; the first of them if None.
         sample_rate: Rate of the strain that it is for, Hz.
 
     Returns:
@@ -87,11 +90,20 @@ def read_curve(
         raise ConfigurationError(
             f"expected a sample rate of {RATE_RULE}; found {sample_rate} Hz"
         )
-    key = f"{run}/{ifo}" if name == MEASURED else f"{run}/expected/{ifo}/{name}"
     with _open(path) as file:
+        name = name or _names(file, run, ifo)[0]
+        key = f"{run}/{ifo}" if name == MEASURED else f"{run}/expected/{ifo}/{name}"
         values = _dataset(file, key)[: spectrum_size(sample_rate)]
         asd: np.ndarray = values.astype(np.float64)
     return asd
+
+
+def _names(file: h5py.File, run: str, ifo: str) -> list[str]:
+    expected = list(file.get(f"{run}/expected/{ifo}", {}))
+    if expected and f"{run}/{ifo}" not in file:
+        return expected
+    _dataset(file, f"{run}/{ifo}")
+    return [MEASURED, *expected]
 
 
 def _open(path: str | Path | None) -> h5py.File:
@@ -145,30 +157,44 @@ def write_curves(path: str | Path, cogwheel: Path, bilby: Path) -> None:
 
     Args:
         path: The file; it appears whole or not at all.
-        cogwheel: Folder with ``asd_{H,L}_{O3,O4}.npy`` of cogwheel-pe.
+        cogwheel: Folder with ``asd_{H,L}_{O3,O4}.npy`` and ``asd_V_O3.npy`` of
+            cogwheel-pe.
         bilby: Folder ``noise_curves`` of bilby.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["frequencies"] = f"0 to {MAX_FREQUENCY:g} Hz, step {SPACING:g} Hz"
-        for run in ("O3", "O4"):
-            for ifo in ("H1", "L1"):
-                name = f"asd_{ifo[0]}_{run}.npy"
-                frequencies, asd = np.load(cogwheel / name)
-                _write(
-                    file,
-                    f"{run}/{ifo}",
-                    (frequencies, asd),
-                    f"cogwheel-pe 1.6.0, data/example_asds/{name}",
-                    "GPL-3.0-or-later",
-                )
-        for run, name, function in (
-            ("O3", "T1800545-low", "SimNoisePSDaLIGOaLIGOO3LowT1800545"),
-            ("O3", "T1800545-140Mpc", "SimNoisePSDaLIGOaLIGO140MpcT1800545"),
-            ("O4", "T1800545-175Mpc", "SimNoisePSDaLIGOaLIGO175MpcT1800545"),
+        for run, ifo in (
+            ("O3", "H1"),
+            ("O3", "L1"),
+            ("O3", "V1"),
+            ("O4", "H1"),
+            ("O4", "L1"),
         ):
-            source = f"LALSimulation {function}, LIGO-T1800545"
+            name = f"asd_{ifo[0]}_{run}.npy"
+            frequencies, asd = np.load(cogwheel / name)
+            _write(
+                file,
+                f"{run}/{ifo}",
+                (frequencies, asd),
+                f"cogwheel-pe 1.6.0, data/example_asds/{name}",
+                "GPL-3.0-or-later",
+            )
+        for run, ifos, name, function in (
+            ("O3", LIGO, "low", "SimNoisePSDaLIGOaLIGOO3LowT1800545"),
+            ("O3", LIGO, "140Mpc", "SimNoisePSDaLIGOaLIGO140MpcT1800545"),
+            ("O4", LIGO, "175Mpc", "SimNoisePSDaLIGOaLIGO175MpcT1800545"),
+            ("O3", VIRGO, "low", "SimNoisePSDAdVO3LowT1800545"),
+            ("O4", VIRGO, "intermediate", "SimNoisePSDAdVO4IntermediateT1800545"),
+            ("O4", VIRGO, "target", "SimNoisePSDAdVO4T1800545"),
+        ):
             _expected(
-                file, run, name, _lalsimulation(function), source, "GPL-2.0-or-later"
+                file,
+                run,
+                ifos,
+                f"T1800545-{name}",
+                _lalsimulation(function),
+                f"LALSimulation {function}, LIGO-T1800545",
+                "GPL-2.0-or-later",
             )
         text = "aLIGO_O4_high_asd.txt"
         frequencies, asd = np.loadtxt(bilby / text, unpack=True)
@@ -176,7 +202,7 @@ def write_curves(path: str | Path, cogwheel: Path, bilby: Path) -> None:
         fine = np.arange(frequencies[0], MAX_FREQUENCY + SPACING, SPACING / 8)
         asd = np.exp(np.interp(np.log(fine), np.log(frequencies), np.log(asd)))
         source = f"bilby 2.8.2, noise_curves/{text}, LIGO-T2000012"
-        _expected(file, "O4", "T2000012-high", (fine, asd), source, "MIT")
+        _expected(file, "O4", LIGO, "T2000012-high", (fine, asd), source, "MIT")
 
 
 def _lalsimulation(function: str) -> tuple[np.ndarray, np.ndarray]:
@@ -198,15 +224,17 @@ def _lalsimulation(function: str) -> tuple[np.ndarray, np.ndarray]:
 def _expected(
     file: h5py.File,
     run: str,
+    ifos: Sequence[str],
     name: str,
     series: tuple[np.ndarray, np.ndarray],
     source: str,
     licence: str,
 ) -> None:
-    """Write a curve that was expected of both detectors once, under both names."""
-    first = f"{run}/expected/H1/{name}"
+    """Write a curve that was expected of some detectors once, under each name."""
+    first, *others = (f"{run}/expected/{ifo}/{name}" for ifo in ifos)
     _write(file, first, series, source, licence)
-    file[f"{run}/expected/L1/{name}"] = file[first]
+    for key in others:
+        file[key] = file[first]
 
 
 def _write(

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Self
 
 from chirpwatch.errors import ConfigurationError, StrainError
+from chirpwatch.geometry import Geometry
 from train.data.gwosc_archive import Event, SourceFile
 
 SPLITS = ("train", "valid", "test")
@@ -44,7 +45,7 @@ class FetchSettings:
     run: str | None = None
     start: int | None = None
     end: int | None = None
-    ifos: tuple[str, ...] = ("H1", "L1")
+    ifos: tuple[str, ...] = Geometry().ifos
     flags: tuple[str, ...] = ("CBC_CAT1", "CBC_CAT2", "CBC_CAT3", "NO_CBC_HW_INJ")
     min_duration: int = 256
     max_duration: int = 4096
@@ -154,7 +155,7 @@ class Plan:
 
     def describe(self) -> str:
         """The plan as text: segments, events, sizes."""
-        lines = [f"{self.run}, {' and '.join(self.settings.ifos)}"]
+        lines = [f"{self.run}, {', '.join(self.settings.ifos)}"]
         lines += [
             f"  {each.split:5} {each.start} to {each.stop}  {each.stop - each.start} s"
             for each in self.segments

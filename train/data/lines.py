@@ -11,7 +11,6 @@ from scipy import ndimage
 
 KNOT_LENGTH = 8.0
 FLOOR_WIDTH = 8.0
-MAINS_FREQUENCY = 60.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,13 @@ class Line:
     harmonic: int = 0
 
 
+MAINS_FREQUENCY, VIOLIN_BANDS = 60.0, ((495.0, 515.0), (990.0, 1015.0))
+"""Of detectors that the next tables do not name."""
+
+MAINS_FREQUENCIES = {"V1": 50.0}
+VIOLINS = {"V1": ((442.0, 455.0), (884.0, 907.0))}
+"""Bands of the violin modes, Hz; Virgo's are those of its measured curve of O3."""
+
 CALIBRATION = {
     "H1": (15.6, 16.4, 17.1, 17.6, 410.3),
     "L1": (15.1, 15.7, 16.3, 16.9, 434.9),
@@ -45,17 +51,19 @@ def detector_lines(ifo: str, rng: np.random.Generator) -> list[Line]:
     """Draw the lines of one detector.
 
     Args:
-        ifo: Detector: ``H1`` or ``L1`` have the calibration lines of O3 (Sun et al.,
-            arXiv:2005.02531); others have none.
+        ifo: Detector. ``V1`` has the mains of Europe and violin modes of its own;
+            ``H1`` and ``L1`` have the calibration lines of O3 (Sun et al.,
+            arXiv:2005.02531), others have none.
         rng: Source of randomness.
 
     Returns:
-        Mains and five harmonics; four violin modes at 495 to 515 Hz and four at 990 to
-        1015 Hz; calibration lines, which do not wander.
+        Mains and five harmonics; four violin modes in each of two bands; calibration
+        lines, which do not wander.
     """
+    mains = MAINS_FREQUENCIES.get(ifo, MAINS_FREQUENCY)
     lines = [
         Line(
-            n * MAINS_FREQUENCY,
+            n * mains,
             float(np.exp(rng.uniform(*np.log((3, 30))))) / n,
             0.01,
             0.2,
@@ -63,7 +71,7 @@ def detector_lines(ifo: str, rng: np.random.Generator) -> list[Line]:
         )
         for n in range(1, 7)
     ]
-    for low, high in ((495.0, 515.0), (990.0, 1015.0)):
+    for low, high in VIOLINS.get(ifo, VIOLIN_BANDS):
         lines += [
             Line(float(frequency), float(np.exp(rng.uniform(*np.log((3, 50))))), 1e-3)
             for frequency in rng.uniform(low, high, 4)

@@ -12,6 +12,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from chirpwatch.errors import ConfigurationError, SignalError
+from chirpwatch.geometry import Geometry
 from train.data.curves import MAX_FREQUENCY, RATE_RULE
 
 MAX_REDSHIFT = 2.0
@@ -24,7 +25,8 @@ class InjectionSettings:
     """Which mergers are injected, and when.
 
     Attributes:
-        run: Observing run whose measured noise curves define the SNR.
+        run: Observing run whose noise curves define the SNR: the first of
+            :func:`train.data.curves.curve_names` of each detector.
         min_mass, max_mass: Component masses, solar masses.
         mass_distribution: ``uniform`` or ``log_uniform`` in each component mass.
         source_frame: Whether masses are those in the source's frame; the detectors see
@@ -72,7 +74,7 @@ class InjectionSettings:
     signal_length: float = 4.0
     highpass: float = 32.0
     sample_rate: int = 2048
-    ifos: tuple[str, ...] = ("H1", "L1")
+    ifos: tuple[str, ...] = Geometry().ifos
 
     def __post_init__(self) -> None:
         low, high = self.snr_range or (1.0, 1.0)

@@ -12,6 +12,8 @@ from ml4gw.waveforms.conversion import chirp_mass_and_mass_ratio_to_components
 from ml4gw.waveforms.generator import TimeDomainCBCWaveformGenerator
 from torch import Tensor
 
+from chirpwatch.errors import ConfigurationError
+
 SPEED_OF_LIGHT = 299_792_458.0
 MIN_FREQUENCY = 20.0
 TAPER_LENGTH = 0.125
@@ -185,8 +187,11 @@ def antenna_responses(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tenso
 
     Returns:
         Plus and cross, [n, 2, ifos].
+
+    Raises:
+        ConfigurationError: The site of a detector is not known.
     """
-    tensors, _ = get_ifo_geometry(*ifos)
+    tensors, _ = _sites(ifos)
     responses: Tensor = compute_antenna_responses(
         torch.pi / 2 - angles["dec"],
         angles["psi"],
@@ -226,8 +231,11 @@ def arrival_delays(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
 
     Returns:
         Delays, s, [n, ifos]; negative where the detector sees it first.
+
+    Raises:
+        ConfigurationError: The site of a detector is not known.
     """
-    _, vertices = get_ifo_geometry(*ifos)
+    _, vertices = _sites(ifos)
     dec, phi = angles["dec"].double(), angles["phi"].double()
     source = torch.stack(
         [torch.cos(dec) * torch.cos(phi), torch.cos(dec) * torch.sin(phi), dec.sin()],
@@ -235,3 +243,31 @@ def arrival_delays(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
     )
     delays: Tensor = -source @ vertices.double().T / SPEED_OF_LIGHT
     return delays
+
+
+def light_travel_lengths(ifos: tuple[str, ...]) -> Tensor:
+    """Time that light takes between each two detectors, s, [ifos, ifos].
+
+    Between H1 and L1 10.0 ms, between V1 and either of them 27.3 and 26.4 ms.
+    """
+    _, vertices = _sites(ifos)
+    lengths: Tensor = torch.cdist(vertices.double(), vertices.double())
+    return lengths / SPEED_OF_LIGHT
+
+
+def _sites(ifos: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Response tensors, [ifos, 3, 3], and places on the Earth, m, [ifos, 3].
+
+    ml4gw has them from LALSuite's ``LALDetectors.h``.
+
+    Raises:
+        ConfigurationError: ml4gw does not know a detector.
+    """
+    try:
+        tensors, vertices = get_ifo_geometry(*ifos)
+    except ValueError:
+        raise ConfigurationError(
+            f"ifos: expected detectors whose site is known, H1, L1, V1 or K1; found "
+            f"{', '.join(ifos)}"
+        ) from None
+    return tensors, vertices
