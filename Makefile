@@ -2,23 +2,28 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# What the tests run apart, as it does not go with the locked packages.
+APART := $(VENV)/ml4gw-hermes-0.3.1 $(VENV)/onnxruntime-1.19.2
 # One thread a process: several contending ones are slower on a few cores.
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
+# Files of tests are run side by side: each process takes up to 2 GB beside its servers.
+WORKERS ?= 2
 
 .PHONY: demo test slow bench lock clean
 
 demo: $(VENV)/.base ## Run the main job: serve, replay, ask
 	$(BIN)/chirpwatch demo $(if $(KEEP),--keep) $(ARGS)
 
-test: $(VENV)/.dev ## Check the code and run the tests
+test: $(VENV)/.dev $(APART) ## Check the code and run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		--durations=15 $(ARGS)
 
-slow: $(VENV)/.dev ## Run the tests that kill, freeze and cut, over and over
-	$(BIN)/pytest -m slow $(ARGS)
+slow: $(VENV)/.dev $(APART) ## Run the tests that kill, freeze and cut, over and over
+	$(BIN)/pytest -m slow -n $(WORKERS) --dist loadgroup --durations=15 $(ARGS)
 
 bench: $(VENV)/.dev ## Time chirpwatch against the reference method
 	$(BIN)/python -m benchmarks
@@ -40,4 +45,8 @@ $(VENV)/.base: requirements/base.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.lock
+	touch $@
+
+$(APART): $(VENV)/%: requirements/%.lock | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --upgrade --target $@ -r $<
 	touch $@

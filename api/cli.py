@@ -7,17 +7,14 @@ import secrets
 import socket
 import sys
 from pathlib import Path
-from types import FrameType
 
 import click
-import uvicorn
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
-from api.app import create_app
-from api.live import Changes
-from api.process import READY, TOKEN_VARIABLE
 from chirpwatch.errors import ApiError, ChirpwatchError
+
+TOKEN_VARIABLE = "CHIRPWATCH_API_TOKEN"  # noqa: S105 - the name, not a token
+READY = "chirpwatch API at "
+"""What the line begins with in which the API says where it listens."""
 
 
 @click.command("api")
@@ -103,31 +100,22 @@ def serve(
         raise ApiError(
             f"--host {host} lets other machines write; give a --token-file as well"
         )
+
+    from api.app import create_app
+    from api.server import Server
+
     app = create_app(database, token, triton)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"{READY}http://{shown}:{listener.getsockname()[1]}")
     sys.stdout.flush()
-    config = uvicorn.Config(
-        app, log_level="warning", timeout_graceful_shutdown=3, lifespan="on"
-    )
-    _Server(config, app.state.changes).run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """A server that does not wait at its end for those who listen to changes."""
-
-    def __init__(self, config: uvicorn.Config, changes: Changes) -> None:
-        super().__init__(config)
-        self._changes = changes
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop."""
-        self._changes.close()
-        super().handle_exit(sig, frame)
+    Server(app).run(sockets=[listener])
 
 
 def _with_password(url: str, path: Path) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         password = path.read_text().strip()
         return make_url(url).set(password=password).render_as_string(False)

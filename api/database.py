@@ -4,6 +4,7 @@ SQLite by default; nothing here is SQLite's own but the pragmas, so that a Postg
 URL works as well.
 """
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,9 @@ MIGRATION_LOCK = 0x63686972
 
 MAX_CONNECTIONS = 40
 """As many as threads that the service answers with."""
+
+BUSY_TIMEOUT = 15.0
+"""Longest wait for an SQLite file that another connection holds, s."""
 
 # SQLite numbers its rows in columns of type INTEGER only, which holds 64 bits there.
 BigKey = BigInteger().with_variant(Integer, "sqlite")
@@ -393,15 +397,27 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     # that the write depends on; _begin_sqlite begins them instead.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in (
-        # First: to change the journal's mode may have to wait as well.
-        "busy_timeout=15000",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute(f"PRAGMA busy_timeout={round(1000 * BUSY_TIMEOUT)}")
+    _write_ahead(cursor)
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    # SQLite's own time-out does not hold where two connections change a new file's
+    # mode at once: either would wait for the other, so one fails immediately.
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -9,15 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from api.cli import READY, TOKEN_VARIABLE
 from api.client import ApiClient, ApiUnavailable
 from chirpwatch.errors import ApiError
 from chirpwatch.process import stop, with_parent
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 5.0
-TOKEN_VARIABLE = "CHIRPWATCH_API_TOKEN"  # noqa: S105 - the name, not a token
-READY = "chirpwatch API at "
-"""What the line begins with in which the API says where it listens."""
 
 
 class ApiProcess:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from benchmarks.memory import server_memory
 from benchmarks.seed import CORES, IFOS, RATE, STRIDE, time_seed
 from serve.embedded import TritonServer
 from streamer.client import Detector
@@ -53,6 +54,28 @@ def time_updates(address: str, strain: np.ndarray) -> dict[str, float]:
     return {"median": p50, "p99": p99}
 
 
+def time_merged_model(strain: np.ndarray) -> dict[str, float]:
+    """Time of updates in ONNX Runtime alone, without a server, ms."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    path = SHIPPED / "detector" / "1" / "model.onnx"
+    session = onnxruntime.InferenceSession(str(path), options)
+    state = np.zeros(1, np.float32)
+    lengths = []
+    for i in range(UPDATES):
+        begin = i * STRIDE
+        feed = {
+            "strain": strain[..., begin : begin + STRIDE],
+            "position": np.full(IFOS, begin),
+            "state": state,
+        }
+        start = time.perf_counter()
+        *_, state = session.run(["score", "delay", "valid", "new_state"], feed)
+        lengths.append(1e3 * (time.perf_counter() - start))
+    p50, p99 = np.percentile(lengths[8:], (50, 99))
+    return {"median": p50, "p99": p99}
+
+
 def time_stages(strain: np.ndarray) -> dict[str, float]:
     """Time of each model alone, ms for a second of both rows, on one core."""
     options = onnxruntime.SessionOptions()
@@ -72,16 +95,19 @@ def time_stages(strain: np.ndarray) -> dict[str, float]:
         return values
 
     size = REQUEST_STRIDES * STRIDE
-    state = np.zeros((IFOS, 1), np.float32)
+    state = np.zeros(1, np.float32)
     for begin in range(0, strain.shape[-1], size):
         position = np.full(IFOS, begin)
         feed = {"strain": strain[..., begin : begin + size], "position": position}
-        names = ["snapshot", "psd", "new_state"]
-        snapshot, psd, state = run("snapshotter", names, feed | {"state": state})
-        feed = {"snapshot": snapshot, "psd": psd, "position": position}
-        (whitened,) = run("preprocessor", ["whitened"], feed)
+        names = ["snapshot", "filters", "whole", "new_state"]
+        snapshot, filters, whole, state = run(
+            "snapshotter", names, feed | {"state": state}
+        )
+        feed = {"snapshot": snapshot, "filters": filters, "position": position}
+        whitened, finite = run("preprocessor", ["whitened", "finite"], feed)
         (features,) = run("frontend", ["features"], {"whitened": whitened})
-        run("head", ["score", "delay"], {"features": features})
+        feed = {"features": features, "finite": finite, "whole": whole}
+        run("head", ["score", "delay", "valid"], feed)
     length = size / RATE
     return {name: 1e3 * statistics.median(t) / length for name, t in times.items()}
 
@@ -99,6 +125,11 @@ def measure() -> dict[str, Any]:
             seed.append(time_seed(rows=2))
             replay.append(time_replay(server.address, strain))
         latency = time_updates(server.address, strain)
+        memory = server_memory(server.pid)
+    with TritonServer(SHIPPED, configuration=None) as server:
+        time_replay(server.address, strain)
+        ensemble_latency = time_updates(server.address, strain)
+        ensemble_memory = server_memory(server.pid)
     ratios = [ours / theirs for ours, theirs in zip(replay, seed, strict=True)]
     return {
         "replay_over_seed": statistics.median(ratios),
@@ -106,6 +137,10 @@ def measure() -> dict[str, Any]:
         "seed_strain_per_second": statistics.median(seed),
         "replay_strain_per_second": statistics.median(replay),
         "update_latency_ms": latency,
+        "update_latency_of_ensemble_ms": ensemble_latency,
+        "update_in_onnxruntime_ms": time_merged_model(strain),
+        "server_memory_mib": memory,
+        "server_memory_of_ensembles_mib": ensemble_memory,
         "stages_ms": time_stages(strain),
         "seed_windows_per_core_second": statistics.median(seed) * RATE / STRIDE / CORES,
     }

@@ -21,7 +21,7 @@ import numpy as np
 from api.process import ApiProcess
 from api.schema import Chunk, Event, GeometryBody, Run, Stream
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import JULIAN_YEAR
+from chirpwatch.units import JULIAN_YEAR
 
 GPS = 1_264_316_116
 STRIDE_NS = 125_000_000

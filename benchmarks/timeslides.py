@@ -7,17 +7,17 @@ Triton, whitening, network, the events of every slide; two requests at once.
 """
 
 import statistics
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.memory import PeakMemory
 from benchmarks.seed import CORES, RATE, STRIDE, matrix_product_rate, time_seed
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import Segment
@@ -95,10 +95,10 @@ def time_stages(stretch: np.ndarray) -> dict[str, float]:
     }
     times = {}
     for name, outputs in {
-        "stretch": ("snapshot", "psd"),
-        "preprocessor": ("whitened",),
+        "stretch": ("snapshot", "filters"),
+        "preprocessor": ("whitened", "finite"),
         "frontend": ("features",),
-        "slides": PEAKS,
+        "slides": (*PEAKS, "valid"),
     }.items():
         session = onnxruntime.InferenceSession(
             str(SHIPPED / name / "1" / "model.onnx"), options
@@ -133,42 +133,6 @@ def operations() -> dict[str, float]:
         "stretch": (whitening + frontend.get_total_flops() / length) / 1e6,
         "slide": head.get_total_flops() / length / 1e6,
     }
-
-
-class PeakMemory:
-    """Most memory of a server and its models' processes while this context lasts.
-
-    MiB, in `mib`; shared pages count once. Looks every 20 ms: a server frees what a
-    request took before it answers.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.mib = 0.0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        children = [
-            child
-            for task in Path(f"/proc/{self.pid}/task").iterdir()
-            for child in (task / "children").read_text().split()
-        ]
-        processes = {str(self.pid), *children}
-        while not self._ended.wait(0.02):
-            total = 0
-            for process in processes:
-                lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-                total += sum(int(x.split()[1]) for x in lines if x.startswith("Pss:"))
-            self.mib = max(self.mib, total / 1024)
 
 
 def measure() -> dict[str, Any]:

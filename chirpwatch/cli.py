@@ -25,7 +25,13 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Imports a command when it is used: serving must not need torch."""
+    """Imports a command's module when the command is named or listed.
+
+    Serving must not need torch, and help must not wait for it. So a command's module
+    imports at its top only click, rich, the standard library and modules of the project
+    that import no more; the command's function imports the rest once its options are
+    checked.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order in which data flow through them."""

@@ -4,11 +4,9 @@ from pathlib import Path
 
 import click
 
-from chirpwatch.statistics import JULIAN_YEAR
-from chirpwatch.strain import read_background, write_background
+from chirpwatch.units import JULIAN_YEAR
 from streamer.cli import search
 from streamer.options import RESULTS, SHIPPED, TRITON, connection, with_options
-from train.data.background import simulate_background
 
 SIGNALS = Path(__file__).parent / "data" / "test_signals.hdf5"
 # The stretch that the shipped signals were drawn for.
@@ -51,6 +49,8 @@ def demo(
     searches the strain as it is, with 48 injected mergers, and in timeslides, and
     prints what was found.
     """
+    from chirpwatch.strain import read_background
+
     path = directory / "background.hdf5"
     if not path.exists():
         click.echo(f"simulating {DURATION} s of strain of H1 and L1 ...")
@@ -77,6 +77,9 @@ def demo(
 
 
 def _simulate(path: Path) -> None:
+    from chirpwatch.strain import write_background
+    from train.data.background import simulate_background
+
     strain, _ = simulate_background(
         DURATION, RUN, ("H1", "L1"), 2048, SEED, GLITCH_RATE
     )

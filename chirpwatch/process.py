@@ -3,13 +3,17 @@
 import ctypes
 import errno
 import os
+import random
 import signal
 import socket
 import subprocess
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
+_PORTS = range(10_000, 32_768)  # Linux hands out those above (ip(7)).
 _libc = ctypes.CDLL(None, use_errno=True)
+_random = random.SystemRandom()
+_reserved: list[socket.socket] = []
 
 
 def with_parent(parent: int) -> Callable[[], None]:
@@ -41,15 +45,36 @@ def stop(process: "subprocess.Popen[bytes]", timeout: float) -> None:
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Ports that nothing listens on now, all different."""
-    sockets = [socket.socket() for _ in range(count)]
+    """Ports for servers that this process will start, all different.
+
+    Nothing listens on them now. No other process gets them in the seconds that a server
+    takes to start: the system hands out other ones by itself, and this function no port
+    twice while the process that it gave it to lives.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = _random.choice(_PORTS)
+        if port_is_free(port, host) and _reserve(port):
+            found.append(port)
+    return found
+
+
+def _reserve(port: int) -> bool:
+    """Whether no process had the port reserved; then it is, until this process ends.
+
+    A name in the abstract namespace (unix(7)) is of the same network namespace as the
+    port, and goes with its process.
+    """
+    name = socket.socket(socket.AF_UNIX)
     try:
-        for one in sockets:
-            one.bind((host, 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+        name.bind(f"\0chirpwatch-port-{port}")
+    except OSError as error:
+        name.close()
+        if error.errno == errno.EADDRINUSE:
+            return False
+        raise
+    _reserved.append(name)
+    return True
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:

@@ -17,9 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr, bdtrc, ndtri
 
 from chirpwatch.errors import StatisticsError
-
-JULIAN_YEAR = 365.25 * 86400
-"""Length of the year that rates are counted in, s."""
+from chirpwatch.units import JULIAN_YEAR
 
 MATCH_WINDOW = 0.5
 """Most that an event and its injection may differ in GPS time, s.

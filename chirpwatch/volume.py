@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import simpson
 from scipy.special import ndtr
 
 from chirpwatch.errors import StatisticsError
@@ -162,7 +161,7 @@ def volume_of_each(
     grid, density = _density(population.max_redshift)
     drawn = density / (1 + grid) if population.time_dilation else density
     dilation = np.ones_like(z) if population.time_dilation else 1 / (1 + z)
-    volumes: NDArray[np.float64] = float(simpson(drawn, x=grid)) * dilation / draws
+    volumes: NDArray[np.float64] = _integral(drawn, grid) * dilation / draws
     return volumes
 
 
@@ -229,4 +228,11 @@ def _covered(
             for limit in (population.min_mass, population.max_mass)
         )
         share *= high - low
-    return float(simpson(share * density, x=grid) / simpson(density, x=grid))
+    return _integral(share * density, grid) / _integral(density, grid)
+
+
+def _integral(values: NDArray[np.float64], grid: NDArray[np.float64]) -> float:
+    # Imported here: it takes 0.1 s, and every client of the API imports this module.
+    from scipy.integrate import simpson
+
+    return float(simpson(values, x=grid))

@@ -10,10 +10,10 @@ import torch
 
 from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
-from export import preprocessor, snapshotter, timeslides
-from export.networks import export_networks
+from export import head, preprocessor, snapshotter, stream, timeslides
+from export.networks import export_networks, tiled
 from export.parity import measure
-from export.repository import write_repository
+from export.repository import UNTILED, write_repository
 from train.data.background import simulate_background
 from train.network import Network
 
@@ -25,7 +25,9 @@ PARITY_LENGTH = 96
 def build_models(
     network: Network, peak_offset_size: float
 ) -> dict[str, onnx.ModelProto]:
-    """The models of the ensembles ``detector`` and ``timeslides``, by name.
+    """The models of all ensembles by name.
+
+    And, as :data:`export.repository.UNTILED`, the frontend for TensorRT.
 
     Raises:
         ModelError: The network is of one detector, which has no timeslides.
@@ -37,18 +39,23 @@ def build_models(
             f"{geometry.ifos[0]} alone: without timeslides a search has no "
             "false-alarm rates"
         )
-    frontend, head, sum_head = export_networks(network, peak_offset_size)
+    frontend, network_head, sum_head = export_networks(network, peak_offset_size)
     stateful = snapshotter.build(geometry)
     with torch.no_grad():
         kernel = torch.zeros(1, len(geometry.ifos), geometry.kernel_size)
         kernel_frames = network.features(kernel).shape[-1]
-    return {
+    models = {
         "snapshotter": stateful,
         "stretch": timeslides.build_stretch(stateful, len(geometry.ifos)),
         "preprocessor": preprocessor.build(geometry),
-        "frontend": frontend,
-        "head": head,
+        "frontend": tiled(geometry, frontend),
+        UNTILED: frontend,
+        "head": head.build(geometry, network_head),
         "slides": timeslides.build(geometry, sum_head, kernel_frames),
+    }
+    return models | {
+        "stream_detector": stream.build(geometry, models),
+        "stream_columns": stream.build_columns(),
     }
 
 

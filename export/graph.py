@@ -13,9 +13,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 20
+OPSET = 18
+"""The newest one whose operators used here all have CUDA kernels in ONNX Runtime."""
+
 IR_VERSION = 10
-"""ONNX Runtime 1.19, in the Triton release that the wheel carries too, reads it."""
+"""The newest one that ONNX Runtime 1.19 reads, which Triton 24.10 carries."""
 
 Value = str
 """The name of an edge of the graph."""
@@ -42,16 +44,33 @@ class Graph:
         if operator.startswith("_"):
             raise AttributeError(operator)
 
-        def add(*inputs: Any, outputs: int = 1, **attributes: Any) -> Any:
+        def add(
+            *inputs: Any, outputs: int = 1, name: str | None = None, **attributes: Any
+        ) -> Any:
             names = [self._edge() for _ in range(outputs)]
-            self._nodes.append(
-                helper.make_node(
-                    operator, [self.value(x) for x in inputs], names, **attributes
-                )
-            )
+            sources = [self.value(x) for x in inputs]
+            self._add(operator, sources, names, name, **attributes)
             return names[0] if outputs == 1 else names
 
         return add
+
+    def _add(
+        self,
+        operator: str,
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
+        name: str | None = None,
+        **attributes: Any,
+    ) -> None:
+        """Add a node; its name, unless one is given, is that of its first output.
+
+        ONNX Runtime names nodes that it makes after those it made them from, and up to
+        1.21 it refuses a model in which two that it made have the same name.
+        """
+        name = name or f"{operator}_{outputs[0]}"
+        self._nodes.append(
+            helper.make_node(operator, inputs, outputs, name=name, **attributes)
+        )
 
     def _edge(self) -> Value:
         self._count += 1
@@ -69,12 +88,12 @@ class Graph:
         array = np.asarray(x)
         if array.dtype.kind == "f":
             array = array.astype(np.float32)
+        return self.constant(array)
+
+    def constant(self, array: np.ndarray) -> Value:
+        """A constant of the array's own type."""
         name = self._edge()
-        self._nodes.append(
-            helper.make_node(
-                "Constant", [], [name], value=numpy_helper.from_array(array)
-            )
-        )
+        self._add("Constant", [], [name], value=numpy_helper.from_array(array))
         return name
 
     def size(self, x: Value, axis: int) -> Value:
@@ -165,16 +184,14 @@ class Graph:
         names = dict(inputs) | {"": ""}
         for tensor in model.graph.initializer:
             names[tensor.name] = self._edge()
-            self._nodes.append(
-                helper.make_node("Constant", [], [names[tensor.name]], value=tensor)
-            )
+            self._add("Constant", [], [names[tensor.name]], value=tensor)
         for node in model.graph.node:
             names.update({name: self._edge() for name in node.output if name})
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
-            copy.name = ""
             copy.input[:] = [names[name] for name in node.input]
             copy.output[:] = [names[name] for name in node.output]
+            copy.name = f"{copy.op_type}_{copy.output[0]}"
             self._nodes.append(copy)
         return [names[output.name] for output in model.graph.output]
 
@@ -192,7 +209,7 @@ class Graph:
             outputs: For each its name, edge, element type and shape.
         """
         for output, edge, _, _ in outputs:
-            self._nodes.append(helper.make_node("Identity", [edge], [output]))
+            self._add("Identity", [edge], [output])
         graph = helper.make_graph(
             self._nodes,
             name,

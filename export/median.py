@@ -1,77 +1,126 @@
-"""The median over segments, by a sorting network.
+"""Medians of a window that slides over sorted groups of rows.
 
-ONNX Runtime's TopK sorts each frequency's column by itself; a bitonic network sorts all
-columns at once with elementwise minima and maxima of whole rows, in less than half
-the time (63 segments of two detectors on one core: 1.5 ms against 3.2 ms), and to the
-same bits.
+A PSD is the median of the periodograms of the last minute, and is made anew every few
+seconds. Between two of them most periodograms stay. So each group of periodograms that
+enters is sorted once; neighbouring groups are merged in pairs, pairs in fours, and a
+window's median is read from its two sorted halves: a third of the comparisons that
+sorting every window takes. All comparisons are elementwise minima and maxima of whole
+rows, of many windows at a time.
 """
 
 import numpy as np
 
 from export.graph import Graph, Value
 
-INFINITY = np.float32(np.inf)
+Rows = list[Value]
+"""Edges that hold the rows of a sorted group in order: [groups, 1, bins] each."""
 
 
-def network_rows(segments: int) -> int:
-    """Rows of the sorting network for at most ``segments`` segments."""
-    return 1 << segments.bit_length()
+def unseen(size: int) -> np.ndarray:
+    """Values of rows that stand for periodograms before the first: [size].
+
+    Half of a group of them lies below everything and half above, the lower ones first,
+    so that a group without any periodogram leaves the median as it is.
+    """
+    return np.repeat(np.array([-np.inf, np.inf], np.float32), size // 2)
 
 
-def median(graph: Graph, rows: Value, count: Value, segments: int) -> Value:
-    """Median over axis 1 of an odd number of rows.
+def sliding_medians(
+    graph: Graph, rows: Value, bins: int, group_size: int, groups: int
+) -> Value:
+    """Medians of the windows of ``groups`` groups, without each window's first row.
 
     Args:
         graph: Where nodes are added.
-        rows: [ifos, count, bins], finite.
-        count: Number of rows, odd, int64 [1].
-        segments: Most rows there can be.
+        rows: [(windows + groups - 1) * group_size, bins]: window ``w`` begins with
+            group ``w``.
+        bins: Values of a row.
+        group_size: Rows of a group, even.
+        groups: Groups of a window.
 
     Returns:
-        [ifos, bins].
+        [windows, bins].
 
     Source: K. E. Batcher, Sorting networks and their applications, AFIPS Spring Joint
-    Computer Conference 32, 307 (1968), for the network.
+    Computer Conference 32, 307 (1968), for the merging.
     """
-    size = network_rows(segments)
-    # Infinities on either side bring the median to the end of the lower half.
-    below = graph.Sub(size // 2 - 1, graph.Div(count, 2))
-    above = graph.Sub(graph.Sub(size, count), below)
-    zeros = [0]
-    start = graph.Concat(zeros, below, zeros, [0, 0, 0], axis=0)
-    stop = graph.Concat([0, 0, 0], zeros, above, zeros, axis=0)
-    rows = graph.Pad(graph.Pad(rows, start, -INFINITY), stop, INFINITY)
+    shaped = graph.Reshape(rows, [-1, group_size, bins])
+    members: Rows = list(
+        graph.Split(shaped, axis=1, num_outputs=group_size, outputs=group_size)
+    )
+    spans = {1: _sorted(graph, _padded(graph, members))}
+    while 2 * max(spans) < groups:
+        span = max(spans)
+        half = spans[span]
+        earlier = [graph.cut(row, [0], [-span], axis=0) for row in half]
+        later = [graph.cut(row, [span], None, axis=0) for row in half]
+        spans[2 * span] = _merged(graph, earlier, later)
 
-    length = 2
-    while length < size:
-        # Two sorted runs, the second reversed, are one bitonic run.
-        lower, upper = _halves(graph, rows, size // length, length // 2)
-        upper = _reversed(graph, upper)
-        low = graph.Min(lower, upper)
-        high = _reversed(graph, graph.Max(lower, upper))
-        rows = graph.Concat(low, high, axis=2)
-        step = length // 4
-        while step:
-            lower, upper = _halves(graph, rows, size // (2 * step), step)
-            low, high = graph.Min(lower, upper), graph.Max(lower, upper)
-            rows = graph.Concat(low, high, axis=2)
-            step //= 2
-        length *= 2
-    # Of the last merge only the lower half's largest is wanted.
-    lower, upper = _halves(graph, rows, 1, size // 2)
-    low = graph.Min(lower, _reversed(graph, upper))
-    return graph.ReduceMax(low, [1, 2, 3], keepdims=0)
+    # The window as two sorted lists.
+    lists: list[Rows] = []
+    begin = 0
+    while begin < groups:
+        span = max(span for span in spans if span <= groups - begin)
+        stop = begin + span - groups
+        lists.append(
+            [
+                graph.cut(row, [begin], [stop] if stop else None, axis=0)
+                for row in spans[span]
+            ]
+        )
+        begin += span
+    if len(lists) == 1:
+        (only,) = lists
+        lists = [only[: len(only) // 2], only[len(only) // 2 :]]
+    while len(lists) > 2:
+        shorter, longer = sorted((lists.pop(), lists.pop()), key=len)
+        lists.append(_merged(graph, _widened(graph, shorter, len(longer)), longer))
+    one, other = sorted(lists, key=len)
+    one = _widened(graph, one, len(other))
+
+    # Of one ascending and one descending list the smaller and the larger values: the
+    # lower and the upper half of the window.
+    pairs = list(zip(one, reversed(other), strict=True))
+    below = graph.Max(*(graph.Min(*pair) for pair in pairs))
+    above = graph.Min(*(graph.Max(*pair) for pair in pairs))
+    last = [1 - groups] if groups > 1 else None
+    first = graph.cut(members[0], [0], last, axis=0)
+    # Without a row of the lower half, the median is the upper half's least value.
+    median = graph.Where(graph.LessOrEqual(first, below), above, below)
+    squeezed: Value = graph.Squeeze(median, [1])
+    return squeezed
 
 
-def _halves(graph: Graph, rows: Value, runs: int, half: int) -> tuple[Value, Value]:
-    """Split each run of rows in two: [ifos, runs, 1, half, bins] each."""
-    # A zero keeps the detectors' axis; the bins follow from the rest.
-    shaped = graph.Reshape(rows, [0, runs, 2, half, -1])
-    lower, upper = graph.Split(shaped, axis=2, num_outputs=2, outputs=2)
-    return lower, upper
+def _padded(graph: Graph, rows: Rows) -> Rows:
+    """Rows up to the next power of two, as many below everything as above."""
+    return _widened(graph, rows, 1 << (len(rows) - 1).bit_length())
 
 
-def _reversed(graph: Graph, rows: Value) -> Value:
-    """Reverse the order of rows within each run: axis 3."""
-    reverse: Value = graph.Slice(rows, [-1], [-(2**62)], [3], [-1])
-    return reverse
+def _widened(graph: Graph, rows: Rows, size: int) -> Rows:
+    """A sorted list with infinities on either side, as many on one as on the other."""
+    if size == len(rows):
+        return rows
+    low, high = graph.Min(rows[0], -np.inf), graph.Max(rows[0], np.inf)
+    lacking = (size - len(rows)) // 2
+    return [low] * lacking + rows + [high] * lacking
+
+
+def _sorted(graph: Graph, rows: Rows) -> Rows:
+    if len(rows) == 1:
+        return rows
+    half = len(rows) // 2
+    return _merged(graph, _sorted(graph, rows[:half]), _sorted(graph, rows[half:]))
+
+
+def _merged(graph: Graph, one: Rows, other: Rows) -> Rows:
+    """Odd-even merge of two sorted lists of the same length, a power of two."""
+    if len(one) == 1:
+        return [graph.Min(*one, *other), graph.Max(*one, *other)]
+    even = _merged(graph, one[::2], other[::2])
+    odd = _merged(graph, one[1::2], other[1::2])
+    between = [
+        edge
+        for low, high in zip(odd[:-1], even[1:], strict=True)
+        for edge in (graph.Min(low, high), graph.Max(low, high))
+    ]
+    return [even[0], *between, odd[-1]]

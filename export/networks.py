@@ -86,7 +86,7 @@ class SumHeadModel(HeadModel):
 def export_networks(
     network: Network, peak_offset_size: float
 ) -> tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto]:
-    """Export frontend and head, with any number of rows and any length.
+    """Export frontend and heads, with any number of rows and any length.
 
     Args:
         network: The trained network.
@@ -127,7 +127,7 @@ def export_networks(
         ["score", "delay"],
         {"features": {0: rows, 2: frames}},
     )
-    return tiled(geometry, frontend), head, sum_head
+    return frontend, head, sum_head
 
 
 def tiled(geometry: Geometry, frontend: onnx.ModelProto) -> onnx.ModelProto:

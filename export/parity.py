@@ -13,13 +13,13 @@ from gwpy.timeseries import TimeSeries
 from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
 from export import reference
-from export.snapshotter import SCALE
+from export.layout import SCALE
 from train.network import Network
 
 LIMITS = {
-    "whitening_against_float64": 0.005,
+    "whitening_against_float64": 5e-4,
     "score_against_torch": 1e-3,
-    "psd_against_gwpy": 1e-3,
+    "psd_against_gwpy": 1e-4,
     "whitening_against_gwpy_decorrelation": 0.01,
     "whitening_against_gwpy_std": 0.02,
 }
@@ -69,7 +69,7 @@ def run_chain(
         for name, model in models.items()
     }
     overlap = geometry.kernel_size - geometry.stride_size
-    state = np.zeros((len(geometry.ifos), 1), np.float32)
+    state = np.zeros(1, np.float32)
     pieces: dict[str, list[np.ndarray]] = {
         name: [] for name in ("whitened", "score", "delay", "valid")
     }
@@ -78,17 +78,21 @@ def run_chain(
     for begin in range(0, usable, request_size):
         piece = strain[..., begin : min(begin + request_size, usable)]
         position = np.full(len(geometry.ifos), begin)
-        snapshot, psd, valid, state = sessions["snapshotter"].run(
-            ["snapshot", "psd", "valid", "new_state"],
+        snapshot, filters, psd, whole, state = sessions["snapshotter"].run(
+            ["snapshot", "filters", "psd", "whole", "new_state"],
             {"strain": piece.astype(np.float32), "position": position, "state": state},
         )
-        (whitened,) = sessions["preprocessor"].run(
-            None, {"snapshot": snapshot, "psd": psd, "position": position}
+        whitened, finite = sessions["preprocessor"].run(
+            ["whitened", "finite"],
+            {"snapshot": snapshot, "filters": filters, "position": position},
         )
         (features,) = sessions["frontend"].run(None, {"whitened": whitened})
-        score, delay = sessions["head"].run(["score", "delay"], {"features": features})
+        score, delay, valid = sessions["head"].run(
+            ["score", "delay", "valid"],
+            {"features": features, "finite": finite, "whole": whole},
+        )
         first = begin // geometry.psd_refresh_size + 1
-        for k, new in enumerate(psd[2:]):
+        for k, new in enumerate(psd):
             psds[(first + k) * geometry.psd_refresh_size] = new / SCALE**2
         # Samples before the first request would be whitened zeros.
         pieces["whitened"].append(whitened[..., overlap:])

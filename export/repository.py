@@ -17,6 +17,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from chirpwatch.atomic import exchange
 from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
+from export.merge import merge
 
 VERSION = 1
 IDLE_LENGTH = 60
@@ -65,28 +66,59 @@ ENSEMBLES = {
             "peak_is_event",
         ),
     ),
+    "stream": Ensemble(
+        steps=("stream_detector", "stream_columns"),
+        inputs=("strain",),
+        outputs=("scores",),
+    ),
 }
+STATEFUL = ("snapshotter", "stream_detector")
+MERGED = ("detector", "timeslides")
+"""Ensembles that are one model each in the configurations for CPUs.
+
+The third is for clients that take only an ensemble for stateful; see `export.stream`.
+"""
+
 MODELS = tuple(
     dict.fromkeys(step for ensemble in ENSEMBLES.values() for step in ensemble.steps)
 )
 LARGE = ("stretch", "slides")
 """Models whose requests take far more memory than their answers."""
 
+CPU_CONFIGURATION = "cpu"
 GPU_CONFIGURATION = "gpu"
-"""Name of the configurations for a GPU, as `tritonserver --model-config-name` knows it.
+"""Names of alternative configurations, for `tritonserver --model-config-name`: of the
+ensembles as one model each, for CPUs, and of models that a GPU runs.
 
 Source: Triton's documentation, custom model configuration.
 """
 ON_GPU = ("preprocessor", "frontend", "head", "slides")
 """Models that a GPU runs; the others keep state, or copy more than they compute."""
 
-BY_TENSORRT = ("frontend", "head")
+BY_TENSORRT = "frontend"
+"""The model that TensorRT runs: nearly all of the network's work."""
+
+UNTILED = "untiled.onnx"
+"""File of the frontend without the loop that bounds its memory on a CPU.
+
+TensorRT makes one engine of it; of a loop's body it would make one whose inputs no
+profile can name.
+"""
 ENGINES = "/engines"
 """Where TensorRT keeps what it built, in the container."""
 
-WARM_UP_LENGTHS = (1.0, 64.0)
-"""Strain in a live request, and in one of a replay, s: what is built for both at the
-start need not be built while strain waits."""
+MAX_ROWS = 8
+"""Most rows of a request that the TensorRT engine takes: the strain as it is, and as
+many injected signals as lie in the same 64 s."""
+
+SHORTEST, USUAL, LONGEST = (0.125, 1), (64.0, 2), (1024.0, MAX_ROWS)
+"""Strain in a request, s, and its rows: of a live update, of a replay, and of the
+longest stretch, with the most rows. TensorRT builds its engine for all between the
+first and the last, for the second above all."""
+
+WARM_UPS = (SHORTEST, USUAL, (64.0, MAX_ROWS), (1024.0, 1))
+"""Requests that are run before a server is ready, so that none that waits is the first
+of its kind."""
 
 
 def write_repository(
@@ -103,7 +135,7 @@ def write_repository(
             one is complete.
         geometry: The analysis; it goes into the ensembles' parameters and into the
             metadata of each ONNX model.
-        models: The models by name: all of :data:`MODELS`.
+        models: The models by name: all of :data:`MODELS`, and :data:`UNTILED`.
         provenance: What the network was made from, for the ensembles' parameters.
         reports: Files by name, to lie beside the models.
 
@@ -140,31 +172,36 @@ def write_repository(
         configurations[name].parameters[
             "memory.enable_memory_arena_shrinkage"
         ].string_value = "cpu:0"
-    configurations["snapshotter"] = _stateful(
-        configurations["snapshotter"], len(geometry.ifos)
-    )
+    for name in STATEFUL:
+        _make_stateful(configurations[name])
     for name in ENSEMBLES:
         configurations[name] = _ensemble(name, configurations, parameters)
-    on_gpu = _gpu_configurations(geometry, models, configurations)
+    _fix_shapes(configurations["stream"], geometry)
+    files = {f"{name}/{VERSION}/model.onnx": contents[name] for name in MODELS}
+    untiled = models[UNTILED].SerializeToString(deterministic=True)
+    files[f"{BY_TENSORRT}/{VERSION}/{UNTILED}"] = untiled
+    for name, configuration in configurations.items():
+        files[f"{name}/config.pbtxt"] = _text(configuration)
+    for name in MERGED:
+        merged, configuration = _merged(name, models, configurations)
+        files[f"{name}/{VERSION}/model.onnx"] = merged
+        files[f"{name}/configs/{CPU_CONFIGURATION}.pbtxt"] = _text(configuration)
+    for name, configuration in _gpu_configurations(
+        geometry, models, configurations
+    ).items():
+        files[f"{name}/configs/{GPU_CONFIGURATION}.pbtxt"] = _text(configuration)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
         new = Path(temporary) / "new"
-        for name, configuration in configurations.items():
+        for name, content in files.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(content)
+        for name in ENSEMBLES.keys() - set(MERGED):
+            # Git and wheels keep no empty directory, and Triton wants this one.
             version = new / name / str(VERSION)
-            version.mkdir(parents=True)
-            (new / name / "config.pbtxt").write_text(
-                text_format.MessageToString(configuration)
-            )
-            if name in on_gpu:
-                (new / name / "configs").mkdir()
-                path = new / name / "configs" / f"{GPU_CONFIGURATION}.pbtxt"
-                path.write_text(text_format.MessageToString(on_gpu[name]))
-            if name in contents:
-                (version / "model.onnx").write_bytes(contents[name])
-            else:
-                # Git and wheels keep no empty directory, and Triton wants this one.
-                (version / "README.txt").write_text("An ensemble has no model file.\n")
+            version.mkdir()
+            (version / "README.txt").write_text("An ensemble has no model file.\n")
         for name, text in reports.items():
             (new / name).write_text(text)
         if target.exists():
@@ -173,6 +210,11 @@ def write_repository(
         else:
             new.rename(target)
     return key
+
+
+def _text(configuration: pb.ModelConfig) -> bytes:
+    text: str = text_format.MessageToString(configuration)
+    return text.encode()
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int]:
@@ -213,8 +255,36 @@ def _model_config(name: str, model: onnx.ModelProto) -> pb.ModelConfig:
     )
 
 
-def _stateful(configuration: pb.ModelConfig, ifos: int) -> pb.ModelConfig:
-    """Declare the snapshotter's state, which begins as a zero for each detector."""
+def _merged(
+    name: str,
+    models: Mapping[str, onnx.ModelProto],
+    configurations: Mapping[str, pb.ModelConfig],
+) -> tuple[bytes, pb.ModelConfig]:
+    """An ensemble as one model, and its configuration."""
+    ensemble, wired = ENSEMBLES[name], configurations[name]
+    configuration = pb.ModelConfig()
+    configuration.CopyFrom(configurations[ensemble.steps[0]])
+    configuration.name = name
+    for field in ("input", "output"):
+        configuration.ClearField(field)
+        getattr(configuration, field).extend(getattr(wired, field))
+    for step in (name, *ensemble.steps):
+        for key, value in configurations[step].parameters.items():
+            configuration.parameters[key].CopyFrom(value)
+    states = configuration.sequence_batching.state
+    merged = merge(
+        name,
+        {step: models[step] for step in ensemble.steps},
+        [*ensemble.inputs, *(state.input_name for state in states)],
+        [*ensemble.outputs, *(state.output_name for state in states)],
+    )
+    geometry = wired.parameters["geometry"].string_value
+    onnx.helper.set_model_props(merged, {"geometry": geometry})
+    return merged.SerializeToString(deterministic=True), configuration
+
+
+def _make_stateful(configuration: pb.ModelConfig) -> None:
+    """Declare the state, which begins as a single zero."""
     for tensors, name in (
         (configuration.input, "state"),
         (configuration.output, "new_state"),
@@ -229,18 +299,24 @@ def _stateful(configuration: pb.ModelConfig, ifos: int) -> pb.ModelConfig:
             input_name="state",
             output_name="new_state",
             data_type=pb.TYPE_FP32,
-            dims=[ifos, -1],
+            dims=[-1],
             initial_state=[
                 pb.ModelSequenceBatching.InitialState(
                     name="zeros",
                     data_type=pb.TYPE_FP32,
-                    dims=[ifos, 1],
+                    dims=[1],
                     zero_data=True,
                 )
             ],
         )
     )
-    return configuration
+
+
+def _fix_shapes(configuration: pb.ModelConfig, geometry: Geometry) -> None:
+    """An entry for updates of one stride: a pair of rows in, one score out."""
+    (strain,), (scores,) = configuration.input, configuration.output
+    strain.dims[:] = [2, len(geometry.ifos), geometry.stride_size]
+    scores.dims[:] = [1, 2]
 
 
 def _gpu_configurations(
@@ -264,7 +340,8 @@ def _gpu_configurations(
         if name in LARGE:
             shrinkage = configuration.parameters["memory.enable_memory_arena_shrinkage"]
             shrinkage.string_value = "cpu:0;gpu:0"
-        if name in BY_TENSORRT:
+        if name == BY_TENSORRT:
+            configuration.default_model_filename = UNTILED
             accelerators = configuration.optimization.execution_accelerators
             accelerators.gpu_execution_accelerator.add(
                 name="tensorrt",
@@ -274,11 +351,19 @@ def _gpu_configurations(
                     "trt_engine_cache_path": ENGINES,
                     "trt_timing_cache_enable": "1",
                     "trt_timing_cache_path": ENGINES,
+                }
+                | {
+                    f"trt_profile_{kind}_shapes": profile(geometry, request)
+                    for kind, request in {
+                        "min": SHORTEST,
+                        "opt": USUAL,
+                        "max": LONGEST,
+                    }.items()
                 },
             )
-        for length, inputs in warm_ups.get(name, {}).items():
+        for (length, rows), inputs in warm_ups.get(name, {}).items():
             configuration.model_warmup.add(
-                name=f"{length:g} s",
+                name=f"{length:g} s, rows: {rows}",
                 batch_size=1,  # a model without batches takes 1; 0 is left out
                 inputs={
                     tensor.name: pb.ModelWarmup.Input(
@@ -293,26 +378,41 @@ def _gpu_configurations(
     return found
 
 
+def profile(geometry: Geometry, request: tuple[float, int]) -> str:
+    """Shape of the frontend's input in a request, as TensorRT's profiles are written.
+
+    Args:
+        geometry: The analysis.
+        request: Strain, s, and rows.
+    """
+    length, rows = request
+    overlap_size = geometry.kernel_size - geometry.stride_size
+    samples = overlap_size + round(length * geometry.sample_rate)
+    return f"whitened:{rows}x{len(geometry.ifos)}x{samples}"
+
+
 def _warm_ups(
     geometry: Geometry, models: Mapping[str, onnx.ModelProto]
-) -> dict[str, dict[float, dict[str, Sequence[int]]]]:
-    """Shapes of the inputs of the detector's models, for some lengths of strain."""
-    shapes: dict[str, dict[float, dict[str, Sequence[int]]]] = {}
+) -> dict[str, dict[tuple[float, int], dict[str, Sequence[int]]]]:
+    """Shapes of the inputs of the ensembles' models in some requests."""
+    shapes: dict[str, dict[tuple[float, int], dict[str, Sequence[int]]]] = {}
     ifos = len(geometry.ifos)
-    for length in WARM_UP_LENGTHS:
+    for length, rows in WARM_UPS:
+        size = round(length * geometry.sample_rate)
         made: dict[str, np.ndarray] = {
-            "strain": np.zeros(
-                (1, ifos, round(length * geometry.sample_rate)), np.float32
-            ),
+            "strain": np.zeros((rows, ifos, size), np.float32),
             "position": np.zeros(ifos, np.int64),
-            "state": np.zeros((ifos, 1), np.float32),
+            "state": np.zeros(1, np.float32),
+            "shifts": np.ones((1, ifos - 1), np.int64),
         }
-        for step in ENSEMBLES["detector"].steps:
+        # Timeslides are of long stretches of one row.
+        ensemble = "timeslides" if length > USUAL[0] else "detector"
+        for step in ENSEMBLES[ensemble].steps:
             session = onnxruntime.InferenceSession(
                 models[step].SerializeToString(), providers=["CPUExecutionProvider"]
             )
             inputs = {one.name: made[one.name] for one in session.get_inputs()}
-            shapes.setdefault(step, {})[length] = {
+            shapes.setdefault(step, {})[length, rows] = {
                 name: value.shape for name, value in inputs.items()
             }
             names = [one.name for one in session.get_outputs()]
@@ -335,6 +435,9 @@ def _ensemble(
     }
     inputs = [made[tensor] for tensor in ensemble.inputs]
     steps = []
+    used = set(ensemble.outputs)
+    for step in ensemble.steps:
+        used |= {tensor.name for tensor in configurations[step].input}
     for step in ensemble.steps:
         configuration = configurations[step]
         for tensor in configuration.input:
@@ -352,7 +455,10 @@ def _ensemble(
                 model_name=step,
                 model_version=-1,
                 input_map={t.name: t.name for t in configuration.input},
-                output_map={t.name: t.name for t in configuration.output},
+                # Triton refuses an ensemble with a tensor that nothing uses.
+                output_map={
+                    t.name: t.name for t in configuration.output if t.name in used
+                },
             )
         )
     missing = [tensor for tensor in ensemble.outputs if tensor not in made]

@@ -1,178 +1,132 @@
-"""The snapshotter: what a sequence must remember, and its power spectral density.
+"""The snapshotter: what a sequence must remember, and its whitening filters.
 
 The only stateful model. It keeps the newest strain of every row, the newest
-periodograms and the two newest PSDs of row 0, all in one state tensor (the server pairs
-several state tensors by the order of their names, not by meaning). The periodogram of
-each half-overlapping segment is computed once, when its last sample arrives; a PSD is
-made on a fixed grid of times, for each detector counted from where its own data begin.
-So a detector that is shifted against another is whitened as it is without the shift,
-and nothing depends on how the strain was cut into requests.
+periodograms and the two newest whitening filters of row 0, and where the sequence
+began and must go on, all in one state tensor (the server pairs several state tensors
+by the order of their names, not by meaning). The periodogram of each half-overlapping
+segment is computed once, when its last sample arrives. PSDs, and the filters made from
+them, are computed on a fixed grid of times, for each detector counted from where its
+own data begin. So a detector that is shifted against another is whitened as it is
+without the shift, and nothing depends on how the strain was cut into requests.
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import onnx
 from onnx import TensorProto
 
 from chirpwatch.geometry import Geometry
+from export import whitening
 from export.graph import Graph, Value
-from export.median import median
+from export.layout import SCALE, Layout, Turn
+from export.psd import OldPeriodograms, periodograms, refreshes
 
-SCALE = 2.0**66
-"""Strain is multiplied by this first: the square of 1e-21 underflows float32.
+DIGIT = 2**20
+"""Positions are kept in the state as two digits of this base.
 
-About 1e20; a power of two, so that the product is exact.
+A float32 holds whole numbers up to 2^24, which are two hours of samples.
 """
 
-BLOCK_SIZE = 64
-"""Whitened samples that share one Toeplitz matrix, and so one PSD."""
-
-SEGMENTS = 16
-"""Periodograms that are made at a time, which bounds the memory they take."""
-
 
 @dataclass(frozen=True)
-class Layout:
-    """Sizes that the snapshotter and the preprocessor agree on, in samples.
+class Course:
+    """Where a sequence began, and where a request continues it.
 
     Attributes:
-        geometry: The analysis.
+        fresh: 1 for the first request of a sequence, else 0, int64 [1].
+        begun: Samples of each detector's data before the first request, int64 [ifos].
+        position: Those before this request, checked, int64 [ifos].
     """
 
-    geometry: Geometry
-
-    @property
-    def hop_size(self) -> int:
-        """From one periodogram's start to the next one's."""
-        return self.geometry.fft_size // 2
-
-    @property
-    def bins(self) -> int:
-        """Frequencies of a periodogram."""
-        return self.geometry.fft_size // 2 + 1
-
-    @property
-    def overlap_size(self) -> int:
-        """Whitened samples before a request that its first score looks back at."""
-        return self.geometry.kernel_size - self.geometry.stride_size
-
-    @property
-    def history_size(self) -> int:
-        """Strain before a request that its whitening needs, whole blocks.
-
-        Beside the overlap, the filter's half on either side: its output lags by one
-        half, and reaches back by the other. And a block, as blocks lie on a grid of
-        their own for each detector.
-        """
-        return self.overlap_size + self.geometry.filter_size + BLOCK_SIZE
-
-    @property
-    def tail_size(self) -> int:
-        """Strain that the state keeps for each row."""
-        return max(self.history_size, self.geometry.fft_size)
-
-    @property
-    def spectra_size(self) -> int:
-        """Values of the state before the strain: periodograms and two PSDs."""
-        return (self.geometry.max_segments + 2) * self.bins
-
-    @property
-    def initial_size(self) -> int:
-        """Values of the state of a sequence of one row, for each detector."""
-        return self.spectra_size + self.tail_size
-
-
-def median_bias(counts: np.ndarray) -> np.ndarray:
-    """Expected median of ``n`` exponential variables of mean 1, for odd ``n``.
-
-    Source: B. Allen et al., Phys. Rev. D 85, 122006 (2012), appendix B.
-    """
-    return np.array([sum((-1) ** (i + 1) / i for i in range(1, n + 1)) for n in counts])
-
-
-@dataclass(frozen=True)
-class Turn:
-    """Where one detector stands at a request: edges of the graph, int64 [1] each.
-
-    Attributes:
-        before: Samples of its data before the request; negative before they begin.
-        done: Periodograms whose segment ended before the request.
-        ready: Those that ended by its end.
-        first: PSDs that fell due before the request.
-        due: PSDs that fall due in it.
-    """
-
-    before: Value
-    done: Value
-    ready: Value
-    first: Value
-    due: Value
+    fresh: Value
+    begun: Value
+    position: Value
 
     @classmethod
-    def of(cls, graph: Graph, geometry: Geometry, before: Value, size: Value) -> Self:
-        """Count from the samples before a request and those in it."""
-        after = graph.Add(before, size)
-
-        def whole(samples: Value, length_size: int) -> Value:
-            # Division of what is negative rounds towards zero; none of it counts.
-            return graph.Max(graph.Div(samples, length_size), [0])
-
-        hop_size, refresh_size = geometry.fft_size // 2, geometry.psd_refresh_size
-        # A segment is two hops long.
-        done, ready = (
-            graph.Max(graph.Sub(whole(samples, hop_size), 1), [0])
-            for samples in (before, after)
-        )
-        first = whole(before, refresh_size)
-        due = graph.Sub(whole(after, refresh_size), first)
-        return cls(before, done, ready, first, due)
-
-    def spectrum(self, graph: Graph, refresh: Value) -> Value:
-        """Index among a request's PSDs of the newest one after some refreshes.
+    def of(cls, graph: Graph, ifos: int, position: Value | None) -> Self:
+        """Read the state; a request that does not continue the sequence fails.
 
         Args:
             graph: Where nodes are added.
-            refresh: Refreshes since the detector's data began, any shape.
+            ifos: Detectors.
+            position: What the request says of its position; None takes it from the
+                state, and 0 in the first request.
         """
-        # Two PSDs are older than the request; before the first, the first serves.
-        index = graph.Add(graph.Sub(graph.Max(refresh, [1]), self.first), 1)
-        nearest: Value = graph.Min(index, graph.Add(self.due, 1))
-        return nearest
+        # A sequence begins with a single zero: Triton makes a variable dimension of an
+        # initial state 1, whatever the configuration says.
+        fresh = graph.Equal(graph.size("state", 0), [1])
+        fresh = graph.Cast(fresh, to=TensorProto.INT64)
+        digits = graph.cut("state", [0], [4 * ifos], axis=0)
+        padding = graph.Concat([0], graph.Mul(fresh, 4 * ifos - 1), axis=0)
+        digits = graph.Cast(graph.Pad(digits, padding), to=TensorProto.INT64)
+        digits = graph.Reshape(digits, [ifos, 2, 2])
+        kept = graph.ReduceSum(graph.Mul(digits, [DIGIT, 1]), [2], keepdims=0)
+        begun, following = (graph.Gather(kept, i, axis=1) for i in range(2))
+        if position is None:
+            return cls(fresh, begun, following)
+        is_fresh = graph.Cast(fresh, to=TensorProto.BOOL)
+        begun = graph.Where(is_fresh, position, begun)
+        following = graph.Where(is_fresh, position, following)
+        jumps = graph.Not(graph.Equal(position, following))
+        jumps = graph.ReduceMax(graph.Cast(jumps, to=TensorProto.INT64), [0])
+        # The only way to refuse a request in ONNX: an index that is out of bounds. The
+        # error that the client gets contains the node's name.
+        nothing = graph.Gather(
+            [0], jumps, name="position_must_continue_the_sequence_or_begin_one"
+        )
+        return cls(fresh, begun, graph.Add(position, nothing))
+
+    def digits(self, graph: Graph, size: Value) -> Value:
+        """The state's part after this request of ``size`` samples, flat."""
+        following = graph.Add(self.position, size)
+        columns = []
+        for value in (self.begun, following):
+            low = graph.Mod(value, DIGIT)
+            columns += [graph.Div(graph.Sub(value, low), DIGIT), low]
+        columns = [graph.Unsqueeze(column, [1]) for column in columns]
+        digits = graph.Reshape(graph.Concat(*columns, axis=1), [-1])
+        part: Value = graph.Cast(digits, to=TensorProto.FLOAT)
+        return part
 
 
-def build(geometry: Geometry) -> onnx.ModelProto:
+def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
     """Build the snapshotter.
 
     Inputs: ``strain`` [rows, ifos, n] float32, ``n`` a multiple of the stride, ``rows``
     another number from request to request if need be; ``position`` [ifos] int64,
     samples of each detector's data before this request, negative where they have not
-    begun: what is sent for it until then is ignored; ``state`` [ifos, values].
+    begun: what is sent for it until then is ignored; ``state`` [values]. A
+    request whose position does not continue the sequence fails, and leaves the state as
+    it is.
 
-    Outputs: ``snapshot`` [rows, ifos, history + n], scaled strain; ``psd``
-    [spectra, ifos, bins], one-sided, per Hz, in scaled units: the two newest before the
-    request, then those that fall due in it (zeros where there was none yet, and at the
-    end where another detector has one more);
-    ``valid`` [strides] bool; ``new_state``.
+    Outputs: ``snapshot`` [rows, ifos, history + n], scaled strain; ``filters``
+    [filters, ifos, values], the two newest whitening filters before the request, then
+    those that fall due in it (zeros where there is none, and where the PSD can whiten
+    nothing); ``psd`` [due, ifos, bins], the PSDs that fall due in the request,
+    one-sided, per Hz, in scaled units, 0 at 0 Hz; ``whole`` [strides] bool, whether
+    each stride's kernel is whitened by PSDs of real data of this sequence alone;
+    ``new_state``.
+
+    Args:
+        geometry: The analysis.
+        paired: Whether a request is of two rows of which the last one is scored, and
+            says no position: ``snapshot`` is that row's alone, and the sequence counts
+            its position, from 0 on, as an output.
     """
     layout = Layout(geometry)
     ifos, bins, tail = len(geometry.ifos), layout.bins, layout.tail_size
     graph = Graph()
+    course = Course.of(graph, ifos, None if paired else "position")
 
-    # A sequence begins with a single zero for each detector: Triton makes a variable
-    # dimension of an initial state 1, whatever the configuration says.
-    missing = graph.Sub(layout.initial_size, graph.size("state", 1))
-    padding = graph.Concat([0, 0, 0], graph.Max(missing, [0]), axis=0)
-    state = graph.Pad("state", padding)
-
-    # The tail of each row. A row that the state does not have continues row 0; one that
-    # the request does not have is forgotten.
-    kept = graph.cut(state, [layout.spectra_size], None, axis=1)
-    kept = graph.Transpose(graph.Reshape(kept, [ifos, -1, tail]), perm=[1, 0, 2])
+    # The strain of each row. A row that the state does not have continues row 0; one
+    # that the request does not have is forgotten.
+    kept = graph.cut("state", [layout.periodograms_at(ifos)], None, axis=0)
+    padding = graph.Concat([0], graph.Mul(course.fresh, ifos * tail), axis=0)
+    kept = graph.Reshape(graph.Pad(kept, padding), [ifos, -1, tail])
+    kept = graph.Transpose(kept, perm=[1, 0, 2])
     rows = graph.Range(0, graph.Squeeze(graph.size("strain", 0)), 1)
     rows = graph.Where(graph.Less(rows, graph.size(kept, 0)), rows, 0)
     kept = graph.Gather(kept, rows, axis=0)
@@ -180,144 +134,87 @@ def build(geometry: Geometry) -> onnx.ModelProto:
 
     size = graph.size("strain", 2)
     turns = [
-        Turn.of(graph, geometry, graph.cut("position", [i], [i + 1], axis=0), size)
+        Turn.of(graph, geometry, graph.cut(course.position, [i], [i + 1], axis=0), size)
         for i in range(ifos)
     ]
+    begin, stop = layout.filters_at, layout.periodograms_at(0)
+    old_filters = graph.cut("state", [begin], [stop], axis=0)
+    padding = graph.Concat([0], graph.Mul(course.fresh, stop - begin), axis=0)
+    old_filters = graph.Pad(old_filters, padding)
+    old_filters = graph.Reshape(old_filters, [ifos, 2, layout.filter_values])
     most_due = graph.Max(*(turn.due for turn in turns))
-    newest, newest_psd, spectra = [], [], []
+    newest_filters: list[Value] = []
+    newest_periodograms: list[Value] = []
+    filters: list[Value] = []
+    psds: list[Value] = []
     for i, turn in enumerate(turns):
-        mine = graph.cut(state, [i], [i + 1], axis=0)
+        one = [i], [i + 1]
         strain = graph.Gather(graph.Gather(buffer, 0, axis=0), i, axis=0)
-        periodograms = _periodograms(graph, layout, mine, strain, turn)
-        psd = _spectra(graph, layout, mine, periodograms, turn)
-        newest.append(graph.cut(periodograms, [-geometry.max_segments], None, axis=1))
-        newest_psd.append(graph.cut(psd, [-2], None, axis=0))
-        lacking = graph.Sub(most_due, turn.due)
-        spectra.append(graph.Pad(psd, graph.Concat([0] * 3, lacking, [0, 0], axis=0)))
-    psd = graph.Concat(*spectra, axis=1)
-
-    new_psd = graph.Transpose(graph.Concat(*newest_psd, axis=1), perm=[1, 0, 2])
-    new_tail = graph.Transpose(graph.cut(buffer, [-tail], None, axis=2), perm=[1, 0, 2])
-    parts = [graph.Concat(*newest, axis=0), new_psd, new_tail]
-    parts = [graph.Reshape(x, [ifos, -1]) for x in parts]
+        new = periodograms(graph, layout, strain, turn)
+        old = OldPeriodograms(layout, i, course.fresh)
+        begun = graph.cut(course.begun, *one, axis=0)
+        psd, made = refreshes(graph, layout, old, new, turn, begun)
+        both = graph.Concat(graph.Gather(old_filters, i, axis=0), made, axis=0)
+        last = graph.cut(both, [-2], None, axis=0)
+        newest_filters.append(graph.Reshape(last, [-1]))
+        newest_periodograms += old.newest(graph, new)
+        # Another detector may have one more.
+        lacking = graph.Concat([0, 0], graph.Sub(most_due, turn.due), [0], axis=0)
+        for pieces, piece in ((filters, both), (psds, psd)):
+            pieces.append(graph.Unsqueeze(graph.Pad(piece, lacking), [1]))
+    filters_output = graph.Concat(*filters, axis=1)
+    tails = graph.cut(buffer, [-tail], None, axis=2)
+    tails = graph.Reshape(graph.Transpose(tails, perm=[1, 0, 2]), [-1])
+    new_state = graph.Concat(
+        course.digits(graph, size),
+        *newest_filters,
+        *newest_periodograms,
+        tails,
+        axis=0,
+    )
+    snapshot = graph.cut(buffer, [tail - layout.history_size], None, axis=2)
+    if paired:
+        snapshot = graph.cut(snapshot, [-1], None, axis=0)
     return graph.model(
         "snapshotter",
         inputs=[
             ("strain", TensorProto.FLOAT, ["rows", ifos, "samples"]),
-            ("position", TensorProto.INT64, [ifos]),
-            ("state", TensorProto.FLOAT, [ifos, "values"]),
+            *([] if paired else [("position", TensorProto.INT64, [ifos])]),
+            ("state", TensorProto.FLOAT, ["values"]),
         ],
         outputs=[
             (
                 "snapshot",
-                graph.cut(buffer, [tail - layout.history_size], None, axis=2),
+                snapshot,
                 TensorProto.FLOAT,
                 ["rows", ifos, "snapshot_samples"],
             ),
-            ("psd", psd, TensorProto.FLOAT, ["spectra", ifos, bins]),
             (
-                "valid",
-                _validity(graph, layout, psd, turns),
+                "filters",
+                filters_output,
+                TensorProto.FLOAT,
+                ["filters", ifos, layout.filter_values],
+            ),
+            (
+                "psd",
+                graph.Concat(*psds, axis=1),
+                TensorProto.FLOAT,
+                ["due", ifos, bins],
+            ),
+            (
+                "whole",
+                _whole_strides(graph, layout, filters_output, turns),
                 TensorProto.BOOL,
                 ["strides"],
             ),
-            (
-                "new_state",
-                graph.Concat(*parts, axis=1),
-                TensorProto.FLOAT,
-                [ifos, "new_values"],
+            *(
+                [("position", course.position, TensorProto.INT64, [ifos])]
+                if paired
+                else []
             ),
+            ("new_state", new_state, TensorProto.FLOAT, ["new_values"]),
         ],
     )
-
-
-def _periodograms(
-    graph: Graph, layout: Layout, state: Value, strain: Value, turn: Turn
-) -> Value:
-    """One detector's periodograms: the state's, and those that end in this request.
-
-    Args:
-        graph: Where nodes are added.
-        layout: Sizes.
-        state: The detector's state, [1, values].
-        strain: The detector's scaled strain in row 0, [tail + n].
-        turn: Where it stands.
-
-    Returns:
-        [1, segments, bins], the first being that of the detector's segment
-        ``done - max_segments``.
-    """
-    geometry = layout.geometry
-    size, hop = geometry.fft_size, layout.hop_size
-    window = np.hanning(size + 1)[:-1]
-    gain = np.full(layout.bins, 2 / (geometry.sample_rate * (window**2).sum()))
-    gain[[0, -1]] /= 2
-
-    old = graph.cut(state, [0], [geometry.max_segments * layout.bins], axis=1)
-    old = graph.Reshape(old, [1, geometry.max_segments, layout.bins])
-    new = graph.Sub(turn.ready, turn.done)
-    trips = graph.Div(graph.Add(new, SEGMENTS - 1), SEGMENTS)
-
-    def transform(body: Graph, trip: Value) -> Value:
-        begin = body.Mul(body.Unsqueeze(trip, [0]), SEGMENTS)
-        stop = body.Min(body.Add(begin, SEGMENTS), new)
-        ordinals = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
-        starts = body.Mul(body.Add(ordinals, turn.done), hop)
-        starts = body.Add(body.Sub(starts, turn.before), layout.tail_size)
-        samples = body.Add(body.Unsqueeze(starts, [1]), np.arange(size)[None])
-        pieces = body.Gather(strain, samples)
-        # Real strain is loudest below 10 Hz, by four orders of magnitude; in float32
-        # the rounding errors would spill over the quiet band (0.6 % of the PSD around
-        # GW150914).
-        pieces = body.Cast(pieces, to=TensorProto.DOUBLE)
-        pieces = body.Sub(pieces, body.ReduceMean(pieces, [1]))
-        pieces = body.Mul(pieces, body.Cast(window, to=TensorProto.DOUBLE))
-        spectrum = body.DFT(body.Unsqueeze(pieces, [2]), None, 1, onesided=1)
-        power = body.ReduceSumSquare(spectrum, [2], keepdims=0)
-        power = body.Mul(body.Cast(power, to=TensorProto.FLOAT), gain)
-        return body.Unsqueeze(power, [0])
-
-    return graph.collect(graph.Squeeze(trips), old, 1, transform)
-
-
-def _spectra(
-    graph: Graph, layout: Layout, state: Value, periodograms: Value, turn: Turn
-) -> Value:
-    """One detector's two newest PSDs and those that fall due: [spectra, 1, bins]."""
-    geometry = layout.geometry
-    segments = geometry.max_segments
-    hops = geometry.psd_refresh_size // layout.hop_size
-    # A PSD is made of an odd number of half-overlapping segments.
-    biases = median_bias(np.arange(1, segments + 1, 2))
-
-    old = graph.cut(state, [segments * layout.bins], [layout.spectra_size], axis=1)
-    old = graph.Transpose(graph.Reshape(old, [1, 2, layout.bins]), perm=[1, 0, 2])
-
-    def refresh(body: Graph, trip: Value) -> Value:
-        ordinal = body.Add(body.Add(turn.first, 1), trip)
-        ended = body.Sub(body.Mul(ordinal, hops), 1)
-        count = body.Min(ended, [segments])
-        stop = body.Add(body.Sub(ended, turn.done), segments)
-        members = body.cut(periodograms, body.Sub(stop, count), stop, axis=1)
-        middle = median(body, members, count, segments)
-        unbiased = body.Div(middle, body.Gather(biases, body.Div(count, 2)))
-        return body.Unsqueeze(unbiased, [0])
-
-    return graph.collect(graph.Squeeze(turn.due), old, 0, refresh)
-
-
-def sound(graph: Graph, geometry: Geometry, psd: Value) -> Value:
-    """Whether each PSD can whiten: int64 [spectra, ifos], 1 or 0.
-
-    A PSD that is not finite or not positive above the highpass, such as that of a
-    detector that is off, whitens nothing.
-    """
-    first_bin = math.ceil(geometry.highpass * geometry.fftlength)
-    band = graph.cut(psd, [first_bin], [-1], axis=2)
-    able = graph.And(graph.Greater(band, 0.0), graph.Less(band, float("inf")))
-    able = graph.Cast(able, to=TensorProto.INT64)
-    flags: Value = graph.ReduceMin(able, [2], keepdims=0)
-    return flags
 
 
 def whole_kernels(
@@ -328,7 +225,7 @@ def whole_kernels(
     Args:
         graph: Where nodes are added.
         geometry: The analysis.
-        able: Whether each of its PSDs can whiten, int64 [spectra].
+        able: Whether each of its filters can whiten, bool [filters].
         edges: Samples of the detector's data at the right edges of the kernels'
             strain, [kernels].
         turn: Where it stands.
@@ -337,19 +234,21 @@ def whole_kernels(
     # The PSDs that whiten the kernel's newest and oldest sample; see the preprocessor.
     for age in (1, geometry.kernel_size):
         refresh = graph.Div(graph.Sub(edges, age), geometry.psd_refresh_size)
-        used = graph.Gather(able, turn.spectrum(graph, refresh), axis=0)
-        valid = graph.And(valid, graph.Cast(used, to=TensorProto.BOOL))
+        used = graph.Gather(able, turn.filter_index(graph, refresh), axis=0)
+        valid = graph.And(valid, used)
     whole: Value = valid
     return whole
 
 
-def _validity(graph: Graph, layout: Layout, psd: Value, turns: Sequence[Turn]) -> Value:
+def _whole_strides(
+    graph: Graph, layout: Layout, filters: Value, turns: Sequence[Turn]
+) -> Value:
     """Whether each stride's kernels are whole in every detector: bool [strides]."""
     geometry = layout.geometry
     strides = graph.Div(graph.size("strain", 2), geometry.stride_size)
     ordinals = graph.Range(1, graph.Add(graph.Squeeze(strides), 1), 1)
     ends = graph.Mul(ordinals, geometry.stride_size)
-    able = sound(graph, geometry, psd)
+    able = whitening.able(graph, filters)
     whole = [
         whole_kernels(
             graph,

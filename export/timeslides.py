@@ -10,8 +10,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from chirpwatch.geometry import Geometry
+from export import whitening
 from export.graph import Graph, Mapped, Value
-from export.snapshotter import Layout, Turn, sound, whole_kernels
+from export.head import finite_kernels, finite_scores
+from export.layout import Layout, Turn
+from export.snapshotter import whole_kernels
 
 TILE_STRIDES = 512
 """Strides of a slide that the head scores at a time: their frames fit in a cache."""
@@ -31,26 +34,28 @@ def build_stretch(snapshotter: onnx.ModelProto, ifos: int) -> onnx.ModelProto:
         ifos: Detectors.
 
     Returns:
-        A stateless model: ``strain`` in; ``snapshot``, ``psd`` and ``position`` out.
+        A stateless model: ``strain`` in; ``snapshot``, ``filters`` and ``position``
+        out.
     """
     model = onnx.ModelProto()
     model.CopyFrom(snapshotter)
     graph = model.graph
     graph.name = "stretch"
     fixed: dict[str, np.ndarray] = {
-        "state": np.zeros((ifos, 1), np.float32),
+        "state": np.zeros(1, np.float32),
         "position": np.zeros(ifos, np.int64),
     }
     for name, value in fixed.items():
         (at,) = [i for i, tensor in enumerate(graph.input) if tensor.name == name]
         del graph.input[at]
         graph.initializer.append(numpy_helper.from_array(value, name + "_zero"))
-        graph.node.insert(0, helper.make_node("Identity", [name + "_zero"], [name]))
+        node = helper.make_node("Identity", [name + "_zero"], [name], name=name)
+        graph.node.insert(0, node)
     del graph.output[:]
     graph.output.extend(
         tensor
         for tensor in snapshotter.graph.output
-        if tensor.name in {"snapshot", "psd"}
+        if tensor.name in {"snapshot", "filters"}
     )
     graph.output.append(
         helper.make_tensor_value_info("position", TensorProto.INT64, [ifos])
@@ -64,18 +69,19 @@ def build(
 ) -> onnx.ModelProto:
     """Build the model ``slides``.
 
-    Inputs: ``features`` [1, ifos, channels, frames] and ``psd`` [spectra, ifos, bins]
-    of a whole stretch, as the models before it make them; ``shifts`` [slides,
-    ifos - 1] int64, the feature frames by which each further detector is read later
-    than the first one, circularly within the stretch, negative ones too.
+    Inputs: ``features`` [1, ifos, channels, frames], ``finite`` [ifos, frames] and
+    ``filters`` [filters, ifos, values] of a whole stretch, as the models before it make
+    them; ``shifts`` [slides, ifos - 1] int64, the feature frames by which each further
+    detector is read later than the first one, circularly within the stretch, negative
+    ones too.
 
     Outputs, strides counted in time of the first detector: ``score`` and ``delay``
-    [slides, strides]; ``valid`` [slides, strides] bool, whether every detector's
-    kernel is whitened by PSDs of real data, which no kernel that reaches around the
-    end of the stretch is; and for each window of 8 s ``peak`` [slides, windows], the
-    largest valid score, minus infinity where there is none, with its ``peak_stride``
-    and ``peak_delay``, and ``peak_is_event``, whether no other valid score within 8 s
-    of it is larger and no earlier one equal.
+    [slides, strides]; ``valid`` [slides, strides] bool, whether the score is finite,
+    and every detector's kernel finite and whitened by PSDs of real data, which no
+    kernel that reaches around the end of the stretch is; and for each window of 8 s
+    ``peak`` [slides, windows], the largest valid score, minus infinity where there is
+    none, with its ``peak_stride`` and ``peak_delay``, and ``peak_is_event``, whether no
+    other valid score within 8 s of it is larger and no earlier one equal.
 
     Args:
         geometry: The analysis.
@@ -131,6 +137,7 @@ def build(
             edge = body.Add(edge, stride_frames - 1)
             valid = body.And(valid, sampled(body, flags[i], edge))
         score, delay = body.inline(head, {"features": total})
+        valid = body.And(valid, body.Squeeze(finite_scores(body, score), [0]))
         return [
             (body.Squeeze(score, [0]), TensorProto.FLOAT),
             (body.Squeeze(delay, [0]), TensorProto.FLOAT),
@@ -157,7 +164,12 @@ def build(
                 TensorProto.FLOAT,
                 [1, ifos, channels, "frames"],
             ),
-            ("psd", TensorProto.FLOAT, ["spectra", ifos, Layout(geometry).bins]),
+            ("finite", TensorProto.BOOL, [ifos, "whitened_frames"]),
+            (
+                "filters",
+                TensorProto.FLOAT,
+                ["filters", ifos, Layout(geometry).filter_values],
+            ),
             ("shifts", TensorProto.INT64, ["slides", ifos - 1]),
         ],
         outputs=[
@@ -181,11 +193,15 @@ def _flags(
     edges = graph.Mul(ordinals, geometry.frame_size)
     size = graph.Mul(period, geometry.frame_size)
     turn = Turn.of(graph, geometry, graph.value([0]), size)
-    able = sound(graph, geometry, "psd")
+    able = whitening.able(graph, "filters")
+    # A kernel that ends with a frame before the first stride does is never whole.
+    ahead = geometry.stride_size // geometry.frame_size - 1
+    finite = finite_kernels(graph, geometry, "finite", ahead, 1)
     flags = []
     for i in range(len(geometry.ifos)):
         mine = graph.Gather(able, i, axis=1)
         flag = whole_kernels(graph, geometry, mine, edges, turn)
+        flag = graph.And(flag, graph.Gather(finite, i, axis=0))
         bits = graph.Cast(flag, to=TensorProto.INT64)
         bits = graph.Pad(
             graph.Concat(bits, bits, axis=0), graph.Concat([0], spare, axis=0)

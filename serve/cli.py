@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from serve.embedded import TritonServer
+from serve.entries import CONFIGURATION, ENTRIES
 
 PORT = click.IntRange(0, 65535)
 REPOSITORY = Path(__file__).parent.parent / "model_repo"
@@ -26,6 +26,16 @@ REPOSITORY = Path(__file__).parent.parent / "model_repo"
 @click.option(
     "--metrics-port", type=PORT, default=8002, show_default=True, help="0 finds one."
 )
+@click.option(
+    "--model-config-name",
+    "configuration",
+    metavar="NAME",
+    default=CONFIGURATION,
+    show_default=True,
+    help="Which of the models' configurations to serve: 'cpu' has each ensemble as one "
+    "model, with the same scores; one that no model has, such as 'default', gives the "
+    "ensembles.",
+)
 @click.option("--log", type=click.Path(path_type=Path), help="The server's log.")
 def serve(
     repository: Path,
@@ -33,6 +43,7 @@ def serve(
     grpc_port: int,
     http_port: int,
     metrics_port: int,
+    configuration: str,
     log: Path | None,
 ) -> None:
     """Serve a model repository with the embedded Triton until Ctrl-C.
@@ -40,7 +51,18 @@ def serve(
     REPOSITORY is the shipped one unless another is given. The server is NVIDIA's own,
     from the package nvidia-pytriton: no Docker and no GPU are needed.
     """
-    server = TritonServer(repository, grpc_port, http_port, metrics_port, host, log)
+    from serve.embedded import TritonServer
+
+    server = TritonServer(
+        repository,
+        grpc_port,
+        http_port,
+        metrics_port,
+        host,
+        log,
+        configuration=configuration,
+        entries=(*ENTRIES, "stream"),
+    )
     with server, contextlib.suppress(KeyboardInterrupt):
         click.echo(f"serving {repository} at {server.address} (gRPC)")
         click.echo(f"metrics at {server.metrics_url}, log in {server.log_path}")

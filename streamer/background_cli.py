@@ -8,27 +8,16 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from api.client import ApiClient
-from api.process import ApiProcess
-from api.schema import GeometryBody, Run, RunUpdate
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ServerError
-from chirpwatch.statistics import JULIAN_YEAR
-from streamer.background import Coordinator, send_again
-from streamer.background_report import (
-    progress_bar,
-    show_estimate,
-    show_plan,
-    show_summary,
-    summarise,
-)
+from chirpwatch.units import JULIAN_YEAR
 from streamer.cluster import BATCH_SYSTEMS, connect
-from streamer.delivery import check_delivered, deliver
+from streamer.limits import STRETCH_LENGTH
 from streamer.options import (
     DATA,
     REPOSITORY,
@@ -39,11 +28,11 @@ from streamer.options import (
     wait,
     with_options,
 )
-from streamer.outbox import Outbox
-from streamer.plan import STRETCH_LENGTH, make_plan
-from streamer.results import RunDirectory
-from streamer.servers import Servers
-from streamer.source import Source, open_once
+
+if TYPE_CHECKING:
+    from streamer.outbox import Outbox
+    from streamer.results import RunDirectory
+    from streamer.source import Source
 
 CALIBRATED_JOBS = 4
 """More jobs than this are worth the requests that an estimate takes."""
@@ -102,7 +91,7 @@ class Length(click.ParamType[float]):
     type=Length(),
     metavar="TIME",
     default=STRETCH_LENGTH,
-    show_default="1024s",
+    show_default=f"{STRETCH_LENGTH:g}s",
     help="Longest stretch of strain that is shifted circularly within itself.",
 )
 @click.option(
@@ -180,7 +169,6 @@ def background(
     ends with the same results. Give either --strain or --background, and either
     --livetime or --slides.
     """
-    source = chosen(strain_files, background_file, split)
     if (livetime is None) == (slides is None):
         raise click.UsageError("give either --livetime or --slides")
     if scheduler is not None and batch is not None:
@@ -191,7 +179,7 @@ def background(
             "--triton"
         )
     _run(
-        source,
+        chosen(strain_files, background_file, split),
         wanted={
             "livetime": livetime,
             "slides": slides,
@@ -206,7 +194,7 @@ def background(
 
 
 def _run(
-    source: Source,
+    source: "Source",
     *,
     wanted: dict[str, Any],
     workers: dict[str, Any],
@@ -220,6 +208,24 @@ def _run(
     keep: bool,
 ) -> None:
     """Plan, start what is not running, do what is not done, report."""
+    from api.client import ApiClient
+    from api.process import ApiProcess
+    from api.schema import RunUpdate
+    from streamer.background import Coordinator, send_again
+    from streamer.background_report import (
+        progress_bar,
+        show_estimate,
+        show_plan,
+        show_summary,
+        summarise,
+    )
+    from streamer.delivery import check_delivered, deliver
+    from streamer.outbox import Outbox
+    from streamer.plan import make_plan
+    from streamer.results import RunDirectory
+    from streamer.servers import Servers
+    from streamer.source import open_once
+
     console = Console()
     with contextlib.ExitStack() as stack:
         servers = stack.enter_context(Servers(addresses, repository, console))
@@ -295,8 +301,10 @@ def _run(
 
 
 @contextlib.contextmanager
-def _reported(results: RunDirectory, outbox: Outbox) -> Iterator[None]:
+def _reported(results: "RunDirectory", outbox: "Outbox") -> Iterator[None]:
     """Tell the API that a run begins or goes on, and if it failed."""
+    from api.schema import GeometryBody, Run, RunUpdate
+
     facts, plan = results.facts, results.plan
     outbox.put_run(
         results.run,

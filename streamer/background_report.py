@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from chirpwatch.statistics import JULIAN_YEAR, Background
+from chirpwatch.statistics import Background
 from chirpwatch.strain import NANOSECONDS
+from chirpwatch.units import JULIAN_YEAR
 from streamer.background import Measured
 from streamer.plan import Job, Plan
 from streamer.results import RunDirectory

@@ -15,15 +15,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from api.client import ApiClient
-from api.process import ApiProcess
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ServerError
-from chirpwatch.signals import read_test_signals
-from chirpwatch.statistics import JULIAN_YEAR
-from serve.embedded import TritonServer
-from streamer.client import Detector
-from streamer.delivery import check_delivered, deliver
+from chirpwatch.units import JULIAN_YEAR
 from streamer.options import (
     DATA,
     REPOSITORY,
@@ -35,9 +29,6 @@ from streamer.options import (
     wait,
     with_options,
 )
-from streamer.outbox import Outbox
-from streamer.replay import Replay, run_replay
-from streamer.report import collect, show
 
 
 @click.command(cls=StrainCommand)
@@ -156,6 +147,16 @@ def search(
     Raises:
         ChirpwatchError: Bad input, or a part that failed.
     """
+    from api.client import ApiClient
+    from api.process import ApiProcess
+    from chirpwatch.signals import read_test_signals
+    from serve.embedded import TritonServer
+    from streamer.client import Detector
+    from streamer.delivery import check_delivered, deliver
+    from streamer.outbox import Outbox
+    from streamer.replay import Replay, run_replay
+    from streamer.report import collect, show
+
     console = Console()
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

@@ -14,10 +14,9 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from chirpwatch.errors import ModelError, ServerError
-from streamer.served import KEEPALIVE, describe
+from streamer.served import KEEPALIVE, Output, describe, take_outputs
 
 MODEL = "detector"
-OUTPUTS = ("score", "delay", "valid")
 
 Read = Callable[[int, int], np.ndarray]
 """Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start].
@@ -176,6 +175,23 @@ class Detector:
                     yield since(scores, wanted)
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A request that was sent.
+
+    Attributes:
+        first: Its first stride.
+        stop: The one after its last stride.
+        outputs: What it asks for.
+        time: When it was sent, by ``time.perf_counter``, s.
+    """
+
+    first: int
+    stop: int
+    outputs: Sequence[Output]
+    time: float
+
+
 class OpenSequence:
     """A sequence of requests on a connection of its own; a context manager.
 
@@ -184,8 +200,7 @@ class OpenSequence:
         offsets: For each detector the samples of its data before stride 0.
 
     Attributes:
-        under_way: First stride, the one after the last, and time of sending of each
-            request that is not answered yet.
+        under_way: The requests that are not answered yet, oldest first.
     """
 
     def __init__(self, detector: Detector, offsets: Sequence[int]) -> None:
@@ -195,7 +210,7 @@ class OpenSequence:
         self._id = secrets.randbits(62) + 1
         self._begun = False
         self._answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-        self.under_way: deque[tuple[int, int, float]] = deque()
+        self.under_way: deque[Sent] = deque()
 
     def __enter__(self) -> Self:
         self._client = grpc.InferenceServerClient(
@@ -242,12 +257,18 @@ class OpenSequence:
         ]
         inputs[0].set_data_from_numpy(strain)
         inputs[1].set_data_from_numpy(position)
-        self.under_way.append((first, stop, time.perf_counter()))
+        rows, strides = len(strain), stop - first
+        outputs = [
+            Output("score", np.float32, (rows, strides)),
+            Output("delay", np.float32, (rows, strides)),
+            Output("valid", np.bool_, (strides,)),
+        ]
+        self.under_way.append(Sent(first, stop, outputs, time.perf_counter()))
         try:
             self._client.async_stream_infer(
                 MODEL,
                 inputs,
-                outputs=[grpc.InferRequestedOutput(name) for name in OUTPUTS],
+                outputs=[grpc.InferRequestedOutput(one.name) for one in outputs],
                 request_id=str(first),
                 sequence_id=self._id,
                 sequence_start=not self._begun,
@@ -264,12 +285,12 @@ class OpenSequence:
         """The answer to the oldest request.
 
         Raises:
-            ServerError: It is an error, or did not come in time.
+            ServerError: It is an error, lacks an output, or did not come in time.
         """
-        first, stop, sent = self.under_way[0]
-        what = f"strides {first} to {stop}, sent to {self._address}"
+        sent = self.under_way[0]
+        what = f"strides {sent.first} to {sent.stop}, sent to {self._address}"
         try:
-            remaining = sent + self._deadline - time.perf_counter()
+            remaining = sent.time + self._deadline - time.perf_counter()
             result, error = self._answers.get(timeout=max(0, remaining))
         except queue.Empty:
             raise ServerError(
@@ -279,11 +300,12 @@ class OpenSequence:
             # An error on a stream does not say which request it is for; answers come
             # in order, so it is the oldest one's.
             raise ServerError(f"{what}: {error.message()}")
-        if result.get_response().id != str(first):
+        if result.get_response().id != str(sent.first):
             raise ServerError(f"{what}: answered as {result.get_response().id!r}")
+        score, delay, valid = take_outputs(result, sent.outputs, what)
         self.under_way.popleft()
-        score, delay, valid = (result.as_numpy(name) for name in OUTPUTS)
-        return Scores(first, score, delay, valid, time.perf_counter() - sent)
+        latency = time.perf_counter() - sent.time
+        return Scores(sent.first, score, delay, valid, latency)
 
 
 def since(scores: Scores, wanted: int) -> Scores:

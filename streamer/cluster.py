@@ -3,17 +3,17 @@
 import contextlib
 import logging
 from collections.abc import Iterator
-
-import dask
-import dask_jobqueue
-from distributed import Client, LocalCluster
+from typing import TYPE_CHECKING
 
 from chirpwatch.errors import ConfigurationError, ServerError
 
-BATCH_SYSTEMS = {
-    "htcondor": dask_jobqueue.HTCondorCluster,
-    "slurm": dask_jobqueue.SLURMCluster,
-}
+if TYPE_CHECKING:
+    import dask_jobqueue
+    from distributed import Client
+
+BATCH_SYSTEMS = {"htcondor": "HTCondorCluster", "slurm": "SLURMCluster"}
+"""Class of dask-jobqueue for each."""
+
 LOOPBACK = "127.0.0.1:0"
 """Where Dask's own page is: any free port, as a second run may have one too."""
 
@@ -24,7 +24,7 @@ CONNECT_TIMEOUT = 10
 @contextlib.contextmanager
 def connect(
     workers: int, scheduler: str | None = None, batch: str | None = None
-) -> Iterator[Client]:
+) -> "Iterator[Client]":
     """Workers, as a context manager.
 
     Args:
@@ -41,6 +41,8 @@ def connect(
         ConfigurationError: Dask's configuration does not say what a job of the batch
             system asks for.
     """
+    from distributed import Client, LocalCluster
+
     # Dask logs every worker that dies; what is lost here is done again, and told.
     for name in ("distributed", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -68,9 +70,12 @@ def connect(
         yield client
 
 
-def _submit(batch: str, workers: int) -> dask_jobqueue.JobQueueCluster:
+def _submit(batch: str, workers: int) -> "dask_jobqueue.JobQueueCluster":
+    import dask
+    import dask_jobqueue
+
     try:
-        cluster = BATCH_SYSTEMS[batch](
+        cluster = getattr(dask_jobqueue, BATCH_SYSTEMS[batch])(
             scheduler_options={"dashboard_address": LOOPBACK}
         )
     except (ValueError, TypeError) as error:

@@ -4,15 +4,17 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from api.process import ApiProcess
 from chirpwatch.errors import ApiError
-from serve.embedded import TritonServer
-from streamer.source import Source
+
+if TYPE_CHECKING:
+    from api.process import ApiProcess
+    from serve.embedded import TritonServer
+    from streamer.source import Source
 
 SHIPPED = Path(__file__).parent.parent / "model_repo"
 
@@ -119,7 +121,7 @@ def with_options(*groups: Sequence[Option]) -> Option:
 
 def chosen(
     strain_files: tuple[Path, ...], background_file: Path | None, split: str
-) -> Source:
+) -> "Source":
     """The strain that the options :data:`DATA` name.
 
     Raises:
@@ -127,6 +129,9 @@ def chosen(
     """
     if bool(strain_files) == (background_file is not None):
         raise click.UsageError("give either --strain or --background")
+
+    from streamer.source import Source
+
     # A worker may have another working directory.
     if background_file is not None:
         return Source((background_file.resolve(),), split)
@@ -152,7 +157,7 @@ def connection(
 
 
 def wait(
-    console: Console, server: TritonServer | None, service: ApiProcess | None
+    console: Console, server: "TritonServer | None", service: "ApiProcess | None"
 ) -> None:
     """Keep the servers up until Ctrl-C, or until one of them ends."""
     console.print("The servers stay up until Ctrl-C.")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from chirpwatch.errors import ConfigurationError, ShiftError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import Segment
-from streamer.timeslides import MAX_LENGTH
+from streamer.limits import MAX_LENGTH, STRETCH_LENGTH
 
 LIGHT_LENGTH = 12_756.27 / 299_792.458
 """Longest time that light takes between two detectors, whichever they are: through the
@@ -21,9 +21,6 @@ Earth along its equatorial diameter, s."""
 
 JOB_SLIDES = 512
 """Most slides in one job, and so in one request to the server."""
-
-STRETCH_LENGTH = MAX_LENGTH
-"""Longest stretch unless another is asked for, s."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from api.client import ApiClient, ApiRefused
-from chirpwatch.statistics import JULIAN_YEAR
+from chirpwatch.units import JULIAN_YEAR
 from streamer.replay import Measured
 
 CANDIDATES = 200

@@ -1,5 +1,9 @@
 """What a Triton server says of the models it serves."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
@@ -57,3 +61,63 @@ def describe(address: str, name: str) -> tuple[Geometry, str]:
     except GeometryError as error:
         raise ModelError(f"the model served at {address}: {error}") from None
     return geometry, config.parameters["model"].string_value
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output that a request asks for.
+
+    Attributes:
+        name: Its name.
+        dtype: NumPy data type of its elements.
+        shape: Its shape, as the request determines it.
+    """
+
+    name: str
+    dtype: type
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return _tensor(self.name, np.dtype(self.dtype), self.shape)
+
+
+def take_outputs(
+    result: grpc.InferResult, outputs: Iterable[Output], request: str
+) -> list[np.ndarray]:
+    """Take the outputs out of the answer to a request.
+
+    A server that loses a model's process while a request is under way may answer
+    without an error, and without outputs.
+
+    Args:
+        result: The answer.
+        outputs: What was asked for.
+        request: What was sent where, for the error.
+
+    Returns:
+        The outputs in the order asked for.
+
+    Raises:
+        ServerError: The answer lacks an output, or has one of another type or shape.
+    """
+    arrays = []
+    for output in outputs:
+        try:
+            array = result.as_numpy(output.name)
+        except (TypeError, ValueError) as error:
+            # Its bytes do not make the shape that the answer states.
+            raise ServerError(
+                f"{request}: expected the output {output}, found one that cannot be "
+                f"read ({error})"
+            ) from None
+        if array is None:
+            raise ServerError(f"{request}: the answer lacks the output {output}")
+        if array.dtype != output.dtype or array.shape != output.shape:
+            found = _tensor(output.name, array.dtype, array.shape)
+            raise ServerError(f"{request}: expected the output {output}, found {found}")
+        arrays.append(array)
+    return arrays
+
+
+def _tensor(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> str:
+    return f"{name!r} ({dtype} {list(shape)})"

@@ -1,6 +1,7 @@
 """Many timeslides of one stretch of strain, out of one request."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,15 +10,24 @@ from tritonclient.utils import InferenceServerException
 
 from chirpwatch.errors import ServerError, ShiftError, StrainError
 from chirpwatch.geometry import Geometry
-from streamer.served import KEEPALIVE, describe
+from streamer.events import CLUSTER_LENGTH
+from streamer.limits import MAX_LENGTH, MAX_SLIDE_LENGTH
+from streamer.served import KEEPALIVE, Output, describe, take_outputs
 
 MODEL = "timeslides"
-PEAKS = ("peak", "peak_stride", "peak_delay", "peak_is_event", "valid")
-SCORES = ("score", "delay", "valid")
-MAX_LENGTH = 1024.0
-"""Longest stretch, s; a server of two instances then stays below 2 GiB."""
-MAX_SLIDE_LENGTH = 512 * MAX_LENGTH
-"""Most that all slides of a request are long together, s; for the same reason."""
+SCORES: Mapping[str, type] = {
+    "score": np.float32,
+    "delay": np.float32,
+    "valid": np.bool_,
+}
+"""Outputs for every stride, and their data types."""
+PEAKS: Mapping[str, type] = {
+    "peak": np.float32,
+    "peak_stride": np.int64,
+    "peak_delay": np.float32,
+    "peak_is_event": np.bool_,
+}
+"""Outputs for every window of ``CLUSTER_LENGTH``, and their data types."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,9 @@ class Timeslides:
                 or no whole number of strides.
             ServerError: The server failed, or did not answer in time.
         """
-        peak, stride, delay, is_event, valid = self._infer(strain, shifts, PEAKS)
+        peak, stride, delay, is_event, valid = self._infer(
+            strain, shifts, [*PEAKS, "valid"]
+        )
         slide, window = np.nonzero(is_event)
         return SlideEvents(
             valid=valid,
@@ -113,10 +125,10 @@ class Timeslides:
 
     def scores(self, strain: np.ndarray, shifts: np.ndarray) -> SlideScores:
         """Score each slide; arguments and errors as of :meth:`events`."""
-        return SlideScores(*self._infer(strain, shifts, SCORES))
+        return SlideScores(*self._infer(strain, shifts, [*SCORES]))
 
     def _infer(
-        self, strain: np.ndarray, shifts: np.ndarray, outputs: Sequence[str]
+        self, strain: np.ndarray, shifts: np.ndarray, names: list[str]
     ) -> list[np.ndarray]:
         check_stretch(strain.shape, self.geometry)
         shifts = np.asarray(shifts)
@@ -127,13 +139,13 @@ class Timeslides:
         length = strain.shape[2] / self.geometry.sample_rate
         most = int(MAX_SLIDE_LENGTH / length)
         parts = [
-            self._request(strain, shifts[begin : begin + most], outputs)
+            self._request(strain, shifts[begin : begin + most], names)
             for begin in range(0, len(shifts), most)
         ]
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def _request(
-        self, strain: np.ndarray, shifts: np.ndarray, outputs: Sequence[str]
+        self, strain: np.ndarray, shifts: np.ndarray, names: list[str]
     ) -> list[np.ndarray]:
         inputs = [
             grpc.InferInput("strain", list(strain.shape), "FP32"),
@@ -141,22 +153,34 @@ class Timeslides:
         ]
         inputs[0].set_data_from_numpy(strain)
         inputs[1].set_data_from_numpy(shifts)
+        outputs = self._outputs(len(shifts), strain.shape[2], names)
+        request = (
+            f"{len(shifts)} timeslides of {strain.shape[2]} samples, sent to "
+            f"{self.address}"
+        )
         client = grpc.InferenceServerClient(self.address, keepalive_options=KEEPALIVE)
         try:
             result = client.infer(
                 MODEL,
                 inputs,
-                outputs=[grpc.InferRequestedOutput(name) for name in outputs],
+                outputs=[grpc.InferRequestedOutput(name) for name in names],
                 client_timeout=self.deadline,
             )
         except InferenceServerException as error:
-            raise ServerError(
-                f"{len(shifts)} timeslides of {strain.shape[2]} samples, sent to "
-                f"{self.address}: {error.message()}"
-            ) from None
+            raise ServerError(f"{request}: {error.message()}") from None
         finally:
             client.close()
-        return [result.as_numpy(name) for name in outputs]
+        return take_outputs(result, outputs, request)
+
+    def _outputs(self, slides: int, size: int, names: list[str]) -> list[Output]:
+        """Those outputs for a number of slides of a stretch of `size` samples."""
+        strides = size // self.geometry.stride_size
+        cluster_strides = CLUSTER_LENGTH * self.geometry.inference_sampling_rate
+        windows = math.ceil(strides / cluster_strides)
+        shapes = dict.fromkeys(SCORES, (slides, strides))
+        shapes |= dict.fromkeys(PEAKS, (slides, windows))
+        types = {**SCORES, **PEAKS}
+        return [Output(name, types[name], shapes[name]) for name in names]
 
 
 def check_stretch(shape: tuple[int, ...], geometry: Geometry) -> None:

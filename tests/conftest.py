@@ -1,46 +1,97 @@
-"""What many tests share: strain, a network without training, and a real server."""
+"""What many tests share: strain, a network without training, and a real server.
 
+Test files are run side by side, so that what takes long is made once for all of them,
+and PyTorch, which takes seconds to import, is imported by the fixtures that use it.
+"""
+
+import fcntl
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import pytest
-import torch
 from hypothesis import settings
-from torch import Tensor, nn
 
 from chirpwatch.geometry import Geometry
-from export.build import build_models
-from export.repository import write_repository
 from serve.embedded import TritonServer
+from tests import needs
 from tests.postgresql import PostgresServer, find_programs
-from train.data.background import simulate_background
-from train.network import Network
 
-torch.set_num_threads(1)
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from playwright.sync_api import Browser
+
+    from train.network import Network
+
 # The same examples each time: a failure is of the change at hand. Others are drawn
 # with --hypothesis-profile=default.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
-SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 GW150914 = 1126259462.42
-OFFSET_SIZE = 64.0
-"""Samples from a frame to the merger, as if calibrated, of the untrained network."""
+
+LONGEST = (
+    "test_image.py",
+    "test_api_killed.py",
+    "test_background.py",
+    "test_live.py",
+    "test_replay.py",
+    "test_served_scores.py",
+    "test_page.py",
+    "test_rank.py",
+    "test_train_resume.py",
+    "test_server.py",
+    "test_train_fit.py",
+    "test_compose.py",
+    "test_report.py",
+    "test_demo.py",
+)
+"""Files that take long, which are begun first: what ends last is then short."""
+
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, and leave the rest in its order."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Fills a folder once for all processes that run tests side by side.
+
+    Give the folder's name and what fills it. Nothing in it may be changed.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, part = shared / name, shared / f"{name}.part"
+        with open(shared / f"{name}.lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                fill(part)
+                part.rename(folder)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A PostgreSQL server of the tests' own."""
     if find_programs() is None:
-        assert "CI" not in os.environ, "CI must test PostgreSQL: install it"
-        pytest.skip("PostgreSQL's server is not installed")
+        needs.missing("PostgreSQL's server is not installed")
     # Its user reads no folder of another one's; the sockets' path must be short.
     with tempfile.TemporaryDirectory(prefix="chirpwatch-") as folder:
         Path(folder).chmod(0o755)
@@ -59,74 +110,48 @@ def new_database(
     return lambda: str(tmp_path_factory.mktemp("sqlite") / "results.db")
 
 
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A headless browser, which stays at home."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=needs.chromium(),
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
 @pytest.fixture(scope="session")
 def geometry() -> Geometry:
     return Geometry()
 
 
 @pytest.fixture(scope="session")
-def network(geometry: Geometry) -> Network:
+def network(once: Once, geometry: Geometry) -> "Network":
     """A network with random weights whose norms have seen some noise."""
-    torch.manual_seed(1)
-    network = Network(geometry)
-    network.train()
-    with torch.no_grad():
-        for _ in range(5):
-            network(torch.randn(64, len(geometry.ifos), geometry.kernel_size))
-        # Scores of noise that scatter as a trained network's do: a tolerance in logits
-        # means nothing without.
-        network.eval()
-        scores = network(torch.randn(2000, len(geometry.ifos), geometry.kernel_size))
-        for branch in (network.head.mean_logit, network.head.max_logit):
-            branch.weight *= 1.3 / scores.std()
+    import torch
+
+    from tests.networks import untrained_network
+    from train.network import Network
+
+    def make(folder: Path) -> None:
+        torch.save(untrained_network(geometry).state_dict(), folder / "weights.pt")
+
+    network = Network(geometry).eval()
+    folder = once("network", make)
+    network.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     return network
-
-
-class EnergyHead(nn.Module):
-    """The largest energy of a kernel's frames, and which frame has it."""
-
-    def __init__(self, kernel_frames: int, stride_frames: int) -> None:
-        super().__init__()
-        self.kernel_frames = kernel_frames
-        self.stride_frames = stride_frames
-        self.register_buffer("frames", torch.eye(kernel_frames)[:, None])
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.forward_sum(features.sum(1))
-
-    def forward_sum(self, energy: Tensor) -> tuple[Tensor, Tensor]:
-        kernels = nn.functional.conv1d(energy, self.frames, stride=self.stride_frames)
-        return kernels.max(1).values, kernels.argmax(1).float()
-
-
-class EnergyNetwork(nn.Module):
-    """A network whose score and time are known in closed form.
-
-    Its frames are the energy of ``frame_size`` whitened samples, so that an impulse
-    scores by its energy, at its frame: what the path around the network does with times
-    shows without the training of one.
-    """
-
-    def __init__(self, geometry: Geometry) -> None:
-        super().__init__()
-        self.geometry = geometry
-        self.head = EnergyHead(
-            geometry.kernel_size // geometry.frame_size,
-            geometry.stride_size // geometry.frame_size,
-        )
-        self.mean = nn.AvgPool1d(geometry.frame_size)
-        self.hyperparameters: dict[str, int] = {}
-
-    def features(self, x: Tensor) -> Tensor:
-        rows, ifos, time = x.shape
-        energy = self.mean(x.reshape(rows * ifos, 1, time) ** 2)
-        return energy.reshape(rows, ifos, 1, -1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))[0]
-
-    def fused(self) -> "EnergyNetwork":
-        return self
 
 
 @pytest.fixture(scope="session")
@@ -135,6 +160,8 @@ def noise(geometry: Geometry) -> np.ndarray:
 
     float32 [2, ifos, size].
     """
+    from train.data.background import simulate_background
+
     strain, _ = simulate_background(
         180, "O3", geometry.ifos, geometry.sample_rate, seed=7
     )
@@ -146,34 +173,49 @@ def noise(geometry: Geometry) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def models(network: Network) -> dict[str, onnx.ModelProto]:
+def models(once: Once, request: pytest.FixtureRequest) -> "dict[str, ModelProto]":
     """The untrained network's ONNX models by name."""
-    return build_models(network, OFFSET_SIZE)
+    import onnx
+
+    def make(folder: Path) -> None:
+        from export.build import build_models
+        from tests.networks import OFFSET_SIZE
+
+        network = request.getfixturevalue("network")
+        for name, model in build_models(network, OFFSET_SIZE).items():
+            onnx.save(model, folder / f"{name}.onnx")
+
+    folder = once("models", make)
+    return {path.stem: onnx.load(path) for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="session")
-def repository(
-    tmp_path_factory: pytest.TempPathFactory,
-    models: dict[str, onnx.ModelProto],
-    geometry: Geometry,
-) -> Path:
+def repository(once: Once, request: pytest.FixtureRequest, geometry: Geometry) -> Path:
     """A model repository of the untrained network."""
-    path = tmp_path_factory.mktemp("models") / "repository"
-    write_repository(path, geometry, models, {}, {})
-    return path
+
+    def make(folder: Path) -> None:
+        from export.repository import write_repository
+
+        models = request.getfixturevalue("models")
+        write_repository(folder / "models", geometry, models, {}, {})
+
+    return once("repository", make) / "models"
 
 
 @pytest.fixture(scope="session")
-def energy_repository(
-    tmp_path_factory: pytest.TempPathFactory, geometry: Geometry
-) -> Path:
+def energy_repository(once: Once, geometry: Geometry) -> Path:
     """A model repository of the energy network."""
-    path = tmp_path_factory.mktemp("energy") / "repository"
-    network = EnergyNetwork(geometry)
-    write_repository(
-        path, geometry, build_models(network, geometry.frame_size / 2), {}, {}
-    )
-    return path
+
+    def make(folder: Path) -> None:
+        from export.build import build_models
+        from export.repository import write_repository
+        from tests.networks import EnergyNetwork
+
+        network = EnergyNetwork(geometry)
+        models = build_models(network, geometry.frame_size / 2)
+        write_repository(folder / "models", geometry, models, {}, {})
+
+    return once("energy_repository", make) / "models"
 
 
 @pytest.fixture(scope="session")
@@ -184,19 +226,23 @@ def server(repository: Path) -> Iterator[TritonServer]:
 
 
 @pytest.fixture(scope="session")
+def wired_server(repository: Path) -> Iterator[TritonServer]:
+    """The embedded Triton on the untrained network, as ensembles of models."""
+    with TritonServer(repository, configuration=None) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def energy_server(energy_repository: Path) -> Iterator[TritonServer]:
     """The embedded Triton on the energy network."""
     with TritonServer(energy_repository) as server:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gwosc_files() -> list[Path]:
     """32 s of strain around GW150914, of H1 and L1, from GWOSC."""
-    files = sorted(SHARED_DATA.glob("*LOSC_4_V2*.hdf5"))
-    if len(files) != 2:
-        pytest.skip("the GWOSC files around GW150914 are not at hand")
-    return files
+    return needs.gwosc_files()
 
 
 def slide_livetime(strides: int, shift: int) -> float:

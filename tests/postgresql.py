@@ -4,10 +4,11 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from pathlib import Path
+
+from chirpwatch.process import free_ports
 
 USER = "postgres"
 
@@ -38,9 +39,7 @@ class PostgresServer:
     def __enter__(self) -> "PostgresServer":
         data = self._folder / "data"
         self._run("initdb", "-D", data, "-A", "trust", "-U", USER, "-E", "UTF8")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         options = {"listen_addresses": "127.0.0.1", "fsync": "off", "port": self.port}
         self._log = open(self._folder / "log", "wb")
         self._server = subprocess.Popen(

@@ -39,7 +39,7 @@ from api.schema import (
 )
 from chirpwatch.errors import ApiError
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import JULIAN_YEAR
+from chirpwatch.units import JULIAN_YEAR
 from chirpwatch.volume import sensitive_volume, volume_of_each
 
 GPS = 1_264_316_116

@@ -5,7 +5,8 @@ import pytest
 
 from chirpwatch.astro import astrophysical_odds
 from chirpwatch.errors import StatisticsError
-from chirpwatch.statistics import JULIAN_YEAR, Background
+from chirpwatch.statistics import Background
+from chirpwatch.units import JULIAN_YEAR
 
 YEARS = 1000.0
 SLOPE = 1.4

@@ -18,11 +18,14 @@ import psutil
 import pytest
 from distributed import LocalCluster
 
+import tests.command
 from api.client import ApiClient
 from api.process import ApiProcess
+from chirpwatch.cli import main
 from chirpwatch.process import free_ports
 from chirpwatch.strain import write_background
 from serve.embedded import TritonServer
+from tests.between import Between
 
 RATE = 2048
 START = 1262304000
@@ -54,7 +57,7 @@ class Running:
     options: dict[str, object] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
-    def command(self) -> list[str]:
+    def arguments(self) -> list[str]:
         options = {
             "--background": self.strain,
             "--slides": SLIDES,
@@ -62,8 +65,10 @@ class Running:
             "--workers": 2,
             "--directory": self.directory,
         } | self.options
-        words = [str(word) for pair in options.items() for word in pair]
-        return [sys.executable, "-m", "chirpwatch.cli", "background", *words]
+        return ["background", *(str(word) for pair in options.items() for word in pair)]
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "chirpwatch.cli", *self.arguments()]
 
     def __enter__(self) -> "Running":
         self.process = subprocess.Popen(
@@ -109,11 +114,27 @@ class Running:
         return output
 
 
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
+    folder = tmp_path_factory.mktemp("api")
+    with ApiProcess(folder / "api.db", log=folder / "api.log") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """A scheduler with two workers, for runs that need none of their own."""
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
 @pytest.fixture
 def run(
     strain: Path, tmp_path: Path, energy_server: TritonServer, api: ApiProcess
 ) -> Running:
-    """A run with servers of its own to talk to, that is not started yet."""
+    """A run that is not started yet."""
     token = tmp_path / "token"
     token.write_text(api.token)
     options = {
@@ -126,9 +147,11 @@ def run(
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[ApiProcess]:
-    (port,) = free_ports(1)
-    with ApiProcess(tmp_path / "api.db", port, log=tmp_path / "api.log") as process:
+def own_api(run: Running, tmp_path: Path) -> Iterator[ApiProcess]:
+    """An API that the run has for itself, to be killed."""
+    with ApiProcess(tmp_path / "api.db", log=tmp_path / "api.log") as process:
+        run.options["--api"] = process.url
+        Path(run.options["--token-file"]).write_text(process.token)
         yield process
 
 
@@ -186,22 +209,24 @@ class Expected:
 
 @pytest.fixture(scope="module")
 def expected(
-    tmp_path_factory: pytest.TempPathFactory, strain: Path, energy_server: TritonServer
+    tmp_path_factory: pytest.TempPathFactory,
+    strain: Path,
+    energy_server: TritonServer,
+    api: ApiProcess,
 ) -> Expected:
     """What an undisturbed run ends with, one worker and one job after the other."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    with ApiProcess(folder / "api.db", log=folder / "api.log") as api:
-        (folder / "token").write_text(api.token)
-        options = {
-            "--triton": energy_server.address,
-            "--api": api.url,
-            "--token-file": folder / "token",
-            "--workers": 1,
-        }
-        with Running(strain, folder / "run", options) as run:
-            run.end()
-        with api.client() as client:
-            return Expected(datasets(run.directory), blocks(client, run.directory))
+    (folder / "token").write_text(api.token)
+    options = {
+        "--triton": energy_server.address,
+        "--api": api.url,
+        "--token-file": folder / "token",
+        "--workers": 1,
+    }
+    with Running(strain, folder / "run", options) as run:
+        run.end()
+    with api.client() as client:
+        return Expected(datasets(run.directory), blocks(client, run.directory))
 
 
 def test_a_run_says_what_it_does_and_what_it_found(run, expected, api):
@@ -245,15 +270,17 @@ def test_a_run_says_what_it_does_and_what_it_found(run, expected, api):
         assert total == pytest.approx(result["livetime"])
 
 
-def test_a_dry_run_leaves_nothing(run):
+def test_a_dry_run_leaves_nothing(run, capsys):
     run.options["--dry-run"] = ""
-    command = [word for word in run.command() if word]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "slides     320 in all" in done.stdout
+    with pytest.raises(SystemExit) as ended:
+        main([word for word in run.arguments() if word])
+    assert ended.value.code == 0
+    assert "slides     320 in all" in capsys.readouterr().out
     assert not run.directory.exists()
 
 
-def test_livetime_that_is_asked_for_is_reached(run):
+def test_livetime_that_is_asked_for_is_reached(run, cluster):
+    run.options["--scheduler"] = cluster.scheduler_address
     command = run.command()
     at = command.index("--slides")
     command[at : at + 2] = ["--livetime", "2.5h"]
@@ -271,35 +298,42 @@ def test_a_killed_worker_changes_nothing(run, expected, api):
         expected.check(run, client)
 
 
-def test_a_killed_api_changes_nothing(run, expected, api, tmp_path):
+def test_a_killed_api_changes_nothing(run, expected, own_api, cluster, tmp_path):
+    run.options["--scheduler"] = cluster.scheduler_address
     with run:
         run.wait_until(lambda: run.done() >= 3)
-        os.kill(api.pid, signal.SIGKILL)
+        os.kill(own_api.pid, signal.SIGKILL)
         run.wait_until(lambda: run.done() >= 12)
         # It would end before the API is back.
         run.process.send_signal(signal.SIGSTOP)
         assert run.done() < JOBS
-        with again(api, tmp_path) as client:
+        with again(own_api, tmp_path) as client:
             run.process.send_signal(signal.SIGCONT)
             run.end()
             expected.check(run, client)
 
 
-def test_results_wait_for_an_api_that_does_not_come_back(run, expected, api, tmp_path):
+def test_results_wait_for_an_api_that_does_not_come_back(
+    run, expected, own_api, cluster, tmp_path
+):
+    run.options["--scheduler"] = cluster.scheduler_address
     with run:
         run.wait_until(lambda: run.done() >= 3)
-        os.kill(api.pid, signal.SIGKILL)
+        os.kill(own_api.pid, signal.SIGKILL)
         output = run.end(status=1)
-        assert f"no API at {api.url}" in output
+        assert f"no API at {own_api.url}" in output
         assert "wait in" in output
     assert run.done() == JOBS
-    with again(api, tmp_path) as client, run:
+    with again(own_api, tmp_path) as client, run:
         assert f"{JOBS} jobs are done already" in run.end()
         expected.check(run, client)
 
 
 @pytest.mark.slow
-def test_an_api_that_lost_everything_is_given_it_again(run, expected, api, tmp_path):
+def test_an_api_that_lost_everything_is_given_it_again(
+    run, expected, cluster, tmp_path
+):
+    run.options["--scheduler"] = cluster.scheduler_address
     with run:
         run.end()
     with ApiProcess(tmp_path / "new.db", log=tmp_path / "new.log") as new:
@@ -328,13 +362,31 @@ def test_a_killed_server_is_started_again(run, expected, api, energy_repository)
         expected.check(run, client)
 
 
+def test_an_answer_without_outputs_is_asked_for_again(
+    run, expected, api, energy_server
+):
+    with Between(energy_server.address) as between:
+        between.which = range(1000)
+        run.options |= {"--triton": between.address, "--patience": "2s"}
+        with run:
+            output = " ".join(run.end(status=1).split())
+        assert "no job succeeded for 2 s" in output
+        assert "the answer lacks the output 'peak' (float32 [8, 5])" in output
+        between.which = range(0, 1000, 3)
+        with run:
+            output = run.end()
+    assert "0 retries" not in output
+    with api.client() as client:
+        expected.check(run, client)
+
+
 @pytest.mark.slow
 def test_another_server_takes_the_jobs_of_a_dead_one(
     run, expected, api, energy_repository, energy_server
 ):
     with TritonServer(energy_repository) as other:
-        command = [*run.command(), "--triton", other.address]
-        run.command = lambda: command
+        arguments = [*run.arguments(), "--triton", other.address]
+        run.arguments = lambda: arguments
         with run:
             run.wait_until(lambda: run.done() >= 3)
             os.kill(other.pid, signal.SIGKILL)
@@ -377,7 +429,8 @@ def test_a_killed_coordinator_goes_on_where_it_was(run, expected, api):
         expected.check(run, client)
 
 
-def test_a_damaged_result_is_made_anew(run, expected, api):
+def test_a_damaged_result_is_made_anew(run, expected, api, cluster):
+    run.options["--scheduler"] = cluster.scheduler_address
     with run:
         run.end()
     (run.directory / "background.hdf5").unlink()
@@ -429,20 +482,18 @@ def test_twenty_random_kills_change_nothing(run, expected, energy_repository, tm
             expected.check(run, client)
 
 
-def test_workers_of_a_scheduler_that_runs_already(run, expected, api):
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None
-    ) as cluster:
-        run.options["--scheduler"] = cluster.scheduler_address
-        with run:
-            run.end()
-        # They are not ours to end.
-        assert len(cluster.workers) == 2
+def test_workers_of_a_scheduler_that_runs_already(run, expected, api, cluster):
+    run.options["--scheduler"] = cluster.scheduler_address
+    with run:
+        run.end()
+    # They are not ours to end.
+    assert len(cluster.scheduler_info["workers"]) == 2
     with api.client() as client:
         expected.check(run, client)
 
 
-def test_strain_as_gwosc_publishes_it_is_read_by_the_workers(run, gwosc_files):
+def test_strain_as_gwosc_publishes_it_is_read_by_the_workers(run, cluster, gwosc_files):
+    run.options["--scheduler"] = cluster.scheduler_address
     command = run.command()
     at = command.index("--background")
     command[at : at + 2] = ["--strain", *map(str, gwosc_files)]
@@ -514,11 +565,7 @@ def refusal(run: Running, **options: object) -> str:
     run.options |= {
         f"--{name.replace('_', '-')}": value for name, value in options.items()
     }
-    command = run.command()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode, done.stdout
-    assert "Traceback" not in done.stderr
-    return " ".join(done.stderr.split())
+    return tests.command.refusal(*run.arguments(), statuses=(1, 2))
 
 
 @pytest.mark.parametrize("system", ["slurm", "htcondor"])
@@ -528,7 +575,8 @@ def test_a_cluster_that_is_not_configured_is_refused(run, system):
     assert f"jobqueue.{system}" in message
 
 
-def test_a_scheduler_that_is_away_is_an_error(run):
+def test_a_scheduler_that_is_away_is_an_error(run, monkeypatch):
+    monkeypatch.setattr("streamer.cluster.CONNECT_TIMEOUT", 1)
     (port,) = free_ports(1)
     message = refusal(run, scheduler=f"tcp://127.0.0.1:{port}")
     assert f"no Dask scheduler at tcp://127.0.0.1:{port}" in message
@@ -560,8 +608,8 @@ def test_workers_elsewhere_need_a_server_that_they_reach(run):
 
 
 def test_servers_of_two_models_are_refused(run, server, energy_server):
-    command = [*run.command(), "--triton", server.address]
-    run.command = lambda: command
+    arguments = [*run.arguments(), "--triton", server.address]
+    run.arguments = lambda: arguments
     assert "results of two models do not mix" in refusal(run)
     assert not run.directory.exists()
 
@@ -575,10 +623,12 @@ def snapshot(directory: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def test_a_directory_of_another_run_is_refused_and_left_alone(
-    run, server, energy_server, strain, tmp_path
+    run, server, energy_server, strain, cluster, tmp_path
 ):
+    run.options["--scheduler"] = cluster.scheduler_address
     with run:
         run.end()
+    del run.options["--scheduler"]
     before = snapshot(run.directory)
     assert "results of another model" in refusal(run, triton=server.address)
     run.options["--triton"] = energy_server.address
@@ -594,7 +644,8 @@ def test_a_directory_of_another_run_is_refused_and_left_alone(
     assert snapshot(run.directory) == before
 
 
-def test_two_runs_in_one_directory_are_refused(run):
+def test_two_runs_in_one_directory_are_refused(run, cluster):
+    run.options["--scheduler"] = cluster.scheduler_address
     with run:
         run.wait_until(lambda: run.done() >= 1)
         assert "is in use by another background run" in refusal(run)
@@ -609,6 +660,7 @@ def test_strain_that_changes_under_a_worker_is_refused(run, strain, tmp_path):
     run.options["--workers"] = 1
     with h5py.File(other, "a") as file:
         file[f"test/{START}-{LENGTH // 2}/L1"][700 * RATE] = np.nan
-    message = refusal(run)
-    assert "expected finite strain, found nan in L1" in message
+    with run:
+        output = " ".join(run.end(status=1).split())
+    assert "expected finite strain, found nan in L1" in output
     assert 0 < run.done() < JOBS

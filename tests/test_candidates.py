@@ -10,9 +10,9 @@ from playwright.sync_api import expect
 from api.client import ApiRefused
 from api.process import ApiProcess
 from api.schema import Strain, Veto
-from chirpwatch.statistics import JULIAN_YEAR
+from chirpwatch.units import JULIAN_YEAR
 from tests.test_api import GPS, RUN, SECOND, ZERO_LAG, block, chunk, slide
-from tests.test_page import browser, page, serious  # noqa: F401 - fixtures
+from tests.test_page import page, serious  # noqa: F401 - a fixture
 
 RATE = 2048
 AT = GPS * SECOND + 30_062_500_000

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -20,7 +21,9 @@ from chirpwatch.errors import ServerError
 from chirpwatch.process import free_ports
 from export.repository import ENGINES, ON_GPU
 from serve.embedded import TritonServer
+from serve.entries import CONFIGURATION, ENTRIES
 from streamer.live.metrics import LiveMetrics
+from tests import needs
 from tests.postgresql import PostgresServer
 from tests.test_api import RUN, ZERO_LAG, block, chunk, slide
 
@@ -31,9 +34,7 @@ GPU = "model_repo/*/configs/{}.pbtxt"
 
 def configuration(profiles: str, *files: str) -> dict:
     """The file, or several, as docker-compose understands it."""
-    compose = shutil.which("docker-compose")
-    if compose is None:
-        pytest.skip("docker-compose is not installed")
+    compose = needs.program("docker-compose", "docker-compose")
     done = subprocess.run(
         [compose, *(f"--file={file}" for file in files), "config"],
         cwd=ROOT,
@@ -44,6 +45,12 @@ def configuration(profiles: str, *files: str) -> dict:
     )
     assert done.returncode == 0, done.stderr
     return yaml.safe_load(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def shipped_server() -> Iterator[TritonServer]:
+    with TritonServer(ROOT / "model_repo") as server:
+        yield server
 
 
 @pytest.fixture
@@ -76,6 +83,10 @@ def test_no_service_may_more_than_it_needs(services: dict) -> None:
 def test_triton_is_told_what_the_embedded_server_is(services: dict) -> None:
     command = services["triton"]["command"]
     assert "--disable-auto-complete-config" in command
+    assert f"--model-config-name={CONFIGURATION}" in command
+    assert "--model-control-mode=explicit" in command
+    loaded = {x for x in command if x.startswith("--load-model=")}
+    assert loaded == {f"--load-model={name}" for name in (*ENTRIES, "stream")}
     for name in ("triton", "embedded"):
         (volume,) = services[name]["volumes"]
         assert str(volume).startswith(str(ROOT / "model_repo"))
@@ -92,7 +103,9 @@ def test_on_a_gpu_triton_takes_the_configurations_that_the_models_have() -> None
             service["volumes"] = sorted(map(str, service.get("volumes", [])))
     assert found == usual
     (option,) = set(triton["command"]) - set(before["command"])
-    assert set(before["command"]) < set(triton["command"])
+    assert set(before["command"]) - set(triton["command"]) == {
+        "--model-config-name=cpu"
+    }
     name = option.removeprefix("--model-config-name=")
     assert {path.parent.parent.name for path in ROOT.glob(GPU.format(name))} == set(
         ON_GPU
@@ -114,6 +127,10 @@ def test_the_gpu_configurations_differ_in_where_models_run_alone(
             (path.parent.parent / "config.pbtxt").read_text(), pb.ModelConfig()
         )
         assert (found.input, found.output) == (usual.input, usual.output)
+        assert (
+            not found.default_model_filename
+            or (path.parent.parent / "1" / found.default_model_filename).exists()
+        )
     repository = tmp_path / "models"
     shutil.copytree(ROOT / "model_repo", repository)
     for path in repository.glob("*/configs/gpu.pbtxt"):
@@ -121,22 +138,31 @@ def test_the_gpu_configurations_differ_in_where_models_run_alone(
         assert "KIND_GPU" in text
         # There is no GPU here.
         found = text_format.Parse(
-            text.replace("KIND_GPU", "KIND_CPU"), pb.ModelConfig()
+            text.replace("KIND_GPU", "KIND_CPU").replace("cpu:0;gpu:0", "cpu:0"),
+            pb.ModelConfig(),
         )
         found.ClearField("optimization")
+        # The longest requests would take minutes here.
+        del found.model_warmup[2:]
         (path.parent.parent / "config.pbtxt").write_text(str(found))
-    with TritonServer(repository, log=tmp_path / "triton.log"):
+    log = tmp_path / "triton.log"
+    with TritonServer(repository, configuration=None, log=log):
         pass
     # A warm-up that does not fit is one that the server refuses.
-    path = repository / "head" / "config.pbtxt"
-    path.write_text(path.read_text().replace("dims: 89", "dims: 7"))
+    alone = tmp_path / "alone"
+    shutil.copytree(repository / "head", alone / "head")
+    path = alone / "head" / "config.pbtxt"
+    path.write_text(path.read_text().replace("dims: 33", "dims: 7"))
     with pytest.raises(ServerError):
-        with TritonServer(repository, log=tmp_path / "triton.log"):
+        with TritonServer(alone, log=log):
             pass
 
 
 def test_api_and_replay_run_outside_a_container(
-    services: dict, postgresql: PostgresServer, tmp_path: Path
+    services: dict,
+    shipped_server: TritonServer,
+    postgresql: PostgresServer,
+    tmp_path: Path,
 ) -> None:
     (port,) = free_ports(1)
     password = tmp_path / "database_password"
@@ -148,35 +174,34 @@ def test_api_and_replay_run_outside_a_container(
         before = password.read_text() if password.exists() else None
         subprocess.run([sys.executable, *entrypoint[1:]], check=True)
         assert before in {None, password.read_text()}
-    with TritonServer(ROOT / "model_repo") as server:
-        outside = {
-            "postgresql+psycopg://chirpwatch@database/chirpwatch": (
-                postgresql.new_database()
-            ),
-            "/secrets/database_password": str(password),
-            "=/data/": f"={tmp_path}/",
-            "0.0.0.0": "127.0.0.1",
-            "triton:8001": server.address,
-            "api:8080": f"127.0.0.1:{port}",
-            "--port=8080": f"--port={port}",
-        }
+    outside = {
+        "postgresql+psycopg://chirpwatch@database/chirpwatch": (
+            postgresql.new_database()
+        ),
+        "/secrets/database_password": str(password),
+        "=/data/": f"={tmp_path}/",
+        "0.0.0.0": "127.0.0.1",
+        "triton:8001": shipped_server.address,
+        "api:8080": f"127.0.0.1:{port}",
+        "--port=8080": f"--port={port}",
+    }
 
-        def command(service: str) -> list[str]:
-            arguments = services[service]["command"]
-            for inside, there in outside.items():
-                arguments = [one.replace(inside, there) for one in arguments]
-            return [sys.executable, "-m", "chirpwatch.cli", *arguments]
+    def command(service: str) -> list[str]:
+        arguments = services[service]["command"]
+        for inside, there in outside.items():
+            arguments = [one.replace(inside, there) for one in arguments]
+        return [sys.executable, "-m", "chirpwatch.cli", *arguments]
 
-        with subprocess.Popen(command("api"), stdout=subprocess.PIPE, text=True) as api:
-            assert api.stdout is not None
-            assert f"127.0.0.1:{port}" in api.stdout.readline()
-            # What the replay waits for.
-            assert "/readyz" in json.dumps(services["api"]["healthcheck"])
-            httpx.get(f"http://127.0.0.1:{port}/readyz").raise_for_status()
-            done = subprocess.run(
-                command("replay"), capture_output=True, text=True, check=False
-            )
-            api.terminate()
+    with subprocess.Popen(command("api"), stdout=subprocess.PIPE, text=True) as api:
+        assert api.stdout is not None
+        assert f"127.0.0.1:{port}" in api.stdout.readline()
+        # What the replay waits for.
+        assert "/readyz" in json.dumps(services["api"]["healthcheck"])
+        httpx.get(f"http://127.0.0.1:{port}/readyz").raise_for_status()
+        done = subprocess.run(
+            command("replay"), capture_output=True, text=True, check=False
+        )
+        api.terminate()
     assert done.returncode == 0, done.stderr
     assert "Injections found" in done.stdout
 
@@ -240,15 +265,16 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> 
     assert targets <= set(configuration("native")["services"])
 
 
-def test_triton_has_the_metrics_that_the_dashboard_asks_for() -> None:
+def test_triton_has_the_metrics_that_the_dashboard_asks_for(
+    shipped_server: TritonServer,
+) -> None:
     dashboard = (MONITORING / "dashboard.json").read_text()
     wanted = set(re.findall(r"\bnv_[a-z_]+", dashboard))
     assert wanted
-    with TritonServer(ROOT / "model_repo") as server:
-        deadline = time.monotonic() + 10
-        found: set[str] = set()
-        while not wanted <= found and time.monotonic() < deadline:
-            text = httpx.get(server.metrics_url, trust_env=False).text
-            found = set(re.findall(r"^# HELP ([a-z_]+)", text, re.MULTILINE))
-            time.sleep(0.1)
+    deadline = time.monotonic() + 10
+    found: set[str] = set()
+    while not wanted <= found and time.monotonic() < deadline:
+        text = httpx.get(shipped_server.metrics_url, trust_env=False).text
+        found = set(re.findall(r"^# HELP ([a-z_]+)", text, re.MULTILINE))
+        time.sleep(0.1)
     assert wanted <= found

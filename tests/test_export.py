@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from click.testing import CliRunner
 from google.protobuf import text_format
@@ -137,10 +136,10 @@ def test_rows_are_scored_independently_of_their_number(
     np.testing.assert_allclose(chain.score[1], chain.score[2], atol=1e-5)
 
 
-def test_models_run_on_the_opset_of_the_native_backend(
+def test_models_are_of_an_opset_that_the_native_backend_runs_on_a_gpu(
     models: dict[str, onnx.ModelProto],
 ) -> None:
     for model in models.values():
         assert model.ir_version <= 10
-        assert all(opset.version <= 21 for opset in model.opset_import)
-        onnxruntime.InferenceSession(model.SerializeToString())
+        # CUDA kernels for Pad, ReduceMax and others end there.
+        assert all(opset.version <= 18 for opset in model.opset_import)

@@ -31,6 +31,7 @@ from chirpwatch.errors import ApiError, ServerError
 from serve.embedded import TritonServer
 from streamer.client import Detector, OpenSequence
 from streamer.live.write import FrameWriter
+from tests.needs import missing
 from tests.test_live import (
     BURSTS,
     GPS,
@@ -59,6 +60,10 @@ main()
 
 SPEED = 5.0
 """Seconds of strain in a second."""
+
+PATIENCE = ("--patience", "6")
+"""A reader that was killed, or frozen, is back seconds later on a busy machine; so is
+one that a damaged frame ended, which may be mended meanwhile."""
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +196,7 @@ def test_every_process_killed_at_random(servers, strain, tmp_path):
     """Search, readers, Triton, its models' processes, results service: twenty times."""
     frames = tmp_path / "frames"
     dice = random.Random(3)
-    search = Search(tmp_path, frames, servers.triton.address, servers)
+    search = Search(tmp_path, frames, servers.triton.address, servers, *PATIENCE)
     killed = []
 
     def kill():
@@ -227,7 +232,7 @@ def test_every_process_killed_at_random(servers, strain, tmp_path):
 def test_a_frozen_process(servers, strain, tmp_path, victim):
     """It stands still for 8 s, with what it has open, and goes on."""
     frames = tmp_path / "frames"
-    with Search(tmp_path, frames, servers.triton.address, servers) as search:
+    with Search(tmp_path, frames, servers.triton.address, servers, *PATIENCE) as search:
         with feeding(frames, strain):
             search.wait_until(GPS + 30)
             match victim:
@@ -261,7 +266,7 @@ def test_a_slow_results_service(servers, strain, tmp_path):
             os.kill(servers.api_pid, signal.SIGCONT)
             time.sleep(0.05)
 
-    with Search(tmp_path, frames, servers.triton.address, servers) as search:
+    with Search(tmp_path, frames, servers.triton.address, servers, *PATIENCE) as search:
         with ThreadPoolExecutor(1) as pool, feeding(frames, strain):
             search.wait_until(GPS + 10)
             slow = pool.submit(slow_down)
@@ -285,7 +290,7 @@ def small_disk(folder, size):
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root may mount a file system")
+        missing("only root may mount a file system")
     try:
         yield folder
     finally:
@@ -316,7 +321,7 @@ def test_a_full_disk(energy_repository, strain, tmp_path, whose):
             with servers.client() as client:
                 with_background(client, servers.triton.address)
             address = servers.triton.address
-            with Search(folder, frames, address, servers) as search:
+            with Search(folder, frames, address, servers, *PATIENCE) as search:
                 with feeding(frames, strain):
                     search.wait_until(GPS + 25)
                     with filled(disk):
@@ -333,7 +338,7 @@ def test_a_stepped_clock(servers, strain, tmp_path, step):
     """
     frames, clock = tmp_path / "frames", tmp_path / "clock"
     clock.write_text("0")
-    search = Search(tmp_path, frames, servers.triton.address, servers)
+    search = Search(tmp_path, frames, servers.triton.address, servers, *PATIENCE)
     search.command[1:3] = "-c", STEPPED, clock
     with search:
         with feeding(frames, strain):
@@ -352,11 +357,11 @@ def network():
         return subprocess.run(["ip", *arguments], capture_output=True, text=True)
 
     if os.geteuid() != 0 or ip("netns", "add", name).returncode:
-        pytest.skip("only root may make a network")
+        missing("only root may make a network")
     try:
         cable = ip("link", "add", here, "type", "veth", "peer", there, "netns", name)
         if cable.returncode:
-            pytest.skip(f"no cable: {cable.stderr}")
+            missing(f"no cable: {cable.stderr}")
         ip("addr", "add", "10.213.77.1/30", "dev", here)
         ip("link", "set", here, "up")
         ip("-n", name, "addr", "add", f"{address}/30", "dev", there)
@@ -405,7 +410,7 @@ def test_a_cut_network(energy_repository, strain, tmp_path):
                     if httpx.get(url, trust_env=False, timeout=1).status_code == 200:
                         break
                 time.sleep(0.1)
-        with Search(tmp_path, frames, There.triton, There) as search:
+        with Search(tmp_path, frames, There.triton, There, *PATIENCE) as search:
             with feeding(frames, strain):
                 search.wait_until(GPS + 30)
                 switch("down")
@@ -428,9 +433,7 @@ def test_damaged_frames(servers, strain, tmp_path):
     mended, lost = {22, 35, 44}, {26, 40, 55, 70}
     writer, away = FrameWriter(frames), FrameWriter(aside)
     address = servers.triton.address
-    # A frame that ends who reads it takes seconds, and may be mended meanwhile.
-    patience = ("--patience", "6")
-    with Search(tmp_path, frames, address, servers, *patience) as search:
+    with Search(tmp_path, frames, address, servers, *PATIENCE) as search:
         for second in range(LENGTH):
             ifo = IFOS[second % 2]
             if second not in mended | lost:

@@ -71,7 +71,18 @@ REQUESTS = st.fixed_dictionaries(
         "model": st.sampled_from([*MODELS, "detector", "timeslides", "none"]),
         "inputs": st.dictionaries(
             st.sampled_from(
-                ["strain", "position", "shifts", "features", "state", "psd", "other"]
+                [
+                    "strain",
+                    "position",
+                    "shifts",
+                    "snapshot",
+                    "filters",
+                    "features",
+                    "finite",
+                    "whole",
+                    "state",
+                    "other",
+                ]
             ),
             st.one_of(tensors(), strain()),
             min_size=1,
@@ -84,14 +95,18 @@ REQUESTS = st.fixed_dictionaries(
 )
 
 
-def test_triton_answers_any_request(energy_server) -> None:
+@pytest.mark.parametrize("served", ["server", "wired_server"])
+def test_triton_answers_any_request(
+    request: pytest.FixtureRequest, served: str
+) -> None:
     """An error or an answer; and after it, the right scores."""
-    client = grpc.InferenceServerClient(energy_server.address)
-    before = {one.pid for one in psutil.Process(energy_server.pid).children()}
+    server = request.getfixturevalue(served)
+    client = grpc.InferenceServerClient(server.address)
+    before = {one.pid for one in psutil.Process(server.pid).children()}
     leaks = []
 
     @settings(
-        max_examples=400,
+        max_examples=200,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture],
     )
@@ -118,8 +133,8 @@ def test_triton_answers_any_request(energy_server) -> None:
 
     ask()
     assert leaks == []
-    assert {one.pid for one in psutil.Process(energy_server.pid).children()} == before
-    detector = Detector(energy_server.address)
+    assert {one.pid for one in psutil.Process(server.pid).children()} == before
+    detector = Detector(server.address)
     data = np.random.default_rng(1).normal(0, 1e-21, (1, 2, 12 * 2048))
     with OpenSequence(detector, (0, 0)) as sequence:
         sequence.send(data, 0, 96, end=True)

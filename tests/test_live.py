@@ -16,13 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.process import ApiProcess
 from api.schema import Block, BlockSlide, GeometryBody, Run
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import JULIAN_YEAR
-from export.build import build_models
-from export.repository import write_repository
+from chirpwatch.units import JULIAN_YEAR
 from serve.embedded import TritonServer
 from streamer.client import Detector
 from streamer.live.write import FrameWriter
-from tests.conftest import EnergyNetwork
 
 GPS = 1_262_304_000
 RATE = 2048
@@ -352,12 +349,9 @@ def test_servers_that_go_and_come_back_cost_nothing(
 
 
 def test_another_model_begins_another_run_where_the_first_ended(
-    energy_repository, api, strain, tmp_path, geometry
+    energy_repository, repository, api, strain, tmp_path
 ):
     frames = tmp_path / "frames"
-    other = tmp_path / "other"
-    models = build_models(EnergyNetwork(geometry), geometry.frame_size / 2 + 0.25)
-    write_repository(other, geometry, models, {}, {})
     with TritonServer(energy_repository) as server:
         address = server.address
         port = int(address.rpartition(":")[2])
@@ -368,7 +362,7 @@ def test_another_model_begins_another_run_where_the_first_ended(
             write(frames, strain, range(50))
             search.wait_until(GPS + 50)
             server.__exit__(None, None, None)
-            with TritonServer(other, grpc_port=port):
+            with TritonServer(repository, grpc_port=port):
                 write(frames, strain, range(50, LENGTH))
                 search.wait_until(GPS + LENGTH)
                 search.end()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ligo.gracedb import rest as gracedb
 
 from chirpwatch.errors import ConfigurationError, StrainError
 from chirpwatch.geometry import Geometry
@@ -28,11 +29,13 @@ from streamer.live.assemble import (
     Together,
     blocks,
 )
+from streamer.live.channels import Channels
 from streamer.live.decimate import Decimator
-from streamer.live.frames import Channels, FrameDirectory, FrameReader, read_frame
+from streamer.live.frames import FrameDirectory, FrameReader, read_frame
 from streamer.live.ledger import Candidate, Ledger
 from streamer.live.noise import Noise
 from streamer.live.sinks import (
+    GraceDb,
     JsonLines,
     NotReachedError,
     RefusedError,
@@ -377,8 +380,6 @@ def test_a_webhook_that_is_not_there_was_not_reached():
 
 def test_gracedb_is_told_as_its_own_client_tells_it():
     """Against a local server that answers as GraceDB's API does."""
-    gracedb = pytest.importorskip("ligo.gracedb.rest")
-    from streamer.live.sinks import GraceDb
 
     class Api(Receiver):
         def __init__(self, status):

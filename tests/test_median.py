@@ -4,22 +4,59 @@ import pytest
 from onnx import TensorProto
 
 from export.graph import Graph
-from export.median import median
+from export.median import sliding_medians, unseen
+
+BINS = 5
 
 
-@pytest.mark.parametrize("segments", [1, 7, 63, 65])
-def test_the_network_gives_the_median_to_the_last_bit(segments: int) -> None:
+def medians(rows: np.ndarray, group_size: int, groups: int) -> np.ndarray:
     graph = Graph()
-    graph_median = median(graph, "rows", graph.size("rows", 1), segments)
     model = graph.model(
-        "median",
-        inputs=[("rows", TensorProto.FLOAT, [2, "count", 5])],
-        outputs=[("median", graph_median, TensorProto.FLOAT, [2, 5])],
+        "medians",
+        inputs=[("rows", TensorProto.FLOAT, ["count", BINS])],
+        outputs=[
+            (
+                "medians",
+                sliding_medians(graph, "rows", BINS, group_size, groups),
+                TensorProto.FLOAT,
+                ["windows", BINS],
+            )
+        ],
     )
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    rng = np.random.default_rng(segments)
-    for count in range(1, segments + 1, 2):
-        rows = rng.exponential(size=(2, count, 5)).astype(np.float32)
-        rows[:, count // 2 :, 0] = 1  # ties
-        (found,) = session.run(None, {"rows": rows})
-        assert (found == np.median(rows, axis=1)).all()
+    (found,) = session.run(None, {"rows": rows})
+    return found
+
+
+@pytest.mark.parametrize("group_size", [2, 6, 8])
+@pytest.mark.parametrize("groups", [1, 2, 3, 5, 7, 8])
+@pytest.mark.parametrize("windows", [1, 4])
+def test_each_window_has_its_median_to_the_last_bit(
+    group_size: int, groups: int, windows: int
+) -> None:
+    rng = np.random.default_rng(group_size * groups)
+    size = (windows + groups - 1) * group_size
+    rows = rng.exponential(size=(size, BINS)).astype(np.float32)
+    rows[size // 2 :, 0] = 1  # ties
+    rows[::3, 1] = np.inf
+    found = medians(rows, group_size, groups)
+    for window, median in enumerate(found):
+        begin = window * group_size
+        members = rows[begin + 1 : begin + group_size * groups]
+        assert (median == np.median(members, axis=0)).all()
+
+
+@pytest.mark.parametrize("group_size", [2, 8])
+def test_what_stands_for_nothing_leaves_the_median_as_it_is(group_size: int) -> None:
+    """The first windows of a sequence hold fewer periodograms than the later ones."""
+    groups, windows = 8, 9
+    rng = np.random.default_rng(1)
+    count = windows * group_size - 1
+    seen = rng.exponential(size=(count, BINS)).astype(np.float32)
+    before = np.tile(unseen(group_size), groups)[: (groups - 1) * group_size + 1, None]
+    rows = np.concatenate([np.repeat(before, BINS, axis=1), seen])
+    found = medians(rows, group_size, groups)
+    for window, median in enumerate(found):
+        stop = (window + 1) * group_size - 1
+        members = seen[max(0, stop - group_size * groups + 1) : stop]
+        assert (median == np.median(members, axis=0)).all()

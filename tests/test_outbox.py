@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,19 @@ from streamer.outbox import Outbox
 
 GEOMETRY = Geometry()
 NOWHERE = "http://127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
+    folder = tmp_path_factory.mktemp("api")
+    with ApiProcess(folder / "results.db", log=folder / "api.log") as api:
+        yield api
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A run of this test's own."""
+    return str(request.node.name)[-50:].replace("_", "-")
 
 
 def run(model: str = "0123456789abcdef") -> Run:
@@ -45,7 +59,7 @@ def block(number: int) -> Block:
     )
 
 
-def fill(outbox: Outbox, name: str = "run") -> None:
+def fill(outbox: Outbox, name: str) -> None:
     outbox.put_run(name, run())
     for number in range(3):
         outbox.put_block(name, number, block(number))
@@ -59,83 +73,88 @@ def left(directory: Path) -> list[str]:
 
 
 def test_results_wait_and_are_delivered_in_order_by_another_process(
-    tmp_path: Path,
+    api: ApiProcess, name: str, tmp_path: Path
 ) -> None:
     with ApiClient(NOWHERE) as client:
         with Outbox(tmp_path / "outbox", client) as outbox:
-            fill(outbox)
+            fill(outbox, name)
             assert outbox.deliver() == 5
-    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
-        with api.client() as client:
-            with Outbox(tmp_path / "outbox", client) as outbox:
-                assert outbox.deliver() == 0
-            status = client.run("run")
-        assert status.state == "complete"
-        assert status.background.events == 3
-        assert status.background.livetime == 300 / 8
+    with api.client() as client:
+        with Outbox(tmp_path / "outbox", client) as outbox:
+            assert outbox.deliver() == 0
+        status = client.run(name)
+    assert status.state == "complete"
+    assert status.background.events == 3
+    assert status.background.livetime == 300 / 8
     assert left(tmp_path) == []
 
 
-def test_new_results_come_after_those_that_wait(tmp_path: Path) -> None:
+def test_new_results_come_after_those_that_wait(
+    api: ApiProcess, name: str, tmp_path: Path
+) -> None:
     with ApiClient(NOWHERE) as client:
         with Outbox(tmp_path / "outbox", client) as outbox:
-            fill(outbox, "first")
-    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
-        with api.client() as client:
-            with Outbox(tmp_path / "outbox", client) as outbox:
-                fill(outbox, "second")
-                assert outbox.deliver() == 0
-            assert {one.id for one in client.runs().runs} == {"first", "second"}
+            fill(outbox, f"{name}-1")
+    with api.client() as client:
+        with Outbox(tmp_path / "outbox", client) as outbox:
+            fill(outbox, f"{name}-2")
+            assert outbox.deliver() == 0
+        runs = {one.id for one in client.runs().runs if one.id.startswith(name)}
+        assert runs == {f"{name}-1", f"{name}-2"}
 
 
-def test_a_result_delivered_twice_changes_nothing(tmp_path: Path) -> None:
+def test_a_result_delivered_twice_changes_nothing(
+    api: ApiProcess, name: str, tmp_path: Path
+) -> None:
     """As when the process dies between the API's answer and the file's removal."""
-    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
-        with api.client() as client:
-            for _ in range(2):
-                with Outbox(tmp_path / "outbox", client) as outbox:
-                    fill(outbox)
-                    assert outbox.deliver() == 0
-            assert client.run("run").background.events == 3
-
-
-def test_a_refused_result_is_kept_and_stands_in_nobodys_way(tmp_path: Path) -> None:
-    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
-        with api.client() as client:
+    with api.client() as client:
+        for _ in range(2):
             with Outbox(tmp_path / "outbox", client) as outbox:
-                outbox.put_run("run", run())
-                outbox.put_run("run", run(model="fedcba9876543210"))
-                outbox.update_run("run", RunUpdate(state="failed", message="test"))
-                with pytest.raises(ApiError, match=r"409.*kept in .*refused"):
-                    outbox.deliver()
-            assert client.run("run").state == "failed"
+                fill(outbox, name)
+                assert outbox.deliver() == 0
+        assert client.run(name).background.events == 3
+
+
+def test_a_refused_result_is_kept_and_stands_in_nobodys_way(
+    api: ApiProcess, name: str, tmp_path: Path
+) -> None:
+    with api.client() as client:
+        with Outbox(tmp_path / "outbox", client) as outbox:
+            outbox.put_run(name, run())
+            outbox.put_run(name, run(model="fedcba9876543210"))
+            outbox.update_run(name, RunUpdate(state="failed", message="test"))
+            with pytest.raises(ApiError, match=r"409.*kept in .*refused"):
+                outbox.deliver()
+        assert client.run(name).state == "failed"
     assert [Path(name).suffix for name in left(tmp_path)] == [".refused"]
 
 
-def test_results_of_a_lost_database_do_not_fail_another_run(tmp_path: Path) -> None:
+def test_results_of_a_lost_database_do_not_fail_another_run(
+    api: ApiProcess, name: str, tmp_path: Path
+) -> None:
     with ApiClient(NOWHERE) as client:
         with Outbox(tmp_path / "outbox", client) as outbox:
-            fill(outbox, "lost")
+            fill(outbox, f"{name}-lost")
     for path in sorted((tmp_path / "outbox").glob("*.json"))[:1]:
         path.unlink()  # the registration of the run, which another database had
-    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
-        with api.client() as client, Outbox(tmp_path / "outbox", client) as outbox:
-            fill(outbox, "new")
-            assert outbox.deliver() == 0
-            assert client.run("new").background.events == 3
-            assert len(outbox.refused) == 4
+    with api.client() as client, Outbox(tmp_path / "outbox", client) as outbox:
+        fill(outbox, f"{name}-new")
+        assert outbox.deliver() == 0
+        assert client.run(f"{name}-new").background.events == 3
+        assert len(outbox.refused) == 4
 
 
-def test_a_wrong_token_loses_nothing(tmp_path: Path) -> None:
-    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
-        with ApiClient(api.url, "wrong") as client:
-            with Outbox(tmp_path / "outbox", client) as outbox:
-                fill(outbox)
-                with pytest.raises(ApiError, match=r"401.*wait on disk"):
-                    outbox.deliver()
-        with api.client() as client, Outbox(tmp_path / "outbox", client) as outbox:
-            assert outbox.deliver() == 0
-            assert client.run("run").background.events == 3
+def test_a_wrong_token_loses_nothing(
+    api: ApiProcess, name: str, tmp_path: Path
+) -> None:
+    with ApiClient(api.url, "wrong") as client:
+        with Outbox(tmp_path / "outbox", client) as outbox:
+            fill(outbox, name)
+            with pytest.raises(ApiError, match=r"401.*wait on disk"):
+                outbox.deliver()
+    with api.client() as client, Outbox(tmp_path / "outbox", client) as outbox:
+        assert outbox.deliver() == 0
+        assert client.run(name).background.events == 3
 
 
 def test_two_processes_do_not_share_a_directory(tmp_path: Path) -> None:
@@ -146,27 +165,29 @@ def test_two_processes_do_not_share_a_directory(tmp_path: Path) -> None:
         pass
 
 
-def test_a_run_whose_process_died_is_marked_as_failed(tmp_path: Path) -> None:
-    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
-        with api.client() as client:
-            with Outbox(tmp_path / "outbox", client) as outbox:
-                outbox.put_run("run", run())
-                assert outbox.deliver() == 0
-            assert client.run("run").state == "running"
-            with Outbox(tmp_path / "outbox", client) as outbox:
-                assert outbox.deliver() == 0
-            status = client.run("run")
+def test_a_run_whose_process_died_is_marked_as_failed(
+    api: ApiProcess, name: str, tmp_path: Path
+) -> None:
+    with api.client() as client:
+        with Outbox(tmp_path / "outbox", client) as outbox:
+            outbox.put_run(name, run())
+            assert outbox.deliver() == 0
+        assert client.run(name).state == "running"
+        with Outbox(tmp_path / "outbox", client) as outbox:
+            assert outbox.deliver() == 0
+        status = client.run(name)
     assert status.state == "failed"
     assert "ended before the run did" in (status.message or "")
 
 
-def test_an_api_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
-    with ApiProcess(tmp_path / "results.db", log=tmp_path / "log") as api:
-        with ApiClient(api.url, api.token, timeout=2) as client:
-            with Outbox(tmp_path / "outbox", client) as outbox:
-                os.kill(api.pid, signal.SIGSTOP)
-                begin = time.monotonic()
-                fill(outbox)
-                assert time.monotonic() - begin < 1
-                os.kill(api.pid, signal.SIGCONT)
-                assert outbox.deliver() == 0
+def test_an_api_that_hangs_holds_nobody_up(
+    api: ApiProcess, name: str, tmp_path: Path
+) -> None:
+    with ApiClient(api.url, api.token, timeout=2) as client:
+        with Outbox(tmp_path / "outbox", client) as outbox:
+            os.kill(api.pid, signal.SIGSTOP)
+            begin = time.monotonic()
+            fill(outbox, name)
+            assert time.monotonic() - begin < 1
+            os.kill(api.pid, signal.SIGCONT)
+            assert outbox.deliver() == 0

@@ -1,14 +1,12 @@
 """The page in a real headless browser, over a real API."""
 
-import os
 import re
-import shutil
 import time
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from api.client import ApiClient
 from api.process import ApiProcess
@@ -32,27 +30,6 @@ GPS = 1_264_316_116
 SECOND = 10**9
 STRIDE = 125_000_000
 SIZE = 512
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = os.environ.get("CHIRPWATCH_CHROMIUM") or shutil.which("chromium")
-    if path is None:
-        assert "CI" not in os.environ, "CI must test the page: install chromium"
-        pytest.skip("no chromium on the PATH; CHIRPWATCH_CHROMIUM may name one")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

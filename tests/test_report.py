@@ -1,7 +1,6 @@
 """The report of a training: what an expert opens after it, from disk."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from chirpwatch.cli import cli
 from chirpwatch.errors import ConfigurationError
@@ -64,20 +63,6 @@ def run(tmp_path_factory, network: Network) -> Path:
     (folder / "metrics.csv").write_text(LOG)
     (folder / "config.yaml").write_text("steps: 150  # <not a tag>\n")
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = os.environ.get("CHIRPWATCH_CHROMIUM") or shutil.which("chromium")
-    if path is None:
-        assert "CI" not in os.environ, "CI must test the page: install chromium"
-        pytest.skip("no chromium on the PATH; CHIRPWATCH_CHROMIUM may name one")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

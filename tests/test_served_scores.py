@@ -21,7 +21,7 @@ from chirpwatch.geometry import Geometry
 from export import reference
 from serve.embedded import TritonServer
 from streamer.client import Detector, OpenSequence, Scores
-from tests.conftest import OFFSET_SIZE, EnergyNetwork
+from tests.networks import OFFSET_SIZE, EnergyNetwork
 from train.network import Network
 
 
@@ -206,7 +206,7 @@ def test_a_sequence_that_the_server_forgot_is_begun_anew(
 ) -> None:
     """Idle for too long, a sequence is reaped: "must specify the START flag"."""
     impatient = Path(shutil.copytree(repository, tmp_path / "repository"))
-    path = impatient / "snapshotter" / "config.pbtxt"
+    path = impatient / "detector" / "configs" / "cpu.pbtxt"
     config = text_format.Parse(path.read_text(), pb.ModelConfig())
     config.sequence_batching.max_sequence_idle_microseconds = 300_000
     path.write_text(text_format.MessageToString(config))
@@ -245,10 +245,12 @@ def test_a_server_that_does_not_answer_fails_the_request_in_time(
 
 def test_the_state_is_one_tensor(repository: Path) -> None:
     """The server pairs several by the order of their names, not by meaning."""
-    for path in repository.glob("*/config.pbtxt"):
+    stateful = {"snapshotter/config", "detector/configs/cpu", "stream_detector/config"}
+    for path in repository.rglob("*.pbtxt"):
         config = text_format.Parse(path.read_text(), pb.ModelConfig())
         states = config.sequence_batching.state
-        assert len(states) == (1 if config.name == "snapshotter" else 0)
+        name = path.relative_to(repository).with_suffix("").as_posix()
+        assert len(states) == (1 if name in stateful else 0)
         # Without an initial state a sequence would begin with whatever memory holds.
         assert all(state.initial_state for state in states)
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,14 @@ from serve.embedded import TritonServer
 
 
 @pytest.fixture
-def copy(repository: Path, tmp_path: Path) -> Path:
-    """A model repository that a test may break."""
-    return Path(shutil.copytree(repository, tmp_path / "repository"))
+def alone(repository: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a repository of one of the models, which starts sooner than all do."""
+
+    def copy(model: str) -> Path:
+        shutil.copytree(repository / model, tmp_path / "alone" / model)
+        return tmp_path / "alone"
+
+    return copy
 
 
 def edit(repository: Path, model: str) -> tuple[Path, pb.ModelConfig]:
@@ -30,63 +36,78 @@ def edit(repository: Path, model: str) -> tuple[Path, pb.ModelConfig]:
 
 
 def refusal(repository: Path) -> str:
-    with pytest.raises(ServerError) as caught, TritonServer(repository):
+    """Why the server does not start that serves the ensembles, model by model."""
+    server = TritonServer(repository, configuration=None)
+    with pytest.raises(ServerError) as caught, server:
         pass
     return str(caught.value)
 
 
-def test_a_sequence_control_that_the_model_lacks_is_refused(copy: Path) -> None:
-    path, config = edit(copy, "snapshotter")
+def test_a_sequence_control_that_the_model_lacks_is_refused(
+    alone: Callable[[str], Path],
+) -> None:
+    repository = alone("snapshotter")
+    path, config = edit(repository, "snapshotter")
     control = config.sequence_batching.control_input.add(name="start")
     control.control.add(
         kind=pb.ModelSequenceBatching.Control.CONTROL_SEQUENCE_START,
         int32_false_true=[0, 1],
     )
     path.write_text(text_format.MessageToString(config))
-    assert "no sequence control input start" in refusal(copy)
+    assert "no sequence control input start" in refusal(repository)
 
 
-def test_a_tensor_of_another_type_name_or_shape_is_refused(copy: Path) -> None:
-    path, config = edit(copy, "head")
+def test_a_tensor_of_another_type_name_or_shape_is_refused(
+    alone: Callable[[str], Path],
+) -> None:
+    repository = alone("head")
+    path, config = edit(repository, "head")
     original = config.SerializeToString()
     config.input[0].data_type = pb.TYPE_FP16
     path.write_text(text_format.MessageToString(config))
-    assert "configured as TYPE_FP16" in refusal(copy)
+    assert "configured as TYPE_FP16" in refusal(repository)
 
     config.ParseFromString(original)
     config.output[0].name = "scores"
     path.write_text(text_format.MessageToString(config))
-    assert "unexpected inference output 'scores'" in refusal(copy)
+    assert "unexpected inference output 'scores'" in refusal(repository)
 
     config.ParseFromString(original)
     config.input[0].dims[1] = 3
     path.write_text(text_format.MessageToString(config))
-    assert "does not fit the ONNX model's" in refusal(copy)
+    assert "does not fit the ONNX model's" in refusal(repository)
 
 
-def test_a_state_that_begins_as_anything_is_refused(copy: Path) -> None:
-    path, config = edit(copy, "snapshotter")
+def test_a_state_that_begins_as_anything_is_refused(
+    alone: Callable[[str], Path],
+) -> None:
+    repository = alone("snapshotter")
+    path, config = edit(repository, "snapshotter")
     (state,) = config.sequence_batching.state
     del state.initial_state[:]
     path.write_text(text_format.MessageToString(config))
-    assert "has no initial_state" in refusal(copy)
+    assert "has no initial_state" in refusal(repository)
 
 
-def test_two_states_are_refused(copy: Path) -> None:
-    path, config = edit(copy, "snapshotter")
+def test_two_states_are_refused(alone: Callable[[str], Path]) -> None:
+    repository = alone("snapshotter")
+    path, config = edit(repository, "snapshotter")
     (state,) = config.sequence_batching.state
     second = config.sequence_batching.state.add()
     second.CopyFrom(state)
     second.input_name, second.output_name = "other", "new_other"
     path.write_text(text_format.MessageToString(config))
-    assert "expected one state, found 2" in refusal(copy)
+    assert "expected one state, found 2" in refusal(repository)
 
 
-def test_a_broken_repository_is_refused_with_tritons_reason(copy: Path) -> None:
-    (copy / "frontend" / "1" / "model.onnx").write_bytes(b"no ONNX")
-    assert "model.onnx" in refusal(copy)
-    (copy / "frontend" / "config.pbtxt").write_text("no configuration")
-    assert "config.pbtxt" in refusal(copy)
+def test_a_broken_repository_is_refused_with_tritons_reason(
+    alone: Callable[[str], Path],
+) -> None:
+    repository = alone("frontend")
+    (repository / "frontend" / "1" / "model.onnx").write_bytes(b"no ONNX")
+    assert "model.onnx" in refusal(repository)
+    (repository / "frontend" / "config.pbtxt").write_text("no configuration")
+    assert "config.pbtxt" in refusal(repository)
 
 
 def test_a_repository_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -119,45 +140,49 @@ def processes_of(group: int) -> list[str]:
     return found.stdout.split()
 
 
-def regions() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("triton_*")}
+def regions_of(pid: int) -> set[Path]:
+    """Memory that a server shares with its processes, by what it has mapped."""
+    mapped = Path(f"/proc/{pid}/maps").read_text().split()
+    found = {Path(word) for word in mapped if word.startswith("/dev/shm/triton_")}
+    assert found and all(path.exists() for path in found)
+    return found
 
 
-def await_nothing_left(group: int, before: set[str]) -> None:
+def await_nothing_left(group: int, regions: set[Path]) -> None:
     deadline = time.monotonic() + 10
-    while processes_of(group) or regions() != before:
+    while processes_of(group) or any(path.exists() for path in regions):
         assert time.monotonic() < deadline, "processes or memory were left"
         time.sleep(0.1)
 
 
 def test_a_killed_server_is_named_and_leaves_nothing(repository: Path) -> None:
-    before = regions()
     with TritonServer(repository) as server:
         pid = server.pid
         assert len(processes_of(pid)) > 1
-        assert regions() > before
+        regions = regions_of(pid)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(ServerError, match="killed by signal 9"):
             while True:
                 server.check()
                 time.sleep(0.05)
-    await_nothing_left(pid, before)
+    await_nothing_left(pid, regions)
 
 
-def test_a_server_that_lost_a_model_is_ended(repository: Path) -> None:
+def test_a_server_that_lost_a_model_is_ended(alone: Callable[[str], Path]) -> None:
     """It would go on, and fail every other request."""
-    before = regions()
-    with TritonServer(repository) as server:
+    with TritonServer(alone("head")) as server:
         pid = server.pid
+        regions = regions_of(pid)
         (model, *_) = [one for one in processes_of(pid) if int(one) != pid]
         os.kill(int(model), signal.SIGKILL)
         with pytest.raises(ServerError, match=r"the process of \w+_0_\d ended"):
             server.check(patience=10)
-    await_nothing_left(pid, before)
+    await_nothing_left(pid, regions)
 
 
-def test_a_server_ends_with_the_process_that_started_it(repository: Path) -> None:
-    before = regions()
+def test_a_server_ends_with_the_process_that_started_it(
+    alone: Callable[[str], Path],
+) -> None:
     program = (
         "import sys, time\n"
         "from serve.embedded import TritonServer\n"
@@ -165,9 +190,10 @@ def test_a_server_ends_with_the_process_that_started_it(repository: Path) -> Non
         "    print(server.pid, flush=True)\n"
         "    time.sleep(600)\n"
     )
-    command = [sys.executable, "-c", program, str(repository)]
+    command = [sys.executable, "-c", program, str(alone("head"))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
+        regions = regions_of(pid)
         parent.kill()
-    await_nothing_left(pid, before)
+    await_nothing_left(pid, regions)

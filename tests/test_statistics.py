@@ -13,7 +13,6 @@ from scipy.stats import binomtest
 from chirpwatch.errors import StatisticsError
 from chirpwatch.statistics import (
     BINS_PER_UNIT,
-    JULIAN_YEAR,
     MOST_BINS,
     Background,
     efficiency,
@@ -24,6 +23,7 @@ from chirpwatch.statistics import (
     significance,
     wilson_interval,
 )
+from chirpwatch.units import JULIAN_YEAR
 
 # Few distinct values, so that ties are common.
 statistic = st.one_of(

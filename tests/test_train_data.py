@@ -24,7 +24,7 @@ from chirpwatch.signals import read_polarizations
 from train.data import whitening
 from train.data.background import simulate_background
 from train.data.curves import read_curve, regrid
-from train.data.glitches import FAMILIES, draw_glitch, scale_to_snr
+from train.data.glitches import SHAPES, draw_glitch, scale_to_snr
 from train.data.injections import (
     InjectionSettings,
     draw_mergers,
@@ -189,13 +189,13 @@ def test_response_of_the_filter_is_that_of_its_taps(strain) -> None:
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SHAPES)
 def test_glitches_have_the_snr_asked_for(family) -> None:
     rng = np.random.default_rng(1)
     times = (np.arange(4 * RATE) - 2 * RATE) / RATE
     asd = read_curve("O3", "H1")
     for _ in range(5):
-        shape = FAMILIES[family](times, rng)
+        shape = SHAPES[family](times, rng)
         assert np.isfinite(shape).all() and 0.5 < np.abs(shape).max() <= 1
         glitch = scale_to_snr(shape, asd, 12.0, RATE, 32.0)
         grid = np.interp(np.arange(0, 1024.25, 0.25), np.arange(0, 1024.5, 0.5), asd)

@@ -14,7 +14,7 @@ from chirpwatch.cli import cli
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import write_background
-from tests.conftest import SHARED_DATA
+from tests import needs
 from train.baseline import DenseResNet, SeedResNet
 from train.checkpoint import save_checkpoint
 from train.data.background import simulate_background
@@ -376,9 +376,7 @@ def test_spectra_that_are_none_are_refused(tmp_path) -> None:
 
 
 def test_recorded_strain_is_as_loud_as_its_spectrum_says(tmp_path) -> None:
-    recorded = SHARED_DATA / "o3a_noise_500s.hdf"
-    if not recorded.exists():
-        pytest.skip("the strain of O3a is not at hand")
+    (recorded,) = needs.shared_data("o3a_noise_500s.hdf")
     with h5py.File(recorded, "r") as file:
         strain = file["data"][: 150 * 2048]
     path = tmp_path / "background.hdf5"
@@ -392,9 +390,7 @@ def test_recorded_strain_is_as_loud_as_its_spectrum_says(tmp_path) -> None:
 
 
 def test_measured_spectra_are_those_of_the_files() -> None:
-    folder = SHARED_DATA / "psds"
-    if not folder.exists():
-        pytest.skip("the spectra measured in O3a are not at hand")
+    (folder,) = needs.shared_data("psds")
     source = SpectrumStretches.of_folder(folder, "L1", 2048)
     assert len(source.asds) == 20
     strain, asd = source.draw(64 * 2048, np.random.default_rng(1))

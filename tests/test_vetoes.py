@@ -7,7 +7,7 @@ from api.client import ApiRefused
 from api.process import ApiProcess
 from api.schema import Injection, InjectionSet, RunUpdate, Stream, Veto
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import JULIAN_YEAR
+from chirpwatch.units import JULIAN_YEAR
 from tests.test_api import GPS, RUN, SECOND, STRIDE, ZERO_LAG, block, chunk, slide
 
 GEOMETRY = Geometry()

@@ -30,11 +30,17 @@ def population(settings):
 
 
 @cache
+def redshifts(n, max_redshift, time_dilation, seed):
+    torch.manual_seed(seed)
+    settings = replace(SETTINGS, max_redshift=max_redshift, time_dilation=time_dilation)
+    return draw_redshifts(n, settings)[0].numpy()
+
+
 def draw(n, settings, seed):
     """Masses in the detector frame, and redshifts, as the simulation draws them."""
-    torch.manual_seed(seed)
+    redshift = redshifts(n, settings.max_redshift, settings.time_dilation, seed)
+    torch.manual_seed(1000 + seed)
     masses = [mass.numpy() for mass in draw_masses(n, settings)]
-    redshift = draw_redshifts(n, settings)[0].numpy()
     if settings.source_frame:
         masses = [mass * (1 + redshift) for mass in masses]
     return *masses, redshift

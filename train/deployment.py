@@ -27,11 +27,11 @@ from torch import Tensor
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import (
-    JULIAN_YEAR,
     MATCH_WINDOW,
     Background,
     match_injections,
 )
+from chirpwatch.units import JULIAN_YEAR
 from train.data import whitening
 from train.data.glitches import draw_glitch, draw_snrs, scale_to_snr
 from train.data.injections import MERGER_LENGTH, SIGNAL_LENGTH, project

@@ -32,7 +32,7 @@ class OtherNoise:
         glitches: Recorded ones, from :func:`read_glitches`, in place of
             analytic ones.
         glitch_weights: Families of analytic glitches, see
-            :data:`train.data.glitches.FAMILIES`; those of the training if None.
+            :data:`train.data.families.FAMILIES`; those of the training if None.
     """
 
     name: str

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from click.core import ParameterSource
 
 from chirpwatch.errors import ConfigurationError, SignalError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.ifos import ifos_option
 from train.command import typed_command
-from train.data.glitches import FAMILIES
+from train.data.families import FAMILIES, WEIGHTS
 
 RUNS = click.Choice(["O3", "O4"])
 OUT = click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
@@ -253,7 +252,7 @@ def simulate() -> None:
 @click.option(
     "--glitch-family",
     "families",
-    type=click.Choice(list(FAMILIES)),
+    type=click.Choice(FAMILIES),
     multiple=True,
     help="Draw glitches of this family; several are drawn equally often. Without it: "
     "blip 60 %, tomte 25 %, scattered_light 15 %.",
@@ -322,14 +321,6 @@ def background(
     1024 Hz; without --drift it is stationary. OUT is an HDF5 file; segments are added
     to it if it is there already. A day needs 3 GB of disk and little memory.
     """
-    from train.data.background import (
-        BackgroundSettings,
-        draw_live_times,
-        write_simulated_background,
-    )
-    from train.data.drift import DriftSettings
-    from train.data.glitches import WEIGHTS
-
     if not drift:
         refuse_idle("--drift too", "drift_length")
     if not glitch_rate:
@@ -338,6 +329,16 @@ def background(
         )
     if not gap_rate:
         refuse_idle("a --gap-rate above zero", "gap_length", "min_length")
+
+    import numpy as np
+
+    from train.data.background import (
+        BackgroundSettings,
+        draw_live_times,
+        write_simulated_background,
+    )
+    from train.data.drift import DriftSettings
+
     settings = BackgroundSettings(
         run=curve,
         curves=curve_names,
@@ -457,10 +458,6 @@ def signals(
     already (it is copied for that, so ask for all sets of a large file at once). Memory
     grows by about 1 KB a merger.
     """
-    from train.data.files import write_simulated_signals
-    from train.data.injections import count_mergers, has_room
-    from train.data.population import InjectionSettings
-
     if keep_rejected and volume is None:
         raise ConfigurationError("--keep-rejected: expected --volume too")
     if volume is not None:
@@ -469,6 +466,13 @@ def signals(
         refuse_idle("--background too", "split")
     else:
         refuse_idle("no --background, which has segments", "start", "duration")
+    mergers = population_settings(volume=volume, **options)
+    shifts = [_seconds(slide, ifos) for slide in slides] or [[0.0] * len(ifos)]
+
+    from train.data.files import write_simulated_signals
+    from train.data.injections import count_mergers, has_room
+    from train.data.population import InjectionSettings
+
     settings = InjectionSettings(
         run=curve,
         snr_range=None if volume else snr,
@@ -476,9 +480,8 @@ def signals(
         spacing_length=spacing,
         jitter_length=jitter,
         ifos=ifos,
-        **population_settings(volume=volume, **options),
+        **mergers,
     )
-    shifts = [_seconds(slide, ifos) for slide in slides] or [[0.0] * len(ifos)]
     spans = [(start, duration)]
     if background is not None:
         spans = _spans(background, split, ifos)
@@ -581,18 +584,20 @@ def polarizations(
     --volume at their distances. 'chirpwatch train fit' makes its own and needs no such
     file; other programs that read this layout do.
     """
-    from train.data.files import write_simulated_polarizations
-    from train.data.population import InjectionSettings
-
     if keep_rejected and volume is None:
         raise ConfigurationError("--keep-rejected: expected --volume too")
     if volume is None:
         refuse_idle("--volume too", "ifos")
+    mergers = population_settings(volume=volume, **options)
+
+    from train.data.files import write_simulated_polarizations
+    from train.data.population import InjectionSettings
+
     settings = InjectionSettings(
         run=curve,
         snr_range=None if volume else (5.0, 20.0),
         ifos=ifos,
-        **population_settings(volume=volume, **options),
+        **mergers,
     )
     with click.progressbar(length=count, label="Mergers", file=sys.stderr) as bar:
         rejected = write_simulated_polarizations(

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
-from train.data.glitches import FAMILIES, draw_glitch
+from train.data.families import FAMILIES
+from train.data.glitches import draw_glitch
 from train.data.pool import SCALE, NoisePool
 from train.data.signals import (
     antenna_amplitudes,
@@ -73,7 +74,7 @@ class WindowSettings:
         single_share: Share of the negatives with a merger in one detector alone.
         background_glitch_share: Share of the positives with a glitch as well.
         glitch_weights: Families of glitches, and how often each is drawn, see
-            :data:`train.data.glitches.FAMILIES`; whistles are held out.
+            :data:`train.data.families.FAMILIES`; whistles are held out.
         glitch_bank_size: Glitches drawn once, to be moved and scaled afresh each time.
         min_glitch_snr, min_single_snr: Smallest SNR of glitches, and of mergers in one
             detector alone. A fainter merger is no evidence against itself: a tenth of

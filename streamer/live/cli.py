@@ -5,25 +5,20 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
-from prometheus_client import start_http_server
 from rich.console import Console
 
-from api.client import ApiClient
-from api.process import ApiProcess
 from chirpwatch.errors import ConfigurationError
-from chirpwatch.statistics import JULIAN_YEAR
-from serve.embedded import TritonServer
-from streamer.client import Detector
-from streamer.delivery import deliver
-from streamer.live.frames import Channels, low_latency_channels
-from streamer.live.ledger import Ledger
-from streamer.live.metrics import LiveMetrics
-from streamer.live.search import Live, LiveSettings
-from streamer.live.sinks import GraceDb, JsonLines, Sink, Teller, Webhook
+from chirpwatch.units import JULIAN_YEAR
+from streamer.live.channels import Channels, low_latency_channels
 from streamer.options import API, REPOSITORY, TRITON, connection, with_options
-from streamer.outbox import Outbox
+
+if TYPE_CHECKING:
+    from streamer.live.ledger import Ledger
+    from streamer.live.metrics import LiveMetrics
+    from streamer.live.sinks import Sink, Teller
 
 GRACEDB = "https://gracedb-test.ligo.org/api/"
 
@@ -153,6 +148,22 @@ def live(
     the kernel and its filter have passed it, with its false-alarm rate by a background
     of the same model. Ends with SIGTERM or Ctrl-C.
     """
+    for value in state_bits:
+        _bits(value.rpartition(":")[2])
+
+    from prometheus_client import start_http_server
+
+    from api.client import ApiClient
+    from api.process import ApiProcess
+    from serve.embedded import TritonServer
+    from streamer.client import Detector
+    from streamer.delivery import deliver
+    from streamer.live.ledger import Ledger
+    from streamer.live.metrics import LiveMetrics
+    from streamer.live.search import Live, LiveSettings
+    from streamer.live.sinks import GraceDb, JsonLines, Sink, Webhook
+    from streamer.outbox import Outbox
+
     console = Console(soft_wrap=True)
     directory.mkdir(parents=True, exist_ok=True)
     sinks: list[Sink] = [
@@ -229,7 +240,9 @@ def live(
             deliver(outbox, console)
 
 
-def _teller(sink: Sink, ledger: Ledger, metrics: LiveMetrics) -> Teller:
+def _teller(sink: "Sink", ledger: "Ledger", metrics: "LiveMetrics") -> "Teller":
+    from streamer.live.sinks import Teller
+
     def told(outcome: str, length: float) -> None:
         metrics.told.labels(sink.name, outcome).inc()
         metrics.telling.labels(sink.name).observe(length)

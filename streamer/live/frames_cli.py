@@ -7,7 +7,6 @@ import click
 
 from chirpwatch.geometry import Geometry
 from chirpwatch.ifos import ifos_option
-from streamer.live.write import FrameWriter, replay_frames
 from streamer.options import DATA, StrainCommand, chosen, with_options
 
 
@@ -51,6 +50,9 @@ def frames(
     recording. Give either --strain or --background.
     """
     source = chosen(strain_files, background_file, split)
+
+    from streamer.live.write import FrameWriter, replay_frames
+
     geometry = Geometry(ifos=ifos)
     segments = source.segments(geometry)
     replay_frames(FrameWriter(directory, kept), segments, geometry.ifos, speed)

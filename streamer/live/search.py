@@ -28,8 +28,9 @@ from chirpwatch.strain import NANOSECONDS
 from streamer.client import Detector, Scores
 from streamer.events import CLUSTER_LENGTH, Clusterer
 from streamer.live.assemble import Assembler, Gap, Second, Together, blocks
+from streamer.live.channels import Channels
 from streamer.live.decimate import Decimator
-from streamer.live.frames import Channels, FrameDirectory, FrameReader, Reading
+from streamer.live.frames import FrameDirectory, FrameReader, Reading
 from streamer.live.ledger import Candidate, Ledger
 from streamer.live.metrics import LiveMetrics
 from streamer.live.noise import Noise, find

@@ -9,7 +9,7 @@ import numpy as np
 
 from chirpwatch.errors import StrainError
 from chirpwatch.strain import NANOSECONDS, Segment
-from streamer.live.frames import low_latency_channels
+from streamer.live.channels import low_latency_channels
 
 STATE_RATE = 16
 """Values of the state vector in a second."""

@@ -11,13 +11,8 @@ from chirpwatch.errors import ConfigurationError
 from chirpwatch.strain import NewSegment, write_segments
 from train.data.curves import curve_names, read_curve
 from train.data.drift import DriftSettings, drifting_noise
-from train.data.glitches import (
-    FAMILIES,
-    WEIGHTS,
-    draw_glitch,
-    draw_snrs,
-    scale_to_snr,
-)
+from train.data.families import FAMILIES, WEIGHTS
+from train.data.glitches import draw_glitch, draw_snrs, scale_to_snr
 from train.data.lines import LineNoise, detector_lines
 
 GLITCH_LENGTH = 4.0

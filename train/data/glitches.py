@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from train.data.families import FAMILIES, WEIGHTS
+
 
 def blip(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Short symmetric burst: a sine-Gaussian of 50 to 700 Hz, quality 1.5 to 12.
@@ -101,14 +103,10 @@ def whistle(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return shape / np.abs(shape).max()
 
 
-FAMILIES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "blip": blip,
-    "tomte": tomte,
-    "scattered_light": scattered_light,
-    "koi_fish": koi_fish,
-    "whistle": whistle,
+SHAPES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    family: globals()[family] for family in FAMILIES
 }
-WEIGHTS = {"blip": 0.6, "tomte": 0.25, "scattered_light": 0.15}
+"""Function of each family."""
 
 
 def draw_glitch(
@@ -125,8 +123,8 @@ def draw_glitch(
         centre_size: Sample at which the glitch is centred.
         sample_rate: Hz.
         rng: Source of randomness.
-        weights: Families of :data:`FAMILIES`, and how often each is drawn; the
-            defaults are blips most often.
+        weights: Families of :data:`~train.data.families.FAMILIES`, and how often
+            each is drawn; the defaults are blips most often.
 
     Returns:
         Shape of unit amplitude, float64, [size].
@@ -134,7 +132,7 @@ def draw_glitch(
     shares = np.array(list(weights.values()))
     family = rng.choice(list(weights), p=shares / shares.sum())
     times = (np.arange(size) - centre_size) / sample_rate
-    return FAMILIES[family](times, rng)
+    return SHAPES[family](times, rng)
 
 
 def draw_snrs(

@@ -7,7 +7,19 @@ here loads there.
 
 The server hands a declared state to a Python-based backend as an input but cannot take
 the new one back; so the states live here, by correlation id, from START to END or until
-the sequence has been idle for as long as the configuration allows.
+the sequence has been idle for twice as long as the configuration allows.
+
+They change as with the native backend. START replaces the state by the initial one,
+before the model runs, whether or not the server knows the sequence. The new state takes
+its place only if the request succeeds: after a failure the sequence goes on from the
+state before that request, which is the initial one if the request was the START. END
+ends the sequence, even if the request fails. A request without START for a sequence
+that the server does not know is refused by the server itself.
+
+Source: ``UpdateImplicitState`` in src/sequence_batch_scheduler/
+sequence_batch_scheduler.cc of triton-inference-server/core, where a state begins;
+``ReadOutputTensors`` in src/onnxruntime.cc of
+triton-inference-server/onnxruntime_backend, which updates it once the model has run.
 """
 
 import json
@@ -177,26 +189,31 @@ class TritonPythonModel:
         sequence, flags = request.correlation_id(), request.flags()
         now = time.monotonic()
         if flags & START:
-            for name, _ in self.states:
-                feed[name] = triton.get_input_tensor_by_name(request, name).as_numpy()
+            # Copied, since the server takes the request's memory back.
+            state = [
+                triton.get_input_tensor_by_name(request, name).as_numpy().copy()
+                for name, _ in self.states
+            ]
+        elif sequence in self.kept:
+            _, state = self.kept[sequence]
         else:
-            # A failure below must not leave a state that has not seen this request.
-            held = self.kept.pop(sequence, None)
-            if held is None:
-                raise ValueError(
-                    f"sequence {sequence} has no state here: it must begin with START"
-                )
-            feed.update(zip((name for name, _ in self.states), held[1], strict=True))
-        names = wanted + [output for _, output in self.states]
-        values = self.session.run(names, feed, self.run_options)
+            raise ValueError(
+                f"sequence {sequence} has no state here: it must begin with START"
+            )
+        # Before the model runs: a failure changes neither state nor END.
         if flags & END:
             self.kept.pop(sequence, None)
         else:
-            self.kept[sequence] = now, values[len(wanted) :]
+            self.kept[sequence] = now, state
         for other, (used, _) in list(self.kept.items()):
             # Twice as long as the server keeps a sequence: it must forget it first.
             if now - used > 2 * self.idle_length:
                 del self.kept[other]
+        feed.update(zip((name for name, _ in self.states), state, strict=True))
+        names = wanted + [output for _, output in self.states]
+        values = self.session.run(names, feed, self.run_options)
+        if not flags & END:
+            self.kept[sequence] = now, values[len(wanted) :]
         return _response(wanted, values[: len(wanted)])
 
 

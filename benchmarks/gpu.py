@@ -1,0 +1,111 @@
+"""The network on a GPU, by whatever the machine has: ``python -m benchmarks.gpu``.
+
+The frontend's ONNX file runs in ONNX Runtime, by CUDA and by TensorRT with the engine
+of its `gpu` configuration; the same network runs in PyTorch. What the machine lacks of
+these is left out. Each is held against the processor's result on the same data. Prints,
+as JSON, the time and the largest difference for each request of the warm-up.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from export.repository import BY_TENSORRT, LONGEST, SHORTEST, UNTILED, USUAL, WARM_UPS
+from export.repository import profile as shape_of
+from train.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parent.parent
+MODEL = ROOT / "model_repo" / BY_TENSORRT / "1" / UNTILED
+CHECKPOINT = ROOT / "train" / "checkpoints" / "shipped" / "network.ckpt"
+ROUNDS = 20
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def in_onnxruntime(provider: str, options: dict[str, str]) -> Run:
+    """The frontend in ONNX Runtime; the data are copied to the device and back."""
+    # What the provider lacks, the processor runs.
+    providers: dict[str, dict[str, str]] = {provider: options}
+    providers.setdefault("CPUExecutionProvider", {})
+    session = onnxruntime.InferenceSession(str(MODEL), providers=[*providers.items()])
+    return lambda whitened: session.run(None, {"whitened": whitened})[0]
+
+
+def in_pytorch() -> Run:
+    """The frontend in PyTorch on the GPU, in float32 without TF32; alike."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    network = load_checkpoint(CHECKPOINT)[0].fused().eval().cuda()
+
+    def run(whitened: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return network.features(torch.from_numpy(whitened).cuda()).cpu().numpy()
+
+    return run
+
+
+def engines() -> dict[str, Run]:
+    """What this machine has."""
+    geometry = load_checkpoint(CHECKPOINT)[0].geometry
+    found: dict[str, Run] = {}
+    available = onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" in available:
+        cuda = {"use_tf32": "0"}
+        found["ONNX Runtime, CUDA"] = in_onnxruntime("CUDAExecutionProvider", cuda)
+    if "TensorrtExecutionProvider" in available:
+        profile = {
+            f"trt_profile_{kind}_shapes": shape_of(geometry, request)
+            for kind, request in (("min", SHORTEST), ("opt", USUAL), ("max", LONGEST))
+        }
+        found["ONNX Runtime, TensorRT"] = in_onnxruntime(
+            "TensorrtExecutionProvider", profile
+        )
+    if torch.cuda.is_available():
+        found["PyTorch, CUDA"] = in_pytorch()
+    return found
+
+
+def main() -> None:
+    """Run all, print the figures."""
+    geometry = load_checkpoint(CHECKPOINT)[0].geometry
+    processor = in_onnxruntime("CPUExecutionProvider", {})
+    rng = np.random.default_rng(0)
+    figures = []
+    found = engines()
+    for length, rows in WARM_UPS:
+        size = geometry.kernel_size - geometry.stride_size
+        size += round(length * geometry.sample_rate)
+        shape = (rows, len(geometry.ifos), size)
+        whitened = rng.standard_normal(shape).astype(np.float32)
+        expected = processor(whitened)
+        for name, run in found.items():
+            begin = time.perf_counter()
+            features = run(whitened)
+            first = time.perf_counter() - begin
+            times = []
+            for _ in range(ROUNDS):
+                begin = time.perf_counter()
+                run(whitened)
+                times.append(1e3 * (time.perf_counter() - begin))
+            figures.append(
+                {
+                    "engine": name,
+                    "strain_length": length,
+                    "rows": rows,
+                    "first_ms": 1e3 * first,
+                    "median_ms": statistics.median(times),
+                    "largest_difference": float(np.abs(features - expected).max()),
+                    "largest_feature": float(np.abs(expected).max()),
+                }
+            )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    print(json.dumps({"gpu": device, "frontend": figures}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

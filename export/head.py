@@ -1,0 +1,75 @@
+"""The model ``head``: scores, their times, and whether each is valid."""
+
+import onnx
+from onnx import TensorProto
+
+from chirpwatch.geometry import Geometry
+from export.graph import Graph, Value
+
+
+def build(geometry: Geometry, head: onnx.ModelProto) -> onnx.ModelProto:
+    """Build the model around the network's head.
+
+    Inputs: ``features`` [rows, ifos, channels, frames] from the frontend, ``finite``
+    [ifos, frames] from the preprocessor, ``whole`` [strides] from the snapshotter.
+
+    Outputs: ``score`` and ``delay`` [rows, strides], as the network's head gives them;
+    ``valid`` [strides] bool, whether the scores of a stride are finite, in every row,
+    and rest on whitened strain that is finite and whole.
+
+    Args:
+        geometry: The analysis.
+        head: ``features`` to ``score`` and ``delay``.
+    """
+    shape = head.graph.input[0].type.tensor_type.shape.dim
+    ifos, channels = (shape[axis].dim_value for axis in (1, 2))
+    graph = Graph()
+    score, delay = graph.inline(head, {"features": "features"})
+    strides = geometry.stride_size // geometry.frame_size
+    kernels = finite_kernels(graph, geometry, "finite", 0, strides)
+    kernels, rows = (
+        graph.ReduceMin(graph.Cast(flags, to=TensorProto.INT64), [0], keepdims=0)
+        for flags in (kernels, finite_scores(graph, score))
+    )
+    finite = graph.Cast(graph.Min(kernels, rows), to=TensorProto.BOOL)
+    return graph.model(
+        "head",
+        inputs=[
+            ("features", TensorProto.FLOAT, ["rows", ifos, channels, "frames"]),
+            ("finite", TensorProto.BOOL, [ifos, "whitened_frames"]),
+            ("whole", TensorProto.BOOL, ["strides"]),
+        ],
+        outputs=[
+            ("score", score, TensorProto.FLOAT, ["rows", "strides"]),
+            ("delay", delay, TensorProto.FLOAT, ["rows", "strides"]),
+            ("valid", graph.And("whole", finite), TensorProto.BOOL, ["strides"]),
+        ],
+    )
+
+
+def finite_scores(graph: Graph, score: Value) -> Value:
+    """Whether each score is finite, bool."""
+    flags: Value = graph.Less(graph.Abs(score), float("inf"))
+    return flags
+
+
+def finite_kernels(
+    graph: Graph, geometry: Geometry, finite: Value, ahead: int, step: int
+) -> Value:
+    """Whether all frames of each kernel are finite: bool [ifos, kernels].
+
+    Args:
+        graph: Where nodes are added.
+        geometry: The analysis.
+        finite: bool [ifos, frames], whitened frames.
+        ahead: Frames before the first one, taken for finite.
+        step: Frames from one kernel to the next.
+    """
+    ifos = len(geometry.ifos)
+    frames = geometry.kernel_size // geometry.frame_size
+    bad = graph.Cast(graph.Not(finite), to=TensorProto.FLOAT)
+    # MaxPool wants channels, and pads with what is less than everything.
+    bad = graph.Unsqueeze(bad, [0])
+    bad = graph.MaxPool(bad, kernel_shape=[frames], strides=[step], pads=[ahead, 0])
+    flags: Value = graph.Less(graph.Reshape(bad, [ifos, -1]), 0.5)
+    return flags

@@ -1,0 +1,192 @@
+"""Periodograms, and the PSDs and whitening filters that are made from them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from export import fourier, whitening
+from export.graph import Graph, Value
+from export.layout import Layout, Turn
+from export.median import sliding_medians, unseen
+
+SEGMENTS = 16
+"""Periodograms that are made at a time, which bounds the memory they take."""
+
+REFRESHES = 32
+"""PSDs that are made at a time, alike."""
+
+
+def median_bias(counts: np.ndarray) -> np.ndarray:
+    """Expected median of ``n`` exponential variables of mean 1, for odd ``n``.
+
+    Source: B. Allen et al., Phys. Rev. D 85, 122006 (2012), appendix B.
+    """
+    return np.array([sum((-1) ** (i + 1) / i for i in range(1, n + 1)) for n in counts])
+
+
+def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Value:
+    """One detector's periodograms that end in this request: [segments, bins].
+
+    Their values at 0 Hz are 0, and not a number where the segment holds what is not
+    finite.
+
+    Args:
+        graph: Where nodes are added.
+        layout: Sizes.
+        strain: The detector's scaled strain in row 0, [tail + n].
+        turn: Where it stands.
+    """
+    geometry = layout.geometry
+    size, hop = geometry.fft_size, layout.hop_size
+    window = np.hanning(size + 1)[:-1]
+    gain = np.full(layout.bins, 2 / (geometry.sample_rate * (window**2).sum()))
+    gain[-1] /= 2
+    gain[0] = 0
+
+    new = graph.Sub(turn.ready, turn.done)
+    trips = graph.Div(graph.Add(new, SEGMENTS - 1), SEGMENTS)
+
+    def transform(body: Graph, trip: Value) -> Value:
+        begin = body.Mul(body.Unsqueeze(trip, [0]), SEGMENTS)
+        stop = body.Min(body.Add(begin, SEGMENTS), new)
+        ordinals = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
+        starts = body.Mul(body.Add(ordinals, turn.done), hop)
+        starts = body.Add(body.Sub(starts, turn.before), layout.tail_size)
+        samples = body.Add(body.Unsqueeze(starts, [1]), np.arange(size)[None])
+        pieces = body.Gather(strain, samples)
+        # Real strain is loudest below 10 Hz, by four orders of magnitude; in float32
+        # the rounding errors would spill over the quiet band (0.6 % of the PSD around
+        # GW150914).
+        pieces = body.Cast(pieces, to=TensorProto.DOUBLE)
+        pieces = body.Sub(pieces, body.ReduceMean(pieces, [1]))
+        pieces = body.Mul(pieces, body.constant(window))
+        power = fourier.power(body, pieces, size)
+        return body.Mul(body.Cast(power, to=TensorProto.FLOAT), gain)
+
+    nothing = graph.ConstantOfShape([0, layout.bins])
+    return graph.collect(graph.Squeeze(trips), nothing, 0, transform)
+
+
+@dataclass(frozen=True)
+class OldPeriodograms:
+    """One detector's periodograms before a request, as the state has them.
+
+    Attributes:
+        layout: Sizes.
+        ifo: Index of the detector.
+        fresh: 1 for the first request of a sequence, which has none, else 0, int64 [1].
+    """
+
+    layout: Layout
+    ifo: int
+    fresh: Value
+
+    def _values(self, graph: Graph, first: Value) -> Value:
+        """Those from the one with the index ``first`` on, [values]."""
+        layout = self.layout
+        begin, stop = (layout.periodograms_at(self.ifo + i) for i in range(2))
+        start = graph.Add(graph.Mul(first, layout.bins), begin)
+        values: Value = graph.cut("state", start, [stop], axis=0)
+        return values
+
+    def _unseen(self, graph: Graph, first: Value) -> Value:
+        """What stands for periodograms before the first one, alike: [rows, bins]."""
+        layout = self.layout
+        pattern = np.tile(unseen(layout.group_size), layout.groups)
+        # A group ends with a PSD, and the first one's oldest segment has no data.
+        rows = graph.value(np.roll(pattern, -1)[:, None])
+        rows = graph.cut(rows, first, None, axis=0)
+        shape = graph.Concat(graph.size(rows, 0), [layout.bins], axis=0)
+        values: Value = graph.Expand(rows, shape)
+        return values
+
+    def _firsts(self, graph: Graph, dropped: Value) -> tuple[Value, Value]:
+        """First index of the state's rows and of the unseen ones; one has none."""
+        count = self.layout.periodograms
+        absent = graph.Mul(self.fresh, count)
+        unseen_first = graph.Add(graph.Sub([count], absent), dropped)
+        return graph.Add(absent, dropped), unseen_first
+
+    def all(self, graph: Graph) -> Value:
+        """All of them, [periodograms, bins]."""
+        first, unseen_first = self._firsts(graph, graph.value([0]))
+        values = graph.Reshape(self._values(graph, first), [-1, self.layout.bins])
+        joined: Value = graph.Concat(self._unseen(graph, unseen_first), values, axis=0)
+        return joined
+
+    def newest(self, graph: Graph, new: Value) -> list[Value]:
+        """Parts of the next state: the newest of them and of ``new`` ones, flat."""
+        count = self.layout.periodograms
+        first, unseen_first = self._firsts(graph, graph.size(new, 0))
+        newest = graph.cut(new, [-count], None, axis=0)
+        return [
+            graph.Reshape(self._unseen(graph, unseen_first), [-1]),
+            self._values(graph, graph.Min(first, [count])),
+            graph.Reshape(newest, [-1]),
+        ]
+
+
+def refreshes(
+    graph: Graph,
+    layout: Layout,
+    old: OldPeriodograms,
+    new: Value,
+    turn: Turn,
+    begun: Value,
+) -> tuple[Value, Value]:
+    """One detector's PSDs that fall due, [due, bins], and their filters, [due, values].
+
+    Args:
+        graph: Where nodes are added.
+        layout: Sizes.
+        old: Periodograms before the request.
+        new: Those that ended in it, [segments, bins].
+        turn: Where the detector stands.
+        begun: Samples of its data before the sequence began, int64 [1].
+    """
+    geometry = layout.geometry
+    group, groups = layout.group_size, layout.groups
+    # A PSD is made of an odd number of half-overlapping segments.
+    biases = median_bias(np.arange(1, group * groups, 2))
+
+    def refresh(body: Graph, trip: Value) -> Value:
+        # Refresh k, counted from the begin of the data, is of the groups before it.
+        begin = body.Mul(body.Unsqueeze(trip, [0]), REFRESHES)
+        stop = body.Min(body.Add(begin, REFRESHES), turn.due)
+        ordinals = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
+        ordinals = body.Add(body.Add(ordinals, turn.first), 1)
+        rows = body.Concat(old.all(body), new, axis=0)
+        # `rows` begins with segment done - periodograms; the window of refresh k with
+        # segment (k - groups) * group - 1.
+        origin = body.Sub(turn.done, layout.periodograms)
+        from_, to = (
+            body.Sub(body.Sub(body.Mul(body.Add(turn.first, x), group), 1), origin)
+            for x in (body.Sub(begin, groups - 1), stop)
+        )
+        members = body.cut(rows, from_, to, axis=0)
+        middle = sliding_medians(body, members, layout.bins, group, groups)
+        counts = body.Min(body.Sub(body.Mul(ordinals, group), 1), group * groups - 1)
+        bias = body.Unsqueeze(body.Gather(biases, body.Div(counts, 2)), [1])
+        psd = body.Div(middle, bias)
+
+        # A segment that holds what is not finite spoils every PSD that it is part of.
+        at_zero = body.cut(body.cut(members, [1], None, axis=0), [0], [1], axis=1)
+        spoilt = body.Cast(body.Not(body.Equal(at_zero, at_zero)), to=TensorProto.FLOAT)
+        spoilt = body.MaxPool(
+            body.Reshape(spoilt, [1, 1, -1]),
+            kernel_shape=[group * groups - 1],
+            strides=[group],
+        )
+        # So does a segment from before the sequence began.
+        oldest = body.Mul(body.Sub(ordinals, groups), geometry.psd_refresh_size)
+        seen = body.LessOrEqual(begun, body.Max(oldest, [0]))
+        sound = body.And(body.Less(body.Reshape(spoilt, [-1]), 0.5), seen)
+        filters = whitening.design(body, geometry, psd, sound)
+        return body.Concat(psd, filters, axis=1)
+
+    trips = graph.Div(graph.Add(turn.due, REFRESHES - 1), REFRESHES)
+    nothing = graph.ConstantOfShape([0, layout.bins + layout.filter_values])
+    both = graph.collect(graph.Squeeze(trips), nothing, 0, refresh)
+    psd = graph.cut(both, [0], [layout.bins], axis=1)
+    return psd, graph.cut(both, [layout.bins], None, axis=1)

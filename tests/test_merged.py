@@ -1,0 +1,210 @@
+"""Each ensemble as one model answers as the ensemble does, to the last bit."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chirpwatch.errors import ServerError
+from chirpwatch.geometry import Geometry
+from serve.embedded import TritonServer
+from streamer.client import Detector, OpenSequence, Scores
+from streamer.timeslides import Timeslides
+
+STRIDE = 256
+
+
+def scores(
+    address: str,
+    strain: np.ndarray,
+    cuts: list[int],
+    rows: list[int],
+    first: int,
+    offsets: tuple[int, int],
+) -> list[Scores]:
+    """Answers to requests of one sequence.
+
+    Args:
+        address: Of the server.
+        strain: [rows, ifos, size].
+        cuts: Strides of each request.
+        rows: Rows of each request.
+        first: First stride of the sequence.
+        offsets: Samples of each detector's data before stride 0.
+    """
+    answers = []
+    stride = first
+    with OpenSequence(Detector(address), offsets) as sequence:
+        for i, (cut, count) in enumerate(zip(cuts, rows, strict=True)):
+            begin = (stride - first) * STRIDE
+            piece = strain[:count, :, begin : begin + cut * STRIDE]
+            sequence.send(piece, stride, stride + cut, end=i == len(cuts) - 1)
+            answers.append(sequence.receive())
+            stride += cut
+    return answers
+
+
+def assert_same(ours: list[Scores], theirs: list[Scores]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        for name in ("score", "delay", "valid"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_sequences(
+    server: TritonServer,
+    wired_server: TritonServer,
+    noise: np.ndarray,
+    data: st.DataObject,
+) -> None:
+    """Any requests, rows that come and go, detectors that begin at any time."""
+    cuts = data.draw(
+        st.lists(st.sampled_from([1, 2, 7, 56, 64, 200]), min_size=1, max_size=8),
+        label="strides of requests",
+    )
+    rows = [data.draw(st.integers(1, 3), label="rows") for _ in cuts]
+    first = data.draw(st.sampled_from([0, 1, 63, 512]), label="first stride")
+    offsets = data.draw(
+        st.tuples(*[st.sampled_from([0, -40, -16384, 300])] * 2), label="offsets"
+    )
+    strain = np.concatenate([noise, noise[1:]])
+    if data.draw(st.booleans(), label="not finite"):
+        strain[data.draw(st.integers(0, 2)), 1, 70 * STRIDE + 5] = np.nan
+    request = strain, cuts, rows, first, offsets
+    assert_same(
+        scores(server.address, *request), scores(wired_server.address, *request)
+    )
+
+
+@pytest.mark.parametrize("length", [64, 1024])
+def test_replays_in_long_requests(
+    server: TritonServer, wired_server: TritonServer, noise: np.ndarray, length: int
+) -> None:
+    """Tiles of the frontend, many PSDs in a request."""
+    strain = np.concatenate([noise[:1]] * 6, axis=2)[..., : 1024 * 2048]
+    cuts = [8 * length] * (strain.shape[2] // (length * 2048))
+    request = strain, cuts, [1] * len(cuts), 0, (0, 0)
+    assert_same(
+        scores(server.address, *request), scores(wired_server.address, *request)
+    )
+
+
+@pytest.mark.parametrize("slides", [1, 70])
+def test_timeslides(
+    server: TritonServer, wired_server: TritonServer, noise: np.ndarray, slides: int
+) -> None:
+    shifts = (1 + np.arange(slides)[:, None]) * 131
+    strain = noise[0].copy()
+    strain[1, 100 * 2048] = np.inf
+    ours, theirs = (
+        (
+            Timeslides(one.address).events(strain, shifts),
+            Timeslides(one.address).scores(strain, shifts),
+        )
+        for one in (server, wired_server)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        for name, value in vars(one).items():
+            np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
+
+
+@pytest.mark.parametrize("served", ["server", "wired_server"])
+def test_a_position_that_jumps_is_refused(
+    request: pytest.FixtureRequest, served: str, noise: np.ndarray
+) -> None:
+    """And the sequence goes on where it stood, in either detector."""
+    address = request.getfixturevalue(served).address
+    whole = scores(address, noise, [400, 400], [2, 2], 0, (0, 0))
+    detector = Detector(address)
+    for jump in ((STRIDE, 0), (0, STRIDE), (-1, -1)):
+        with OpenSequence(detector, (0, 0)) as sequence:
+            sequence.send(noise[..., : 400 * STRIDE], 0, 400)
+            first = sequence.receive()
+            sequence._offsets = np.array(jump)
+            sequence.send(noise[..., 400 * STRIDE : 800 * STRIDE], 400, 800)
+            with pytest.raises(ServerError, match="position_must_continue"):
+                sequence.receive()
+            sequence.under_way.clear()
+            sequence._offsets = np.array((0, 0))
+            sequence.send(noise[..., 400 * STRIDE : 800 * STRIDE], 400, 800, end=True)
+            assert_same([first, sequence.receive()], whole)
+
+
+def test_positions_are_counted_beyond_what_a_float32_counts(
+    wired_server: TritonServer, noise: np.ndarray
+) -> None:
+    """After four months of samples a jump by one sample is refused, either way."""
+    strides = 10_000_000 * 8
+    detector = Detector(wired_server.address)
+    for jump in (-1, 1):
+        with OpenSequence(detector, (0, 7)) as sequence:
+            sequence.send(noise[..., : 8 * STRIDE], strides, strides + 8)
+            sequence.receive()
+            sequence.send(noise[..., : 8 * STRIDE], strides + 8, strides + 16)
+            sequence.receive()
+            sequence._offsets = np.array((0, 7 + jump))
+            sequence.send(noise[..., : 8 * STRIDE], strides + 16, strides + 24)
+            with pytest.raises(ServerError, match="position_must_continue"):
+                sequence.receive()
+
+
+@pytest.mark.parametrize("served", ["server", "wired_server"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -3e38])
+def test_a_score_that_is_not_finite_is_not_valid(
+    request: pytest.FixtureRequest,
+    served: str,
+    value: float,
+    noise: np.ndarray,
+    geometry: Geometry,
+) -> None:
+    address = request.getfixturevalue(served).address
+    usual = scores(address, noise, [512, 512], [2, 2], 0, (0, 0))
+    sample = 20 * geometry.sample_rate + 77
+    edges = (1 + np.arange(1024)) * STRIDE
+    reach = geometry.kernel_size + geometry.filter_size
+    in_kernel = (edges > sample) & (edges - reach <= sample)
+    for row in range(2):
+        strain = noise.copy()
+        strain[row, 1, sample] = value
+        found = scores(address, strain, [512, 512], [2, 2], 0, (0, 0))
+        score = np.concatenate([one.score for one in found], axis=1)
+        valid = np.concatenate([one.valid for one in found])
+        expected = np.concatenate([one.valid for one in usual]) & ~in_kernel
+        if row == 0:
+            # Each PSD that it is part of, and what such a PSD whitens.
+            refresh, psd = geometry.psd_refresh_size, geometry.psd_size
+            for edge in (edges - 1, edges - geometry.kernel_size):
+                due = edge // refresh * refresh
+                expected &= (due <= sample) | (due - psd > sample)
+        assert np.isfinite(score[:, valid]).all()
+        assert (valid == expected).all()
+        if row == 1:
+            same = np.concatenate([one.score[0] for one in usual])
+            assert (score[0] == same).all()
+
+
+def test_slides_of_strain_that_is_not_finite(
+    server: TritonServer, noise: np.ndarray, geometry: Geometry
+) -> None:
+    """What it touches is in no slide valid, and no event."""
+    shifts = np.array([[0], [64], [200]])
+    client = Timeslides(server.address)
+    strain = noise[0, :, : 100 * geometry.sample_rate]
+    usual = client.scores(strain, shifts)
+    spoilt = strain.copy()
+    # Near the end: one PSD, the last, is made of it.
+    sample = 97 * geometry.sample_rate + 5
+    spoilt[1, sample] = np.nan
+    found, events = client.scores(spoilt, shifts), client.events(spoilt, shifts)
+    assert np.isfinite(found.score[found.valid]).all()
+    assert np.isfinite(events.statistic).all()
+    period = strain.shape[1]
+    reach = geometry.kernel_size + geometry.filter_size
+    for slide, (shift,) in enumerate(shifts):
+        edges = (1 + np.arange(800)) * STRIDE + shift * geometry.frame_size
+        edges = (edges - 1) % period + 1
+        touched = (edges > sample) & (edges - reach <= sample)
+        assert (found.valid[slide] == usual.valid[slide] & ~touched).all()
+        kept = found.valid[slide]
+        assert (found.score[slide, kept] == usual.score[slide, kept]).all()
