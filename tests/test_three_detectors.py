@@ -31,7 +31,7 @@ from streamer.jobs import Job
 from streamer.live.cli import chosen_channels
 from streamer.plan import make_plan
 from streamer.timeslides import Timeslides
-from tests.conftest import EnergyNetwork
+from tests.networks import EnergyNetwork
 from tests.test_live import Search
 from tests.test_plan import valid_by_hand
 from tests.test_strain import write_gwosc
