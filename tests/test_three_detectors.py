@@ -31,7 +31,7 @@ from streamer.jobs import Job
 from streamer.live.cli import chosen_channels
 from streamer.plan import make_plan
 from streamer.timeslides import Timeslides
-from tests.conftest import EnergyNetwork
+from tests.networks import EnergyNetwork
 from tests.test_live import Search
 from tests.test_plan import valid_by_hand
 from tests.test_strain import write_gwosc
@@ -326,7 +326,7 @@ def test_the_service_answers_for_three_detectors(replayed, folder, api) -> None:
         client.delete_veto(run_id, "storm")
         client.export(run_id, folder / "export.hdf5")
     with h5py.File(folder / "export.hdf5") as file:
-        columns = file["background/events"].dtype.names
+        columns = file["background/slides"].dtype.names
         assert {f"shift_{ifo}" for ifo in IFOS} <= set(columns)
     for path in ("/", f"/runs/{run_id}/candidates/{at}"):
         page = httpx.get(api.url + path, trust_env=False)
