@@ -352,6 +352,7 @@ def test_background_of_three_detectors(folder, background, server, api) -> None:
     assert result["livetime"] == sum(expected)
 
 
+@pytest.mark.slow
 def test_live_reads_virgo_s_own_channels_and_waits_for_its_frames(
     folder, server, api
 ) -> None:

@@ -3,7 +3,7 @@
 ``python -m train.data.pycbc_series FILE OUT.hdf5 --split test --ifo H1 --ifo L1``
 writes the same series as the strain of each detector. ``chirpwatch train validate``
 and ``chirpwatch train fit`` draw the times of each detector by themselves, and so make
-pairs of noise of it. A search would find every glitch in both detectors at once.
+pairs of noise of it. A search would find every glitch in all detectors at once.
 """
 
 import math
