@@ -26,7 +26,12 @@ REPOSITORY = Path(__file__).parent.parent / "model_repo"
 @click.option(
     "--metrics-port", type=PORT, default=8002, show_default=True, help="0 finds one."
 )
-@click.option("--log", type=click.Path(path_type=Path), help="The server's log.")
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path),
+    help="File that the server's log is added to. Without it, a temporary one, which "
+    "is kept after an error.",
+)
 def serve(
     repository: Path,
     host: str,

@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import httpx
 
@@ -33,8 +33,8 @@ class TritonServer:
         http_port: Port for HTTP and health, alike.
         metrics_port: Port for Prometheus metrics, alike.
         host: Address to listen on.
-        log: File for the server's log; where it is None, one that is removed at the
-            end, unless there was an error.
+        log: File that the server's log is appended to. Where it is None, a temporary
+            one, which is kept if the context ends with an error.
         startup_timeout: How long to wait for the models to be ready, s.
 
     Attributes:
@@ -42,7 +42,8 @@ class TritonServer:
 
     Raises:
         ServerError: On entry: the platform is not supported, a port is taken, the
-            repository is broken, or the server died; with Triton's own reason.
+            repository is broken, the log cannot be written, or the server died; with
+            Triton's own reason.
     """
 
     def __init__(
@@ -104,9 +105,7 @@ class TritonServer:
         missing = [purpose for purpose, port in self._ports.items() if not port]
         found = free_ports(len(missing), self.host)
         self._ports.update(zip(missing, found, strict=True))
-        if self._log_path is not None:
-            self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        else:
+        if self._log_path is None:
             self._log_is_temporary = True
             handle, name = tempfile.mkstemp(prefix="chirpwatch-triton-", suffix=".log")
             os.close(handle)
@@ -126,7 +125,9 @@ class TritonServer:
             # A sequence that was left open must not hold up the end.
             "--exit-timeout-secs=5",
         ]
-        with open(self._log_path, "wb") as log:
+        # What a server before it wrote may be what explains its end.
+        with self._open_log() as log:
+            self._log_start = os.fstat(log.fileno()).st_size
             self._process = subprocess.Popen(
                 command,
                 env=os.environ | runtime.environment,
@@ -136,8 +137,7 @@ class TritonServer:
                 preexec_fn=with_parent(os.getpid()),
                 process_group=0,
             )
-        # It must outlive this process, to clear up if that is killed too.
-        with open(self._log_path, "ab") as log:
+            # It must outlive this process, to clear up if that is killed too.
             self._reaper = subprocess.Popen(
                 [sys.executable, "-m", "serve.reaper", str(self._process.pid)],
                 stdin=subprocess.PIPE,
@@ -146,8 +146,7 @@ class TritonServer:
                 start_new_session=True,
             )
         try:
-            self._await_ready()
-            self._tell_reaper(model_processes(self._process.pid))
+            self._tell_reaper(self._await_ready())
         except BaseException:
             self._stop()
             raise
@@ -163,6 +162,14 @@ class TritonServer:
         # A log that an error speaks of is kept.
         if self._log_is_temporary and error is None:
             self.log_path.unlink(missing_ok=True)
+
+    def _open_log(self) -> BinaryIO:
+        path = self.log_path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("ab")
+        except OSError as error:
+            raise ServerError(f"the Triton server's log, {path}: {error}") from None
 
     def _stop(self) -> None:
         assert self._process is not None and self._reaper.stdin is not None
@@ -197,14 +204,21 @@ class TritonServer:
             f"{self._log_path}, says: {self._reason()}"
         )
 
-    def _await_ready(self) -> None:
+    def _await_ready(self) -> list[ModelProcess]:
+        """Wait until the models are ready.
+
+        Returns:
+            Every process that ran a model meanwhile, also one that has ended.
+        """
         url = f"http://{self.host}:{self._ports['HTTP']}/v2/health/ready"
         deadline = time.monotonic() + self.startup_timeout
+        models: dict[int, ModelProcess] = {}
         while time.monotonic() < deadline:
             self.check()
+            models |= {one.pid: one for one in model_processes(self.pid)}
             try:
                 if httpx.get(url, timeout=1, trust_env=False).status_code == 200:
-                    return
+                    return list(models.values())
             except httpx.TransportError:
                 pass  # Not listening yet: the loop asks again until the deadline.
             time.sleep(0.05)
@@ -215,7 +229,9 @@ class TritonServer:
 
     def _reason(self) -> str:
         """Triton's own error lines, or the end of its log where it has none."""
-        text = self.log_path.read_text(errors="replace")
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_start)
+            text = log.read().decode(errors="replace")
         errors = re.findall(r'^E\d{4} .*?\] "?(.*?)"?$', text, flags=re.MULTILINE)
         return "\n  ".join(dict.fromkeys(errors)) or text[-LOG_TAIL_SIZE:].strip()
 

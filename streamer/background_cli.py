@@ -41,7 +41,7 @@ from streamer.options import (
 from streamer.outbox import Outbox
 from streamer.plan import STRETCH_LENGTH, make_plan
 from streamer.results import RunDirectory
-from streamer.servers import Servers
+from streamer.servers import Servers, explained
 from streamer.source import Source, open_once
 
 CALIBRATED_JOBS = 4
@@ -221,7 +221,10 @@ def _run(
     """Plan, start what is not running, do what is not done, report."""
     console = Console()
     with contextlib.ExitStack() as stack:
-        servers = stack.enter_context(Servers(addresses, repository, console))
+        # A plan alone has no directory.
+        log = None if dry_run else directory / "triton.log"
+        servers = stack.enter_context(Servers(addresses, repository, log, console))
+        stack.enter_context(explained(servers.server))
         geometry, model = servers.served()
         segments, fingerprints = open_once(source, geometry)
         plan = make_plan(segments, geometry, **wanted)

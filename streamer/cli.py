@@ -18,7 +18,6 @@ from rich.progress import (
 from api.client import ApiClient
 from api.process import ApiProcess
 from chirpwatch.atomic import replacing
-from chirpwatch.errors import ServerError
 from chirpwatch.signals import read_test_signals
 from chirpwatch.statistics import JULIAN_YEAR
 from serve.embedded import TritonServer
@@ -37,6 +36,7 @@ from streamer.options import (
 from streamer.outbox import Outbox
 from streamer.replay import Replay, run_replay
 from streamer.report import collect, show
+from streamer.servers import explained
 
 
 @click.command()
@@ -165,6 +165,7 @@ def search(
             server = stack.enter_context(
                 TritonServer(repository, log=directory / "triton.log")
             )
+            stack.enter_context(explained(server))
             triton = server.address
         geometry = Detector(triton).geometry
         segments = load(geometry)
@@ -202,11 +203,6 @@ def search(
         try:
             with _progress(console) as told:
                 run, measured = run_replay(plan, triton, outbox, name, told)
-        except ServerError:
-            # A server of ours that died says more than the broken connection does.
-            if server is not None:
-                server.check(patience=2)
-            raise
         finally:
             waiting = deliver(outbox, console)
         check_delivered(waiting, run, outbox, client.url, service)

@@ -23,6 +23,7 @@ from streamer.live.search import Live, LiveSettings
 from streamer.live.sinks import GraceDb, JsonLines, Sink, Teller, Webhook
 from streamer.options import API, REPOSITORY, TRITON, connection, with_options
 from streamer.outbox import Outbox
+from streamer.servers import explained
 
 GRACEDB = "https://gracedb-test.ligo.org/api/"
 
@@ -166,9 +167,11 @@ def live(
             )
         if triton is None:
             console.print("starting Triton ...")
-            triton = stack.enter_context(
+            own = stack.enter_context(
                 TritonServer(repository, log=directory / "triton.log")
-            ).address
+            )
+            stack.enter_context(explained(own))
+            triton = own.address
         api = connection(api_url, token_file)
         if api is None:
             console.print("starting the results API ...")
