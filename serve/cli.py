@@ -36,7 +36,12 @@ REPOSITORY = Path(__file__).parent.parent / "model_repo"
     "model, with the same scores; one that no model has, such as 'default', gives the "
     "ensembles.",
 )
-@click.option("--log", type=click.Path(path_type=Path), help="The server's log.")
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path),
+    help="File that the server's log is added to. Without it, a temporary one, which "
+    "is kept after an error.",
+)
 def serve(
     repository: Path,
     host: str,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from chirpwatch.errors import ServerError
 from chirpwatch.process import free_ports, port_is_free, stop, with_parent
@@ -35,8 +35,8 @@ class TritonServer:
         http_port: Port for HTTP and health, alike.
         metrics_port: Port for Prometheus metrics, alike.
         host: Address to listen on.
-        log: File for the server's log; where it is None, one that is removed at the
-            end, unless there was an error.
+        log: File that the server's log is appended to. Where it is None, a temporary
+            one, which is kept if the context ends with an error.
         startup_timeout: How long to wait for the models to be ready, s.
         configuration: Which of the models' configurations to serve, as Triton's
             ``--model-config-name`` names them; a model without one of that name has
@@ -49,7 +49,8 @@ class TritonServer:
 
     Raises:
         ServerError: On entry: the platform is not supported, a port is taken, the
-            repository is broken, or the server died; with Triton's own reason.
+            repository is broken, the log cannot be written, or the server died; with
+            Triton's own reason.
     """
 
     def __init__(
@@ -115,9 +116,7 @@ class TritonServer:
         missing = [purpose for purpose, port in self._ports.items() if not port]
         found = free_ports(len(missing), self.host)
         self._ports.update(zip(missing, found, strict=True))
-        if self._log_path is not None:
-            self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        else:
+        if self._log_path is None:
             self._log_is_temporary = True
             handle, name = tempfile.mkstemp(prefix="chirpwatch-triton-", suffix=".log")
             os.close(handle)
@@ -145,7 +144,9 @@ class TritonServer:
         ]
         if self.configuration is not None:
             command.append(f"--model-config-name={self.configuration}")
-        with open(self._log_path, "wb") as log:
+        # What a server before it wrote may be what explains its end.
+        with self._open_log() as log:
+            self._log_start = os.fstat(log.fileno()).st_size
             self._process = subprocess.Popen(
                 command,
                 env=os.environ | runtime.environment,
@@ -155,8 +156,7 @@ class TritonServer:
                 preexec_fn=with_parent(os.getpid()),
                 process_group=0,
             )
-        # It must outlive this process, to clear up if that is killed too.
-        with open(self._log_path, "ab") as log:
+            # It must outlive this process, to clear up if that is killed too.
             self._reaper = subprocess.Popen(
                 [sys.executable, "-m", "serve.reaper", str(self._process.pid)],
                 stdin=subprocess.PIPE,
@@ -165,8 +165,7 @@ class TritonServer:
                 start_new_session=True,
             )
         try:
-            self._await_ready()
-            self._tell_reaper(model_processes(self._process.pid))
+            self._tell_reaper(self._await_ready())
         except BaseException:
             self._stop()
             raise
@@ -182,6 +181,14 @@ class TritonServer:
         # A log that an error speaks of is kept.
         if self._log_is_temporary and error is None:
             self.log_path.unlink(missing_ok=True)
+
+    def _open_log(self) -> BinaryIO:
+        path = self.log_path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("ab")
+        except OSError as error:
+            raise ServerError(f"the Triton server's log, {path}: {error}") from None
 
     def _stop(self) -> None:
         assert self._process is not None and self._reaper.stdin is not None
@@ -216,12 +223,19 @@ class TritonServer:
             f"{self._log_path}, says: {self._reason()}"
         )
 
-    def _await_ready(self) -> None:
+    def _await_ready(self) -> list[ModelProcess]:
+        """Wait until the models are ready.
+
+        Returns:
+            Every process that ran a model meanwhile, also one that has ended.
+        """
         deadline = time.monotonic() + self.startup_timeout
+        models: dict[int, ModelProcess] = {}
         while time.monotonic() < deadline:
             self.check()
+            models |= {one.pid: one for one in model_processes(self.pid)}
             if self._is_ready():
-                return
+                return list(models.values())
             time.sleep(0.05)
         raise ServerError(
             f"the Triton server was not ready within {self.startup_timeout:g} s; its "
@@ -242,7 +256,9 @@ class TritonServer:
 
     def _reason(self) -> str:
         """Triton's own error lines, or the end of its log where it has none."""
-        text = self.log_path.read_text(errors="replace")
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_start)
+            text = log.read().decode(errors="replace")
         errors = re.findall(r'^E\d{4} .*?\] "?(.*?)"?$', text, flags=re.MULTILINE)
         return "\n  ".join(dict.fromkeys(errors)) or text[-LOG_TAIL_SIZE:].strip()
 

@@ -90,7 +90,8 @@ class Coordinator:
         addresses: gRPC addresses of the Triton servers.
         outbox: Where results go.
         patience: How long no job may succeed while jobs fail, s.
-        supervise: Called now and then; brings back a server that this process started.
+        supervise: Called now and then with the number of jobs done so far; brings back
+            a server that this process started.
 
     Attributes:
         measured: What was done so far, and where the time went.
@@ -103,7 +104,7 @@ class Coordinator:
         addresses: Sequence[str],
         outbox: Outbox,
         patience: float,
-        supervise: Callable[[], None] = lambda: None,
+        supervise: Callable[[int], None] = lambda jobs: None,
     ) -> None:
         self.measured = Measured()
         self._directory = directory
@@ -160,7 +161,7 @@ class Coordinator:
         begin = time.perf_counter()
         try:
             while waiting or under_way:
-                self._supervise()
+                self._supervise(self.measured.jobs)
                 self._outbox.check()
                 limit = JOBS_PER_WORKER * self._count_workers(client)
                 while len(under_way) < limit and (job := waiting.next()) is not None:

@@ -223,12 +223,15 @@ def _run(
     from streamer.outbox import Outbox
     from streamer.plan import make_plan
     from streamer.results import RunDirectory
-    from streamer.servers import Servers
+    from streamer.servers import Servers, explained
     from streamer.source import open_once
 
     console = Console()
     with contextlib.ExitStack() as stack:
-        servers = stack.enter_context(Servers(addresses, repository, console))
+        # A plan alone has no directory.
+        log = None if dry_run else directory / "triton.log"
+        servers = stack.enter_context(Servers(addresses, repository, log, console))
+        stack.enter_context(explained(servers.server))
         geometry, model = servers.served()
         segments, fingerprints = open_once(source, geometry)
         plan = make_plan(segments, geometry, **wanted)

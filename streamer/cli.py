@@ -16,7 +16,6 @@ from rich.progress import (
 )
 
 from chirpwatch.atomic import replacing
-from chirpwatch.errors import ServerError
 from chirpwatch.units import JULIAN_YEAR
 from streamer.options import (
     DATA,
@@ -156,6 +155,7 @@ def search(
     from streamer.outbox import Outbox
     from streamer.replay import Replay, run_replay
     from streamer.report import collect, show
+    from streamer.servers import explained
 
     console = Console()
     directory.mkdir(parents=True, exist_ok=True)
@@ -167,6 +167,7 @@ def search(
             server = stack.enter_context(
                 TritonServer(repository, log=directory / "triton.log")
             )
+            stack.enter_context(explained(server))
             triton = server.address
         geometry = Detector(triton).geometry
         segments = load(geometry)
@@ -204,11 +205,6 @@ def search(
         try:
             with _progress(console) as told:
                 run, measured = run_replay(plan, triton, outbox, name, told)
-        except ServerError:
-            # A server of ours that died says more than the broken connection does.
-            if server is not None:
-                server.check(patience=2)
-            raise
         finally:
             waiting = deliver(outbox, console)
         check_delivered(waiting, run, outbox, client.url, service)

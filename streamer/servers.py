@@ -1,7 +1,8 @@
-"""The Triton servers of a background run: given ones, or one that is kept up."""
+"""Triton servers that commands start, and those of a background run."""
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,7 +15,34 @@ from serve.embedded import TritonServer
 from streamer.timeslides import Timeslides
 
 START_PAUSE_LENGTH = 5.0
-"""Least time between two starts of a server that dies, s."""
+"""Pause before a server is started that died before a job was done, s."""
+
+DEATH_LENGTH = 3.0
+"""Longest time that a server takes to end after the process of a model, s."""
+
+
+@contextlib.contextmanager
+def explained(server: TritonServer | None) -> Iterator[None]:
+    """Say with a server failure how the server that was started here ended.
+
+    Args:
+        server: That server; None where it was started by somebody else.
+
+    Raises:
+        ServerError: The failure, with the server's end, if it ended, and its log.
+    """
+    try:
+        yield
+    except ServerError as failure:
+        if server is None:
+            raise
+        try:
+            server.check(DEATH_LENGTH)
+        except ServerError as death:
+            reason = str(death)
+        else:
+            reason = f"the Triton server's log is {server.log_path}"
+        raise ServerError(f"{failure}\n{reason}") from None
 
 
 class Servers:
@@ -23,7 +51,8 @@ class Servers:
     Args:
         addresses: gRPC addresses of servers that run.
         repository: Model repository for the one that is started.
-        console: Where a server's death is told.
+        log: File for its log, as :class:`serve.embedded.TritonServer` takes it.
+        console: Where a server's end is reported.
 
     Attributes:
         addresses: gRPC addresses, once the context is entered.
@@ -34,13 +63,18 @@ class Servers:
     """
 
     def __init__(
-        self, addresses: tuple[str, ...], repository: Path, console: Console
+        self,
+        addresses: tuple[str, ...],
+        repository: Path,
+        log: Path | None,
+        console: Console,
     ) -> None:
         self.addresses = addresses
-        self.server = None if addresses else TritonServer(repository)
+        self.server = None if addresses else TritonServer(repository, log=log)
         self._console = console
         self._stack = contextlib.ExitStack()
         self._next_start = 0.0
+        self._jobs = 0
 
     def __enter__(self) -> Self:
         if self.server is not None:
@@ -74,16 +108,32 @@ class Servers:
                 )
         return first.geometry, first.model
 
-    def supervise(self) -> None:
-        """Start the server again, at the same address, if it died."""
-        if self.server is None or time.monotonic() < self._next_start:
+    def supervise(self, jobs: int) -> None:
+        """Start the server again, at the same address, if it died.
+
+        At once if a job was done since it was last started. Otherwise after a pause: it
+        may die of what it is asked.
+
+        Args:
+            jobs: Number of jobs done so far.
+        """
+        if self.server is None:
+            return
+        if jobs == self._jobs and time.monotonic() < self._next_start:
             return
         try:
             self.server.check()
-        except ServerError as error:
-            self._console.print(f"{error}\nstarting it again ...")
-            self._stack.close()
+        except ServerError as death:
+            self._say(f"{death}\nstarting it again ...")
+            self._stack.__exit__(type(death), death, death.__traceback__)
             # Where that fails too, jobs fail until it succeeds or patience ends.
-            with contextlib.suppress(ServerError):
+            try:
                 self._stack.enter_context(self.server)
+            except ServerError as failure:
+                self._say(str(failure))
+            self._jobs = jobs
             self._next_start = time.monotonic() + START_PAUSE_LENGTH
+
+    def _say(self, what: str) -> None:
+        # A log may hold what Rich takes for markup.
+        self._console.print(what, markup=False, highlight=False)

@@ -4,12 +4,15 @@ import contextlib
 import json
 import os
 import random
+import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import h5py
@@ -38,11 +41,14 @@ SLIDES = 8
 @pytest.fixture(scope="module")
 def strain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """White noise of H1 and L1, with a gap between two segments."""
-    path = tmp_path_factory.mktemp("strain") / "background.hdf5"
+    return write_noise(tmp_path_factory.mktemp("strain") / "background.hdf5", LENGTH)
+
+
+def write_noise(path: Path, length: int) -> Path:
     rng = np.random.default_rng(5)
-    for t0 in (START, START + LENGTH):
+    for t0 in (START, START + length):
         data = {
-            ifo: 1e-22 * rng.standard_normal(LENGTH // 2 * RATE) for ifo in ("H1", "L1")
+            ifo: 1e-22 * rng.standard_normal(length // 2 * RATE) for ifo in ("H1", "L1")
         }
         write_background(path, "test", t0, data, RATE, {"simulated": True})
     return path
@@ -480,6 +486,93 @@ def test_twenty_random_kills_change_nothing(run, expected, energy_repository, tm
             run.end()
         with service.client() as client:
             expected.check(run, client)
+
+
+@pytest.fixture
+def small_repository(energy_repository: Path, tmp_path: Path) -> Path:
+    """The timeslides alone, in one process, which starts soon."""
+    small = tmp_path / "small"
+    shutil.copytree(energy_repository / "timeslides", small / "timeslides")
+    path = small / "timeslides" / "configs" / "cpu.pbtxt"
+    path.write_text(path.read_text().replace("count: 2", "count: 1"))
+    return small
+
+
+def crash(pid: int) -> None:
+    """End a process with a segmentation fault, without the core that it may leave."""
+    resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+    os.kill(pid, signal.SIGSEGV)
+
+
+@pytest.mark.slow
+def test_twenty_models_that_crash_under_load_change_nothing(
+    run, api, small_repository, tmp_path
+):
+    """A model's process is killed twenty times, each time after a job was done."""
+    run.strain = write_noise(tmp_path / "background.hdf5", 2 * LENGTH)
+    run.options |= {"--stretch-length": "16s", "--slides": 2}
+    undisturbed = replace(
+        run, directory=tmp_path / "undisturbed", options={**run.options}
+    )
+    with undisturbed:
+        undisturbed.end()
+    del run.options["--triton"]
+    run.options["--repository"] = small_repository
+    rng = random.Random(21)
+    killed = set()
+
+    def stubs() -> list[tuple[int, int]]:
+        """Processes of models and their server, unless it lost one."""
+        found = []
+        for one in run.children("triton_python_backend_stub"):
+            # It may be of a server that is being ended.
+            with contextlib.suppress(ProcessLookupError):
+                found.append((one.pid, os.getpgid(one.pid)))
+        return [(pid, server) for pid, server in found if server not in killed]
+
+    with run:
+        for _ in range(20):
+            run.wait_until(stubs)
+            done = run.done()
+            run.wait_until(lambda done=done: run.done() > done)
+            time.sleep(rng.uniform(0, 0.05))
+            victim, server = rng.choice(stubs())
+            killed.add(server)
+            crash(victim)
+        output = run.end()
+    assert output.count("starting it again") == 20
+    log = (run.directory / "triton.log").read_text()
+    assert log.count("the server was ended, too") == 20
+    assert datasets(run.directory) == datasets(undisturbed.directory)
+    with api.client() as client:
+        found = blocks(client, run.directory)
+        assert found == blocks(client, undisturbed.directory)
+        assert [one["number"] for one in found] == list(range(200))
+
+
+@pytest.mark.slow
+def test_a_server_that_always_dies_ends_the_run(run, small_repository):
+    """Its log has each of its starts, and stays."""
+    del run.options["--triton"]
+    run.options |= {"--repository": small_repository, "--patience": "6s"}
+    log = run.directory / "triton.log"
+    starts = 0
+    with run:
+        run.wait_until(lambda: run.done() >= 1)
+        while run.process.poll() is None:
+            if (
+                found := log.read_text().count("Started GRPCInferenceService")
+            ) > starts:
+                starts = found
+                for stub in run.children("triton_python_backend_stub"):
+                    crash(stub.pid)
+            time.sleep(0.01)
+        message = " ".join(run.end(status=1).split())
+    assert "no job succeeded for 6 s" in message
+    assert "the same command goes on from there" in message
+    assert re.search(rf"log,? .*{log}", message)
+    assert 2 <= starts <= 4
+    assert log.read_text().count("the server was ended, too") >= starts - 1
 
 
 def test_workers_of_a_scheduler_that_runs_already(run, expected, api, cluster):

@@ -324,7 +324,8 @@ def test_a_killed_part_is_named_and_the_next_run_works(
         _, errors = process.communicate(timeout=60)
     if victim == "triton":
         assert process.returncode == 1
-        assert "the Triton server ended (killed by signal 9)" in errors
+        log = tmp_path / "triton.log"
+        assert f"the Triton server ended (killed by signal 9); its log, {log}" in errors
     if victim == "api":
         assert process.returncode == 1
         assert "the API ended" in errors
@@ -333,6 +334,9 @@ def test_a_killed_part_is_named_and_the_next_run_works(
     done = chirpwatch(*arguments)
     assert done.returncode == 0, done.stderr
     assert not list((tmp_path / "outbox").glob("*.json"))
+    # What the killed one wrote is still there.
+    text = (tmp_path / "triton.log").read_text()
+    assert text.count("Started GRPCInferenceService") == 2
     with ApiProcess(database, log=tmp_path / "api.log") as api:
         with api.client() as client:
             new, old = (client.run(run.id) for run in client.runs().runs)

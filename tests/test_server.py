@@ -110,6 +110,33 @@ def test_a_broken_repository_is_refused_with_tritons_reason(
     assert "config.pbtxt" in refusal(repository)
 
 
+def test_what_an_earlier_server_wrote_stays_in_the_log(
+    copy: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "logs" / "triton.log"
+    log.parent.mkdir()
+    earlier = 'E0102 03:04:05.678900 1 server.cc:1] "what the earlier one died of"\n'
+    log.write_text(earlier)
+    (copy / "head" / "config.pbtxt").write_text("no configuration")
+    with pytest.raises(ServerError) as caught, TritonServer(copy, log=log):
+        pass
+    assert f"its log, {log}, says" in str(caught.value)
+    assert "config.pbtxt" in str(caught.value)
+    assert "what the earlier one died of" not in str(caught.value)
+    assert log.read_text().startswith(earlier)
+    assert "config.pbtxt" in log.read_text()
+
+
+def test_a_log_that_cannot_be_written_is_named(
+    repository: Path, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(ServerError, match=f"log, {tmp_path}: .*directory"),
+        TritonServer(repository, log=tmp_path),
+    ):
+        pass
+
+
 def test_a_repository_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert "no such model repository" in refusal(tmp_path / "nothing")
 

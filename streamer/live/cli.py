@@ -163,6 +163,7 @@ def live(
     from streamer.live.search import Live, LiveSettings
     from streamer.live.sinks import GraceDb, JsonLines, Sink, Webhook
     from streamer.outbox import Outbox
+    from streamer.servers import explained
 
     console = Console(soft_wrap=True)
     directory.mkdir(parents=True, exist_ok=True)
@@ -183,9 +184,11 @@ def live(
             )
         if triton is None:
             console.print("starting Triton ...")
-            triton = stack.enter_context(
+            own = stack.enter_context(
                 TritonServer(repository, log=directory / "triton.log")
-            ).address
+            )
+            stack.enter_context(explained(own))
+            triton = own.address
         api = connection(api_url, token_file)
         if api is None:
             console.print("starting the results API ...")
