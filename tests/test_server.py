@@ -111,8 +111,9 @@ def test_a_broken_repository_is_refused_with_tritons_reason(
 
 
 def test_what_an_earlier_server_wrote_stays_in_the_log(
-    copy: Path, tmp_path: Path
+    alone: Callable[[str], Path], tmp_path: Path
 ) -> None:
+    copy = alone("head")
     log = tmp_path / "logs" / "triton.log"
     log.parent.mkdir()
     earlier = 'E0102 03:04:05.678900 1 server.cc:1] "what the earlier one died of"\n'
