@@ -16,7 +16,14 @@ import numpy as np
 import onnxruntime
 import torch
 
-from export.repository import BY_TENSORRT, LONGEST, SHORTEST, UNTILED, USUAL, WARM_UPS
+from export.repository import (
+    BY_TENSORRT,
+    LONGEST,
+    UNTILED,
+    USUAL,
+    shortest,
+    warm_ups,
+)
 from export.repository import profile as shape_of
 from train.checkpoint import load_checkpoint
 
@@ -60,7 +67,11 @@ def engines() -> dict[str, Run]:
     if "TensorrtExecutionProvider" in available:
         profile = {
             f"trt_profile_{kind}_shapes": shape_of(geometry, request)
-            for kind, request in (("min", SHORTEST), ("opt", USUAL), ("max", LONGEST))
+            for kind, request in (
+                ("min", shortest(geometry)),
+                ("opt", USUAL),
+                ("max", LONGEST),
+            )
         }
         found["ONNX Runtime, TensorRT"] = in_onnxruntime(
             "TensorrtExecutionProvider", profile
@@ -77,7 +88,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     figures = []
     found = engines()
-    for length, rows in WARM_UPS:
+    for length, rows in warm_ups(geometry):
         size = geometry.kernel_size - geometry.stride_size
         size += round(length * geometry.sample_rate)
         shape = (rows, len(geometry.ifos), size)

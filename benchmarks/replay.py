@@ -104,9 +104,9 @@ def time_stages(strain: np.ndarray) -> dict[str, float]:
             "snapshotter", names, feed | {"state": state}
         )
         feed = {"snapshot": snapshot, "filters": filters, "position": position}
-        whitened, finite = run("preprocessor", ["whitened", "finite"], feed)
+        whitened, usable = run("preprocessor", ["whitened", "usable"], feed)
         (features,) = run("frontend", ["features"], {"whitened": whitened})
-        feed = {"features": features, "finite": finite, "whole": whole}
+        feed = {"features": features, "usable": usable, "whole": whole}
         run("head", ["score", "delay", "valid"], feed)
     length = size / RATE
     return {name: 1e3 * statistics.median(t) / length for name, t in times.items()}

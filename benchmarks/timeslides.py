@@ -96,7 +96,7 @@ def time_stages(stretch: np.ndarray) -> dict[str, float]:
     times = {}
     for name, outputs in {
         "stretch": ("snapshot", "filters"),
-        "preprocessor": ("whitened", "finite"),
+        "preprocessor": ("whitened", "usable"),
         "frontend": ("features",),
         "slides": (*PEAKS, "valid"),
     }.items():

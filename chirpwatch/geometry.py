@@ -96,12 +96,15 @@ class Geometry:
             "psd_length must be a multiple of psd_refresh_length": (
                 self.psd_size % self.psd_refresh_size == 0
             ),
+            # Periodograms overlap by half.
+            "fftlength must be an even number of samples": self.fft_size % 2 == 0,
             "fduration must not exceed fftlength": self.filter_size <= self.fft_size,
             "psd_refresh_length must cover the kernel and the filter": (
                 self.psd_refresh_size >= self.kernel_size + self.filter_size
             ),
-            "highpass must lie below the Nyquist frequency": (
-                0 <= self.highpass < self.sample_rate / 2
+            "a frequency of the PSD must lie between highpass and Nyquist": (
+                self.highpass >= 0
+                and math.ceil(self.highpass * self.fftlength) < self.fft_size // 2
             ),
         }
         for rule, kept in checks.items():

@@ -1,5 +1,6 @@
 """From a checkpoint to a model repository."""
 
+import math
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,6 @@ from train.data.background import simulate_background
 from train.network import Network
 
 PACKAGES = ("onnx", "onnxruntime", "torch", "numpy")
-PARITY_LENGTH = 96
-"""Simulated noise for the parity report, s."""
 
 
 def build_models(
@@ -96,8 +95,12 @@ def export_repository(
 
 
 def parity_strain(geometry: Geometry) -> np.ndarray:
-    """Noise of the detectors' O3 curves, [1, ifos, size]."""
+    """Noise of the detectors' O3 curves, [1, ifos, size].
+
+    Four refreshes longer than a full PSD.
+    """
+    length = math.ceil(geometry.psd_length + 4 * geometry.psd_refresh_length)
     strain, _ = simulate_background(
-        PARITY_LENGTH, "O3", geometry.ifos, geometry.sample_rate, seed=0
+        length, "O3", geometry.ifos, geometry.sample_rate, seed=0
     )
     return np.stack([strain[ifo] for ifo in geometry.ifos])[None]

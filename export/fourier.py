@@ -43,7 +43,7 @@ def cosine_sums(graph: Graph, x: Value, size: int, lags: int) -> Value:
     return sums
 
 
-def _factors(size: int) -> tuple[int, int]:
+def factors(size: int) -> tuple[int, int]:
     """The two factors of a size that are closest to each other, the larger first."""
     smaller = next(n for n in range(int(size**0.5), 0, -1) if size % n == 0)
     return size // smaller, smaller
@@ -58,7 +58,7 @@ def _transform(
     length A over ``a``, a phase that depends on ``b`` and ``q``, and one of length B
     over ``b``. As the data are real, ``q`` up to ``A / 2`` suffices.
     """
-    a_size, b_size = _factors(size)
+    a_size, b_size = factors(size)
     rows = np.arange(a_size // 2 + 1)
 
     def waves(n: np.ndarray, k: np.ndarray, period: int) -> np.ndarray:
@@ -94,7 +94,7 @@ def _places(bins: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     ``q`` above ``A / 2`` is found at the other one's place, with the opposite imaginary
     part.
     """
-    a_size, _ = _factors(size)
+    a_size, _ = factors(size)
     mirrored = bins % a_size > a_size // 2
     found = np.where(mirrored, size - bins, bins)
     columns, index = np.unique(found // a_size, return_inverse=True)

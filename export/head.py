@@ -10,12 +10,12 @@ from export.graph import Graph, Value
 def build(geometry: Geometry, head: onnx.ModelProto) -> onnx.ModelProto:
     """Build the model around the network's head.
 
-    Inputs: ``features`` [rows, ifos, channels, frames] from the frontend, ``finite``
+    Inputs: ``features`` [rows, ifos, channels, frames] from the frontend, ``usable``
     [ifos, frames] from the preprocessor, ``whole`` [strides] from the snapshotter.
 
     Outputs: ``score`` and ``delay`` [rows, strides], as the network's head gives them;
     ``valid`` [strides] bool, whether the scores of a stride are finite, in every row,
-    and rest on whitened strain that is finite and whole.
+    and rest on strain that is usable and whole.
 
     Args:
         geometry: The analysis.
@@ -26,7 +26,7 @@ def build(geometry: Geometry, head: onnx.ModelProto) -> onnx.ModelProto:
     graph = Graph()
     score, delay = graph.inline(head, {"features": "features"})
     strides = geometry.stride_size // geometry.frame_size
-    kernels = finite_kernels(graph, geometry, "finite", 0, strides)
+    kernels = usable_kernels(graph, geometry, "usable", 0, strides)
     kernels, rows = (
         graph.ReduceMin(graph.Cast(flags, to=TensorProto.INT64), [0], keepdims=0)
         for flags in (kernels, finite_scores(graph, score))
@@ -36,7 +36,7 @@ def build(geometry: Geometry, head: onnx.ModelProto) -> onnx.ModelProto:
         "head",
         inputs=[
             ("features", TensorProto.FLOAT, ["rows", ifos, channels, "frames"]),
-            ("finite", TensorProto.BOOL, [ifos, "whitened_frames"]),
+            ("usable", TensorProto.BOOL, [ifos, "strain_frames"]),
             ("whole", TensorProto.BOOL, ["strides"]),
         ],
         outputs=[
@@ -53,21 +53,21 @@ def finite_scores(graph: Graph, score: Value) -> Value:
     return flags
 
 
-def finite_kernels(
-    graph: Graph, geometry: Geometry, finite: Value, ahead: int, step: int
+def usable_kernels(
+    graph: Graph, geometry: Geometry, usable: Value, ahead: int, step: int
 ) -> Value:
-    """Whether all frames of each kernel are finite: bool [ifos, kernels].
+    """Whether all strain that each kernel depends on is usable: bool [ifos, kernels].
 
     Args:
         graph: Where nodes are added.
         geometry: The analysis.
-        finite: bool [ifos, frames], whitened frames.
-        ahead: Frames before the first one, taken for finite.
+        usable: bool [ifos, frames], frames of strain.
+        ahead: Frames before the first one, taken for usable.
         step: Frames from one kernel to the next.
     """
     ifos = len(geometry.ifos)
-    frames = geometry.kernel_size // geometry.frame_size
-    bad = graph.Cast(graph.Not(finite), to=TensorProto.FLOAT)
+    frames = (geometry.kernel_size + geometry.filter_size) // geometry.frame_size
+    bad = graph.Cast(graph.Not(usable), to=TensorProto.FLOAT)
     # MaxPool wants channels, and pads with what is less than everything.
     bad = graph.Unsqueeze(bad, [0])
     bad = graph.MaxPool(bad, kernel_shape=[frames], strides=[step], pads=[ahead, 0])

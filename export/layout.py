@@ -21,9 +21,9 @@ BLOCK_SIZE = 64
 class Layout:
     """Sizes that the snapshotter and the preprocessor agree on.
 
-    The state is, in this order and each of every detector: where the sequence began and
-    where it must go on (two digits each), two filters, the periodograms, the strain of
-    each row.
+    The state holds, in this order, and each for all detectors in turn: the positions
+    where the sequence began and where the next request must begin (two digits each),
+    the two newest filters, the periodograms, and the newest strain of each row.
 
     Attributes:
         geometry: The analysis.

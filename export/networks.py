@@ -190,7 +190,7 @@ def _export(
     outputs: list[str],
     dynamic_shapes: dict[str, dict[int, object]],
 ) -> onnx.ModelProto:
-    # It tells of operators of packages that are not installed, which none is needed of.
+    # It warns about operators of packages that are not installed and not needed.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     program = torch.onnx.export(
         module.eval(),

@@ -82,14 +82,14 @@ def run_chain(
             ["snapshot", "filters", "psd", "whole", "new_state"],
             {"strain": piece.astype(np.float32), "position": position, "state": state},
         )
-        whitened, finite = sessions["preprocessor"].run(
-            ["whitened", "finite"],
+        whitened, frames = sessions["preprocessor"].run(
+            ["whitened", "usable"],
             {"snapshot": snapshot, "filters": filters, "position": position},
         )
         (features,) = sessions["frontend"].run(None, {"whitened": whitened})
         score, delay, valid = sessions["head"].run(
             ["score", "delay", "valid"],
-            {"features": features, "finite": finite, "whole": whole},
+            {"features": features, "usable": frames, "whole": whole},
         )
         first = begin // geometry.psd_refresh_size + 1
         for k, new in enumerate(psd):
@@ -179,7 +179,8 @@ def measure(
         ModelError: A figure exceeds its limit.
     """
     refresh, half = geometry.psd_refresh_size, geometry.filter_size // 2
-    chain = run_chain(models, geometry, strain, 7 * geometry.sample_rate)
+    request = round(7 * geometry.inference_sampling_rate) * geometry.stride_size
+    chain = run_chain(models, geometry, strain, request)
     expected = reference.whiten(strain.astype(np.float32), geometry)
     scores, _, valid = reference.score(strain.astype(np.float32), geometry, network)
 

@@ -27,39 +27,50 @@ def build(geometry: Geometry) -> onnx.ModelProto:
     Outputs: ``whitened`` [rows, ifos, kernel - stride + n], unit variance in noise; its
     last sample lies ``fduration / 2`` before the last one of the request. A sample is
     whitened by the newest PSD that was due when its last strain sample came in, and
-    before the first PSD by that one. ``finite`` [ifos, frames], whether all samples of
-    a frame are, in every row.
+    before the first PSD by that one; strain that is not finite is taken for 0.
+    ``usable`` [ifos, frames], for each frame of strain from the kernel's and the
+    filter's oldest one on, whether it is finite and not all zero, in every row.
 
     Raises:
         GeometryError: The lengths are not whole blocks of 64 samples.
     """
     layout = Layout(geometry)
-    half_size = geometry.filter_size // 2
     for name, size in {
         "stride": geometry.stride_size,
-        "half of fduration": half_size,
+        "half of fduration": geometry.filter_size / 2,
         "psd_refresh_length": geometry.psd_refresh_size,
     }.items():
         if size % BLOCK_SIZE:
             raise GeometryError(
-                f"{name}: expected a multiple of {BLOCK_SIZE} samples, found {size}"
+                f"{name}: expected a multiple of {BLOCK_SIZE} samples, found {size:g}"
             )
     ifos = len(geometry.ifos)
     graph = Graph()
     size = graph.Sub(graph.size("snapshot", 2), layout.history_size)
+    magnitude = graph.Abs("snapshot")
+    finite = graph.Less(magnitude, float("inf"))
+    snapshot = graph.Where(finite, "snapshot", 0.0)
     columns = []
     for i in range(ifos):
         before = graph.cut("position", [i], [i + 1], axis=0)
         turn = Turn.of(graph, geometry, before, size)
-        strain = graph.Gather("snapshot", i, axis=1)
+        strain = graph.Gather(snapshot, i, axis=1)
         filters = graph.Gather("filters", i, axis=1)
         columns.append(_whiten(graph, layout, strain, filters, turn))
     whitened = graph.Concat(*columns, axis=1)
 
-    endless = graph.Not(graph.Less(graph.Abs(whitened), float("inf")))
-    endless = graph.Cast(endless, to=TensorProto.FLOAT)
-    endless = graph.Reshape(endless, [0, ifos, -1, geometry.frame_size])
-    finite = graph.Less(graph.ReduceMax(endless, [0, 3], keepdims=0), 0.5)
+    # Beside what the kernels see, the snapshot has a block more.
+    extra = [layout.history_size - layout.overlap_size - geometry.filter_size]
+    magnitude, finite = (
+        graph.Reshape(
+            graph.cut(x, extra, None, axis=2), [0, ifos, -1, geometry.frame_size]
+        )
+        for x in (magnitude, graph.Cast(finite, to=TensorProto.FLOAT))
+    )
+    finite = graph.Greater(graph.ReduceMin(finite, [3], keepdims=0), 0.5)
+    sent = graph.Greater(graph.ReduceMax(magnitude, [3], keepdims=0), 0.0)
+    usable = graph.Cast(graph.And(finite, sent), to=TensorProto.INT64)
+    usable = graph.Cast(graph.ReduceMin(usable, [0], keepdims=0), to=TensorProto.BOOL)
     return graph.model(
         "preprocessor",
         inputs=[
@@ -74,7 +85,7 @@ def build(geometry: Geometry) -> onnx.ModelProto:
                 TensorProto.FLOAT,
                 ["rows", ifos, "whitened_samples"],
             ),
-            ("finite", finite, TensorProto.BOOL, [ifos, "whitened_frames"]),
+            ("usable", usable, TensorProto.BOOL, [ifos, "strain_frames"]),
         ],
     )
 
@@ -127,12 +138,16 @@ def _whiten(
             for flags in (body.Less(turns, index), body.LessOrEqual(turns, index))
         )
         members = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
-        windows = body.Add(body.Unsqueeze(members, [1]), np.arange(reach)[None])
+        # Never a product of one row, which is summed in another order: the last block
+        # twice.
+        twice = body.Concat(members, body.cut(members, [-1], None, axis=0), axis=0)
+        windows = body.Add(body.Unsqueeze(twice, [1]), np.arange(reach)[None])
         windows = body.Gather(differences, windows, axis=1)
         windows = body.Reshape(windows, [0, -1, reach * BLOCK_SIZE])
         one = body.Squeeze(body.Gather(filters, index, axis=0), [0])
         matrix = whitening.toeplitz(body, one, reach * BLOCK_SIZE, BLOCK_SIZE)
         product = body.MatMul(windows, body.Transpose(matrix, perm=[1, 0]))
+        product = body.cut(product, [0], [-1], axis=1)
         centers = body.Gather(strain, body.Add(members, middle), axis=1)
         total = body.cut(one, [0], [1], axis=0)
         return body.Add(product, body.Mul(centers, total))

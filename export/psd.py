@@ -28,8 +28,8 @@ def median_bias(counts: np.ndarray) -> np.ndarray:
 def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Value:
     """One detector's periodograms that end in this request: [segments, bins].
 
-    Their values at 0 Hz are 0, and not a number where the segment holds what is not
-    finite.
+    A segment that holds what is not finite, or a stretch of zeros as a detector sends
+    that is off, has infinite power everywhere.
 
     Args:
         graph: Where nodes are added.
@@ -41,8 +41,8 @@ def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Val
     size, hop = geometry.fft_size, layout.hop_size
     window = np.hanning(size + 1)[:-1]
     gain = np.full(layout.bins, 2 / (geometry.sample_rate * (window**2).sum()))
-    gain[-1] /= 2
-    gain[0] = 0
+    gain[[0, -1]] /= 2
+    block_size = fourier.factors(size)[1]
 
     new = graph.Sub(turn.ready, turn.done)
     trips = graph.Div(graph.Add(new, SEGMENTS - 1), SEGMENTS)
@@ -55,6 +55,12 @@ def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Val
         starts = body.Add(body.Sub(starts, turn.before), layout.tail_size)
         samples = body.Add(body.Unsqueeze(starts, [1]), np.arange(size)[None])
         pieces = body.Gather(strain, samples)
+        largest = body.ReduceMax(
+            body.Reshape(body.Abs(pieces), [0, -1, block_size]), [2], keepdims=0
+        )
+        real = body.And(body.Greater(largest, 0.0), body.Less(largest, float("inf")))
+        real = body.ReduceMin(body.Cast(real, to=TensorProto.INT64), [1])
+        real = body.Cast(real, to=TensorProto.BOOL)
         # Real strain is loudest below 10 Hz, by four orders of magnitude; in float32
         # the rounding errors would spill over the quiet band (0.6 % of the PSD around
         # GW150914).
@@ -62,7 +68,8 @@ def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Val
         pieces = body.Sub(pieces, body.ReduceMean(pieces, [1]))
         pieces = body.Mul(pieces, body.constant(window))
         power = fourier.power(body, pieces, size)
-        return body.Mul(body.Cast(power, to=TensorProto.FLOAT), gain)
+        power = body.Mul(body.Cast(power, to=TensorProto.FLOAT), gain)
+        return body.Where(real, power, float("inf"))
 
     nothing = graph.ConstantOfShape([0, layout.bins])
     return graph.collect(graph.Squeeze(trips), nothing, 0, transform)
@@ -170,9 +177,13 @@ def refreshes(
         bias = body.Unsqueeze(body.Gather(biases, body.Div(counts, 2)), [1])
         psd = body.Div(middle, bias)
 
-        # A segment that holds what is not finite spoils every PSD that it is part of.
-        at_zero = body.cut(body.cut(members, [1], None, axis=0), [0], [1], axis=1)
-        spoilt = body.Cast(body.Not(body.Equal(at_zero, at_zero)), to=TensorProto.FLOAT)
+        # A segment of infinite power spoils every PSD that it is part of; those that
+        # stand for none before the first do not.
+        power = body.Reshape(body.cut(members, [0], [1], axis=1), [-1])
+        segments = body.Range(body.Squeeze(from_), body.Squeeze(to), 1)
+        seen = body.GreaterOrEqual(body.Add(segments, origin), [0])
+        spoilt = body.And(seen, body.Equal(power, float("inf")))
+        spoilt = body.cut(body.Cast(spoilt, to=TensorProto.FLOAT), [1], None, axis=0)
         spoilt = body.MaxPool(
             body.Reshape(spoilt, [1, 1, -1]),
             kernel_shape=[group * groups - 1],
@@ -180,8 +191,8 @@ def refreshes(
         )
         # So does a segment from before the sequence began.
         oldest = body.Mul(body.Sub(ordinals, groups), geometry.psd_refresh_size)
-        seen = body.LessOrEqual(begun, body.Max(oldest, [0]))
-        sound = body.And(body.Less(body.Reshape(spoilt, [-1]), 0.5), seen)
+        whole = body.LessOrEqual(begun, body.Max(oldest, [0]))
+        sound = body.And(body.Less(body.Reshape(spoilt, [-1]), 0.5), whole)
         filters = whitening.design(body, geometry, psd, sound)
         return body.Concat(psd, filters, axis=1)
 

@@ -108,17 +108,29 @@ ENGINES = "/engines"
 """Where TensorRT keeps what it built, in the container."""
 
 MAX_ROWS = 8
-"""Most rows of a request that the TensorRT engine takes: the strain as it is, and as
-many injected signals as lie in the same 64 s."""
+"""Most rows of a request that the TensorRT engine takes.
 
-SHORTEST, USUAL, LONGEST = (0.125, 1), (64.0, 2), (1024.0, MAX_ROWS)
-"""Strain in a request, s, and its rows: of a live update, of a replay, and of the
-longest stretch, with the most rows. TensorRT builds its engine for all between the
-first and the last, for the second above all."""
+Row 0 is the background; signals that overlap in time have a row each.
+"""
 
-WARM_UPS = (SHORTEST, USUAL, (64.0, MAX_ROWS), (1024.0, 1))
-"""Requests that are run before a server is ready, so that none that waits is the first
-of its kind."""
+Request = tuple[float, int]
+"""Strain in a request, s, and its rows."""
+
+USUAL: Request = (64.0, 2)
+"""A replay's request, for which TensorRT optimizes its engine."""
+
+LONGEST: Request = (1024.0, MAX_ROWS)
+"""The longest request, and the most rows, for which the engine is built."""
+
+
+def shortest(geometry: Geometry) -> Request:
+    """A live update, the shortest request for which the engine is built."""
+    return geometry.stride_length, 1
+
+
+def warm_ups(geometry: Geometry) -> tuple[Request, ...]:
+    """Requests that a server runs before it is ready."""
+    return shortest(geometry), USUAL, (USUAL[0], MAX_ROWS), (LONGEST[0], 1)
 
 
 def write_repository(
@@ -146,7 +158,8 @@ def write_repository(
         ModelError: Two models that are wired together do not fit, or ``path`` holds
             something that is no model repository.
     """
-    target = Path(path)
+    # A link stays one.
+    target = Path(path).resolve()
     if target.exists() and not (target / "detector" / "config.pbtxt").exists():
         raise ModelError(
             f"{target}: expected a model repository or nothing, found something else; "
@@ -154,7 +167,7 @@ def write_repository(
         )
     digest = hashlib.sha256()
     contents = {}
-    for name in MODELS:
+    for name in (*MODELS, UNTILED):
         model = onnx.ModelProto()
         model.CopyFrom(models[name])
         onnx.helper.set_model_props(model, {"geometry": geometry.to_json()})
@@ -178,8 +191,7 @@ def write_repository(
         configurations[name] = _ensemble(name, configurations, parameters)
     _fix_shapes(configurations["stream"], geometry)
     files = {f"{name}/{VERSION}/model.onnx": contents[name] for name in MODELS}
-    untiled = models[UNTILED].SerializeToString(deterministic=True)
-    files[f"{BY_TENSORRT}/{VERSION}/{UNTILED}"] = untiled
+    files[f"{BY_TENSORRT}/{VERSION}/{UNTILED}"] = contents[UNTILED]
     for name, configuration in configurations.items():
         files[f"{name}/config.pbtxt"] = _text(configuration)
     for name in MERGED:
@@ -331,7 +343,7 @@ def _gpu_configurations(
     Runtime backend.
     """
     found = {}
-    warm_ups = _warm_ups(geometry, models)
+    shapes = _shapes(geometry, models)
     for name in ON_GPU:
         configuration = pb.ModelConfig()
         configuration.CopyFrom(configurations[name])
@@ -355,13 +367,13 @@ def _gpu_configurations(
                 | {
                     f"trt_profile_{kind}_shapes": profile(geometry, request)
                     for kind, request in {
-                        "min": SHORTEST,
+                        "min": shortest(geometry),
                         "opt": USUAL,
                         "max": LONGEST,
                     }.items()
                 },
             )
-        for (length, rows), inputs in warm_ups.get(name, {}).items():
+        for (length, rows), inputs in shapes.get(name, {}).items():
             configuration.model_warmup.add(
                 name=f"{length:g} s, rows: {rows}",
                 batch_size=1,  # a model without batches takes 1; 0 is left out
@@ -378,7 +390,7 @@ def _gpu_configurations(
     return found
 
 
-def profile(geometry: Geometry, request: tuple[float, int]) -> str:
+def profile(geometry: Geometry, request: Request) -> str:
     """Shape of the frontend's input in a request, as TensorRT's profiles are written.
 
     Args:
@@ -391,14 +403,14 @@ def profile(geometry: Geometry, request: tuple[float, int]) -> str:
     return f"whitened:{rows}x{len(geometry.ifos)}x{samples}"
 
 
-def _warm_ups(
+def _shapes(
     geometry: Geometry, models: Mapping[str, onnx.ModelProto]
-) -> dict[str, dict[tuple[float, int], dict[str, Sequence[int]]]]:
+) -> dict[str, dict[Request, dict[str, Sequence[int]]]]:
     """Shapes of the inputs of the ensembles' models in some requests."""
-    shapes: dict[str, dict[tuple[float, int], dict[str, Sequence[int]]]] = {}
+    shapes: dict[str, dict[Request, dict[str, Sequence[int]]]] = {}
     ifos = len(geometry.ifos)
-    for length, rows in WARM_UPS:
-        size = round(length * geometry.sample_rate)
+    for length, rows in warm_ups(geometry):
+        size = round(length * geometry.inference_sampling_rate) * geometry.stride_size
         made: dict[str, np.ndarray] = {
             "strain": np.zeros((rows, ifos, size), np.float32),
             "position": np.zeros(ifos, np.int64),

@@ -24,10 +24,11 @@ from export.graph import Graph, Value
 from export.layout import SCALE, Layout, Turn
 from export.psd import OldPeriodograms, periodograms, refreshes
 
-DIGIT = 2**20
+DIGIT = 2**23
 """Positions are kept in the state as two digits of this base.
 
-A float32 holds whole numbers up to 2^24, which are two hours of samples.
+A float32 holds whole numbers up to 2^24, so that positions may reach 2^47 samples:
+GPS times in samples of 16,384 Hz.
 """
 
 
@@ -133,6 +134,8 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
     buffer = graph.Concat(kept, graph.Mul("strain", SCALE), axis=2)
 
     size = graph.size("strain", 2)
+    rest = graph.Min(graph.Mod(size, geometry.stride_size), [1])
+    size = graph.Add(size, graph.Gather([0], rest, name="strain_must_be_whole_strides"))
     turns = [
         Turn.of(graph, geometry, graph.cut(course.position, [i], [i + 1], axis=0), size)
         for i in range(ifos)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from chirpwatch.geometry import Geometry
 from export import whitening
 from export.graph import Graph, Mapped, Value
-from export.head import finite_kernels, finite_scores
+from export.head import finite_scores, usable_kernels
 from export.layout import Layout, Turn
 from export.snapshotter import whole_kernels
 
@@ -23,7 +23,7 @@ GROUP_SLIDES = 64
 """Slides whose events are looked for at a time."""
 
 CLUSTER_LENGTH = 8.0
-"""Windows of which the maximum is told, and the reach of an event, s."""
+"""Windows whose maximum is returned, and the reach of an event, s."""
 
 
 def build_stretch(snapshotter: onnx.ModelProto, ifos: int) -> onnx.ModelProto:
@@ -69,7 +69,7 @@ def build(
 ) -> onnx.ModelProto:
     """Build the model ``slides``.
 
-    Inputs: ``features`` [1, ifos, channels, frames], ``finite`` [ifos, frames] and
+    Inputs: ``features`` [1, ifos, channels, frames], ``usable`` [ifos, frames] and
     ``filters`` [filters, ifos, values] of a whole stretch, as the models before it make
     them; ``shifts`` [slides, ifos - 1] int64, the feature frames by which each further
     detector is read later than the first one, circularly within the stretch, negative
@@ -77,11 +77,11 @@ def build(
 
     Outputs, strides counted in time of the first detector: ``score`` and ``delay``
     [slides, strides]; ``valid`` [slides, strides] bool, whether the score is finite,
-    and every detector's kernel finite and whitened by PSDs of real data, which no
-    kernel that reaches around the end of the stretch is; and for each window of 8 s
-    ``peak`` [slides, windows], the largest valid score, minus infinity where there is
-    none, with its ``peak_stride`` and ``peak_delay``, and ``peak_is_event``, whether no
-    other valid score within 8 s of it is larger and no earlier one equal.
+    and every detector's kernel of usable strain and whitened by PSDs of real data,
+    which no kernel that reaches around the end of the stretch is; and for each window
+    of 8 s ``peak`` [slides, windows], the largest valid score, minus infinity where
+    there is none, with its ``peak_stride`` and ``peak_delay``, and ``peak_is_event``,
+    whether no other valid score within 8 s of it is larger and no earlier one equal.
 
     Args:
         geometry: The analysis.
@@ -164,7 +164,7 @@ def build(
                 TensorProto.FLOAT,
                 [1, ifos, channels, "frames"],
             ),
-            ("finite", TensorProto.BOOL, [ifos, "whitened_frames"]),
+            ("usable", TensorProto.BOOL, [ifos, "strain_frames"]),
             (
                 "filters",
                 TensorProto.FLOAT,
@@ -196,12 +196,12 @@ def _flags(
     able = whitening.able(graph, "filters")
     # A kernel that ends with a frame before the first stride does is never whole.
     ahead = geometry.stride_size // geometry.frame_size - 1
-    finite = finite_kernels(graph, geometry, "finite", ahead, 1)
+    usable = usable_kernels(graph, geometry, "usable", ahead, 1)
     flags = []
     for i in range(len(geometry.ifos)):
         mine = graph.Gather(able, i, axis=1)
         flag = whole_kernels(graph, geometry, mine, edges, turn)
-        flag = graph.And(flag, graph.Gather(finite, i, axis=0))
+        flag = graph.And(flag, graph.Gather(usable, i, axis=0))
         bits = graph.Cast(flag, to=TensorProto.INT64)
         bits = graph.Pad(
             graph.Concat(bits, bits, axis=0), graph.Concat([0], spare, axis=0)

@@ -45,7 +45,7 @@ def design(graph: Graph, geometry: Geometry, psd: Value, sound: Value) -> Value:
     """
     size, half_size = geometry.fft_size, geometry.filter_size // 2
     bins = size // 2 + 1
-    first_bin = max(1, math.ceil(geometry.highpass * geometry.fftlength))
+    first_bin = math.ceil(geometry.highpass * geometry.fftlength)
     band = graph.cut(psd, [first_bin], [-1], axis=1)
     able = graph.And(graph.Greater(band, 0.0), graph.Less(band, float("inf")))
     able = graph.ReduceMin(graph.Cast(able, to=TensorProto.INT64), [1])

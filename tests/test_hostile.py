@@ -78,7 +78,7 @@ REQUESTS = st.fixed_dictionaries(
                     "snapshot",
                     "filters",
                     "features",
-                    "finite",
+                    "usable",
                     "whole",
                     "state",
                     "other",
