@@ -471,11 +471,15 @@ def test_of_two_quick_choices_the_last_is_drawn(page, api):
     page.goto(f"{api.url}/?run={run}")
     threshold = page.locator("#bins-note")
     expect(threshold).to_contain_text("threshold", timeout=10_000)
-    drawn = {}
+    drawn: dict[str, str] = {}
+    before = ""
     for label in ("1 per 10 minutes", "1 per minute", "1 per hour"):
         page.locator("#far").select_option(label=label)
-        page.wait_for_timeout(1500)
-        drawn[label] = threshold.inner_text()
+        if drawn:
+            expect(threshold).not_to_have_text(before, timeout=10_000)
+        else:
+            page.wait_for_timeout(3000)
+        before = drawn[label] = threshold.inner_text()
     assert len(set(drawn.values())) == 3
     for gap in (150, 300, 450):
         page.locator("#far").select_option(label="1 per minute")
