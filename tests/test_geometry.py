@@ -37,6 +37,12 @@ def test_a_stride_is_a_whole_number_of_samples_or_an_error(
         ({"psd_length": float("nan")}, "psd_length"),
         ({"inference_sampling_rate": 7}, "inference_sampling_rate"),
         ({"frame_size": 48}, "frame_size"),
+        (
+            {"sample_rate": 2050, "frame_size": 1, "inference_sampling_rate": 2}
+            | {"fftlength": 0.5, "fduration": 0.5},
+            "even number of samples",
+        ),
+        ({"highpass": 1023.6}, "between highpass and Nyquist"),
         ({"ifos": ("H1", "H1")}, "ifos"),
         ({"ifos": ()}, "ifos"),
         ({"psd_length": 60}, "psd_length"),

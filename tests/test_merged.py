@@ -184,6 +184,59 @@ def test_a_score_that_is_not_finite_is_not_valid(
             assert (score[0] == same).all()
 
 
+@pytest.mark.parametrize("served", ["server", "wired_server"])
+def test_a_detector_that_sends_zeros_has_no_data(
+    request: pytest.FixtureRequest, served: str, noise: np.ndarray, geometry: Geometry
+) -> None:
+    """Neither kernels that see them nor PSDs that are made of them are whole."""
+    address = request.getfixturevalue(served).address
+    strides = 1400
+    off, on = 40, 46
+    strain = noise[:1].copy()
+    strain[0, 1, off * 2048 : on * 2048] = 0
+    (found,) = scores(address, strain, [strides], [1], 0, (0, 0))
+    edges = (1 + np.arange(strides)) * STRIDE
+    reach = geometry.kernel_size + geometry.filter_size
+    expected = edges >= geometry.psd_min_size
+    expected &= (edges <= off * 2048) | (edges - reach >= on * 2048)
+    for edge in (edges - 1, edges - geometry.kernel_size):
+        due = edge // geometry.psd_refresh_size * geometry.psd_refresh_length
+        # Segments of 2 s; one that ends as they begin has none of them.
+        expected &= (due <= off) | (due - geometry.psd_length >= on)
+    assert (found.valid == expected).all()
+    assert found.valid[-1]
+
+
+def test_a_block_alone_is_whitened_as_among_others(
+    server: TritonServer, noise: np.ndarray
+) -> None:
+    """Three blocks before its PSD falls due, a detector's one block is left for it."""
+    strain = noise[:1, :, : 300 * STRIDE]
+    offsets = (-192, 0)
+    (long,) = scores(server.address, strain, [300], [1], 0, offsets)
+    live = scores(server.address, strain, [1] * 300, [1] * 300, 0, offsets)
+    score = np.concatenate([one.score for one in live], axis=1)
+    assert (score[:, long.valid] == long.score[:, long.valid]).all()
+
+
+@pytest.mark.parametrize("served", ["server", "wired_server"])
+@pytest.mark.parametrize("size", [32, 300, 2 * STRIDE - 1])
+def test_strain_that_is_no_whole_stride_is_refused(
+    request: pytest.FixtureRequest, served: str, noise: np.ndarray, size: int
+) -> None:
+    """The state stays as it is: the sequence goes on with whole strides."""
+    address = request.getfixturevalue(served).address
+    with OpenSequence(Detector(address), (0, 0)) as sequence:
+        sequence.send(noise[..., : 8 * STRIDE], 0, 8)
+        sequence.receive()
+        sequence.send(noise[..., :size], 8, 9)
+        with pytest.raises(ServerError, match="strain_must_be_whole_strides"):
+            sequence.receive()
+        sequence.under_way.clear()
+        sequence.send(noise[..., 8 * STRIDE : 9 * STRIDE], 8, 9, end=True)
+        assert len(sequence.receive().valid) == 1
+
+
 def test_slides_of_strain_that_is_not_finite(
     server: TritonServer, noise: np.ndarray, geometry: Geometry
 ) -> None:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from gwpy.timeseries import TimeSeries
 from ml4gw.transforms import Whiten
+from onnxruntime import InferenceSession
 from scipy import signal
 
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import read_gwosc
-from export import reference
+from export import preprocessor, reference, snapshotter
 from export.parity import gwpy_whiten, run_chain
 from tests import needs
 
@@ -137,3 +138,44 @@ def test_scores_of_a_detector_that_is_off_or_absurd_are_not_valid(
     strain[0, 1] *= factor
     chain = run_chain(models, geometry, strain, 3 * RATE)
     assert not chain.valid.any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"highpass": 0.0},
+        {"inference_sampling_rate": 4.0},
+        {"psd_refresh_length": 4.0, "psd_min_length": 4.0},
+        {"psd_length": 24.0},
+        {"fftlength": 4.0},
+        {"fduration": 0.5},
+        {"sample_rate": 1024},
+        {"ifos": ("H1", "L1", "V1")},
+    ],
+    ids=str,
+)
+def test_any_geometry_whitens_as_the_filter_in_float64(change: dict) -> None:
+    geometry = Geometry(**change)
+    ifos, size = len(geometry.ifos), 90 * geometry.sample_rate
+    rng = np.random.default_rng(0)
+    strain = (1e-21 * rng.standard_normal((1, ifos, size))).astype(np.float32)
+    position = np.zeros(ifos, np.int64)
+    snapshotted, whitener = (
+        InferenceSession(model.SerializeToString())
+        for model in (snapshotter.build(geometry), preprocessor.build(geometry))
+    )
+    snapshot, filters, whole = snapshotted.run(
+        ["snapshot", "filters", "whole"],
+        {"strain": strain, "position": position, "state": np.zeros(1, np.float32)},
+    )
+    (whitened,) = whitener.run(
+        ["whitened"], {"snapshot": snapshot, "filters": filters, "position": position}
+    )
+    assert whole.sum() == len(whole) - geometry.warmup_strides
+    expected = reference.whiten(strain, geometry)
+    half = geometry.filter_size // 2
+    begin, end = geometry.psd_refresh_size, size - half
+    overlap = geometry.kernel_size - geometry.stride_size
+    ours = whitened[..., overlap + half :][..., begin:end]
+    theirs = expected.strain[..., begin - expected.start : end - expected.start]
+    assert np.abs(ours - theirs).max() < 5e-5
