@@ -32,9 +32,9 @@ REPOSITORY = Path(__file__).parent.parent / "model_repo"
     metavar="NAME",
     default=CONFIGURATION,
     show_default=True,
-    help="Which of the models' configurations to serve: 'cpu' has each ensemble as one "
+    help="Which of the models' configurations to serve: 'cpu' has the detector as one "
     "model, with the same scores; one that no model has, such as 'default', gives the "
-    "ensembles.",
+    "ensemble.",
 )
 @click.option(
     "--log",

@@ -34,6 +34,13 @@ def load(path: Path, level: str) -> onnxruntime.InferenceSession:
     )
 
 
+def run(session: onnxruntime.InferenceSession, made: dict[str, np.ndarray]) -> None:
+    """Run a model on tensors by their names, and add what it makes."""
+    feed = {one.name: made[one.name] for one in session.get_inputs()}
+    names = [one.name for one in session.get_outputs()]
+    made |= dict(zip(names, session.run(names, feed), strict=True))
+
+
 def detect(
     sessions: list[onnxruntime.InferenceSession], strain: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -49,9 +56,7 @@ def detect(
             "state": state,
         }
         for session in sessions:
-            feed = {one.name: made[one.name] for one in session.get_inputs()}
-            names = [one.name for one in session.get_outputs()]
-            made |= dict(zip(names, session.run(names, feed), strict=True))
+            run(session, made)
         state = made["new_state"]
         for name in OUTPUTS:
             found[name].append(made[name])
@@ -74,10 +79,11 @@ def main(repository: Path, strain_file: Path, result: Path) -> None:
                 chain = [sessions[f"{model}/1/model.onnx"] for model in models]
                 for output, values in detect(chain, strain).items():
                     found[f"{name}, {kind}, {level}, {output}"] = values
-            feed = {"strain": strain[..., : 32 * 2048], "shifts": SHIFTS}
-            values = sessions["timeslides/1/model.onnx"].run(OUTPUTS, feed)
-            for output, value in zip(OUTPUTS, values, strict=True):
-                found[f"{name}, timeslides, {level}, {output}"] = value
+            made = {"strain": strain[..., : 32 * 2048], "shifts": SHIFTS}
+            for model in ("stretch", "preprocessor", "frontend", "slides"):
+                run(sessions[f"{model}/1/model.onnx"], made)
+            for output in OUTPUTS:
+                found[f"{name}, timeslides, {level}, {output}"] = made[output]
     np.savez(result, **found)
 
 

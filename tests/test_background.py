@@ -490,11 +490,13 @@ def test_twenty_random_kills_change_nothing(run, expected, energy_repository, tm
 
 @pytest.fixture
 def small_repository(energy_repository: Path, tmp_path: Path) -> Path:
-    """The timeslides alone, in one process, which starts soon."""
+    """The models of timeslides alone, a process for each, which start soon."""
     small = tmp_path / "small"
-    shutil.copytree(energy_repository / "timeslides", small / "timeslides")
-    path = small / "timeslides" / "configs" / "cpu.pbtxt"
-    path.write_text(path.read_text().replace("count: 2", "count: 1"))
+    config = (energy_repository / "timeslides" / "config.pbtxt").read_text()
+    for name in {"timeslides", *re.findall(r'model_name: "(\w+)"', config)}:
+        shutil.copytree(energy_repository / name, small / name)
+        path = small / name / "config.pbtxt"
+        path.write_text(path.read_text().replace("count: 2", "count: 1"))
     return small
 
 

@@ -101,7 +101,7 @@ def test_every_node_has_a_name_of_its_own() -> None:
         return found
 
     paths = sorted(SHIPPED.glob("*/1/*.onnx"))
-    assert len(paths) == 11
+    assert len(paths) == 10
     for path in paths:
         found = names(onnx.load(path).graph)
         assert "" not in found, path
