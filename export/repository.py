@@ -90,7 +90,7 @@ LARGE = ("stretch", "slides")
 CPU_CONFIGURATION = "cpu"
 GPU_CONFIGURATION = "gpu"
 """Names of alternative configurations, for `tritonserver --model-config-name`: of the
-ensembles as one model each, for CPUs, and of models that a GPU runs.
+detector as one model, for CPUs, and of models that a GPU runs.
 
 Source: Triton's documentation, custom model configuration.
 """

@@ -107,9 +107,9 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
     [filters, ifos, values], the two newest whitening filters before the request, then
     those that fall due in it (zeros where there is none, and where the PSD can whiten
     nothing); ``psd`` [due, ifos, bins], the PSDs that fall due in the request,
-    one-sided, per Hz, in scaled units, 0 at 0 Hz; ``whole`` [strides] bool, whether
-    each stride's kernel is whitened by PSDs of real data of this sequence alone;
-    ``new_state``.
+    one-sided, per Hz, in scaled units, of real data of this sequence only where their
+    filters are not zero; ``whole`` [strides] bool, whether each stride's kernel is
+    whitened by PSDs of real data of this sequence alone; ``new_state``.
 
     Args:
         geometry: The analysis.
