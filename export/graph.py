@@ -107,6 +107,22 @@ class Graph:
         piece: Value = self.Slice(x, start, end, [axis])
         return piece
 
+    def refuse(self, fault: Value, name: str) -> Value:
+        """Zero, int64 [1]; or the end of the request, where there is a fault.
+
+        The only way to refuse a request in ONNX is an index that is out of bounds. The
+        error that the client gets contains the node's name. What must not be done to a
+        request with a fault must depend on the result.
+
+        Args:
+            fault: bool [1].
+            name: Says what a request must keep.
+        """
+        zero: Value = self.Gather(
+            [0], self.Cast(fault, to=TensorProto.INT64), name=name
+        )
+        return zero
+
     def collect(
         self,
         trips: Value,

@@ -39,12 +39,14 @@ class Course:
     Attributes:
         fresh: 1 for the first request of a sequence, else 0, int64 [1].
         begun: Samples of each detector's data before the first request, int64 [ifos].
-        position: Those before this request, checked, int64 [ifos].
+        position: Those before this request, int64 [ifos].
+        accepted: Zero, int64 [1], where the request continues the sequence.
     """
 
     fresh: Value
     begun: Value
     position: Value
+    accepted: Value
 
     @classmethod
     def of(cls, graph: Graph, ifos: int, position: Value | None) -> Self:
@@ -67,18 +69,16 @@ class Course:
         kept = graph.ReduceSum(graph.Mul(digits, [DIGIT, 1]), [2], keepdims=0)
         begun, following = (graph.Gather(kept, i, axis=1) for i in range(2))
         if position is None:
-            return cls(fresh, begun, following)
+            return cls(fresh, begun, following, graph.value([0]))
         is_fresh = graph.Cast(fresh, to=TensorProto.BOOL)
         begun = graph.Where(is_fresh, position, begun)
         following = graph.Where(is_fresh, position, following)
-        jumps = graph.Not(graph.Equal(position, following))
-        jumps = graph.ReduceMax(graph.Cast(jumps, to=TensorProto.INT64), [0])
-        # The only way to refuse a request in ONNX: an index that is out of bounds. The
-        # error that the client gets contains the node's name.
-        nothing = graph.Gather(
-            [0], jumps, name="position_must_continue_the_sequence_or_begin_one"
+        jumps = graph.ReduceMax(graph.Abs(graph.Sub(position, following)), [0])
+        accepted = graph.refuse(
+            graph.Greater(jumps, [0]),
+            "position_must_continue_the_sequence_or_begin_one",
         )
-        return cls(fresh, begun, graph.Add(position, nothing))
+        return cls(fresh, begun, position, accepted)
 
     def digits(self, graph: Graph, size: Value) -> Value:
         """The state's part after this request of ``size`` samples, flat."""
@@ -121,6 +121,12 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
     ifos, bins, tail = len(geometry.ifos), layout.bins, layout.tail_size
     graph = Graph()
     course = Course.of(graph, ifos, None if paired else "position")
+    size = graph.size("strain", 2)
+    rest = graph.Mod(size, geometry.stride_size)
+    whole = graph.refuse(graph.Greater(rest, [0]), "strain_must_be_whole_strides")
+    # A request that is refused is refused before anything is made of its strain.
+    accepted = graph.Add(course.accepted, whole)
+    scale = graph.Add(SCALE, graph.Cast(accepted, to=TensorProto.FLOAT))
 
     # The strain of each row. A row that the state does not have continues row 0; one
     # that the request does not have is forgotten.
@@ -131,11 +137,8 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
     rows = graph.Range(0, graph.Squeeze(graph.size("strain", 0)), 1)
     rows = graph.Where(graph.Less(rows, graph.size(kept, 0)), rows, 0)
     kept = graph.Gather(kept, rows, axis=0)
-    buffer = graph.Concat(kept, graph.Mul("strain", SCALE), axis=2)
+    buffer = graph.Concat(kept, graph.Mul("strain", scale), axis=2)
 
-    size = graph.size("strain", 2)
-    rest = graph.Min(graph.Mod(size, geometry.stride_size), [1])
-    size = graph.Add(size, graph.Gather([0], rest, name="strain_must_be_whole_strides"))
     turns = [
         Turn.of(graph, geometry, graph.cut(course.position, [i], [i + 1], axis=0), size)
         for i in range(ifos)
