@@ -1,4 +1,4 @@
-"""From a checkpoint to a model repository."""
+"""Export a trained network to a Triton model repository."""
 
 import math
 from importlib import metadata
@@ -24,17 +24,17 @@ PACKAGES = ("onnx", "onnxruntime", "torch", "numpy")
 def build_models(
     network: Network, peak_offset_size: float
 ) -> dict[str, onnx.ModelProto]:
-    """The models of all ensembles by name.
+    """Build the models of all ensembles, by name.
 
-    And, as :data:`export.repository.UNTILED`, the frontend for TensorRT.
+    The frontend for TensorRT is among them, as :data:`export.repository.UNTILED`.
 
     Raises:
-        ModelError: The network is of one detector, which has no timeslides.
+        ModelError: The network is for one detector, which has no timeslides.
     """
     geometry = network.geometry
     if len(geometry.ifos) < 2:
         raise ModelError(
-            "export: expected a network of two detectors or more, found "
+            "export: expected a network for two detectors or more, found "
             f"{geometry.ifos[0]} alone: without timeslides a search has no "
             "false-alarm rates"
         )
@@ -65,21 +65,21 @@ def export_repository(
     reports: dict[str, str],
     path: str | Path,
 ) -> str:
-    """Export a network; the repository appears whole or not at all.
+    """Export a network to a model repository, which is written atomically.
 
     Args:
         network: The trained network.
         peak_offset_size: See :class:`export.networks.HeadModel`.
-        provenance: What it was made from.
-        reports: Files by name that lie beside the models, as the parity report does.
-        path: The model repository; one that is there is replaced.
+        provenance: What the network was made from.
+        reports: Text files, by name, written beside the models like the parity report.
+        path: The model repository; an existing one is replaced.
 
     Returns:
-        The digest of the models.
+        The models' digest.
 
     Raises:
         ModelError: The models differ from the reference, or ``path`` holds something
-            else.
+            other than a model repository.
     """
     geometry = network.geometry
     models = build_models(network, peak_offset_size)
@@ -95,9 +95,9 @@ def export_repository(
 
 
 def parity_strain(geometry: Geometry) -> np.ndarray:
-    """Noise of the detectors' O3 curves, [1, ifos, size].
+    """Simulated noise with the detectors' O3 noise curves, [1, ifos, size].
 
-    Four refreshes longer than a full PSD.
+    It is four PSD refreshes longer than a full PSD.
     """
     length = math.ceil(geometry.psd_length + 4 * geometry.psd_refresh_length)
     strain, _ = simulate_background(

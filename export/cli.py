@@ -1,4 +1,4 @@
-"""``chirpwatch export``: a trained network as a Triton model repository."""
+"""``chirpwatch export``: write a trained network as a Triton model repository."""
 
 import hashlib
 from pathlib import Path
@@ -14,11 +14,11 @@ from chirpwatch.errors import ModelError
 def export(checkpoint: Path, repository: Path) -> None:
     """Export CHECKPOINT, together with its whitening, to the model REPOSITORY.
 
-    The repository holds ONNX models and their configurations, for the embedded server
-    and NVIDIA's images alike. Before it is written, the models are held against
-    PyTorch, a float64 whitening filter and gwpy; the figures lie beside them in
-    parity.json. The training's validation.md, beside CHECKPOINT, is copied to
-    training.md. A repository that is there is replaced once the new one is complete.
+    The repository holds ONNX models and their configurations, both for the embedded
+    server and for NVIDIA's images. Before it is written, the models are compared with
+    PyTorch, a float64 whitening filter and gwpy; the figures are in parity.json beside
+    the models. The training's validation.md, beside CHECKPOINT, is copied to
+    training.md. An existing repository is replaced once the new one is complete.
     """
     # Imported here: the other commands must not need torch.
     try:
@@ -33,10 +33,10 @@ def export(checkpoint: Path, repository: Path) -> None:
     if offset is None:
         raise ModelError(
             f"{checkpoint}: expected the calibration peak_offset_size, found none; "
-            "train it to its end"
+            "run its training to the end"
         )
-    digest_of_checkpoint = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    provenance = details | {"checkpoint_sha256": digest_of_checkpoint}
+    checkpoint_digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    provenance = details | {"checkpoint_sha256": checkpoint_digest}
     report = checkpoint.with_name("validation.md")
     reports = {"training.md": report.read_text()} if report.exists() else {}
     digest = export_repository(network, float(offset), provenance, reports, repository)

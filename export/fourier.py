@@ -3,7 +3,7 @@
 ONNX Runtime's own operator, DFT, has no CUDA kernel, and on a CPU it takes several
 times as long as two small matrix products.
 
-Source: D. H. Bailey, J. Supercomputing 4, 23 (1990), for the transform in four steps.
+Source: D. H. Bailey, J. Supercomputing 4, 23 (1990), for the four-step algorithm.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ from export.graph import Graph, Value
 
 
 def power(graph: Graph, x: Value, size: int) -> Value:
-    """Squared modulus of the bins 0 to ``size / 2`` of real data: [rows, bins].
+    """Squared modulus of real data's transform, bins 0 to ``size / 2``: [rows, bins].
 
     Args:
-        graph: Where nodes are added.
+        graph: The graph to extend.
         x: [rows, size], float64.
         size: Length of the data, even.
     """
@@ -27,15 +27,15 @@ def power(graph: Graph, x: Value, size: int) -> Value:
 
 
 def cosine_sums(graph: Graph, x: Value, size: int, lags: int) -> Value:
-    """Transform of real, even data at the lags 0 to ``lags - 1``: [rows, lags].
+    """Fourier transform of real, even data at the lags 0 to ``lags - 1``: [rows, lags].
 
-    Such a transform is real, and its own inverse but for a factor of ``size``.
+    It is real, and it is its own inverse up to a factor of ``size``.
 
     Args:
-        graph: Where nodes are added.
+        graph: The graph to extend.
         x: [rows, size], float64, ``x[n] == x[size - n]``.
         size: Length of the data, even.
-        lags: Lags that are wanted, at most ``size / 2 + 1``.
+        lags: Number of lags to return, at most ``size / 2 + 1``.
     """
     places, columns = _places(np.arange(lags), size)
     real, _ = _transform(graph, x, size, columns)
@@ -44,7 +44,7 @@ def cosine_sums(graph: Graph, x: Value, size: int, lags: int) -> Value:
 
 
 def factors(size: int) -> tuple[int, int]:
-    """The two factors of a size that are closest to each other, the larger first."""
+    """Factor a size into two factors as close as possible, the larger first."""
     smaller = next(n for n in range(int(size**0.5), 0, -1) if size % n == 0)
     return size // smaller, smaller
 
@@ -52,17 +52,18 @@ def factors(size: int) -> tuple[int, int]:
 def _transform(
     graph: Graph, x: Value, size: int, columns: np.ndarray
 ) -> tuple[Value, Value]:
-    """Real and imaginary part of some bins: [rows, A / 2 + 1, columns] each.
+    """Real and imaginary parts of the transform: [rows, A / 2 + 1, columns] each.
 
-    With ``size = A B``, sample ``B a + b`` and bin ``A p + q``, the transform is one of
-    length A over ``a``, a phase that depends on ``b`` and ``q``, and one of length B
-    over ``b``. As the data are real, ``q`` up to ``A / 2`` suffices.
+    With ``size = A B``, sample ``B a + b`` and bin ``A p + q``, the steps are a
+    transform of length A over ``a``, a phase that depends on ``b`` and ``q``, and a
+    transform of length B over ``b``. As the data are real, ``q`` up to ``A / 2``
+    suffices. ``columns`` are the values of ``p`` to compute.
     """
     a_size, b_size = factors(size)
     rows = np.arange(a_size // 2 + 1)
 
     def waves(n: np.ndarray, k: np.ndarray, period: int) -> np.ndarray:
-        # The product modulo the period keeps the angle exact.
+        # Taking the product modulo the period keeps the angle exact.
         return np.exp(-2j * np.pi * (np.outer(n, k) % period) / period)
 
     first = waves(rows, np.arange(a_size), a_size)
@@ -88,14 +89,14 @@ def _transform(
 
 
 def _places(bins: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where bins are in what :func:`_transform` returns, and the columns it must make.
+    """Bins' indices in :func:`_transform`'s flattened result, and the columns it needs.
 
-    Bin ``k`` and bin ``size - k`` of real data are conjugates of each other: a bin with
-    ``q`` above ``A / 2`` is found at the other one's place, with the opposite imaginary
-    part.
+    Bins ``k`` and ``size - k`` of real data are complex conjugates. So a bin with ``q``
+    above ``A / 2`` is read from its mirror bin; its imaginary part has the opposite
+    sign.
     """
     a_size, _ = factors(size)
     mirrored = bins % a_size > a_size // 2
-    found = np.where(mirrored, size - bins, bins)
-    columns, index = np.unique(found // a_size, return_inverse=True)
-    return found % a_size * len(columns) + index, columns
+    computed = np.where(mirrored, size - bins, bins)
+    columns, index = np.unique(computed // a_size, return_inverse=True)
+    return computed % a_size * len(columns) + index, columns

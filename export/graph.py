@@ -1,9 +1,10 @@
-"""A small way to write ONNX graphs as expressions.
+"""A small builder for ONNX graphs, which are written as Python expressions.
 
 ``graph.Slice(x, [0], [4])`` adds a node and returns its output; numbers, lists and
-arrays become constants; ``graph.loop`` makes a Loop from a Python function. PyTorch's
-exporter writes the networks; this is for what it cannot express: loops whose trips
-depend on the request, and shapes that differ between two trips.
+arrays become constants; ``graph.collect`` and ``graph.map`` make a Loop from a Python
+function. PyTorch's exporter writes the networks. This module writes what the exporter
+cannot express: loops whose trip count depends on the request, and shapes that change
+from one iteration to the next.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +15,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 18
-"""The newest one whose operators used here all have CUDA kernels in ONNX Runtime."""
+"""Newest opset with CUDA kernels in ONNX Runtime for all operators used here."""
 
 IR_VERSION = 10
-"""The newest one that ONNX Runtime 1.19 reads, which Triton 24.10 carries."""
+"""Newest IR version that ONNX Runtime 1.19, shipped with Triton 24.10, can read."""
 
 Value = str
-"""The name of an edge of the graph."""
+"""The name of an edge in the graph."""
 
 
 Mapped = tuple[Value, int]
@@ -31,7 +32,7 @@ class Graph:
     """An ONNX graph under construction.
 
     Args:
-        prefix: Put before the names of its edges; a subgraph needs its own.
+        prefix: Prefix of its edges' names; each subgraph needs its own.
     """
 
     def __init__(self, prefix: str = "v") -> None:
@@ -40,7 +41,7 @@ class Graph:
         self._count = 0
 
     def __getattr__(self, operator: str) -> Callable[..., Any]:
-        """The ONNX operator of that name, as a function of its inputs."""
+        """A function that adds a node of this ONNX operator and returns its outputs."""
         if operator.startswith("_"):
             raise AttributeError(operator)
 
@@ -62,10 +63,11 @@ class Graph:
         name: str | None = None,
         **attributes: Any,
     ) -> None:
-        """Add a node; its name, unless one is given, is that of its first output.
+        """Add a node, named after its first output unless a name is given.
 
-        ONNX Runtime names nodes that it makes after those it made them from, and up to
-        1.21 it refuses a model in which two that it made have the same name.
+        ONNX Runtime derives the names of nodes that it creates from the names of the
+        original nodes. Up to version 1.21, it rejects a model in which two created
+        nodes get the same name.
         """
         name = name or f"{operator}_{outputs[0]}"
         self._nodes.append(
@@ -77,9 +79,10 @@ class Graph:
         return f"{self._prefix}{self._count}"
 
     def value(self, x: Any) -> Value:
-        """The edge itself; of a number, list or array, a constant.
+        """Return an edge as it is; add a number, list or array as a constant.
 
-        Python integers become int64, Python floats and arrays of them float32.
+        Python integers become int64; floats, and arrays of floats, float32. None is an
+        optional input that is left out.
         """
         if x is None:
             return ""
@@ -91,7 +94,7 @@ class Graph:
         return self.constant(array)
 
     def constant(self, array: np.ndarray) -> Value:
-        """A constant of the array's own type."""
+        """Add a constant of the array's own data type."""
         name = self._edge()
         self._add("Constant", [], [name], value=numpy_helper.from_array(array))
         return name
@@ -102,21 +105,21 @@ class Graph:
         return size
 
     def cut(self, x: Value, start: Any, stop: Any, axis: int) -> Value:
-        """``x[start:stop]`` along one axis; ``None`` as stop means the end."""
+        """``x[start:stop]`` along one axis; a stop of ``None`` means the end."""
         end = [2**62] if stop is None else stop
         piece: Value = self.Slice(x, start, end, [axis])
         return piece
 
     def refuse(self, fault: Value, name: str) -> Value:
-        """Zero, int64 [1]; or the end of the request, where there is a fault.
+        """Return zero, int64 [1], or fail the request if ``fault`` is true.
 
-        The only way to refuse a request in ONNX is an index that is out of bounds. The
-        error that the client gets contains the node's name. What must not be done to a
-        request with a fault must depend on the result.
+        An ONNX model can refuse a request only through an index that is out of bounds.
+        The client's error message contains the node's name. Every computation that must
+        not run on a faulty request must depend on the returned zero.
 
         Args:
             fault: bool [1].
-            name: Says what a request must keep.
+            name: The node's name, which states the rule that the request broke.
         """
         zero: Value = self.Gather(
             [0], self.Cast(fault, to=TensorProto.INT64), name=name
@@ -130,11 +133,11 @@ class Graph:
         axis: int,
         body: "Callable[[Graph, Value], Value]",
     ) -> Value:
-        """Join ``first`` and what ``body(graph, trip)`` gives in ``trips`` trips.
+        """Concatenate ``first`` and the results of a loop over ``body(graph, trip)``.
 
-        ``trips`` is an int64 scalar. The pieces, float32, may differ in length along
-        ``axis``, along which they are joined once, in the end. The body may use the
-        outer graph's edges.
+        ``trips``, the trip count, is an int64 scalar. The pieces are float32 and may
+        differ in length along ``axis``; they are concatenated once, after the loop. The
+        body may use the outer graph's edges.
         """
         inner = Graph(prefix=f"{self._edge()}_")
         trip, condition, pieces = inner._edge(), inner._edge(), inner._edge()
@@ -160,11 +163,11 @@ class Graph:
     def map(
         self, trips: Value, body: "Callable[[Graph, Value], Sequence[Mapped]]"
     ) -> list[Value]:
-        """Stack what ``body(graph, trip)`` gives in each of ``trips`` trips.
+        """Stack the results of a loop over ``body(graph, trip)``.
 
-        ``trips`` is an int64 scalar. The body returns for each of its results the
-        edge and its element type; it has the same shape in every trip. The body may
-        use the outer graph's edges.
+        ``trips``, the trip count, is an int64 scalar. The body returns each result's
+        edge and element type; a result has the same shape in every iteration. The body
+        may use the outer graph's edges.
         """
         inner = Graph(prefix=f"{self._edge()}_")
         trip, condition = inner._edge(), inner._edge()
@@ -191,11 +194,11 @@ class Graph:
     def inline(
         self, model: onnx.ModelProto, inputs: Mapping[str, Value]
     ) -> list[Value]:
-        """The outputs of another model, its nodes copied in.
+        """Copy another model's nodes into this graph, and return its outputs.
 
         Args:
             model: A model of the same opset, without subgraphs.
-            inputs: For each of its inputs the edge that takes its place.
+            inputs: The edge that replaces each of its inputs, by the input's name.
         """
         names = dict(inputs) | {"": ""}
         for tensor in model.graph.initializer:
@@ -217,12 +220,12 @@ class Graph:
         inputs: Sequence[tuple[str, int, Sequence[int | str]]],
         outputs: Sequence[tuple[str, Value, int, Sequence[int | str]]],
     ) -> onnx.ModelProto:
-        """The finished model, checked.
+        """Return the finished model, after ONNX's full check.
 
         Args:
             name: Name of the graph.
-            inputs: For each its name, element type and shape.
-            outputs: For each its name, edge, element type and shape.
+            inputs: Name, element type and shape of each input.
+            outputs: Name, edge, element type and shape of each output.
         """
         for output, edge, _, _ in outputs:
             self._add("Identity", [edge], [output])

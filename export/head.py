@@ -1,4 +1,4 @@
-"""The model ``head``: scores, their times, and whether each is valid."""
+"""The model ``head``: scores, their delays and their validity."""
 
 import onnx
 from onnx import TensorProto
@@ -13,13 +13,13 @@ def build(geometry: Geometry, head: onnx.ModelProto) -> onnx.ModelProto:
     Inputs: ``features`` [rows, ifos, channels, frames] from the frontend, ``usable``
     [ifos, frames] from the preprocessor, ``whole`` [strides] from the snapshotter.
 
-    Outputs: ``score`` and ``delay`` [rows, strides], as the network's head gives them;
-    ``valid`` [strides] bool, whether the scores of a stride are finite, in every row,
-    and rest on strain that is usable and whole.
+    Outputs: ``score`` and ``delay`` [rows, strides], from the network's head; ``valid``
+    [strides] bool, whether a stride's scores are finite in every row, all strain that
+    they depend on is usable, and its kernel is whole.
 
     Args:
         geometry: The analysis.
-        head: ``features`` to ``score`` and ``delay``.
+        head: The network's head: ``features`` to ``score`` and ``delay``.
     """
     shape = head.graph.input[0].type.tensor_type.shape.dim
     ifos, channels = (shape[axis].dim_value for axis in (1, 2))
@@ -56,19 +56,19 @@ def finite_scores(graph: Graph, score: Value) -> Value:
 def usable_kernels(
     graph: Graph, geometry: Geometry, usable: Value, ahead: int, step: int
 ) -> Value:
-    """Whether all strain that each kernel depends on is usable: bool [ifos, kernels].
+    """Whether all strain that a kernel depends on is usable: bool [ifos, kernels].
 
     Args:
-        graph: Where nodes are added.
+        graph: The graph to extend.
         geometry: The analysis.
-        usable: bool [ifos, frames], frames of strain.
-        ahead: Frames before the first one, taken for usable.
+        usable: Whether each frame of strain is usable, bool [ifos, frames].
+        ahead: Number of frames to add before the first one; they count as usable.
         step: Frames from one kernel to the next.
     """
     ifos = len(geometry.ifos)
     frames = (geometry.kernel_size + geometry.filter_size) // geometry.frame_size
     bad = graph.Cast(graph.Not(usable), to=TensorProto.FLOAT)
-    # MaxPool wants channels, and pads with what is less than everything.
+    # MaxPool needs a channel axis, and its padding is less than every value.
     bad = graph.Unsqueeze(bad, [0])
     bad = graph.MaxPool(bad, kernel_shape=[frames], strides=[step], pads=[ahead, 0])
     flags: Value = graph.Less(graph.Reshape(bad, [ifos, -1]), 0.5)

@@ -1,4 +1,4 @@
-"""Sizes and positions that the snapshotter and the models behind it agree on."""
+"""Sizes and positions shared by the snapshotter and the models downstream."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -8,22 +8,22 @@ from export import whitening
 from export.graph import Graph, Value
 
 SCALE = 2.0**66
-"""Strain is multiplied by this first: the square of 1e-21 underflows float32.
+"""Factor that strain is multiplied by first: the square of 1e-21 underflows float32.
 
-About 1e20; a power of two, so that the product is exact.
+It is about 1e20, and a power of two, so that the product is exact.
 """
 
 BLOCK_SIZE = 64
-"""Whitened samples that share one Toeplitz matrix, and so one filter."""
+"""Whitened samples that share one Toeplitz matrix, and therefore one filter."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes that the snapshotter and the preprocessor agree on.
+    """Sizes shared by the snapshotter and the preprocessor.
 
-    The state holds, in this order, and each for all detectors in turn: the positions
+    The state consists of these parts, each for all detectors in turn: the positions
     where the sequence began and where the next request must begin (two digits each),
-    the two newest filters, the periodograms, and the newest strain of each row.
+    the two newest filters, the periodograms, and each row's newest strain.
 
     Attributes:
         geometry: The analysis.
@@ -33,80 +33,83 @@ class Layout:
 
     @property
     def hop_size(self) -> int:
-        """Samples from one periodogram's start to the next one's."""
+        """Samples between the starts of successive periodograms."""
         return self.geometry.fft_size // 2
 
     @property
     def bins(self) -> int:
-        """Frequencies of a periodogram."""
+        """Frequency bins in a periodogram."""
         return self.geometry.fft_size // 2 + 1
 
     @property
     def group_size(self) -> int:
-        """Periodograms that end between two PSDs."""
+        """Periodograms in a group: those that end between two PSDs."""
         return self.geometry.psd_refresh_size // self.hop_size
 
     @property
     def groups(self) -> int:
-        """Such groups in a full PSD."""
+        """Groups of periodograms in a full PSD."""
         return self.geometry.psd_size // self.geometry.psd_refresh_size
 
     @property
     def periodograms(self) -> int:
-        """Periodograms that the state keeps: those of whole groups."""
+        """Periodograms that the state keeps, in whole groups."""
         return self.groups * self.group_size
 
     @property
     def filter_values(self) -> int:
-        """Values that describe a filter."""
+        """Number of values that describe a filter."""
         return whitening.filter_values(self.geometry)
 
     @property
     def overlap_size(self) -> int:
-        """Whitened samples before a request that its first score looks back at."""
+        """Whitened samples from before a request in its first kernel."""
         return self.geometry.kernel_size - self.geometry.stride_size
 
     @property
     def history_size(self) -> int:
-        """Samples of strain before a request that its whitening needs, whole blocks.
+        """Strain samples from before a request that its whitening needs, whole blocks.
 
-        Beside the overlap, the filter's half on either side: its output lags by one
-        half, and reaches back by the other. And a block, as blocks lie on a grid of
-        their own for each detector.
+        These are the overlap; half a filter on either side, as the filter's output lags
+        by one half and the filter reaches back by the other; and one block, as each
+        detector has its own grid of blocks.
         """
         return self.overlap_size + self.geometry.filter_size + BLOCK_SIZE
 
     @property
     def tail_size(self) -> int:
-        """Samples of strain that the state keeps for each row."""
+        """Strain samples that the state keeps for each row."""
         return max(self.history_size, self.geometry.fft_size)
 
     @property
     def ifos(self) -> int:
-        """Detectors."""
+        """Number of detectors."""
         return len(self.geometry.ifos)
 
     @property
     def filters_at(self) -> int:
-        """Where the state's filters begin, after two positions of two digits."""
+        """Index of the first filter, after each ifo's two positions of two digits."""
         return 4 * self.ifos
 
     def periodograms_at(self, ifo: int) -> int:
-        """Where the state's periodograms of a detector begin; those of the last end."""
+        """Index at which a detector's periodograms begin in the state.
+
+        For ``ifo`` equal to the number of detectors, it is where the last ones end.
+        """
         begin = self.filters_at + 2 * self.ifos * self.filter_values
         return begin + ifo * self.periodograms * self.bins
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Where one detector stands at a request: edges of the graph, int64 [1] each.
+    """One detector's counts at a request: edges of the graph, int64 [1] each.
 
     Attributes:
         before: Samples of its data before the request; negative before they begin.
-        done: Periodograms whose segment ended before the request.
-        ready: Those that ended by its end.
+        done: Periodograms whose segments ended before the request.
+        ready: Periodograms whose segments ended by the end of the request.
         first: PSDs that fell due before the request.
-        due: PSDs that fall due in it.
+        due: PSDs that fall due in the request.
     """
 
     before: Value
@@ -117,11 +120,11 @@ class Turn:
 
     @classmethod
     def of(cls, graph: Graph, geometry: Geometry, before: Value, size: Value) -> Self:
-        """Count from the samples before a request and those in it."""
+        """Compute the counts from the samples before a request and those in it."""
         after = graph.Add(before, size)
 
         def whole(samples: Value, length_size: int) -> Value:
-            # Division of what is negative rounds towards zero; none of it counts.
+            # Division rounds negative numbers towards zero; all of them count as zero.
             return graph.Max(graph.Div(samples, length_size), [0])
 
         hop_size, refresh_size = geometry.fft_size // 2, geometry.psd_refresh_size
@@ -135,13 +138,13 @@ class Turn:
         return cls(before, done, ready, first, due)
 
     def filter_index(self, graph: Graph, refresh: Value) -> Value:
-        """Index among a request's filters of the newest one after some refreshes.
+        """Index, in a request's filters, of the newest one after some refreshes.
 
         Args:
-            graph: Where nodes are added.
+            graph: The graph to extend.
             refresh: Refreshes since the detector's data began, any shape.
         """
-        # Two filters are older than the request; before the first, the first serves.
+        # Two filters are older than the request. Before the first PSD, its own is used.
         index = graph.Add(graph.Sub(graph.Max(refresh, [1]), self.first), 1)
         nearest: Value = graph.Min(index, graph.Add(self.due, 1))
         return nearest

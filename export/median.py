@@ -1,11 +1,11 @@
 """Medians of a window that slides over sorted groups of rows.
 
-A PSD is the median of the periodograms of the last minute, and is made anew every few
-seconds. Between two of them most periodograms stay. So each group of periodograms that
-enters is sorted once; neighbouring groups are merged in pairs, pairs in fours, and a
-window's median is read from its two sorted halves: a third of the comparisons that
-sorting every window takes. All comparisons are elementwise minima and maxima of whole
-rows, of many windows at a time.
+A PSD is the median of the last minute's periodograms, and is updated every few seconds.
+Most periodograms are common to successive PSDs. So each new group of periodograms is
+sorted once; neighbouring groups are merged in pairs, pairs in fours, and a window's
+median is read from its two sorted halves. This takes a third of the comparisons that
+sorting every window would take. All comparisons are elementwise minima and maxima of
+whole rows, for many windows at a time.
 """
 
 import numpy as np
@@ -13,14 +13,14 @@ import numpy as np
 from export.graph import Graph, Value
 
 Rows = list[Value]
-"""Edges that hold the rows of a sorted group in order: [groups, 1, bins] each."""
+"""Rows of sorted groups, in ascending order: one edge each, [groups, 1, bins]."""
 
 
 def unseen(size: int) -> np.ndarray:
-    """Values of rows that stand for periodograms before the first: [size].
+    """Placeholders for the periodograms of a group before the data begin: [size].
 
-    Half of a group of them lies below everything and half above, the lower ones first,
-    so that a group without any periodogram leaves the median as it is.
+    The first half is minus infinity and the second half plus infinity, so that a group
+    of placeholders leaves the median unchanged.
     """
     return np.repeat(np.array([-np.inf, np.inf], np.float32), size // 2)
 
@@ -28,15 +28,15 @@ def unseen(size: int) -> np.ndarray:
 def sliding_medians(
     graph: Graph, rows: Value, bins: int, group_size: int, groups: int
 ) -> Value:
-    """Medians of the windows of ``groups`` groups, without each window's first row.
+    """Medians of windows of ``groups`` groups, each window without its first row.
 
     Args:
-        graph: Where nodes are added.
+        graph: The graph to extend.
         rows: [(windows + groups - 1) * group_size, bins]: window ``w`` begins with
             group ``w``.
-        bins: Values of a row.
-        group_size: Rows of a group, even.
-        groups: Groups of a window.
+        bins: Values in a row.
+        group_size: Rows in a group, even.
+        groups: Groups in a window.
 
     Returns:
         [windows, bins].
@@ -56,7 +56,7 @@ def sliding_medians(
         later = [graph.cut(row, [span], None, axis=0) for row in half]
         spans[2 * span] = _merged(graph, earlier, later)
 
-    # The window as two sorted lists.
+    # Each window as two sorted lists.
     lists: list[Rows] = []
     begin = 0
     while begin < groups:
@@ -75,29 +75,29 @@ def sliding_medians(
     while len(lists) > 2:
         shorter, longer = sorted((lists.pop(), lists.pop()), key=len)
         lists.append(_merged(graph, _widened(graph, shorter, len(longer)), longer))
-    one, other = sorted(lists, key=len)
-    one = _widened(graph, one, len(other))
+    shorter, longer = sorted(lists, key=len)
+    shorter = _widened(graph, shorter, len(longer))
 
-    # Of one ascending and one descending list the smaller and the larger values: the
-    # lower and the upper half of the window.
-    pairs = list(zip(one, reversed(other), strict=True))
+    # With one list ascending and the other descending, the smaller values of each pair
+    # are the window's lower half, and the larger ones its upper half.
+    pairs = list(zip(shorter, reversed(longer), strict=True))
     below = graph.Max(*(graph.Min(*pair) for pair in pairs))
     above = graph.Min(*(graph.Max(*pair) for pair in pairs))
     last = [1 - groups] if groups > 1 else None
     first = graph.cut(members[0], [0], last, axis=0)
-    # Without a row of the lower half, the median is the upper half's least value.
+    # Without a row of the lower half, the median is the upper half's minimum.
     median = graph.Where(graph.LessOrEqual(first, below), above, below)
     squeezed: Value = graph.Squeeze(median, [1])
     return squeezed
 
 
 def _padded(graph: Graph, rows: Rows) -> Rows:
-    """Rows up to the next power of two, as many below everything as above."""
+    """Rows padded with infinities, equally on both sides, to the next power of two."""
     return _widened(graph, rows, 1 << (len(rows) - 1).bit_length())
 
 
 def _widened(graph: Graph, rows: Rows, size: int) -> Rows:
-    """A sorted list with infinities on either side, as many on one as on the other."""
+    """A sorted list padded with infinities, equally on both sides, to ``size``."""
     if size == len(rows):
         return rows
     low, high = graph.Min(rows[0], -np.inf), graph.Max(rows[0], np.inf)
@@ -112,12 +112,12 @@ def _sorted(graph: Graph, rows: Rows) -> Rows:
     return _merged(graph, _sorted(graph, rows[:half]), _sorted(graph, rows[half:]))
 
 
-def _merged(graph: Graph, one: Rows, other: Rows) -> Rows:
+def _merged(graph: Graph, left: Rows, right: Rows) -> Rows:
     """Odd-even merge of two sorted lists of the same length, a power of two."""
-    if len(one) == 1:
-        return [graph.Min(*one, *other), graph.Max(*one, *other)]
-    even = _merged(graph, one[::2], other[::2])
-    odd = _merged(graph, one[1::2], other[1::2])
+    if len(left) == 1:
+        return [graph.Min(*left, *right), graph.Max(*left, *right)]
+    even = _merged(graph, left[::2], right[::2])
+    odd = _merged(graph, left[1::2], right[1::2])
     between = [
         edge
         for low, high in zip(odd[:-1], even[1:], strict=True)

@@ -1,4 +1,4 @@
-"""The models of an ensemble as one ONNX model."""
+"""Merge an ensemble's models into one ONNX model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,31 +14,31 @@ def merge(
     inputs: Sequence[str],
     outputs: Sequence[str],
 ) -> onnx.ModelProto:
-    """Join models by the names of their tensors, as an ensemble joins them.
+    """Connect models by the names of their tensors, as an ensemble does.
 
     Args:
         name: Name of the graph.
-        models: The models by name, each after those that make its inputs.
-        inputs: Tensors that enter.
-        outputs: Tensors that leave.
+        models: The models by name, each after those that produce its inputs.
+        inputs: Tensors that are inputs of the merged model.
+        outputs: Tensors that are its outputs.
 
     Returns:
-        A model of the same operators in the same order, so that its results are those
-        of the ensemble to the last bit.
+        A model with the same operators in the same order, so that its results equal the
+        ensemble's to the last bit.
     """
     graph = onnx.GraphProto(name=name)
     tensors: dict[str, onnx.ValueInfoProto] = {}
     for step, model in models.items():
-        # What passes between models keeps its name; the rest is each model's own.
+        # Tensors that pass between models keep their names; all others get a prefix.
         own = compose.add_prefix(
             model, f"{step}_", rename_inputs=False, rename_outputs=False
         ).graph
         graph.node.extend(own.node)
         graph.initializer.extend(own.initializer)
         graph.value_info.extend(own.value_info)
-        tensors.update({one.name: one for one in (*own.input, *own.output)})
-    graph.input.extend(tensors[one] for one in inputs)
-    graph.output.extend(tensors[one] for one in outputs)
+        tensors.update({value.name: value for value in (*own.input, *own.output)})
+    graph.input.extend(tensors[tensor] for tensor in inputs)
+    graph.output.extend(tensors[tensor] for tensor in outputs)
     merged = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )

@@ -14,7 +14,7 @@ from export.graph import IR_VERSION, OPSET, Graph, Value
 from train.network import Network
 
 TILE_FRAMES = 8192
-"""Frames that the frontend makes at a time."""
+"""Frames that the frontend computes at a time."""
 
 
 class FrontendModel(nn.Module):
@@ -34,7 +34,7 @@ class FrontendModel(nn.Module):
 
 
 class HeadModel(nn.Module):
-    """Feature frames to scores and times.
+    """Feature frames to scores and delays.
 
     Args:
         network: The network, BatchNorm folded.
@@ -69,16 +69,16 @@ class HeadModel(nn.Module):
 
 
 class SumHeadModel(HeadModel):
-    """The same for frames that were added up, as each timeslide adds them anew."""
+    """The head for frames summed over the detectors, as each timeslide sums them."""
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Score each kernel and estimate the merger's time in it.
 
         Args:
-            features: Added over the detectors, [rows, channels, frames].
+            features: Summed over the detectors, [rows, channels, frames].
 
         Returns:
-            As :meth:`HeadModel.forward`.
+            The same as :meth:`HeadModel.forward`.
         """
         return self._timed(*self.head.forward_sum(features))
 
@@ -86,7 +86,7 @@ class SumHeadModel(HeadModel):
 def export_networks(
     network: Network, peak_offset_size: float
 ) -> tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto]:
-    """Export frontend and heads, with any number of rows and any length.
+    """Export the frontend and both heads, for any number of rows and any length.
 
     Args:
         network: The trained network.
@@ -94,7 +94,7 @@ def export_networks(
 
     Returns:
         The frontend (``whitened`` to ``features``), the head (``features`` to
-        ``score`` and ``delay``), and the head for features that were added up
+        ``score`` and ``delay``), and the head for features summed over the detectors
         (``features`` [rows, channels, frames]).
     """
     fused = network.fused()
@@ -131,10 +131,10 @@ def export_networks(
 
 
 def tiled(geometry: Geometry, frontend: onnx.ModelProto) -> onnx.ModelProto:
-    """Bound a frontend's memory: what is long goes through in pieces.
+    """Bound a frontend's memory: compute the frames of a long input in tiles.
 
-    The pieces overlap by what a frame depends on, and their frames are those of the
-    whole.
+    The tiles overlap by the samples that a frame depends on, so their frames equal
+    those of the whole input.
 
     Args:
         geometry: The analysis.
@@ -176,7 +176,7 @@ def tiled(geometry: Geometry, frontend: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _reach_size(geometry: Geometry, frontend: onnx.ModelProto) -> int:
-    """Samples of one frame, and of what follows it up to the end of a kernel's."""
+    """Samples from the start of a kernel's last frame to the end of the kernel."""
     session = onnxruntime.InferenceSession(frontend.SerializeToString())
     shape = (1, len(geometry.ifos), geometry.kernel_size)
     (features,) = session.run(None, {"whitened": np.zeros(shape, np.float32)})
@@ -190,7 +190,7 @@ def _export(
     outputs: list[str],
     dynamic_shapes: dict[str, dict[int, object]],
 ) -> onnx.ModelProto:
-    # It warns about operators of packages that are not installed and not needed.
+    # It warns about operators from packages that are neither installed nor needed.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     program = torch.onnx.export(
         module.eval(),
@@ -205,7 +205,7 @@ def _export(
     assert program is not None
     model = program.model_proto
     model.ir_version = min(model.ir_version, IR_VERSION)
-    # The exporter notes where each node came from, paths of this machine among them.
+    # The exporter records each node's origin, including paths on this machine.
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

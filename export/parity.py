@@ -1,4 +1,4 @@
-"""The parity report: the exported models against PyTorch, SciPy and gwpy."""
+"""The parity report: compares the exported models with PyTorch, SciPy and gwpy."""
 
 import json
 from collections.abc import Mapping
@@ -23,17 +23,17 @@ LIMITS = {
     "whitening_against_gwpy_decorrelation": 0.01,
     "whitening_against_gwpy_std": 0.02,
 }
-"""Largest values that an export may have."""
+"""Largest value that each figure may have in an export."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """What the exported models make of a stretch.
+    """The exported models' outputs for a stretch.
 
     Attributes:
-        whitened: [rows, ifos, size], from sample ``start`` of the stretch on.
-        start: Sample of the stretch.
-        psds: One-sided PSDs, strain²/Hz, [ifos, bins] by the sample at which they fell
+        whitened: [rows, ifos, size].
+        start: Index of the first whitened sample in the stretch.
+        psds: One-sided PSDs, strain²/Hz, [ifos, bins], by the sample at which they fell
             due.
         score: [rows, strides].
         delay: [rows, strides], s.
@@ -54,13 +54,13 @@ def run_chain(
     strain: np.ndarray,
     request_size: int,
 ) -> Chain:
-    """Run the models in ONNX Runtime as the server runs them.
+    """Run the models in ONNX Runtime as the server does.
 
     Args:
         models: The exported models by name.
         geometry: The analysis.
         strain: [rows, ifos, size].
-        request_size: Samples in one request, a multiple of the stride.
+        request_size: Samples in each request, a multiple of the stride.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -94,7 +94,7 @@ def run_chain(
         first = begin // geometry.psd_refresh_size + 1
         for k, new in enumerate(psd):
             psds[(first + k) * geometry.psd_refresh_size] = new / SCALE**2
-        # Samples before the first request would be whitened zeros.
+        # Drop the overlap: earlier requests' samples; before the first, zeros.
         pieces["whitened"].append(whitened[..., overlap:])
         pieces["score"].append(score)
         pieces["delay"].append(delay)
@@ -106,18 +106,18 @@ def run_chain(
 def gwpy_whiten(
     series: TimeSeries, asd: FrequencySeries, geometry: Geometry, wanted: slice
 ) -> np.ndarray:
-    """Whiten with gwpy, which designs its filter differently, in short pieces.
+    """Whiten in short pieces with gwpy, which designs its filter differently.
 
-    gwpy interpolates the ASD to the resolution of what it whitens, which broadens
-    lines; and it tapers the ends of what it whitens by half a filter, which spoils a
-    whole one. So each piece is as long as a periodogram, at which the ASD stays as it
-    is, and only an eighth of a second in its middle is used.
+    gwpy interpolates the ASD to the frequency resolution of the series, which broadens
+    lines. It also tapers half a filter length at either end, which corrupts a whole
+    filter length. So each piece is as long as a periodogram, for which the ASD needs no
+    interpolation, and only an eighth of a second in its middle is used.
 
     Args:
-        series: The strain; it must reach half a periodogram beyond what is wanted.
+        series: The strain; it must extend half a periodogram beyond ``wanted``.
         asd: Its amplitude spectral density.
         geometry: The analysis.
-        wanted: Samples wanted, a whole number of eighths of a second.
+        wanted: Samples to return, a whole number of eighths of a second.
 
     Returns:
         Whitened samples, [wanted.stop - wanted.start].
@@ -136,18 +136,19 @@ def gwpy_whiten(
 
 @dataclass(frozen=True)
 class Parity:
-    """How far apart the exported models and independent calculations are.
+    """Differences between the exported models and independent calculations.
 
     Attributes:
         whitening_against_float64: Largest difference from the same filter in float64,
             in standard deviations.
-        score_against_torch: Largest difference of a valid score from the float64
-            and PyTorch path, logits.
+        score_against_torch: Largest difference of a valid score from the reference in
+            float64 and PyTorch, logits.
         psd_against_gwpy: Largest relative difference from gwpy's median PSD, above
             the highpass.
-        whitening_against_gwpy_decorrelation: 1 less the correlation with gwpy's
-            ``whiten``, which designs its filter differently.
-        whitening_against_gwpy_std: Relative difference of the standard deviations.
+        whitening_against_gwpy_decorrelation: 1 minus the correlation with the output of
+            gwpy's ``whiten``, which designs its filter differently.
+        whitening_against_gwpy_std: Relative difference in standard deviation from the
+            output of gwpy's ``whiten``.
     """
 
     whitening_against_float64: float
@@ -157,7 +158,7 @@ class Parity:
     whitening_against_gwpy_std: float
 
     def to_json(self) -> str:
-        """The figures and their limits."""
+        """Return the figures and their limits as JSON."""
         return json.dumps({"measured": asdict(self), "limits": LIMITS}, indent=2) + "\n"
 
 
@@ -167,13 +168,13 @@ def measure(
     network: Network,
     strain: np.ndarray,
 ) -> Parity:
-    """Hold exported models against independent calculations on the same strain.
+    """Compare exported models with independent calculations on the same strain.
 
     Args:
         models: The exported models by name.
         geometry: The analysis.
-        network: The network they were made from.
-        strain: Noise, [1, ifos, size], of at least ``psd_length + 2`` refreshes.
+        network: The network that they were exported from.
+        strain: Noise, [1, ifos, size], at least ``psd_length`` and two refreshes long.
 
     Raises:
         ModelError: A figure exceeds its limit.
@@ -184,14 +185,13 @@ def measure(
     expected = reference.whiten(strain.astype(np.float32), geometry)
     scores, _, valid = reference.score(strain.astype(np.float32), geometry, network)
 
-    # From the first PSD on, the exported models whiten what they are asked to; before
-    # it, they are asked for nothing that is valid.
+    # Whitened samples are compared from the first PSD on; before it, no score is valid.
     size = strain.shape[-1] // geometry.stride_size * geometry.stride_size
     begin, end = refresh, size - half
     ours = chain.whitened[..., begin - chain.start : end - chain.start]
     theirs = expected.strain[..., begin - expected.start : end - expected.start]
 
-    # The last PSD whose whole turn lies in the stretch, with some strain after it.
+    # The last PSD in use for a whole refresh within the stretch, with strain after it.
     due = sorted(chain.psds)[-2]
     used = slice(max(0, due - geometry.psd_size), due)
     last = slice(due, min(end, due + refresh - half))

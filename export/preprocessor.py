@@ -1,8 +1,8 @@
-"""The preprocessor: whitening, as a matrix product.
+"""The preprocessor: whitening as a matrix product.
 
-Each whitened sample is one dot product with the filter that is newest at its time,
-whatever the request's length; 64 samples at a time share a Toeplitz matrix, so that it
-runs as a matrix product, which is within a factor of two of what the processor can do
+Each whitened sample is the dot product of strain and the newest filter at its time,
+whatever the request's length. Blocks of 64 samples share a Toeplitz matrix, so that
+whitening is a matrix product. It runs within a factor of two of the processor's peak,
 and needs no Fourier transform of the strain.
 """
 
@@ -25,14 +25,15 @@ def build(geometry: Geometry) -> onnx.ModelProto:
     before this request.
 
     Outputs: ``whitened`` [rows, ifos, kernel - stride + n], unit variance in noise; its
-    last sample lies ``fduration / 2`` before the last one of the request. A sample is
-    whitened by the newest PSD that was due when its last strain sample came in, and
-    before the first PSD by that one; strain that is not finite is taken for 0.
-    ``usable`` [ifos, frames], for each frame of strain from the kernel's and the
-    filter's oldest one on, whether it is finite and not all zero, in every row.
+    last sample lies ``fduration / 2`` before the request's last sample. A sample is
+    whitened by the newest PSD that was due when the last strain sample it depends on
+    arrived, or by the first PSD if none was due. Strain that is not finite is replaced
+    by 0. ``usable`` [ifos, frames], whether each frame of strain is finite and not all
+    zero in every row; the first frame is the oldest that the first kernel and its
+    filter reach.
 
     Raises:
-        GeometryError: The lengths are not whole blocks of 64 samples.
+        GeometryError: A length is not a whole number of blocks of 64 samples.
     """
     layout = Layout(geometry)
     for name, size in {
@@ -59,7 +60,7 @@ def build(geometry: Geometry) -> onnx.ModelProto:
         columns.append(_whiten(graph, layout, strain, filters, turn))
     whitened = graph.Concat(*columns, axis=1)
 
-    # Beside what the kernels see, the snapshot has a block more.
+    # The snapshot has one block more than the kernels and the filter reach.
     extra = [layout.history_size - layout.overlap_size - geometry.filter_size]
     magnitude, finite = (
         graph.Reshape(
@@ -96,11 +97,11 @@ def _whiten(
     """One detector's whitened samples, [rows, 1, samples].
 
     Args:
-        graph: Where nodes are added.
+        graph: The graph to extend.
         layout: Sizes.
         strain: [rows, history + n].
         filters: [filters, values].
-        turn: Where the detector stands.
+        turn: The detector's counts.
     """
     geometry = layout.geometry
     reach = geometry.filter_size // BLOCK_SIZE + 1
@@ -108,8 +109,8 @@ def _whiten(
     overlap_blocks = layout.overlap_size // BLOCK_SIZE
     refresh_blocks = geometry.psd_refresh_size // BLOCK_SIZE
 
-    # Blocks lie on a grid that is counted from where the detector's data begin, so that
-    # a PSD changes between two of them; the first and the last may be whitened in part.
+    # Blocks lie on a grid counted from the start of the detector's data, so that the
+    # PSD changes only between blocks. The first and the last may be needed in part.
     odd = graph.Mod(turn.before, BLOCK_SIZE)
     first = graph.Sub(BLOCK_SIZE, odd)
     before = graph.cut(strain, graph.Sub(first, 1), [-1], axis=1)
@@ -121,8 +122,8 @@ def _whiten(
         for x in (strain, graph.Sub(strain, before))
     )
 
-    # `turns[b]`: which filter whitens block b. Its last strain sample lies in the block
-    # that is half a filter later.
+    # `turns[b]`: index of the filter that whitens block b. The last strain sample that
+    # block b depends on lies in the block that is half a filter later.
     blocks = graph.Sub(graph.size(strain, 1), reach - 1)
     now = graph.Div(graph.Sub(turn.before, odd), BLOCK_SIZE)
     edges = graph.Range(0, graph.Squeeze(blocks), 1)
@@ -138,18 +139,18 @@ def _whiten(
             for flags in (body.Less(turns, index), body.LessOrEqual(turns, index))
         )
         members = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
-        # Never a product of one row, which is summed in another order: the last block
-        # twice.
+        # The last block is repeated, as a product of a single row would be summed in
+        # another order.
         twice = body.Concat(members, body.cut(members, [-1], None, axis=0), axis=0)
         windows = body.Add(body.Unsqueeze(twice, [1]), np.arange(reach)[None])
         windows = body.Gather(differences, windows, axis=1)
         windows = body.Reshape(windows, [0, -1, reach * BLOCK_SIZE])
-        one = body.Squeeze(body.Gather(filters, index, axis=0), [0])
-        matrix = whitening.toeplitz(body, one, reach * BLOCK_SIZE, BLOCK_SIZE)
+        filter_ = body.Squeeze(body.Gather(filters, index, axis=0), [0])
+        matrix = whitening.toeplitz(body, filter_, reach * BLOCK_SIZE, BLOCK_SIZE)
         product = body.MatMul(windows, body.Transpose(matrix, perm=[1, 0]))
         product = body.cut(product, [0], [-1], axis=1)
         centers = body.Gather(strain, body.Add(members, middle), axis=1)
-        total = body.cut(one, [0], [1], axis=0)
+        total = body.cut(filter_, [0], [1], axis=0)
         return body.Add(product, body.Mul(centers, total))
 
     nothing = graph.cut(strain, [0], [0], axis=1)

@@ -1,4 +1,4 @@
-"""Periodograms, and the PSDs and whitening filters that are made from them."""
+"""Periodograms, and the PSDs and whitening filters computed from them."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from export.layout import Layout, Turn
 from export.median import sliding_medians, unseen
 
 SEGMENTS = 16
-"""Periodograms that are made at a time, which bounds the memory they take."""
+"""Periodograms that are computed at a time, which bounds the memory."""
 
 REFRESHES = 32
-"""PSDs that are made at a time, alike."""
+"""PSDs that are computed at a time, for the same reason."""
 
 
 def median_bias(counts: np.ndarray) -> np.ndarray:
-    """Expected median of ``n`` exponential variables of mean 1, for odd ``n``.
+    """Expected median of ``n`` exponential variables with mean 1, for odd ``n``.
 
     Source: B. Allen et al., Phys. Rev. D 85, 122006 (2012), appendix B.
     """
@@ -28,14 +28,14 @@ def median_bias(counts: np.ndarray) -> np.ndarray:
 def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Value:
     """One detector's periodograms that end in this request: [segments, bins].
 
-    A segment that holds what is not finite, or a stretch of zeros as a detector sends
-    that is off, has infinite power everywhere.
+    A segment with samples that are not finite, or with a stretch of zeros, as sent by a
+    detector that is off, gets infinite power in every bin.
 
     Args:
-        graph: Where nodes are added.
+        graph: The graph to extend.
         layout: Sizes.
         strain: The detector's scaled strain in row 0, [tail + n].
-        turn: Where it stands.
+        turn: The detector's counts.
     """
     geometry = layout.geometry
     size, hop = geometry.fft_size, layout.hop_size
@@ -61,9 +61,9 @@ def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Val
         real = body.And(body.Greater(largest, 0.0), body.Less(largest, float("inf")))
         real = body.ReduceMin(body.Cast(real, to=TensorProto.INT64), [1])
         real = body.Cast(real, to=TensorProto.BOOL)
-        # Real strain is loudest below 10 Hz, by four orders of magnitude; in float32
-        # the rounding errors would spill over the quiet band (0.6 % of the PSD around
-        # GW150914).
+        # Recorded strain is loudest below 10 Hz, by four orders of magnitude; in
+        # float32, the rounding errors would leak into the quiet band (0.6 % of the PSD
+        # around GW150914).
         pieces = body.Cast(pieces, to=TensorProto.DOUBLE)
         pieces = body.Sub(pieces, body.ReduceMean(pieces, [1]))
         pieces = body.Mul(pieces, body.constant(window))
@@ -77,12 +77,12 @@ def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Val
 
 @dataclass(frozen=True)
 class OldPeriodograms:
-    """One detector's periodograms before a request, as the state has them.
+    """One detector's periodograms from before a request, read from the state.
 
     Attributes:
         layout: Sizes.
         ifo: Index of the detector.
-        fresh: 1 for the first request of a sequence, which has none, else 0, int64 [1].
+        fresh: 1 for a sequence's first request, which has none, else 0, int64 [1].
     """
 
     layout: Layout
@@ -90,7 +90,7 @@ class OldPeriodograms:
     fresh: Value
 
     def _values(self, graph: Graph, first: Value) -> Value:
-        """Those from the one with the index ``first`` on, [values]."""
+        """The state's periodograms from index ``first`` on, flattened: [values]."""
         layout = self.layout
         begin, stop = (layout.periodograms_at(self.ifo + i) for i in range(2))
         start = graph.Add(graph.Mul(first, layout.bins), begin)
@@ -98,10 +98,10 @@ class OldPeriodograms:
         return values
 
     def _unseen(self, graph: Graph, first: Value) -> Value:
-        """What stands for periodograms before the first one, alike: [rows, bins]."""
+        """Placeholders from index ``first`` on, see :func:`unseen`: [rows, bins]."""
         layout = self.layout
         pattern = np.tile(unseen(layout.group_size), layout.groups)
-        # A group ends with a PSD, and the first one's oldest segment has no data.
+        # Groups end at PSDs; the first group's oldest segment has no data.
         rows = graph.value(np.roll(pattern, -1)[:, None])
         rows = graph.cut(rows, first, None, axis=0)
         shape = graph.Concat(graph.size(rows, 0), [layout.bins], axis=0)
@@ -109,21 +109,21 @@ class OldPeriodograms:
         return values
 
     def _firsts(self, graph: Graph, dropped: Value) -> tuple[Value, Value]:
-        """First index of the state's rows and of the unseen ones; one has none."""
+        """First indices of old periodograms and of placeholders; one range is empty."""
         count = self.layout.periodograms
         absent = graph.Mul(self.fresh, count)
         unseen_first = graph.Add(graph.Sub([count], absent), dropped)
         return graph.Add(absent, dropped), unseen_first
 
     def all(self, graph: Graph) -> Value:
-        """All of them, [periodograms, bins]."""
+        """All old periodograms, [periodograms, bins]."""
         first, unseen_first = self._firsts(graph, graph.value([0]))
         values = graph.Reshape(self._values(graph, first), [-1, self.layout.bins])
         joined: Value = graph.Concat(self._unseen(graph, unseen_first), values, axis=0)
         return joined
 
     def newest(self, graph: Graph, new: Value) -> list[Value]:
-        """Parts of the next state: the newest of them and of ``new`` ones, flat."""
+        """Parts of the next state: the newest of old and ``new`` ones, flattened."""
         count = self.layout.periodograms
         first, unseen_first = self._firsts(graph, graph.size(new, 0))
         newest = graph.cut(new, [-count], None, axis=0)
@@ -142,30 +142,30 @@ def refreshes(
     turn: Turn,
     begun: Value,
 ) -> tuple[Value, Value]:
-    """One detector's PSDs that fall due, [due, bins], and their filters, [due, values].
+    """One detector's PSDs due in a request, [due, bins]; their filters, [due, values].
 
     Args:
-        graph: Where nodes are added.
+        graph: The graph to extend.
         layout: Sizes.
-        old: Periodograms before the request.
-        new: Those that ended in it, [segments, bins].
-        turn: Where the detector stands.
+        old: Periodograms from before the request.
+        new: Periodograms that ended in the request, [segments, bins].
+        turn: The detector's counts.
         begun: Samples of its data before the sequence began, int64 [1].
     """
     geometry = layout.geometry
     group, groups = layout.group_size, layout.groups
-    # A PSD is made of an odd number of half-overlapping segments.
+    # A PSD is the median of an odd number of half-overlapping segments.
     biases = median_bias(np.arange(1, group * groups, 2))
 
     def refresh(body: Graph, trip: Value) -> Value:
-        # Refresh k, counted from the begin of the data, is of the groups before it.
+        # Refresh k, counted from the start of the data, uses the groups before it.
         begin = body.Mul(body.Unsqueeze(trip, [0]), REFRESHES)
         stop = body.Min(body.Add(begin, REFRESHES), turn.due)
         ordinals = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
         ordinals = body.Add(body.Add(ordinals, turn.first), 1)
         rows = body.Concat(old.all(body), new, axis=0)
-        # `rows` begins with segment done - periodograms; the window of refresh k with
-        # segment (k - groups) * group - 1.
+        # `rows` begins with segment done - periodograms, and the window of refresh k
+        # with segment (k - groups) * group - 1.
         origin = body.Sub(turn.done, layout.periodograms)
         from_, to = (
             body.Sub(body.Sub(body.Mul(body.Add(turn.first, x), group), 1), origin)
@@ -177,8 +177,8 @@ def refreshes(
         bias = body.Unsqueeze(body.Gather(biases, body.Div(counts, 2)), [1])
         psd = body.Div(middle, bias)
 
-        # A segment of infinite power spoils every PSD that it is part of; those that
-        # stand for none before the first do not.
+        # A segment of infinite power spoils every PSD that uses it; the placeholders
+        # for segments before the first do not.
         power = body.Reshape(body.cut(members, [0], [1], axis=1), [-1])
         segments = body.Range(body.Squeeze(from_), body.Squeeze(to), 1)
         seen = body.GreaterOrEqual(body.Add(segments, origin), [0])
@@ -189,7 +189,7 @@ def refreshes(
             kernel_shape=[group * groups - 1],
             strides=[group],
         )
-        # So does a segment from before the sequence began.
+        # A segment from before the sequence began spoils a PSD, too.
         oldest = body.Mul(body.Sub(ordinals, groups), geometry.psd_refresh_size)
         whole = body.LessOrEqual(begun, body.Max(oldest, [0]))
         sound = body.And(body.Less(body.Reshape(spoilt, [-1]), 0.5), whole)

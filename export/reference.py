@@ -1,8 +1,8 @@
-"""The offline path: the same scores in float64 and PyTorch, written independently.
+"""The offline reference: independent code for the scores, in float64 and PyTorch.
 
-It shares the geometry and the network with what is served, and nothing else: PSDs come
+It shares nothing with the served models but the geometry and the network: PSDs come
 from SciPy, the filter is applied to the whole stretch at once, and the network runs in
-PyTorch. The parity report and the tests hold the served models against it.
+PyTorch. The parity report and the tests compare the served models with it.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class Whitened:
 
     Attributes:
         strain: Unit variance in noise, float64, [rows, ifos, size].
-        start: Index, in the stretch, of its first sample.
-        psds: One-sided PSDs [ifos, bins] by the sample at which each fell due.
+        start: Index of its first sample in the stretch.
+        psds: One-sided PSDs, [ifos, bins], by the sample at which each fell due.
     """
 
     strain: np.ndarray
@@ -32,15 +32,15 @@ class Whitened:
 
 
 def whiten(strain: np.ndarray, geometry: Geometry) -> Whitened:
-    """Whiten a stretch as one sequence is whitened on the server.
+    """Whiten a stretch as the server whitens it in one sequence.
 
     Args:
-        strain: [rows, ifos, size]; row 0 gives the PSD.
+        strain: [rows, ifos, size]; the PSD is estimated from row 0.
         geometry: The analysis.
 
     Returns:
         The whitened stretch. Half of ``fduration`` is missing at either end, where the
-        filter would reach out of the data; nothing else is corrupted.
+        filter would extend beyond the data; nothing else is corrupted.
 
     Raises:
         StrainError: The stretch is shorter than the first PSD.
@@ -56,8 +56,8 @@ def whiten(strain: np.ndarray, geometry: Geometry) -> Whitened:
         psds[due] = signal.welch(
             data, geometry.sample_rate, nperseg=geometry.fft_size, average="median"
         )[1]
-        # Whitened sample m needs strain up to m + half: it is this PSD's turn from the
-        # moment that this is newer than the PSD. The first PSD serves what came before.
+        # Whitened sample m depends on strain up to sample m + half, and uses the newest
+        # PSD whose data end before that sample. Earlier samples use the first PSD.
         begin = max(half, due - half) if due > refresh else half
         end = min(size - half, due + refresh - half)
         taps = _design(psds[due], geometry)
@@ -91,17 +91,17 @@ def score(
     network: Network,
     peak_offset_size: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Score a stretch as one sequence is scored on the server.
+    """Score a stretch as the server scores it in one sequence.
 
     Args:
-        strain: [rows, ifos, size]; row 0 gives the PSD.
+        strain: [rows, ifos, size]; the PSD is estimated from row 0.
         geometry: The analysis.
         network: The network, in evaluation mode.
         peak_offset_size: Samples from the start of the loudest frame to the merger.
 
     Returns:
-        Scores, float32 [rows, strides], NaN where not valid; the time by which each
-        score's right edge lags the estimated merger, s, alike; and validity, bool
+        Scores, float32 [rows, strides], NaN where not valid; the delay by which each
+        score's right edge lags the estimated merger, s, likewise; and validity, bool
         [strides].
     """
     whitened = whiten(strain, geometry)
@@ -116,7 +116,7 @@ def score(
         dense = torch.from_numpy(whitened.strain[..., begin:]).float()
         score, peak = network.head(network.features(dense))
     scores[:, valid] = score.numpy()[:, : valid.sum()]
-    # From the kernel's start, which lies a kernel and half a filter before the edge.
+    # The kernel starts a kernel length and half a filter before the right edge.
     merger_size = peak.numpy()[:, : valid.sum()] * geometry.frame_size
     lag_size = geometry.kernel_size + half - merger_size - peak_offset_size
     delays[:, valid] = lag_size / geometry.sample_rate

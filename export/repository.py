@@ -1,4 +1,4 @@
-"""The Triton model repository, written from protobuf messages, whole or not at all."""
+"""Writes the Triton model repository from protobuf messages, atomically."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from export.merge import merge
 
 VERSION = 1
 IDLE_LENGTH = 60
-"""Seconds after which the server forgets a sequence that sends nothing."""
+"""Idle time after which the server drops a sequence, s."""
 
 TYPES = {
     onnx.TensorProto.FLOAT: pb.TYPE_FP32,
@@ -32,14 +32,14 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Models that are run one after the other.
+    """Models that run one after the other.
 
-    A tensor has one name from its making to its last use.
+    A tensor has the same name in the model that produces it and in those that use it.
 
     Attributes:
-        steps: The models.
-        inputs: Tensors that enter.
-        outputs: Tensors that leave.
+        steps: The models, in the order in which they run.
+        inputs: Names of the input tensors.
+        outputs: Names of the output tensors.
     """
 
     steps: tuple[str, ...]
@@ -74,55 +74,55 @@ ENSEMBLES = {
 }
 STATEFUL = ("snapshotter", "stream_detector")
 MERGED = ("detector",)
-"""Ensembles that are one model each in the configurations for CPUs.
+"""Ensembles that the CPU configurations serve as one model each.
 
-An update is then one hop. Timeslides gain nothing: as one model they are a quarter
-slower, measured with two requests at once. A client of `stream` takes only an ensemble
-for stateful; see `export.stream`.
+An update then takes one hop. Timeslides gain nothing: as one model they are a quarter
+slower, measured with two concurrent requests. Clients of `stream` treat only an
+ensemble as stateful; see `export.stream`.
 """
 
 MODELS = tuple(
     dict.fromkeys(step for ensemble in ENSEMBLES.values() for step in ensemble.steps)
 )
 LARGE = ("stretch", "slides")
-"""Models whose requests take far more memory than their answers."""
+"""Models that need far more memory to run a request than for its outputs."""
 
 CPU_CONFIGURATION = "cpu"
 GPU_CONFIGURATION = "gpu"
-"""Names of alternative configurations, for `tritonserver --model-config-name`: of the
-detector as one model, for CPUs, and of models that a GPU runs.
+"""Names of alternative configurations, for `tritonserver --model-config-name`: for
+CPUs, the detector as one model; for GPUs, the models that run on one.
 
 Source: Triton's documentation, custom model configuration.
 """
 ON_GPU = ("preprocessor", "frontend", "head", "slides")
-"""Models that a GPU runs; the others keep state, or copy more than they compute."""
+"""Models that run on a GPU; the others keep state, or copy more than they compute."""
 
 BY_TENSORRT = "frontend"
-"""The model that TensorRT runs: nearly all of the network's work."""
+"""The model that TensorRT runs; it does nearly all of the network's work."""
 
 UNTILED = "untiled.onnx"
-"""File of the frontend without the loop that bounds its memory on a CPU.
+"""File name of the frontend without the loop that bounds its memory on a CPU.
 
-TensorRT makes one engine of it; of a loop's body it would make one whose inputs no
-profile can name.
+TensorRT builds one engine from it. From a loop's body it would build an engine whose
+inputs no optimization profile can name.
 """
 ENGINES = "/engines"
-"""Where TensorRT keeps what it built, in the container."""
+"""Directory of TensorRT's caches of engines and timings, in the container."""
 
 MAX_ROWS = 8
-"""Most rows of a request that the TensorRT engine takes.
+"""Largest number of rows that the TensorRT engine accepts in a request.
 
 Row 0 is the background; signals that overlap in time have a row each.
 """
 
 Request = tuple[float, int]
-"""Strain in a request, s, and its rows."""
+"""A request's length, s, and its number of rows."""
 
 USUAL: Request = (64.0, 2)
-"""A replay's request, for which TensorRT optimizes its engine."""
+"""A replay's request, for which TensorRT optimizes the engine."""
 
 LONGEST: Request = (1024.0, MAX_ROWS)
-"""The longest request, and the most rows, for which the engine is built."""
+"""The longest request with the most rows for which the engine is built."""
 
 
 def shortest(geometry: Geometry) -> Request:
@@ -131,7 +131,7 @@ def shortest(geometry: Geometry) -> Request:
 
 
 def warm_ups(geometry: Geometry) -> tuple[Request, ...]:
-    """Requests that a server runs before it is ready."""
+    """Warm-up requests, which a server runs before it is ready."""
     return shortest(geometry), USUAL, (USUAL[0], MAX_ROWS), (LONGEST[0], 1)
 
 
@@ -145,27 +145,28 @@ def write_repository(
     """Write the repository that the streamer's servers serve.
 
     Args:
-        path: Directory of the repository; one that is there is replaced, once the new
-            one is complete.
-        geometry: The analysis; it goes into the ensembles' parameters and into the
-            metadata of each ONNX model.
+        path: Directory of the repository; an existing one is replaced once the new one
+            is complete.
+        geometry: The analysis, written to the ensembles' parameters and to each ONNX
+            model's metadata.
         models: The models by name: all of :data:`MODELS`, and :data:`UNTILED`.
-        provenance: What the network was made from, for the ensembles' parameters.
-        reports: Files by name, to lie beside the models.
+        provenance: What the network was made from, written to the ensembles'
+            parameters.
+        reports: Text files, by name, to write beside the models.
 
     Returns:
-        The digest of the models: 16 hex digits.
+        The models' digest: 16 hex digits.
 
     Raises:
-        ModelError: Two models that are wired together do not fit, or ``path`` holds
-            something that is no model repository.
+        ModelError: Two models of an ensemble do not fit together, or ``path`` holds
+            something other than a model repository.
     """
-    # A link stays one.
+    # A symbolic link stays a link.
     target = Path(path).resolve()
     if target.exists() and not (target / "detector" / "config.pbtxt").exists():
         raise ModelError(
             f"{target}: expected a model repository or nothing, found something else; "
-            "it is left as it is"
+            "it was not changed"
         )
     digest = hashlib.sha256()
     contents = {}
@@ -183,7 +184,7 @@ def write_repository(
     }
     configurations = {name: _model_config(name, models[name]) for name in MODELS}
     for name in LARGE:
-        # What one long stretch takes, the server need not keep.
+        # The server need not keep the memory that a long stretch took.
         configurations[name].parameters[
             "memory.enable_memory_arena_shrinkage"
         ].string_value = "cpu:0"
@@ -212,14 +213,14 @@ def write_repository(
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             (new / name).write_bytes(content)
         for name in ENSEMBLES.keys() - set(MERGED):
-            # Git and wheels keep no empty directory, and Triton wants this one.
+            # Git and wheels drop empty directories, but Triton requires this one.
             version = new / name / str(VERSION)
             version.mkdir()
             (version / "README.txt").write_text("An ensemble has no model file.\n")
         for name, text in reports.items():
             (new / name).write_text(text)
         if target.exists():
-            # The old one is then in the temporary directory, and goes with it.
+            # The old one is then in the temporary directory, and is removed with it.
             exchange(new, target)
         else:
             new.rename(target)
@@ -237,7 +238,7 @@ def _dims(value: onnx.ValueInfoProto) -> list[int]:
 
 
 def _model_config(name: str, model: onnx.ModelProto) -> pb.ModelConfig:
-    """A model's configuration, its tensors as the ONNX model says them."""
+    """A model's configuration, with the tensors of the ONNX model."""
     return pb.ModelConfig(
         name=name,
         backend="onnxruntime",
@@ -262,7 +263,7 @@ def _model_config(name: str, model: onnx.ModelProto) -> pb.ModelConfig:
             pb.ModelInstanceGroup(count=2, kind=pb.ModelInstanceGroup.KIND_CPU)
         ],
         parameters={
-            # Two instances of one thread beat one instance of two.
+            # Two instances with one thread each are faster than one with two.
             "intra_op_thread_count": pb.ModelParameter(string_value="1"),
             "inter_op_thread_count": pb.ModelParameter(string_value="1"),
         },
@@ -274,7 +275,7 @@ def _merged(
     models: Mapping[str, onnx.ModelProto],
     configurations: Mapping[str, pb.ModelConfig],
 ) -> tuple[bytes, pb.ModelConfig]:
-    """An ensemble as one model, and its configuration."""
+    """An ensemble merged into one model, and its configuration."""
     ensemble, wired = ENSEMBLES[name], configurations[name]
     configuration = pb.ModelConfig()
     configuration.CopyFrom(configurations[ensemble.steps[0]])
@@ -298,7 +299,7 @@ def _merged(
 
 
 def _make_stateful(configuration: pb.ModelConfig) -> None:
-    """Declare the state, which begins as a single zero."""
+    """Declare the state tensor, which is initially a single zero."""
     for tensors, name in (
         (configuration.input, "state"),
         (configuration.output, "new_state"),
@@ -327,7 +328,7 @@ def _make_stateful(configuration: pb.ModelConfig) -> None:
 
 
 def _fix_shapes(configuration: pb.ModelConfig, geometry: Geometry) -> None:
-    """An entry for updates of one stride: a pair of rows in, one score out."""
+    """Fix an ensemble's shapes to updates of one stride: two rows in, one score out."""
     (strain,), (scores,) = configuration.input, configuration.output
     strain.dims[:] = [2, len(geometry.ifos), geometry.stride_size]
     scores.dims[:] = [1, 2]
@@ -338,13 +339,13 @@ def _gpu_configurations(
     models: Mapping[str, onnx.ModelProto],
     configurations: Mapping[str, pb.ModelConfig],
 ) -> dict[str, pb.ModelConfig]:
-    """Configurations for a GPU, of the models that it runs.
+    """Configurations of the models that run on a GPU.
 
-    They are in float32, so that scores are those of a processor but for the order of
-    sums. Source of the accelerators' parameters: the documentation of Triton's ONNX
-    Runtime backend.
+    The models compute in float32, so scores differ from a CPU's only by the order of
+    summation. Source for the accelerators' parameters: the documentation of Triton's
+    ONNX Runtime backend.
     """
-    found = {}
+    gpu_configurations = {}
     shapes = _shapes(geometry, models)
     for name in ON_GPU:
         configuration = pb.ModelConfig()
@@ -378,7 +379,7 @@ def _gpu_configurations(
         for (length, rows), inputs in shapes.get(name, {}).items():
             configuration.model_warmup.add(
                 name=f"{length:g} s, rows: {rows}",
-                batch_size=1,  # a model without batches takes 1; 0 is left out
+                batch_size=1,  # for a model without batching; 0 would be left out
                 inputs={
                     tensor.name: pb.ModelWarmup.Input(
                         data_type=tensor.data_type,
@@ -388,16 +389,16 @@ def _gpu_configurations(
                     for tensor in configuration.input
                 },
             )
-        found[name] = configuration
-    return found
+        gpu_configurations[name] = configuration
+    return gpu_configurations
 
 
 def profile(geometry: Geometry, request: Request) -> str:
-    """Shape of the frontend's input in a request, as TensorRT's profiles are written.
+    """Shape of the frontend's input in a request, in the syntax of TensorRT's profiles.
 
     Args:
         geometry: The analysis.
-        request: Strain, s, and rows.
+        request: Its length, s, and number of rows.
     """
     length, rows = request
     overlap_size = geometry.kernel_size - geometry.stride_size
@@ -408,7 +409,7 @@ def profile(geometry: Geometry, request: Request) -> str:
 def _shapes(
     geometry: Geometry, models: Mapping[str, onnx.ModelProto]
 ) -> dict[str, dict[Request, dict[str, Sequence[int]]]]:
-    """Shapes of the inputs of the ensembles' models in some requests."""
+    """Input shapes of the models that run on a GPU, for each warm-up request."""
     shapes: dict[str, dict[Request, dict[str, Sequence[int]]]] = {}
     ifos = len(geometry.ifos)
     for length, rows in warm_ups(geometry):
@@ -419,17 +420,17 @@ def _shapes(
             "state": np.zeros(1, np.float32),
             "shifts": np.ones((1, ifos - 1), np.int64),
         }
-        # Timeslides are of long stretches of one row.
+        # The long request is a stretch for timeslides, with one row.
         ensemble = "timeslides" if length > USUAL[0] else "detector"
         for step in ENSEMBLES[ensemble].steps:
             session = onnxruntime.InferenceSession(
                 models[step].SerializeToString(), providers=["CPUExecutionProvider"]
             )
-            inputs = {one.name: made[one.name] for one in session.get_inputs()}
+            inputs = {node.name: made[node.name] for node in session.get_inputs()}
             shapes.setdefault(step, {})[length, rows] = {
                 name: value.shape for name, value in inputs.items()
             }
-            names = [one.name for one in session.get_outputs()]
+            names = [node.name for node in session.get_outputs()]
             made |= dict(zip(names, session.run(None, inputs), strict=True))
     return {step: shapes[step] for step in ON_GPU if step in shapes}
 
@@ -439,7 +440,7 @@ def _ensemble(
     configurations: Mapping[str, pb.ModelConfig],
     parameters: Mapping[str, str],
 ) -> pb.ModelConfig:
-    """An ensemble's configuration; checks that what is wired together fits."""
+    """An ensemble's configuration; checks that connected tensors fit together."""
     ensemble = ENSEMBLES[name]
     made: dict[str, pb.ModelInput | pb.ModelOutput] = {
         tensor.name: tensor
@@ -457,11 +458,13 @@ def _ensemble(
         for tensor in configuration.input:
             source = made.get(tensor.name)
             if source is None or source.data_type != tensor.data_type:
-                raise ModelError(f"{step}: nothing gives its input {tensor.name}")
+                raise ModelError(
+                    f"{step}: no tensor of the right type for its input {tensor.name}"
+                )
             if not _fit(source.dims, tensor.dims):
                 raise ModelError(
-                    f"{step}: input {tensor.name} expects {list(tensor.dims)}, gets "
-                    f"{list(source.dims)}"
+                    f"{step}, input {tensor.name}: expected the shape "
+                    f"{list(tensor.dims)}, found {list(source.dims)}"
                 )
         made.update({tensor.name: tensor for tensor in configuration.output})
         steps.append(
@@ -469,7 +472,7 @@ def _ensemble(
                 model_name=step,
                 model_version=-1,
                 input_map={t.name: t.name for t in configuration.input},
-                # Triton refuses an ensemble with a tensor that nothing uses.
+                # Triton rejects an ensemble that has an unused tensor.
                 output_map={
                     t.name: t.name for t in configuration.output if t.name in used
                 },

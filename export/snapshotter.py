@@ -1,13 +1,15 @@
-"""The snapshotter: what a sequence must remember, and its whitening filters.
+"""The snapshotter: a sequence's state, and its whitening filters.
 
-The only stateful model. It keeps the newest strain of every row, the newest
-periodograms and the two newest whitening filters of row 0, and where the sequence
-began and must go on, all in one state tensor (the server pairs several state tensors
-by the order of their names, not by meaning). The periodogram of each half-overlapping
-segment is computed once, when its last sample arrives. PSDs, and the filters made from
-them, are computed on a fixed grid of times, for each detector counted from where its
-own data begin. So a detector that is shifted against another is whitened as it is
-without the shift, and nothing depends on how the strain was cut into requests.
+It is the only stateful model. Its single state tensor holds each row's newest strain,
+row 0's newest periodograms and two newest whitening filters, and the positions at which
+the sequence began and must continue. (The server matches several state tensors by the
+order of their names, not by their meaning.)
+
+The periodogram of each half-overlapping segment is computed once, when its last sample
+arrives. PSDs, and the filters designed from them, are computed on a fixed grid of
+times, which is counted for each detector from the start of its own data. So a detector
+that is shifted against another is whitened as it is without the shift, and nothing
+depends on how the strain was divided into requests.
 """
 
 import functools
@@ -25,22 +27,23 @@ from export.layout import SCALE, Layout, Turn
 from export.psd import OldPeriodograms, periodograms, refreshes
 
 DIGIT = 2**23
-"""Positions are kept in the state as two digits of this base.
+"""Base in which the state stores a position, as two digits.
 
-A float32 holds whole numbers up to 2^24, so that positions may reach 2^47 samples:
-GPS times in samples of 16,384 Hz.
+A float32 holds every whole number up to 2^24, so that positions may reach 2^47 samples,
+enough for GPS times in samples at 16,384 Hz.
 """
 
 
 @dataclass(frozen=True)
 class Course:
-    """Where a sequence began, and where a request continues it.
+    """Positions at which a sequence began and at which a request continues it.
 
     Attributes:
         fresh: 1 for the first request of a sequence, else 0, int64 [1].
         begun: Samples of each detector's data before the first request, int64 [ifos].
-        position: Those before this request, int64 [ifos].
-        accepted: Zero, int64 [1], where the request continues the sequence.
+        position: Samples of each detector's data before this request, int64 [ifos].
+        accepted: Zero, int64 [1]; it fails a request that does not continue the
+            sequence.
     """
 
     fresh: Value
@@ -50,16 +53,16 @@ class Course:
 
     @classmethod
     def of(cls, graph: Graph, ifos: int, position: Value | None) -> Self:
-        """Read the state; a request that does not continue the sequence fails.
+        """Read the state, and fail a request that does not continue the sequence.
 
         Args:
-            graph: Where nodes are added.
-            ifos: Detectors.
-            position: What the request says of its position; None takes it from the
-                state, and 0 in the first request.
+            graph: The graph to extend.
+            ifos: Number of detectors.
+            position: The request's position. If None, it is read from the state, and is
+                0 in the first request.
         """
-        # A sequence begins with a single zero: Triton makes a variable dimension of an
-        # initial state 1, whatever the configuration says.
+        # The initial state is a single zero: Triton sets a variable dimension of an
+        # initial state to 1, whatever the configuration says.
         fresh = graph.Equal(graph.size("state", 0), [1])
         fresh = graph.Cast(fresh, to=TensorProto.INT64)
         digits = graph.cut("state", [0], [4 * ifos], axis=0)
@@ -81,7 +84,7 @@ class Course:
         return cls(fresh, begun, position, accepted)
 
     def digits(self, graph: Graph, size: Value) -> Value:
-        """The state's part after this request of ``size`` samples, flat."""
+        """The state's positions after this request of ``size`` samples, flattened."""
         following = graph.Add(self.position, size)
         columns = []
         for value in (self.begun, following):
@@ -96,26 +99,27 @@ class Course:
 def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
     """Build the snapshotter.
 
-    Inputs: ``strain`` [rows, ifos, n] float32, ``n`` a multiple of the stride, ``rows``
-    another number from request to request if need be; ``position`` [ifos] int64,
-    samples of each detector's data before this request, negative where they have not
-    begun: what is sent for it until then is ignored; ``state`` [values]. A
-    request whose position does not continue the sequence fails, and leaves the state as
-    it is.
+    Inputs: ``strain`` [rows, ifos, n] float32, where ``n`` is a multiple of the stride
+    and ``rows`` may change from request to request; ``position`` [ifos] int64, samples
+    of each detector's data before this request; ``state`` [values]. A position is
+    negative until the detector's data begin, and strain sent for it until then is
+    ignored. A request whose position does not continue the sequence fails, and leaves
+    the state unchanged.
 
     Outputs: ``snapshot`` [rows, ifos, history + n], scaled strain; ``filters``
-    [filters, ifos, values], the two newest whitening filters before the request, then
-    those that fall due in it (zeros where there is none, and where the PSD can whiten
-    nothing); ``psd`` [due, ifos, bins], the PSDs that fall due in the request,
-    one-sided, per Hz, in scaled units, of real data of this sequence only where their
-    filters are not zero; ``whole`` [strides] bool, whether each stride's kernel is
-    whitened by PSDs of real data of this sequence alone; ``new_state``.
+    [filters, ifos, values], the two newest whitening filters from before the request,
+    then those that fall due in it (zeros where there is no filter, or where the PSD
+    cannot be used for whitening); ``psd`` [due, ifos, bins], the PSDs that fall due in
+    the request, one-sided, per Hz, in scaled units, estimated from real data of this
+    sequence only where their filters are not zero; ``whole`` [strides] bool, whether
+    each stride's kernel is whitened only by PSDs of real data of this sequence;
+    ``new_state``.
 
     Args:
         geometry: The analysis.
-        paired: Whether a request is of two rows of which the last one is scored, and
-            says no position: ``snapshot`` is that row's alone, and the sequence counts
-            its position, from 0 on, as an output.
+        paired: Whether requests have two rows, of which the last is scored, and no
+            position. ``snapshot`` then has only that row, and ``position``, counted
+            from 0 in the sequence, is an output.
     """
     layout = Layout(geometry)
     ifos, bins, tail = len(geometry.ifos), layout.bins, layout.tail_size
@@ -124,12 +128,12 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
     size = graph.size("strain", 2)
     rest = graph.Mod(size, geometry.stride_size)
     whole = graph.refuse(graph.Greater(rest, [0]), "strain_must_be_whole_strides")
-    # A request that is refused is refused before anything is made of its strain.
+    # A request is refused before anything is computed from its strain.
     accepted = graph.Add(course.accepted, whole)
     scale = graph.Add(SCALE, graph.Cast(accepted, to=TensorProto.FLOAT))
 
-    # The strain of each row. A row that the state does not have continues row 0; one
-    # that the request does not have is forgotten.
+    # Each row's strain. A row that the state does not have continues row 0; a row that
+    # the request does not have is dropped.
     kept = graph.cut("state", [layout.periodograms_at(ifos)], None, axis=0)
     padding = graph.Concat([0], graph.Mul(course.fresh, ifos * tail), axis=0)
     kept = graph.Reshape(graph.Pad(kept, padding), [ifos, -1, tail])
@@ -154,17 +158,16 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
     filters: list[Value] = []
     psds: list[Value] = []
     for i, turn in enumerate(turns):
-        one = [i], [i + 1]
         strain = graph.Gather(graph.Gather(buffer, 0, axis=0), i, axis=0)
         new = periodograms(graph, layout, strain, turn)
         old = OldPeriodograms(layout, i, course.fresh)
-        begun = graph.cut(course.begun, *one, axis=0)
+        begun = graph.cut(course.begun, [i], [i + 1], axis=0)
         psd, made = refreshes(graph, layout, old, new, turn, begun)
         both = graph.Concat(graph.Gather(old_filters, i, axis=0), made, axis=0)
         last = graph.cut(both, [-2], None, axis=0)
         newest_filters.append(graph.Reshape(last, [-1]))
         newest_periodograms += old.newest(graph, new)
-        # Another detector may have one more.
+        # Another detector may have more PSDs due.
         lacking = graph.Concat([0, 0], graph.Sub(most_due, turn.due), [0], axis=0)
         for pieces, piece in ((filters, both), (psds, psd)):
             pieces.append(graph.Unsqueeze(graph.Pad(piece, lacking), [1]))
@@ -226,15 +229,15 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
 def whole_kernels(
     graph: Graph, geometry: Geometry, able: Value, edges: Value, turn: Turn
 ) -> Value:
-    """Whether kernels of one detector are whitened by PSDs of real data: bool.
+    """Whether one detector's kernels are whitened by PSDs of real data: bool [kernels].
 
     Args:
-        graph: Where nodes are added.
+        graph: The graph to extend.
         geometry: The analysis.
-        able: Whether each of its filters can whiten, bool [filters].
-        edges: Samples of the detector's data at the right edges of the kernels'
-            strain, [kernels].
-        turn: Where it stands.
+        able: Whether each of the detector's filters can whiten, bool [filters].
+        edges: Right edges of the kernels' strain, in samples of the detector's data,
+            [kernels].
+        turn: The detector's counts.
     """
     valid = graph.GreaterOrEqual(edges, geometry.psd_min_size)
     # The PSDs that whiten the kernel's newest and oldest sample; see the preprocessor.

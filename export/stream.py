@@ -1,10 +1,10 @@
 """The models of the ensemble ``stream``, for clients of ml4gw-hermes.
 
-Such a client takes a model for stateful only if it is an ensemble whose only input
+Such a client treats a model as stateful only if it is an ensemble whose only input
 feeds a step that declares a state, and exactly one tensor with two or more dimensions
-goes from that step to exactly one later one. So the whole detector is one step, which
-counts its position itself and says in the score whether it is valid, and a second one
-turns rows into the columns that aframe's inference reads.
+goes from that step to exactly one later step. So the whole detector is one step. It
+counts its own position, and sets scores that are not valid to minus infinity. A second
+step transposes its rows into the columns that aframe's inference reads.
 
 Source: `InferenceClient._build_inputs` of ml4gw-hermes 0.3.1.
 """
@@ -23,9 +23,9 @@ from export.merge import merge
 def build(geometry: Geometry, models: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
     """Build ``stream_detector``.
 
-    Inputs: ``strain`` [2, ifos, n], background and what is scored, such as the
+    Inputs: ``strain`` [2, ifos, n], the background and the strain to score, such as the
     background with injections; ``state``. Outputs: ``rows`` [2, strides], the scores of
-    the second row, minus infinity where they are not valid, and their delays, s;
+    the second strain row, minus infinity where they are not valid, and their delays, s;
     ``new_state``.
 
     Args:

@@ -1,8 +1,8 @@
 """The models of the ``timeslides`` ensemble: one pass over a stretch, many slides.
 
-A stretch of strain is whitened and brought to feature frames once. A slide then reads
-the frames of the further detectors later than those of the first, circularly within the
-stretch, and costs the head alone.
+A stretch of strain is whitened and converted to feature frames once. A slide then reads
+the other detectors' frames later than the first detector's, circularly within the
+stretch, and runs only the head.
 """
 
 import numpy as np
@@ -17,21 +17,21 @@ from export.layout import Layout, Turn
 from export.snapshotter import whole_kernels
 
 TILE_STRIDES = 512
-"""Strides of a slide that the head scores at a time: their frames fit in a cache."""
+"""Strides of a slide that the head scores at a time; their frames fit in the cache."""
 
 GROUP_SLIDES = 64
-"""Slides whose events are looked for at a time."""
+"""Slides that are searched for events at a time."""
 
 CLUSTER_LENGTH = 8.0
-"""Windows whose maximum is returned, and the reach of an event, s."""
+"""Length of the windows whose maximum is returned, and an event's reach, s."""
 
 
 def build_stretch(snapshotter: onnx.ModelProto, ifos: int) -> onnx.ModelProto:
-    """The snapshotter of a sequence that is one request: nothing to remember.
+    """Make the snapshotter stateless, for sequences of a single request.
 
     Args:
-        snapshotter: What :func:`export.snapshotter.build` made.
-        ifos: Detectors.
+        snapshotter: The model from :func:`export.snapshotter.build`.
+        ifos: Number of detectors.
 
     Returns:
         A stateless model: ``strain`` in; ``snapshot``, ``filters`` and ``position``
@@ -70,35 +70,35 @@ def build(
     """Build the model ``slides``.
 
     Inputs: ``features`` [1, ifos, channels, frames], ``usable`` [ifos, frames] and
-    ``filters`` [filters, ifos, values] of a whole stretch, as the models before it make
-    them; ``shifts`` [slides, ifos - 1] int64, the feature frames by which each further
-    detector is read later than the first one, circularly within the stretch, negative
-    ones too.
+    ``filters`` [filters, ifos, values] of a whole stretch, from the models upstream;
+    ``shifts`` [slides, ifos - 1] int64, the feature frames by which each detector but
+    the first is read later than the first, circularly within the stretch. Shifts may be
+    negative.
 
-    Outputs, strides counted in time of the first detector: ``score`` and ``delay``
-    [slides, strides]; ``valid`` [slides, strides] bool, whether the score is finite,
-    and every detector's kernel of usable strain and whitened by PSDs of real data,
-    which no kernel that reaches around the end of the stretch is; and for each window
-    of 8 s ``peak`` [slides, windows], the largest valid score, minus infinity where
-    there is none, with its ``peak_stride`` and ``peak_delay``, and ``peak_is_event``,
-    whether no other valid score within 8 s of it is larger and no earlier one equal.
+    Outputs, with strides in the first detector's time: ``score`` and ``delay`` [slides,
+    strides]; ``valid`` [slides, strides] bool, whether the score is finite and every
+    detector's kernel has usable strain and is whitened by PSDs of real data. No kernel
+    that wraps around the end of the stretch is valid. For each window of 8 s: ``peak``
+    [slides, windows], the largest valid score, or minus infinity if there is none; its
+    ``peak_stride`` and ``peak_delay``; and ``peak_is_event``, whether no other valid
+    score within 8 s of it is larger and no earlier one is equal.
 
     Args:
         geometry: The analysis.
-        head: The head for features that were added up: ``features`` [rows,
+        head: The head for features summed over the detectors: ``features`` [rows,
             channels, frames] to ``score`` and ``delay`` [rows, strides].
-        kernel_frames: Frames that one score looks at.
+        kernel_frames: Frames that one score depends on.
     """
     ifos = len(geometry.ifos)
     stride_frames = geometry.stride_size // geometry.frame_size
     channels = head.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     graph = Graph()
-    # Frames that begin before the stretch does, for the first scores' kernels.
+    # Frames from before the start of the stretch, for the first scores' kernels.
     lead = kernel_frames - stride_frames
     period = graph.Sub(graph.size("features", 3), lead)
     strides = graph.Div(period, stride_frames)
 
-    # Tiles of equal length; the last one's rest is padding.
+    # Tiles have equal length; the last one is padded.
     tiles = graph.Div(graph.Add(strides, TILE_STRIDES - 1), TILE_STRIDES)
     tile = graph.Div(graph.Sub(graph.Add(strides, tiles), [1]), tiles)
     tile_frames = graph.Mul(tile, stride_frames)
@@ -109,12 +109,12 @@ def build(
     first = graph.Gather(features, [0], axis=0)
     padding = graph.Concat([0] * 5, window, axis=0)
     first = graph.Pad(first, padding)
-    # Read circularly: twice the stretch. What a kernel at its begin would look back
-    # at, and what is padded, is never valid.
+    # The stretch is repeated, as it is read circularly. A kernel that reaches back
+    # beyond its start, or into the padding, is never valid.
     others = []
     for i in range(1, ifos):
-        one = graph.Gather(whole, [i], axis=0)
-        others.append(graph.Pad(graph.Concat(one, one, axis=2), padding))
+        frames = graph.Gather(whole, [i], axis=0)
+        others.append(graph.Pad(graph.Concat(frames, frames, axis=2), padding))
     slides = graph.size("shifts", 0)
     turned = [
         graph.Mod(graph.Gather("shifts", i, axis=1), period) for i in range(ifos - 1)
@@ -145,7 +145,7 @@ def build(
         ]
 
     def sampled(body: Graph, flags: Value, edge: Value) -> Value:
-        """One flag for each stride of a tile, from that of frame ``edge`` on."""
+        """One flag for each stride of a tile; the first is that of frame ``edge``."""
         stop = body.Add(edge, tile_frames)
         return body.Slice(flags, edge, stop, [0], [stride_frames])
 
@@ -184,17 +184,18 @@ def build(
 def _flags(
     graph: Graph, geometry: Geometry, period: Value, spare: Value
 ) -> list[Value]:
-    """For each detector, by frame, whether a kernel that ends with it is whole.
+    """Whether a kernel that ends with a frame is usable and whole, for each detector.
 
-    bool [2 * period + spare]: frame ``f`` ends at sample ``(f + 1) * frame_size``;
-    twice the stretch, as it is read circularly, and what pads the last tile.
+    Each is bool [2 * period + spare]; frame ``f`` ends at sample ``(f + 1) *
+    frame_size``. The stretch is repeated, as it is read circularly; ``spare`` frames
+    pad the last tile.
     """
     ordinals = graph.Range(1, graph.Add(graph.Squeeze(period), 1), 1)
     edges = graph.Mul(ordinals, geometry.frame_size)
     size = graph.Mul(period, geometry.frame_size)
     turn = Turn.of(graph, geometry, graph.value([0]), size)
     able = whitening.able(graph, "filters")
-    # A kernel that ends with a frame before the first stride does is never whole.
+    # A kernel that ends before the first stride does is never whole.
     ahead = geometry.stride_size // geometry.frame_size - 1
     usable = usable_kernels(graph, geometry, "usable", ahead, 1)
     flags = []
@@ -217,8 +218,8 @@ def _peaks(
     reach = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
     slides, strides = (graph.size(score, axis) for axis in (0, 1))
     windows = graph.Div(graph.Add(strides, reach - 1), reach)
-    # Slides in groups of equal size, to bound the memory; the last one's rest is
-    # repetition.
+    # Groups of slides bound the memory. They have equal size; the last one is filled up
+    # with the last slide.
     groups = graph.Div(graph.Add(slides, GROUP_SLIDES - 1), GROUP_SLIDES)
     group = graph.Div(graph.Sub(graph.Add(slides, groups), [1]), groups)
 
@@ -233,7 +234,7 @@ def _peaks(
     shape = graph.Concat([-1], windows, axis=0)
     types = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL)
     names = ("peak", "peak_stride", "peak_delay", "peak_is_event")
-    found = graph.map(graph.Squeeze(groups), find)
+    peaks = graph.map(graph.Squeeze(groups), find)
     return [
         (
             name,
@@ -241,23 +242,23 @@ def _peaks(
             element,
             ["slides", "windows"],
         )
-        for name, x, element in zip(names, found, types, strict=True)
+        for name, x, element in zip(names, peaks, types, strict=True)
     ]
 
 
 def _group_peaks(
     graph: Graph, reach: int, windows: Value, score: Value, delay: Value, valid: Value
 ) -> list[Mapped]:
-    """Score, stride and delay of each window's loudest, and whether it is an event."""
+    """Each window's loudest score, its stride and delay, and whether it is an event."""
     silence = float("-inf")
     strides = graph.size(score, 1)
     masked = graph.Where(valid, score, silence)
-    # A reach before, and after whole windows another one, and one stride.
+    # Pad the last window, and add one reach before the first and after the last.
     after = graph.Add(graph.Sub(graph.Mul(windows, reach), strides), reach)
     ends = graph.Concat([0, reach, 0], after, axis=0)
     padded = graph.Pad(masked, ends, silence)
 
-    # `loudest[i]`: of `reach` strides from i on, in steps that double.
+    # `loudest[i]`: maximum of `reach` strides from i on, by spans that double.
     loudest, span = padded, 1
     while span < reach:
         step = min(span, reach - span)
@@ -273,14 +274,14 @@ def _group_peaks(
     within = graph.ArgMax(rows, axis=2, keepdims=0)
     begins = graph.Mul(graph.Range(0, graph.Squeeze(windows), 1), reach)
     stride = graph.Add(within, begins)
-    # In `padded` the stride itself lies a reach later.
+    # Stride s has the index s + reach in `padded`.
     before = graph.GatherElements(loudest, stride, axis=1)
     behind = graph.GatherElements(loudest, graph.Add(stride, reach + 1), axis=1)
     is_event = graph.And(
         graph.And(graph.GreaterOrEqual(peak, behind), graph.Greater(peak, before)),
         graph.Greater(peak, silence),
     )
-    # A window without a valid score may be one that the stretch ends in.
+    # The last window may extend beyond the stretch, and may have no valid score.
     inside = graph.Min(stride, graph.Sub(strides, 1))
     return [
         (peak, TensorProto.FLOAT),

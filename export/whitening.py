@@ -1,16 +1,16 @@
-"""The whitening filter: designed from a PSD, and applied to strain.
+"""The whitening filter: its design from a PSD, and its application to strain.
 
-The filter is the truncated inverse spectrum: the inverse ASD, nothing below the
-highpass, brought to the time domain, tapered by a Hann window to ``fduration``. It is
-symmetric, with taps T(-h) to T(h). Applied to differences of neighbouring samples
-instead of samples, with ``E(l) = T(l + 1) + ... + T(h)`` and ``D`` the sum of all taps,
+The filter is the truncated inverse spectrum: the inverse ASD, set to zero below the
+highpass, transformed to the time domain, and tapered to ``fduration`` with a Hann
+window. It is symmetric, with taps T(-h) to T(h). It is applied to differences of
+neighbouring samples instead of to samples. With ``E(l) = T(l + 1) + ... + T(h)`` and
+``D`` the sum of all taps,
 
     sum over l of T(l) x(l) = D x(0) + sum over l >= 0 of E(l) (d(l) - d(-1 - l)),
 
-where ``d(l) = x(l + 1) - x(l)`` belongs to the later sample. Recorded strain is
-loudest below 10 Hz, by orders of magnitude; the differences have those frequencies 30
-to 300 times weaker. So rounding errors of float32 are a tenth of what they are in the
-sum over samples.
+where ``d(l) = x(l + 1) - x(l)`` belongs to the later sample. Recorded strain is loudest
+below 10 Hz, by orders of magnitude; differencing attenuates those frequencies 30 to 300
+times. So the rounding errors of float32 are a tenth of those of a sum over samples.
 
 Source: B. Allen et al., Phys. Rev. D 85, 122006 (2012), section VII, for the
 truncation of the inverse spectrum.
@@ -27,21 +27,21 @@ from export.graph import Graph, Value
 
 
 def filter_values(geometry: Geometry) -> int:
-    """Values that describe a filter: D, then E(0) to E(h - 2); E(h - 1) is 0."""
+    """Number of values in a filter: D, then E(0) to E(h - 2); E(h - 1) is 0."""
     return geometry.filter_size // 2
 
 
 def design(graph: Graph, geometry: Geometry, psd: Value, sound: Value) -> Value:
-    """Filters for some PSDs: [psds, values], of unit variance in noise.
+    """Design whitening filters from PSDs: [psds, values], for unit variance in noise.
 
-    A PSD that is not sound, or not finite or not positive above the highpass, such as
-    that of a detector that is off, gives zeros: a filter that passes nothing.
+    A PSD that is not sound, or not finite and positive above the highpass, such as that
+    of a detector that is off, gives a filter of zeros, which passes nothing.
 
     Args:
-        graph: Where nodes are added.
+        graph: The graph to extend.
         geometry: The analysis.
         psd: [psds, bins], one-sided, per Hz.
-        sound: Whether each may be used, bool [psds].
+        sound: Whether each PSD may be used, bool [psds].
     """
     size, half_size = geometry.fft_size, geometry.filter_size // 2
     bins = size // 2 + 1
@@ -53,7 +53,7 @@ def design(graph: Graph, geometry: Geometry, psd: Value, sound: Value) -> Value:
     band = graph.Cast(graph.Where(able, band, 1.0), to=TensorProto.DOUBLE)
     inverse = graph.Reciprocal(graph.Sqrt(band))
     inverse = graph.Pad(inverse, [0, first_bin, 0, 1], graph.constant(np.array(0.0)))
-    # Even, as the two sides of a real spectrum are: [bins], then back without the ends.
+    # Both sides of the spectrum, which is even: [bins], then reversed without the ends.
     mirrored = graph.Slice(inverse, [bins - 2], [0], [1], [-1])
     both = graph.Concat(inverse, mirrored, axis=1)
     response = fourier.cosine_sums(graph, both, size, half_size)
@@ -75,24 +75,24 @@ def able(graph: Graph, filters: Value) -> Value:
     """Whether each filter passes anything: bool [filters, ifos].
 
     Args:
-        graph: Where nodes are added.
+        graph: The graph to extend.
         filters: [filters, ifos, values].
     """
-    # E(0) is half the sum of all taps but the middle one, which is the largest.
+    # E(0) is half the sum of all taps but the middle one, the largest.
     first = graph.Squeeze(graph.cut(filters, [1], [2], axis=2), [2])
     passes: Value = graph.Not(graph.Equal(first, 0.0))
     return passes
 
 
 def toeplitz(graph: Graph, filter_: Value, window_size: int, block_size: int) -> Value:
-    """The matrix that takes a window of differences to a block: [block, window].
+    """Toeplitz matrix that maps a window of differences to a block: [block, window].
 
-    Row r holds the coefficients r places later than row 0 does. Copies of them one
-    after the other, read in rows one value shorter than a copy, are just that; the
-    zeros at the end of a copy fill the begin of the next row.
+    Row r holds row 0's coefficients, moved r columns to the right. The matrix is made
+    of zero-padded copies of the coefficients, laid end to end and read in rows one
+    value shorter than a copy. A copy's trailing zeros fill the start of the next row.
 
     Args:
-        graph: Where nodes are added.
+        graph: The graph to extend.
         filter_: [values].
         window_size: Differences in the window.
         block_size: Whitened samples in the block.
@@ -101,8 +101,8 @@ def toeplitz(graph: Graph, filter_: Value, window_size: int, block_size: int) ->
     earlier = graph.Neg(graph.Slice(later, [-1], [-(2**62)], [0], [-1]))
     period = window_size + block_size
     both = graph.Concat(earlier, later, axis=0)
-    # The window's first sample is h before the first whitened one; its difference, and
-    # the next one, belong to taps that are 0.
+    # The window starts h samples before the first whitened sample; its first two
+    # differences have coefficients of 0.
     size = graph.size(both, 0)
     padding = graph.Concat([2], graph.Sub([period - 2], size), axis=0)
     copies = graph.Tile(graph.Pad(both, padding), [block_size])
