@@ -23,34 +23,35 @@ from serve.reaper import ModelProcess, model_processes
 from serve.runtime import find_runtime
 
 LOG_TAIL_SIZE = 4096
-"""Bytes of the server's log that an error quotes where it has no better reason."""
+"""Bytes of the server's log quoted by an error if the log has no error lines."""
 
 
 class TritonServer:
-    """A context manager that owns the embedded server.
+    """Context manager that starts and stops the embedded server.
 
     Args:
         repository: The model repository.
-        grpc_port: Port for gRPC; a free one is found where it is 0.
-        http_port: Port for HTTP and health, alike.
-        metrics_port: Port for Prometheus metrics, alike.
+        grpc_port: Port for gRPC; 0 selects a free one.
+        http_port: Port for HTTP and health checks; 0 selects a free one.
+        metrics_port: Port for Prometheus metrics; 0 selects a free one.
         host: Address to listen on.
-        log: File that the server's log is appended to. Where it is None, a temporary
-            one, which is kept if the context ends with an error.
-        startup_timeout: How long to wait for the models to be ready, s.
-        configuration: Which of the models' configurations to serve, as Triton's
-            ``--model-config-name`` names them; a model without one of that name has
-            its default one. None serves the ensembles, model by model.
-        entries: The models that clients will ask; those that they are composed of are
-            loaded with them. Where the repository has none of them, all are loaded.
+        log: File that the server's log is appended to. If None, a temporary file, which
+            is kept if the context ends with an error.
+        startup_timeout: Longest wait for the models to be ready, s.
+        configuration: Name of the models' configuration to serve, as for Triton's
+            ``--model-config-name``; a model without a configuration of that name uses
+            its default. None serves the ensembles, model by model.
+        entries: The models that clients will send requests to; the models that they are
+            composed of are loaded with them. If the repository has none of the entries,
+            all its models are loaded.
 
     Attributes:
         address: ``host:port`` of gRPC, once the server is up.
 
     Raises:
-        ServerError: On entry: the platform is not supported, a port is taken, the
-            repository is broken, the log cannot be written, or the server died; with
-            Triton's own reason.
+        ServerError: On entry, with Triton's own reason where it gives one: the platform
+            is not supported, a port is taken, the repository is broken, the log cannot
+            be written, or the server died.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class TritonServer:
 
     @property
     def metrics_url(self) -> str:
-        """Where Prometheus finds the server's metrics."""
+        """URL of the server's Prometheus metrics."""
         return f"http://{self.host}:{self._ports['metrics']}/metrics"
 
     @property
@@ -93,7 +94,7 @@ class TritonServer:
 
     @property
     def log_path(self) -> Path:
-        """The server's log."""
+        """Path of the server's log."""
         assert self._log_path is not None
         return self._log_path
 
@@ -114,8 +115,8 @@ class TritonServer:
                     "one, or 0 for a free one"
                 )
         missing = [purpose for purpose, port in self._ports.items() if not port]
-        found = free_ports(len(missing), self.host)
-        self._ports.update(zip(missing, found, strict=True))
+        ports = free_ports(len(missing), self.host)
+        self._ports.update(zip(missing, ports, strict=True))
         if self._log_path is None:
             self._log_is_temporary = True
             handle, name = tempfile.mkstemp(prefix="chirpwatch-triton-", suffix=".log")
@@ -136,15 +137,15 @@ class TritonServer:
             "--allow-gpu-metrics=false",
             "--model-control-mode=explicit",
             *(f"--load-model={name}" for name in here or ["*"]),
-            # What is served is settled at the start: nobody knows this key.
+            # The served models cannot change after the start: nobody knows this key.
             f"--grpc-restricted-protocol=model-repository:admin={secrets.token_hex()}",
             f"--http-restricted-api=model-repository:admin={secrets.token_hex()}",
-            # A sequence that was left open must not hold up the end.
+            # A sequence that was left open must not delay the shutdown.
             "--exit-timeout-secs=5",
         ]
         if self.configuration is not None:
             command.append(f"--model-config-name={self.configuration}")
-        # What a server before it wrote may be what explains its end.
+        # An earlier server's lines in this log must not explain this server's end.
         with self._open_log() as log:
             self._log_start = os.fstat(log.fileno()).st_size
             self._process = subprocess.Popen(
@@ -156,7 +157,7 @@ class TritonServer:
                 preexec_fn=with_parent(os.getpid()),
                 process_group=0,
             )
-            # It must outlive this process, to clear up if that is killed too.
+            # It must outlive this process, to clean up if this process is killed too.
             self._reaper = subprocess.Popen(
                 [sys.executable, "-m", "serve.reaper", str(self._process.pid)],
                 stdin=subprocess.PIPE,
@@ -165,7 +166,7 @@ class TritonServer:
                 start_new_session=True,
             )
         try:
-            self._tell_reaper(self._await_ready())
+            self._send_to_reaper(self._await_ready())
         except BaseException:
             self._stop()
             raise
@@ -178,7 +179,7 @@ class TritonServer:
         traceback: TracebackType | None,
     ) -> None:
         self._stop()
-        # A log that an error speaks of is kept.
+        # A log that an error names is kept.
         if self._log_is_temporary and error is None:
             self.log_path.unlink(missing_ok=True)
 
@@ -192,16 +193,16 @@ class TritonServer:
 
     def _stop(self) -> None:
         assert self._process is not None and self._reaper.stdin is not None
-        self._tell_reaper(None)
+        self._send_to_reaper(None)
         stop(self._process, timeout=10)
         self._reaper.stdin.close()
         self._reaper.wait()
 
-    def _tell_reaper(self, models: list[ModelProcess] | None) -> None:
+    def _send_to_reaper(self, models: list[ModelProcess] | None) -> None:
         assert self._reaper.stdin is not None
         if self._reaper.stdin.closed:
             return
-        # It is gone where the server is.
+        # The reaper ends with the server.
         with contextlib.suppress(BrokenPipeError):
             line = json.dumps(models if models is None else [*map(asdict, models)])
             self._reaper.stdin.write(f"{line}\n".encode())
@@ -210,8 +211,8 @@ class TritonServer:
         """Raise a ServerError if the server is no longer running.
 
         Args:
-            patience: How long it may take to end, s: the connections of a process that
-                is killed break a moment before it is gone.
+            patience: Longest wait for it to end, s: a killed process's connections
+                break a moment before the process is gone.
         """
         assert self._process is not None
         try:
@@ -227,13 +228,13 @@ class TritonServer:
         """Wait until the models are ready.
 
         Returns:
-            Every process that ran a model meanwhile, also one that has ended.
+            Every process that ran a model meanwhile, including any that has ended.
         """
         deadline = time.monotonic() + self.startup_timeout
         models: dict[int, ModelProcess] = {}
         while time.monotonic() < deadline:
             self.check()
-            models |= {one.pid: one for one in model_processes(self.pid)}
+            models |= {model.pid: model for model in model_processes(self.pid)}
             if self._is_ready():
                 return list(models.values())
             time.sleep(0.05)
@@ -244,7 +245,7 @@ class TritonServer:
 
     def _is_ready(self) -> bool:
         # Not httpx.get: it loads the CA certificates at each call, which takes 40 ms of
-        # the processor while the server starts.
+        # CPU time while the server starts.
         connection = http.client.HTTPConnection(self.host, self._ports["HTTP"], 1)
         try:
             connection.request("GET", "/v2/health/ready")
@@ -255,7 +256,7 @@ class TritonServer:
             connection.close()
 
     def _reason(self) -> str:
-        """Triton's own error lines, or the end of its log where it has none."""
+        """Triton's own error lines, or the end of its log if it has none."""
         with self.log_path.open("rb") as log:
             log.seek(self._log_start)
             text = log.read().decode(errors="replace")

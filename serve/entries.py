@@ -1,7 +1,7 @@
-"""What a server serves unless it is told otherwise."""
+"""Default configuration and models of a server."""
 
 CONFIGURATION = "cpu"
-"""The models' configuration that serves the detector as one model, for CPUs."""
+"""Name of the models' configuration for CPUs, with the detector as one model."""
 
 ENTRIES = ("detector", "timeslides")
-"""The models that chirpwatch's own clients ask."""
+"""The models that chirpwatch's own clients send requests to."""

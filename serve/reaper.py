@@ -1,15 +1,15 @@
-"""Watches over a server's processes: ``python -m serve.reaper PID``.
+"""Watchdog for a server's processes: ``python -m serve.reaper PID``.
 
-The processes that run the server's Python-based backends outlive a server that is
-killed, and so does the memory they share with it. And a server that lost one of them
-goes on without it, and fails every other request from then on. This waits, without
-polling, for either to end: of the first it ends what is left of its process group and
-removes its shared memory; the second it ends before, for whoever started it to start it
-anew.
+The processes of the server's Python-based backends, and the memory they share with it,
+outlive a server that is killed. A server that loses one of these processes keeps
+running, but fails every other request from then on. The reaper waits for either event,
+without polling. When the server ends, it kills what is left of the server's process
+group and removes the shared memory. When a backend process ends, it first kills the
+server, so that whoever started the server can restart it.
 
-On standard input it is told the processes of the models, as JSON, once all are loaded,
-and `null` before the server is asked to end, each a line. On standard output, the
-server's log, it says what it did.
+The reaper reads lines of JSON from standard input: the list of the models' processes
+once all models are loaded, and `null` before the server is asked to stop. It reports a
+server that it killed on standard output, which is the server's log.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ class ModelProcess:
     """A process that runs a model.
 
     Attributes:
-        pid: Its id.
+        pid: Process id.
         name: The model's instance, such as ``head_0_1``.
-        region: Name of the memory that it shares with the server.
+        region: Name of the shared memory between the process and the server.
     """
 
     pid: int
@@ -41,79 +41,81 @@ class ModelProcess:
 
 
 def model_processes(server: int) -> list[ModelProcess]:
-    """The processes of the server's group that run models."""
-    found = []
+    """The processes of the server's process group that run models."""
+    processes = []
     for status in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             pid = int(status.parent.name)
             if os.getpgid(pid) != server or pid == server:
                 continue
             words = status.read_bytes().decode(errors="replace").split("\0")
-            regions = [Path(one).name for one in words if one.startswith(REGION)]
-            # Triton names the instance last but one.
-            found += [ModelProcess(pid, words[-3], region) for region in regions]
-    return found
+            regions = [Path(word).name for word in words if word.startswith(REGION)]
+            # The last argument but one is the instance's name.
+            processes += [ModelProcess(pid, words[-3], region) for region in regions]
+    return processes
 
 
 def wait(server: int, models: dict[int, ModelProcess]) -> None:
-    """Wait until the server ended, or lost one of its processes: then end it.
+    """Wait until the server ends; kill it if it loses a model's process.
 
     Args:
-        server: The server.
-        models: Filled with what is told of its processes.
+        server: Process id of the server.
+        models: Filled with the models' processes that are read from standard input, by
+            process id.
     """
     try:
         descriptor = os.pidfd_open(server)
     except ProcessLookupError:
         return
-    told = sys.stdin.fileno()
+    stdin = sys.stdin.fileno()
     watched: dict[int, str] = {}
     gone: list[str] = []
     listening = True
     while not gone:
-        both = [descriptor, *([told] if listening else []), *watched]
-        ready, _, _ = select.select(both, [], [])
+        descriptors = [descriptor, *([stdin] if listening else []), *watched]
+        ready, _, _ = select.select(descriptors, [], [])
         if descriptor in ready:
             return
-        if told not in ready:
-            gone = [name for one, name in watched.items() if one in ready]
+        if stdin not in ready:
+            gone = [name for pidfd, name in watched.items() if pidfd in ready]
             continue
-        line = os.read(told, 1 << 16).splitlines()[-1:]
-        # Without any, whoever started the server is gone; so will the server be.
+        line = os.read(stdin, 1 << 16).splitlines()[-1:]
+        # At the end of input, the process that started the server is gone, and the
+        # server ends with it.
         listening = line not in ([], [b"null"])
         watched.clear()
-        for one in json.loads(line[0]) if listening else []:
-            models[one["pid"]] = ModelProcess(**one)
+        for entry in json.loads(line[0]) if listening else []:
+            models[entry["pid"]] = ModelProcess(**entry)
             try:
-                watched[os.pidfd_open(one["pid"])] = one["name"]
+                watched[os.pidfd_open(entry["pid"])] = entry["name"]
             except ProcessLookupError:
-                gone.append(one["name"])
-    # A server that ends by itself ends its processes, too.
+                gone.append(entry["name"])
+    # A server that shuts down ends its models' processes, too: give it time to end.
     if select.select([descriptor], [], [], 1.0)[0]:
         return
     os.kill(server, signal.SIGKILL)
     select.select([descriptor], [], [])
     sys.stdout.write(
-        f"E0000 reaper] the process of {', '.join(gone)} ended, without which the "
-        "server fails every other request; the server was ended, too\n"
+        f"E0000 reaper] the process of {', '.join(gone)} ended; without it, the server "
+        "fails every other request, so the server was killed\n"
     )
     sys.stdout.flush()
 
 
 def reap(server: int) -> None:
-    """Wait for the end of the server, then clear up.
+    """Wait for the server to end, then clean up.
 
     Args:
         server: Process id of the server, which leads its process group.
     """
-    known: dict[int, ModelProcess] = {}
-    wait(server, known)
+    models: dict[int, ModelProcess] = {}
+    wait(server, models)
     left = model_processes(server)
-    for one in left:
+    for process in left:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(one.pid, signal.SIGKILL)
-    for one in [*known.values(), *left]:
-        (SHARED_MEMORY / one.region).unlink(missing_ok=True)
+            os.kill(process.pid, signal.SIGKILL)
+    for process in [*models.values(), *left]:
+        (SHARED_MEMORY / process.region).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Many timeslides of one stretch of strain, out of one request."""
+"""Client for the served timeslides: many slides of a stretch in one request."""
 
 import math
 from collections.abc import Mapping
@@ -20,26 +20,26 @@ SCORES: Mapping[str, type] = {
     "delay": np.float32,
     "valid": np.bool_,
 }
-"""Outputs for every stride, and their data types."""
+"""Outputs for each stride, and their data types."""
 PEAKS: Mapping[str, type] = {
     "peak": np.float32,
     "peak_stride": np.int64,
     "peak_delay": np.float32,
     "peak_is_event": np.bool_,
 }
-"""Outputs for every window of ``CLUSTER_LENGTH``, and their data types."""
+"""Outputs for each window of ``CLUSTER_LENGTH``, and their data types."""
 
 
 @dataclass(frozen=True)
 class SlideEvents:
-    """The events of each slide, in order of slide and stride.
+    """The events of all slides, ordered by slide and stride.
 
     Attributes:
-        valid: Whether each score rests on real data alone, bool [slides, strides].
-        slide: Which slide an event is of, int64 [events].
-        stride: Stride of its score, counted in time of the first detector, int64
+        valid: Whether each score depends on real data alone, bool [slides, strides].
+        slide: Index of the event's slide, int64 [events].
+        stride: Stride of the event's score, in the first detector's time, int64
             [events].
-        statistic: Its score, float32 [events].
+        statistic: The event's score, float32 [events].
         delay: Time by which the right edge of that stride lags the estimated merger,
             s, float32 [events].
     """
@@ -57,9 +57,9 @@ class SlideScores:
 
     Attributes:
         score: Logits, float32 [slides, strides].
-        delay: As of :class:`SlideEvents`, for every score, s, float32 [slides,
-            strides].
-        valid: Whether each score rests on real data alone, bool [slides, strides].
+        delay: Time by which each stride's right edge lags the estimated merger, s,
+            float32 [slides, strides].
+        valid: Whether each score depends on real data alone, bool [slides, strides].
     """
 
     score: np.ndarray
@@ -68,15 +68,15 @@ class SlideScores:
 
 
 class Timeslides:
-    """The ``timeslides`` ensemble that a Triton server serves.
+    """Client for the ``timeslides`` ensemble of a Triton server.
 
-    A slide reads each further detector later than the first one by its shift,
-    circularly within the stretch. Nothing is remembered between requests, so that one
-    may be repeated, and sent to any server of the same model.
+    A slide reads each detector but the first later than the first one by its shift,
+    circularly within the stretch. The ensemble is stateless: a request may be repeated,
+    and sent to any server of the same model.
 
     Args:
         address: ``host:port`` of the server's gRPC service.
-        deadline: Longest wait for an answer, s.
+        deadline: Longest wait for a response, s.
 
     Attributes:
         geometry: The geometry that the server publishes.
@@ -84,7 +84,7 @@ class Timeslides:
 
     Raises:
         ServerError: There is no server at that address.
-        ModelError: It serves no timeslides, or says no geometry.
+        ModelError: It serves no timeslides, or publishes no geometry.
     """
 
     def __init__(self, address: str, deadline: float = 300) -> None:
@@ -95,20 +95,20 @@ class Timeslides:
     def events(self, strain: np.ndarray, shifts: np.ndarray) -> SlideEvents:
         """Find the events of each slide.
 
-        They are those that :class:`streamer.events.Clusterer` finds in the scores,
-        found on the server: the loudest valid score of each window of 8 s, where none
-        within 8 s is louder.
+        The server clusters the scores with the same result as
+        :class:`streamer.events.Clusterer`: an event is the loudest valid score of its
+        window of 8 s, if none within 8 s is louder.
 
         Args:
             strain: The stretch, [ifos, size], whole strides.
-            shifts: Feature frames by which each further detector is read later than
-                the first one, whole numbers, [slides, ifos - 1]; negative ones too.
+            shifts: Feature frames by which each detector but the first is read later
+                than the first one, whole numbers, [slides, ifos - 1]; may be negative.
 
         Raises:
-            ShiftError: No shifts, or one that is given twice, longer than the stretch
-                or no whole number of frames.
+            ShiftError: There are no shifts, a slide is given twice, or a shift is not
+                shorter than the stretch or not a whole number of frames.
             StrainError: The stretch is shorter than the warm-up, longer than 1024 s,
-                or no whole number of strides.
+                or not a whole number of strides.
             ServerError: The server failed, or did not answer in time.
         """
         peak, stride, delay, is_event, valid = self._infer(
@@ -124,7 +124,7 @@ class Timeslides:
         )
 
     def scores(self, strain: np.ndarray, shifts: np.ndarray) -> SlideScores:
-        """Score each slide; arguments and errors as of :meth:`events`."""
+        """Score each slide; arguments and errors are those of :meth:`events`."""
         return SlideScores(*self._infer(strain, shifts, [*SCORES]))
 
     def _infer(
@@ -173,7 +173,7 @@ class Timeslides:
         return take_outputs(result, outputs, request)
 
     def _outputs(self, slides: int, size: int, names: list[str]) -> list[Output]:
-        """Those outputs for a number of slides of a stretch of `size` samples."""
+        """The expected outputs for some slides of a stretch of `size` samples."""
         strides = size // self.geometry.stride_size
         cluster_strides = CLUSTER_LENGTH * self.geometry.inference_sampling_rate
         windows = math.ceil(strides / cluster_strides)
@@ -184,10 +184,10 @@ class Timeslides:
 
 
 def check_stretch(shape: tuple[int, ...], geometry: Geometry) -> None:
-    """Refuse a stretch that gives no score.
+    """Refuse a stretch that cannot be scored.
 
     Args:
-        shape: Of the strain: [ifos, size].
+        shape: Shape of the strain: [ifos, size].
         geometry: The analysis.
 
     Raises:
@@ -208,12 +208,12 @@ def check_stretch(shape: tuple[int, ...], geometry: Geometry) -> None:
 
 
 def check_shifts(shifts: np.ndarray, period: int, ifos: int) -> None:
-    """Refuse shifts that are no slides of a stretch.
+    """Refuse shifts that are not distinct slides of a stretch.
 
     Args:
-        shifts: In feature frames, [slides, ifos - 1].
-        period: Length of the stretch, frames.
-        ifos: Detectors.
+        shifts: Shifts in feature frames, [slides, ifos - 1].
+        period: Length of the stretch in feature frames.
+        ifos: Number of detectors.
 
     Raises:
         ShiftError: See :meth:`Timeslides.events`.
