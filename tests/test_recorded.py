@@ -193,16 +193,16 @@ def test_training_on_recorded_strain(background, tmp_path) -> None:
 
 
 def test_the_report_is_of_the_test_split_as_well(tmp_path, capsys) -> None:
-    path, more = tmp_path / "background.hdf5", ("--steps=1", "--figures=quick")
+    path = tmp_path / "background.hdf5"
     write(path, ("train", 1000, 140), ("valid", 2000, 140), ("test", 3000, 100))
-    more = (*more, f"--data.background={path}")
+    more = (*TINY, "--steps=1", f"--data.background={path}")
+    fit(tmp_path / "run", arguments=more)
+    assert "simulated noise alone: " in capsys.readouterr().out
+    write(path, ("test", 4000, 140))
     tiny = {name: value for name, value in SIZES.items() if name != "slides"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.validate.QUICK", Effort(**tiny, slides=1))
-        fit(tmp_path / "run", arguments=(*TINY, *more))
-        assert "simulated noise alone: " in capsys.readouterr().out
-        write(path, ("test", 4000, 140))
-        fit(tmp_path / "again", arguments=(*TINY, *more))
+        fit(tmp_path / "again", arguments=(*more, "--figures=quick"))
     told = (tmp_path / "again" / "validation.md").read_text()
     assert "strain of background.hdf5" in told
 

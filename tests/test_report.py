@@ -31,8 +31,8 @@ SIZES = {
     "glitch_windows": 400,
     "scatter": 100,
     "batches": 2,
-    "optimum_windows": 2000,
-    "optimum_signals": 50,
+    "optimum_windows": 500,
+    "optimum_signals": 20,
 }
 FIGURES = {
     "training",

@@ -52,8 +52,8 @@ SIZES = {
     "glitch_windows": 400,
     "scatter": 60,
     "batches": 1,
-    "optimum_windows": 2000,
-    "optimum_signals": 50,
+    "optimum_windows": 500,
+    "optimum_signals": 20,
     "snrs": (8.0, 12.0),
 }
 
