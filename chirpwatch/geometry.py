@@ -90,6 +90,10 @@ class Geometry:
             "psd_refresh_length must be a multiple of fftlength": (
                 self.psd_refresh_size % self.fft_size == 0
             ),
+            # The mean of 1/PSD is infinite for one periodogram.
+            "psd_refresh_length must be at least twice fftlength": (
+                self.psd_refresh_size >= 2 * self.fft_size
+            ),
             "psd_min_length must be psd_refresh_length": (
                 self.psd_min_size == self.psd_refresh_size
             ),

@@ -9,20 +9,13 @@ from export import fourier, whitening
 from export.graph import Graph, Value
 from export.layout import Layout, Turn
 from export.median import sliding_medians, unseen
+from train.data.whitening import median_bias, whitened_variance
 
 SEGMENTS = 16
 """Periodograms that are computed at a time, which bounds the memory."""
 
 REFRESHES = 32
 """PSDs that are computed at a time, for the same reason."""
-
-
-def median_bias(counts: np.ndarray) -> np.ndarray:
-    """Expected median of ``n`` exponential variables with mean 1, for odd ``n``.
-
-    Source: B. Allen et al., Phys. Rev. D 85, 122006 (2012), appendix B.
-    """
-    return np.array([sum((-1) ** (i + 1) / i for i in range(1, n + 1)) for n in counts])
 
 
 def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Value:
@@ -155,7 +148,16 @@ def refreshes(
     geometry = layout.geometry
     group, groups = layout.group_size, layout.groups
     # A PSD is the median of an odd number of half-overlapping segments.
-    biases = median_bias(np.arange(1, group * groups, 2))
+    whole_counts = range(group - 1, group * groups, group)
+    biases, variances = (
+        np.array([factor(count) for count in whole_counts])
+        for factor in (
+            median_bias,
+            lambda count: whitened_variance(
+                count, geometry.filter_size, geometry.fft_size
+            ),
+        )
+    )
 
     def refresh(body: Graph, trip: Value) -> Value:
         # Refresh k, counted from the start of the data, uses the groups before it.
@@ -173,8 +175,11 @@ def refreshes(
         )
         members = body.cut(rows, from_, to, axis=0)
         middle = sliding_medians(body, members, layout.bins, group, groups)
-        counts = body.Min(body.Sub(body.Mul(ordinals, group), 1), group * groups - 1)
-        bias = body.Unsqueeze(body.Gather(biases, body.Div(counts, 2)), [1])
+        ages = body.Sub(body.Min(ordinals, groups), 1)
+        bias, variance = (
+            body.Unsqueeze(body.Gather(table.astype(np.float32), ages), [1])
+            for table in (biases, variances)
+        )
         psd = body.Div(middle, bias)
 
         # A segment of infinite power spoils every PSD that uses it; the placeholders
@@ -193,7 +198,8 @@ def refreshes(
         oldest = body.Mul(body.Sub(ordinals, groups), geometry.psd_refresh_size)
         whole = body.LessOrEqual(begun, body.Max(oldest, [0]))
         sound = body.And(body.Less(body.Reshape(spoilt, [-1]), 0.5), whole)
-        filters = whitening.design(body, geometry, psd, sound)
+        # Noise is whitened to unit variance, see `whitened_variance`.
+        filters = whitening.design(body, geometry, body.Mul(psd, variance), sound)
         return body.Concat(psd, filters, axis=1)
 
     trips = graph.Div(graph.Add(turn.due, REFRESHES - 1), REFRESHES)

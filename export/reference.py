@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import signal
+from scipy import signal, stats
 
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
@@ -60,7 +60,7 @@ def whiten(strain: np.ndarray, geometry: Geometry) -> Whitened:
         # PSD whose data end before that sample. Earlier samples use the first PSD.
         begin = max(half, due - half) if due > refresh else half
         end = min(size - half, due + refresh - half)
-        taps = _design(psds[due], geometry)
+        taps = _design(psds[due], data.shape[-1], geometry)
         piece = strain[..., begin - half : end + half].astype(float)
         output[..., begin - half : end - half] = signal.oaconvolve(
             piece, taps[None], mode="valid", axes=-1
@@ -68,7 +68,7 @@ def whiten(strain: np.ndarray, geometry: Geometry) -> Whitened:
     return Whitened(output, half, psds)
 
 
-def _design(psd: np.ndarray, geometry: Geometry) -> np.ndarray:
+def _design(psd: np.ndarray, psd_size: int, geometry: Geometry) -> np.ndarray:
     """The truncated inverse spectrum as a filter, [ifos, filter_size + 1] taps."""
     frequencies = np.fft.rfftfreq(geometry.fft_size, 1 / geometry.sample_rate)
     inverse = np.where(frequencies >= geometry.highpass, psd**-0.5, 0)
@@ -81,8 +81,30 @@ def _design(psd: np.ndarray, geometry: Geometry) -> np.ndarray:
         else np.concatenate([response, response[..., :1]], axis=-1)
     )
     window = signal.get_window("hann", geometry.filter_size + 1, fftbins=False)
-    scaled: np.ndarray = taps * window * np.sqrt(2 / geometry.sample_rate)
+    variance = _variance(2 * psd_size // geometry.fft_size - 1, window, geometry)
+    scaled: np.ndarray = taps * window * np.sqrt(2 / geometry.sample_rate / variance)
     return scaled
+
+
+def _variance(count: int, taper: np.ndarray, geometry: Geometry) -> float:
+    """Variance of noise that the inverse square root of a median PSD whitens.
+
+    The median of ``count`` exponential variables is -ln u with u beta-distributed. Its
+    relative error has an autocovariance over bins that is the fourth power of the Hann
+    window's transform, normed; in time, that is a weight on the impulse response.
+    """
+    median = stats.beta((count + 1) / 2, (count + 1) / 2)
+    bias = sum((-1) ** i / (i + 1) for i in range(count))
+    inverse = bias * median.expect(lambda u: -1 / np.log(u))
+    mean = np.sqrt(bias) * median.expect(lambda u: (-np.log(u)) ** -0.5)
+    hann = signal.get_window("hann", geometry.fft_size)
+    # Correlation of the powers of two bins, from the window's square in time.
+    overlap = np.abs(np.fft.fft(hann**2)) ** 2
+    weight = np.fft.fft(overlap / overlap[0]).real / geometry.fft_size
+    half = len(taper) // 2
+    lags = np.arange(-half, half + 1) % geometry.fft_size
+    share = (taper**2 * weight[lags]).sum()
+    return float(mean**2 + (inverse - mean**2) * share)
 
 
 def score(

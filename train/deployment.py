@@ -119,10 +119,10 @@ def whiten_stretch(
     for due in range(refresh, len(strain), refresh):
         # Segments overlap by half, and the last begins one whole length before.
         count = 2 * due // geometry.fft_size - 1
+        seen = spectra[max(0, count - geometry.max_segments) : count]
         taps = whitening.whitening_taps(
-            whitening.median_psd(
-                spectra[max(0, count - geometry.max_segments) : count]
-            ),
+            whitening.median_psd(seen),
+            len(seen),
             geometry.filter_size,
             geometry.sample_rate,
             geometry.highpass,

@@ -119,6 +119,7 @@ class NoisePool:
             seen = spectra[max(0, end - geometry.max_segments) : end]
             taps = whitening.whitening_taps(
                 whitening.median_psd(seen),
+                len(seen),
                 filter_size,
                 geometry.sample_rate,
                 geometry.highpass,

@@ -2,11 +2,20 @@
 
 The PSD is the median of Hann-windowed periodograms; the filter is its inverse square
 root, cut to ``fduration`` by a Hann window in the time domain (ml4gw's
-``SpectralDensity`` and ``Whiten``), applied as one symmetric FIR.
+``SpectralDensity`` and ``Whiten``), applied as one symmetric FIR. It is divided by the
+standard deviation that noise would else have: the mean of 1/PSD over few periodograms
+exceeds 1/mean.
 """
 
+import functools
+import math
+
 import numpy as np
-from scipy import signal
+from scipy import integrate, signal, special
+
+# Correlation of a Hann-windowed periodogram's powers 0, 1 and 2 bins apart: squares of
+# the window's autocorrelation in frequency, 2/3 and 1/6.
+HANN_CORRELATIONS = (1.0, 4 / 9, 1 / 36)
 
 
 def periodograms(strain: np.ndarray, fft_size: int, sample_rate: int) -> np.ndarray:
@@ -41,29 +50,83 @@ def median_psd(periodograms: np.ndarray) -> np.ndarray:
         1 - 1/2 + 1/3 - … up to 1/n for odd n (Allen et al., arXiv:gr-qc/0509116,
         appendix B); an even n has that of n - 1.
     """
-    terms = np.arange(1, (len(periodograms) - 1) // 2 * 2 + 2)
-    bias = np.sum((-1.0) ** (terms + 1) / terms)
-    psd: np.ndarray = np.median(periodograms, axis=0) / bias
+    psd: np.ndarray = np.median(periodograms, axis=0) / median_bias(len(periodograms))
     return psd
 
 
+def median_bias(count: int) -> float:
+    """Expected median of ``count`` exponential variables of mean 1.
+
+    An even count has that of one less.
+    """
+    terms = np.arange(1, (count - 1) // 2 * 2 + 2)
+    return float(np.sum((-1.0) ** (terms + 1) / terms))
+
+
+@functools.cache
+def whitened_variance(count: int, filter_size: int, fft_size: int) -> float:
+    """Variance of Gaussian noise that the inverse square root of a PSD has whitened.
+
+    The relative error of the PSD at one frequency is that of the median M of ``count``
+    exponential variables, with r = (bias / M)^1/2 the amplitude that is left. Its mean
+    remains; of its fluctuations from bin to bin the filter keeps what falls within its
+    Hann window in time: the mean of the window's square, weighted by the Fourier
+    transform of the correlation between neighbouring bins. So the variance is
+    E[r]^2 + Var[r] times that share. That periodograms overlap by half, whose powers
+    correlate by 1/36, is neglected.
+
+    Args:
+        count: Periodograms of the PSD's median, odd, at least 3.
+        filter_size: Length of the Hann window that cuts the filter, samples.
+        fft_size: Length of a periodogram, samples.
+
+    Returns:
+        1.27 for 7 periodograms of 2 s and a filter of 1 s, 1.03 for 63.
+    """
+    half = (count + 1) // 2
+    log_norm = special.gammaln(count + 1) - 2 * special.gammaln(half)
+
+    def moment(power: float) -> float:
+        """Mean of M to some power: M is an order statistic (David and Nagaraja)."""
+
+        def density(x: float) -> float:
+            log_density = (half - 1) * math.log(-math.expm1(-x)) - half * x + log_norm
+            return math.exp(log_density) * x**power
+
+        return float(integrate.quad(density, 0, 50, points=(0.3, 0.7, 1.5))[0])
+
+    bias = median_bias(count)
+    mean = math.sqrt(bias) * moment(-0.5)
+    spread = bias * moment(-1) - mean**2
+    lags = np.arange(filter_size) - filter_size // 2
+    taper = np.cos(np.pi * lags / filter_size) ** 2
+    correlation = sum(
+        (1 if k == 0 else 2) * c * np.cos(2 * np.pi * k * lags / fft_size)
+        for k, c in enumerate(HANN_CORRELATIONS)
+    )
+    return mean**2 + spread * float((taper**2 * correlation).sum()) / fft_size
+
+
 def whitening_taps(
-    psd: np.ndarray, filter_size: int, sample_rate: int, highpass: float
+    psd: np.ndarray, count: int, filter_size: int, sample_rate: int, highpass: float
 ) -> np.ndarray:
     """Design the whitening filter of a PSD.
 
     Args:
         psd: One-sided, 1/Hz, evenly spaced from 0 to the Nyquist frequency, [bins].
+        count: Periodograms that it is the median of.
         filter_size: Length of the Hann window that cuts the filter, samples.
         sample_rate: Hz.
         highpass: Frequency below which the filter passes nothing, Hz.
 
     Returns:
         Taps, [filter_size - 1], symmetric about the middle one; the window's first
-        tap is zero and left out. Noise of this PSD comes out with unit variance.
+        tap is zero and left out. Noise whose PSD this is an estimate of comes out with
+        unit variance.
     """
     fft_size = 2 * (len(psd) - 1)
-    response = np.sqrt(2 / (sample_rate * psd))
+    variance = whitened_variance(count, filter_size, fft_size)
+    response = np.sqrt(2 / (sample_rate * variance * psd))
     response[: int(highpass * fft_size / sample_rate)] = 0
     response[-1] = 0
     impulse = np.fft.fftshift(np.fft.irfft(response))
