@@ -205,6 +205,8 @@ def measure(
         ratio = chain.psds[due][i, band] / psd.value[band]
         psd_errors.append(np.abs(ratio - 1).max())
         white = gwpy_whiten(series, psd**0.5, geometry, last)
+        # gwpy leaves in what few periodograms add to the variance.
+        white /= reference.whitened_variance(used.stop - used.start, geometry) ** 0.5
         mine = chain.whitened[0, i, last.start - chain.start : last.stop - chain.start]
         decorrelations.append(1 - np.corrcoef(white, mine)[0, 1])
         ratios.append(abs(mine.std() / white.std() - 1))

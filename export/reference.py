@@ -5,11 +5,12 @@ from SciPy, the filter is applied to the whole stretch at once, and the network 
 PyTorch. The parity report and the tests compare the served models with it.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import signal, stats
+from scipy import integrate, signal, stats
 
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
@@ -81,18 +82,23 @@ def _design(psd: np.ndarray, psd_size: int, geometry: Geometry) -> np.ndarray:
         else np.concatenate([response, response[..., :1]], axis=-1)
     )
     window = signal.get_window("hann", geometry.filter_size + 1, fftbins=False)
-    variance = _variance(2 * psd_size // geometry.fft_size - 1, window, geometry)
+    variance = whitened_variance(psd_size, geometry)
     scaled: np.ndarray = taps * window * np.sqrt(2 / geometry.sample_rate / variance)
     return scaled
 
 
-def _variance(count: int, taper: np.ndarray, geometry: Geometry) -> float:
+@functools.cache
+def whitened_variance(psd_size: int, geometry: Geometry) -> float:
     """Variance of noise that the inverse square root of a median PSD whitens.
 
-    The median of ``count`` exponential variables is -ln u with u beta-distributed. Its
-    relative error has an autocovariance over bins that is the fourth power of the Hann
-    window's transform, normed; in time, that is a weight on the impulse response.
+    The median of n exponential variables is -ln u with u beta-distributed. In time, the
+    autocovariance of its relative error over bins is a weight on the impulse response.
+
+    Args:
+        psd_size: Samples that the PSD is made of.
+        geometry: The analysis.
     """
+    count = 2 * psd_size // geometry.fft_size - 1
     median = stats.beta((count + 1) / 2, (count + 1) / 2)
     bias = sum((-1) ** i / (i + 1) for i in range(count))
     inverse = bias * median.expect(lambda u: -1 / np.log(u))
@@ -100,11 +106,32 @@ def _variance(count: int, taper: np.ndarray, geometry: Geometry) -> float:
     hann = signal.get_window("hann", geometry.fft_size)
     # Correlation of the powers of two bins, from the window's square in time.
     overlap = np.abs(np.fft.fft(hann**2)) ** 2
-    weight = np.fft.fft(overlap / overlap[0]).real / geometry.fft_size
-    half = len(taper) // 2
-    lags = np.arange(-half, half + 1) % geometry.fft_size
-    share = (taper**2 * weight[lags]).sum()
+    medians = [_median_correlation(power) for power in overlap / overlap[0]]
+    weight = np.fft.fft(medians).real / geometry.fft_size
+    window = signal.get_window("hann", geometry.filter_size + 1, fftbins=False)
+    half = geometry.filter_size // 2
+    share = (window**2 * weight[np.arange(-half, half + 1)]).sum()
     return float(mean**2 + (inverse - mean**2) * share)
+
+
+def _median_correlation(correlation: float) -> float:
+    """Correlation of medians of many powers that correlate, by quadrature.
+
+    Asymptotically it is that of the numbers of powers below their median ln 2. Given
+    one power, the other one has a noncentral chi-squared distribution.
+    """
+    if correlation < 1e-12:
+        return 0.0
+    if correlation > 1 - 1e-12:
+        return 1.0
+    median, rest = np.log(2), 1 - correlation
+
+    def below(power: float) -> float:
+        """Density of one power, times the probability that the other is below ln 2."""
+        other = stats.ncx2(2, 2 * correlation * power / rest)
+        return float(np.exp(-power) * other.cdf(2 * median / rest))
+
+    return float(4 * integrate.quad(below, 0, median)[0] - 1)
 
 
 def score(

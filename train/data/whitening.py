@@ -13,9 +13,14 @@ import math
 import numpy as np
 from scipy import integrate, signal, special
 
-# Correlation of a Hann-windowed periodogram's powers 0, 1 and 2 bins apart: squares of
-# the window's autocorrelation in frequency, 2/3 and 1/6.
-HANN_CORRELATIONS = (1.0, 4 / 9, 1 / 36)
+MEDIAN_CORRELATIONS = (1.0, 0.26112, 0.01351)
+"""Correlation of the median of many Hann-windowed periodograms, 0, 1 and 2 bins apart.
+
+The powers of one periodogram correlate by 4/9 and 1/36: squares of the window's
+autocorrelation in frequency, 2/3 and 1/6. A median depends on how many powers are below
+their median ln 2; these numbers correlate by 4 P - 1, with P the probability that both
+of two such powers are below it.
+"""
 
 
 def periodograms(strain: np.ndarray, fft_size: int, sample_rate: int) -> np.ndarray:
@@ -71,9 +76,9 @@ def whitened_variance(count: int, filter_size: int, fft_size: int) -> float:
     exponential variables, with r = (bias / M)^1/2 the amplitude that is left. Its mean
     remains; of its fluctuations from bin to bin the filter keeps what falls within its
     Hann window in time: the mean of the window's square, weighted by the Fourier
-    transform of the correlation between neighbouring bins. So the variance is
-    E[r]^2 + Var[r] times that share. That periodograms overlap by half, whose powers
-    correlate by 1/36, is neglected.
+    transform of the medians' correlation between bins. So the variance is
+    E[r]^2 + Var[r] times that share. Neglected: consecutive periodograms, which overlap
+    by half, have powers that correlate by 1/36.
 
     Args:
         count: Periodograms of the PSD's median, odd, at least 3.
@@ -102,7 +107,7 @@ def whitened_variance(count: int, filter_size: int, fft_size: int) -> float:
     taper = np.cos(np.pi * lags / filter_size) ** 2
     correlation = sum(
         (1 if k == 0 else 2) * c * np.cos(2 * np.pi * k * lags / fft_size)
-        for k, c in enumerate(HANN_CORRELATIONS)
+        for k, c in enumerate(MEDIAN_CORRELATIONS)
     )
     return mean**2 + spread * float((taper**2 * correlation).sum()) / fft_size
 
