@@ -26,7 +26,7 @@ class Geometry:
         psd_min_length: Least data that one PSD is made of, s; scores are valid from
             here on.
         psd_refresh_length: Spacing of the grid, counted from the sequence's start,
-            on which the PSD is made anew, s.
+            on which the PSD is made anew, s; at least twice ``fftlength``.
         fftlength: Length of one periodogram of the PSD, s; they overlap by half.
         fduration: Length of the whitening filter, s.
         highpass: Frequency below which the whitening filter passes nothing, Hz.

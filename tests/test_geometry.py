@@ -47,6 +47,10 @@ def test_a_stride_is_a_whole_number_of_samples_or_an_error(
         ({"ifos": ()}, "ifos"),
         ({"psd_length": 60}, "psd_length"),
         ({"psd_min_length": 4}, "psd_min_length"),
+        (
+            {"fftlength": 8},
+            "psd_refresh_length must be at least twice fftlength; found",
+        ),
         ({"fduration": 4}, "fduration"),
         ({"highpass": 1024}, "highpass"),
     ],

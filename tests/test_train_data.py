@@ -168,18 +168,47 @@ def test_psd_and_whitening_agree_with_ml4gw(strain, segments) -> None:
     psd = whitening.median_psd(spectra)
     expected = SpectralDensity(RATE, 2, average="median")(torch.from_numpy(piece)[None])
     np.testing.assert_allclose(psd[64:-1], expected[0, 64:-1], rtol=1e-4)
-    taps = whitening.whitening_taps(psd, RATE, RATE, 32)
+    if segments % 2 == 0:
+        return  # A filter is made from an odd number of periodograms.
+    taps = whitening.whitening_taps(psd, segments, RATE, RATE, 32)
     # As long as the PSD's segments, so that ml4gw does not interpolate.
     data = strain[100 * RATE : 102 * RATE]
     whitened = whitening.whiten(data, taps)
     reference = Whiten(1, RATE, 32)(torch.from_numpy(data)[None, None], expected[None])
+    # ml4gw leaves in what few periodograms add to the variance.
+    reference /= whitening.whitened_variance(segments, RATE, 2 * RATE) ** 0.5
     assert whitened.shape == reference[0, 0].shape
     np.testing.assert_allclose(whitened, reference[0, 0], atol=0.005 * whitened.std())
 
 
+@pytest.mark.parametrize("segments", [7, 15, 63])
+def test_noise_is_whitened_to_unit_variance_by_few_periodograms(segments) -> None:
+    """The closed form against a simulation, of white noise of unit variance."""
+
+    def filtered_variance(psd) -> float:
+        taps = whitening.whitening_taps(psd, segments, RATE, RATE, 32)
+        return float((taps**2).sum())
+
+    rng = np.random.default_rng(segments)
+    simulated = []
+    for _ in range(200):
+        noise = rng.standard_normal((segments + 1) * RATE)
+        spectra = whitening.periodograms(noise, 2 * RATE, RATE)
+        simulated.append(filtered_variance(whitening.median_psd(spectra)))
+    # The filter of the true PSD, without the factor, passes what the highpass leaves.
+    true = filtered_variance(np.full(2 * RATE // 2 + 1, 2 / RATE))
+    expected = true * whitening.whitened_variance(segments, RATE, 2 * RATE)
+    error = np.std(simulated) / len(simulated) ** 0.5
+    print(f"{np.mean(simulated) / expected:.4f} +- {error / expected:.4f}")
+    assert expected == pytest.approx(1 - 32 / (RATE / 2), abs=0.001)
+    assert error < 0.002
+    assert np.mean(simulated) == pytest.approx(expected, abs=4 * error)
+
+
 def test_response_of_the_filter_is_that_of_its_taps(strain) -> None:
-    psd = whitening.median_psd(whitening.periodograms(strain, 2 * RATE, RATE))
-    taps = whitening.whitening_taps(psd, RATE, RATE, 32)
+    spectra = whitening.periodograms(strain, 2 * RATE, RATE)
+    psd = whitening.median_psd(spectra)
+    taps = whitening.whitening_taps(psd, len(spectra), RATE, RATE, 32)
     data = np.zeros(3 * RATE)
     data[2500:2600] = np.hanning(100)
     response = whitening.zero_phase_response(taps, len(data))
