@@ -1,0 +1,618 @@
+"""The bank of templates that the network's matched filters are made from.
+
+Templates are whitened mergers with aligned spins, cut to a second about the merger.
+They are chosen from mergers drawn from the population, so that the mean over the
+population of the best match, raised to a power, is as large as a greedy choice makes it
+(facility location: Nemhauser, Wolsey and Fisher, Math. Program. 14, 265; a stochastic
+bank, arXiv:0908.2090, bounds the worst match instead).
+
+Matches are maximised over time and phase. Mergers are compared as complex analytic
+series: their modulus does not depend on the phase.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from chirpwatch.errors import ConfigurationError
+from chirpwatch.geometry import Geometry
+from train.data.curves import read_curve
+from train.data.signals import face_on_waveforms
+
+SERIES_LENGTH, MERGER_LENGTH = 4.0, 3.0
+"""Length of a template's series before it is cut, and where its merger lies, s."""
+
+SIGNAL_LENGTH = 8.0
+"""Length of a whole signal, s: 5 and 5 solar masses take 5.4 s from 32 Hz on."""
+
+AFTER_MERGER_LENGTH = SERIES_LENGTH - MERGER_LENGTH
+"""What a series of any length has after the merger, s."""
+
+IFOS = ("H1", "L1")
+"""Detectors whose noise curves whiten the templates."""
+
+MASS_LIMITS = (5.0, 200.0)
+"""Lighter mergers last longer than a signal; heavier ones end below 32 Hz."""
+
+MOST_CANDIDATES = 10_000
+"""The matrix of their matches takes 400 MB."""
+
+LAG_LENGTH = 0.05
+"""Largest time shift between a template and a signal, s."""
+
+OVERSAMPLING = 4
+"""Lags for each sample: a match between two samples would be missed by up to 7 %."""
+
+WAVEFORM_CHUNK, MATCH_CHUNK = 128, 64
+# What a seed is for: independent draws from the population.
+PLACEMENT, JUDGEMENT = range(1, 3)
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """The population, and how templates are chosen and cut.
+
+    Attributes:
+        templates: Templates in the bank.
+        candidates: Mergers drawn from the population that templates are chosen from.
+        min_mass, max_mass: Range of the component masses, detector frame, solar
+            masses.
+        max_spin: Largest dimensionless aligned spin; spins are uniform.
+        logarithmic_share: Share of the mergers whose masses are uniform in the
+            logarithm; the others' are uniform.
+        before_length, after_length: What a template keeps before and after its merger,
+            s.
+        max_frequency: Frequency above which a template has nothing, Hz.
+        runs: Observing runs. The inverse PSDs of their noise curves are averaged over
+            runs and over H1 and L1.
+        emphasis: Power of the match in the mean that the placement maximises.
+        seed: Seed of the mergers.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
+    """
+
+    templates: int = 256
+    candidates: int = 2000
+    min_mass: float = 5.0
+    max_mass: float = 200.0
+    max_spin: float = 0.9
+    logarithmic_share: float = 0.7
+    before_length: float = 0.8
+    after_length: float = 0.02
+    max_frequency: float = 450.0
+    runs: tuple[str, ...] = ("O3", "O4")
+    emphasis: float = 8.0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and not isinstance(value, int):
+                raise ConfigurationError(
+                    f"bank: expected a whole number as {field.name}, found {value!r}"
+                )
+            if field.type is float and not (
+                isinstance(value, int | float) and math.isfinite(value)
+            ):
+                raise ConfigurationError(
+                    f"bank: expected a number as {field.name}, found {value!r}"
+                )
+        lightest, heaviest = MASS_LIMITS
+        checks = {
+            "templates of 1 or more": self.templates >= 1,
+            f"candidates between the number of templates and {MOST_CANDIDATES}": (
+                self.templates <= self.candidates <= MOST_CANDIDATES
+            ),
+            f"{lightest:g} <= min_mass < max_mass <= {heaviest:g}": (
+                lightest <= self.min_mass < self.max_mass <= heaviest
+            ),
+            "max_spin between 0 and 0.99": 0 <= self.max_spin <= 0.99,
+            "logarithmic_share between 0 and 1": 0 <= self.logarithmic_share <= 1,
+            "before_length above 0 and at most 2.5": 0 < self.before_length <= 2.5,
+            "after_length above 0 and at most 0.5": 0 < self.after_length <= 0.5,
+            "max_frequency above 0": self.max_frequency > 0,
+            "runs, none of them twice": 0 < len(self.runs) == len(set(self.runs)),
+            "emphasis between 1 and 100": 1 <= self.emphasis <= 100,
+            "seed of 0 or more": self.seed >= 0,
+        }
+        for rule, kept in checks.items():
+            if not kept:
+                raise ConfigurationError(f"bank: expected {rule}; found {self}")
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Templates, sorted by chirp mass.
+
+    Attributes:
+        settings: How they were chosen, and how they are cut.
+        masses: Heavier and lighter, detector frame, solar masses, [templates, 2].
+        spins: Dimensionless aligned spins, [templates, 2].
+        share: Share of the population that matches each template best, [templates].
+
+    Raises:
+        ConfigurationError: The arrays contradict one another or the settings.
+    """
+
+    settings: BankSettings
+    masses: np.ndarray
+    spins: np.ndarray
+    share: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = self.settings.templates
+        for name, shape in (("masses", (n, 2)), ("spins", (n, 2)), ("share", (n,))):
+            array = getattr(self, name)
+            if array.shape != shape or not np.isfinite(array).all():
+                raise ConfigurationError(
+                    f"bank: expected {name} of shape {shape}, all finite, found shape "
+                    f"{array.shape}"
+                )
+        checks = {
+            "the heavier mass first": (self.masses[:, 0] >= self.masses[:, 1]).all(),
+            "masses above 0": (self.masses > 0).all(),
+            "spins between -1 and 1": (np.abs(self.spins) < 1).all(),
+            "templates sorted by chirp mass": (
+                (np.diff(chirp_mass(np.abs(self.masses))) >= 0).all()
+            ),
+            "shares of 0 or more, 1 together": (
+                (self.share >= 0).all() and math.isclose(self.share.sum(), 1)
+            ),
+        }
+        for rule, kept in checks.items():
+            if not kept:
+                raise ConfigurationError(f"bank: expected {rule}, found otherwise")
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal banks give equal text."""
+        content = {"settings": asdict(self.settings)} | {
+            name: getattr(self, name).tolist() for name in ARRAYS
+        }
+        return json.dumps(content, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read back what :meth:`to_json` wrote.
+
+        Raises:
+            ConfigurationError: Not JSON, or not exactly the fields of a bank.
+        """
+        try:
+            content: dict[str, Any] = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"bank: expected JSON: {error}") from None
+        expected = {"settings", *ARRAYS}
+        if not isinstance(content, dict) or set(content) != expected:
+            raise ConfigurationError(
+                f"bank: expected the fields {sorted(expected)}, found {text[:80]!r}"
+            )
+        try:
+            settings = content["settings"]
+            settings = BankSettings(**settings | {"runs": tuple(settings["runs"])})
+            arrays = [np.array(content[name], dtype=np.float64) for name in ARRAYS]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"bank: expected settings and arrays of numbers: {error}"
+            ) from None
+        return cls(settings, *arrays)
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of :meth:`to_json`."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+
+ARRAYS = ("masses", "spins", "share")
+
+
+def shipped_bank() -> Bank:
+    """Bank of the network that ships, ``train/banks/shipped.json``."""
+    return read_bank(Path(str(resources.files("train") / "banks" / "shipped.json")))
+
+
+def read_bank(path: str | Path) -> Bank:
+    """Read a bank that ``chirpwatch train bank`` wrote.
+
+    Raises:
+        ConfigurationError: There is no such file, or it holds no bank.
+    """
+    try:
+        return Bank.from_json(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: expected a bank: {error}") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def chirp_mass(masses: np.ndarray) -> np.ndarray:
+    """Chirp masses, [n], of component masses, [n, 2]."""
+    result: np.ndarray = masses.prod(1) ** 0.6 / masses.sum(1) ** 0.2
+    return result
+
+
+def draw_mergers(
+    count: int, settings: BankSettings, stream: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw mergers from the population.
+
+    Args:
+        count: How many.
+        settings: The population and the seed.
+        stream: ``PLACEMENT`` or ``JUDGEMENT``: independent draws.
+
+    Returns:
+        Masses, heavier first, detector frame, solar masses, to 0.001, and aligned
+        spins, to 0.0001, each [count, 2].
+    """
+    rng = np.random.default_rng([settings.seed, stream])
+    low, high = settings.min_mass, settings.max_mass
+    uniform = rng.uniform(low, high, (count, 2))
+    logarithmic = np.exp(rng.uniform(math.log(low), math.log(high), (count, 2)))
+    chosen = rng.random((count, 1)) < settings.logarithmic_share
+    masses = -np.sort(-np.where(chosen, logarithmic, uniform), 1)
+    spins = settings.max_spin * rng.uniform(-1, 1, (count, 2))
+    return masses.round(3), spins.round(4)
+
+
+def whitened_spectra(
+    masses: np.ndarray,
+    spins: np.ndarray,
+    settings: BankSettings,
+    geometry: Geometry,
+    length: float = SERIES_LENGTH,
+) -> np.ndarray:
+    """Whiten mergers with the average noise curve.
+
+    Args:
+        masses: Heavier and lighter, detector frame, solar masses, [n, 2].
+        spins: Dimensionless aligned spins, [n, 2].
+        settings: Observing runs whose noise curves are averaged.
+        geometry: Sample rate, and the frequency below which spectra are zero.
+        length: Length of the series, s; at least 2.
+
+    Returns:
+        Spectra, complex64, [n, bins], of series of ``length`` at the sample rate
+        (``numpy.fft.irfft``). Their sum of squares is 1. The merger lies 1 s
+        (``AFTER_MERGER_LENGTH``) before the end: at ``MERGER_LENGTH`` of a series of
+        ``SERIES_LENGTH``.
+
+    Raises:
+        StrainError: An observing run has no noise curve.
+        ConfigurationError: The noise curves do not reach half the sample rate.
+    """
+    rate = geometry.sample_rate
+    size = round(length * rate)
+    weight = whitening(settings, geometry, size)
+    result = np.empty((len(masses), size // 2 + 1), np.complex64)
+    for rows in _chunks(masses):
+        waves = face_on_waveforms(
+            *torch.from_numpy(masses[rows]).T,
+            *torch.from_numpy(spins[rows]).T,
+            size,
+            round((length - AFTER_MERGER_LENGTH) * rate),
+            rate,
+        )
+        spectra = np.fft.rfft(waves.numpy()) * weight
+        # Parseval: no power at 0 Hz, and none at half the sample rate.
+        power = 2 / size * (np.abs(spectra) ** 2).sum(1)
+        result[rows] = spectra / np.sqrt(power)[:, None]
+    return result
+
+
+def whitening(settings: BankSettings, geometry: Geometry, size: int) -> np.ndarray:
+    """Root of the inverse PSD, averaged over runs and over H1 and L1.
+
+    Args:
+        settings: Observing runs.
+        geometry: Sample rate, and the frequency below which nothing passes.
+        size: Samples of the series.
+
+    Returns:
+        Weight of each bin of its spectrum, float64, [size // 2 + 1].
+    """
+    rate = geometry.sample_rate
+    frequencies = np.fft.rfftfreq(size, 1 / rate)
+    inverse = []
+    for run in settings.runs:
+        for ifo in IFOS:
+            asd = read_curve(run, ifo, sample_rate=rate)
+            grid = np.linspace(0, rate / 2, len(asd))
+            inverse.append(np.interp(frequencies, grid, asd) ** -2)
+    weight: np.ndarray = np.sqrt(np.mean(inverse, 0))
+    weight[frequencies < geometry.highpass] = 0
+    weight[-1] = 0
+    return weight
+
+
+def analytic(spectra: np.ndarray) -> np.ndarray:
+    """Complex series whose real part a spectrum is that of.
+
+    Args:
+        spectra: As from :func:`whitened_spectra`, [n, bins].
+
+    Returns:
+        Analytic series, complex64, [n, 2 * (bins - 1)]: the imaginary part is the
+        wave a quarter of a cycle later.
+    """
+    size = 2 * (spectra.shape[-1] - 1)
+    padded = np.zeros((len(spectra), size), np.complex64)
+    padded[:, : spectra.shape[-1]] = 2 * spectra
+    series: np.ndarray = np.fft.ifft(padded).astype(np.complex64)
+    return series
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Samples on which matches are computed.
+
+    A complex series without negative frequencies needs no more samples a second than
+    its largest frequency.
+
+    Args:
+        settings: Cut and largest frequency of the templates.
+        geometry: Sample rate and highpass.
+
+    Raises:
+        ConfigurationError: The settings do not go with the geometry.
+    """
+
+    settings: BankSettings
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        top, geometry = self.settings.max_frequency, self.geometry
+        if not geometry.highpass < top < geometry.sample_rate / 2:
+            raise ConfigurationError(
+                f"bank: expected max_frequency between the highpass of "
+                f"{geometry.highpass:g} Hz and half the sample rate, "
+                f"{geometry.sample_rate / 2:g} Hz; found {top:g} Hz"
+            )
+        if self.before_size < 1 or self.after_size < 1:
+            raise ConfigurationError(
+                f"bank: expected before_length and after_length of "
+                f"{1 / self.rate:.2g} s or more; found {self.settings}"
+            )
+
+    @property
+    def step(self) -> int:
+        """Samples of the strain for each sample of this grid."""
+        return math.ceil(self.geometry.sample_rate / self.settings.max_frequency) - 1
+
+    @property
+    def rate(self) -> float:
+        """Samples a second, above ``max_frequency``."""
+        return self.geometry.sample_rate / self.step
+
+    @property
+    def before_size(self) -> int:
+        """Samples of a template before its merger."""
+        return round(self.settings.before_length * self.rate)
+
+    @property
+    def after_size(self) -> int:
+        """Samples of a template from its merger on."""
+        return round(self.settings.after_length * self.rate)
+
+    @property
+    def lag_size(self) -> int:
+        """Samples by which a signal is longer than a template, at each end."""
+        return round(LAG_LENGTH * self.rate)
+
+    @property
+    def fft_size(self) -> int:
+        """Samples of a transform that holds such a signal."""
+        return int(
+            next_fast_len(self.before_size + self.after_size + 2 * self.lag_size)
+        )
+
+    def signals(self, masses: np.ndarray, spins: np.ndarray, length: float) -> Tensor:
+        """Whitened mergers about their merger, of unit power as a whole.
+
+        Args:
+            masses: [n, 2].
+            spins: [n, 2].
+            length: Of the series that counts as whole, s.
+
+        Returns:
+            Analytic series up to ``max_frequency``, complex64, [n, before_size +
+            after_size + 2 * lag_size]; the sum of ``|x|²`` is the share of the whole
+            signal's SNR² that they hold.
+        """
+        settings, geometry = self.settings, self.geometry
+        merger = round((length - AFTER_MERGER_LENGTH) * geometry.sample_rate)
+        before, after = (
+            self.before_size + self.lag_size,
+            self.after_size + self.lag_size,
+        )
+        samples = merger + self.step * np.arange(-before, after)
+        result = torch.empty(len(masses), before + after, dtype=torch.complex64)
+        for rows in _chunks(masses):
+            spectra = whitened_spectra(
+                masses[rows], spins[rows], settings, geometry, length
+            )
+            spectra[:, math.floor(settings.max_frequency * length) + 1 :] = 0
+            series = analytic(spectra)[:, samples] * math.sqrt(self.step / 2)
+            result[rows] = torch.from_numpy(series)
+        return result
+
+    def templates(self, masses: np.ndarray, spins: np.ndarray) -> Tensor:
+        """Truncated templates of unit power.
+
+        Returns:
+            complex64, [n, before_size + after_size].
+        """
+        signals = self.signals(masses, spins, SERIES_LENGTH)
+        cut = signals[:, self.lag_size : -self.lag_size]
+        return cut / cut.norm(dim=1, keepdim=True)
+
+    def transform(self, series: Tensor) -> Tensor:
+        """Spectra of signals or templates, [n, fft_size]."""
+        return torch.fft.fft(series, self.fft_size)
+
+    def match(self, signals: Tensor, templates: Tensor) -> Tensor:
+        """Match of signals with templates, from their spectra, over time and phase.
+
+        Args:
+            signals: [..., fft_size].
+            templates: Broadcast with the signals.
+
+        Returns:
+            [...].
+        """
+        size = OVERSAMPLING * self.fft_size
+        series = torch.fft.ifft(signals * templates.conj(), size)
+        # Within these lags nothing wraps around.
+        lags = series[..., : 2 * OVERSAMPLING * self.lag_size + 1]
+        return OVERSAMPLING * lags.abs().amax(-1)
+
+
+def place(settings: BankSettings, geometry: Geometry) -> Bank:
+    """Choose the templates of a bank.
+
+    Args:
+        settings: Population and number of templates.
+        geometry: Sample rate and highpass.
+
+    Returns:
+        The bank; the same for the same arguments.
+
+    Raises:
+        ConfigurationError: The settings do not go with the geometry.
+        StrainError: An observing run has no noise curve.
+    """
+    grid = Grid(settings, geometry)
+    masses, spins = draw_mergers(settings.candidates, settings, PLACEMENT)
+    matches = candidate_matches(grid, masses, spins)
+    chosen = choose(matches, settings.templates, settings.emphasis)
+    chosen = chosen[np.argsort(chirp_mass(masses[chosen]), kind="stable")]
+    best = matches[:, chosen].argmax(1)
+    counts = np.bincount(best, minlength=settings.templates)
+    return Bank(settings, masses[chosen], spins[chosen], counts / len(masses))
+
+
+def candidate_matches(grid: Grid, masses: np.ndarray, spins: np.ndarray) -> np.ndarray:
+    """Matches of truncated templates with each other.
+
+    Returns:
+        float32, [n, n], symmetric, 1 on the diagonal.
+    """
+    templates = grid.templates(masses, spins)
+    # As a signal, a template has nothing beyond its ends.
+    padded = torch.nn.functional.pad(templates, (grid.lag_size, grid.lag_size))
+    signals, templates = grid.transform(padded), grid.transform(templates)
+    matches = torch.zeros(len(masses), len(masses))
+    for start in range(0, len(masses), MATCH_CHUNK):
+        rows = slice(start, start + MATCH_CHUNK)
+        for column in range(min(start + MATCH_CHUNK, len(masses))):
+            matches[rows, column] = grid.match(signals[rows], templates[column])
+    # The blocks on the diagonal have both halves.
+    return torch.maximum(matches, matches.T).numpy()
+
+
+def choose(matches: np.ndarray, count: int, emphasis: float) -> np.ndarray:
+    """Choose templates one by one, each time the one that adds most.
+
+    Args:
+        matches: Of candidates (rows) with each other, [n, n].
+        count: Templates to choose.
+        emphasis: What is maximised is the mean over the candidates of their best match
+            to this power.
+
+    Returns:
+        Indices in the order in which they were chosen, [count]: a smaller bank is the
+        beginning of a larger one.
+    """
+    worth = torch.from_numpy(matches).clamp(max=1) ** emphasis
+    # Rows of candidates to choose: the matrix is symmetric, and rows are contiguous.
+    best = torch.zeros(len(worth))
+    chosen: list[int] = []
+    for _ in range(count):
+        gains = torch.cat(
+            [
+                (rows - best).clamp(min=0).sum(1, dtype=torch.float64)
+                for rows in worth.split(MATCH_CHUNK)
+            ]
+        )
+        # Once every candidate is matched, rounding alone would choose one again.
+        gains[chosen] = -1
+        chosen.append(int(gains.argmax()))
+        best = torch.maximum(best, worth[chosen[-1]])
+    return np.array(chosen)
+
+
+def fitting_factors(
+    bank: Bank, masses: np.ndarray, spins: np.ndarray, geometry: Geometry
+) -> np.ndarray:
+    """Share of signals' SNR that the bank recovers in noise of its own PSD.
+
+    Args:
+        bank: Whose truncated templates are used.
+        masses: Of the signals, heavier and lighter, detector frame, solar masses,
+            [n, 2].
+        spins: Dimensionless aligned spins, [n, 2].
+        geometry: Sample rate, and the frequency from which SNR is counted.
+
+    Returns:
+        Best match of each whole signal over the templates, [n] (the fitting factor of
+        Apostolatos, Phys. Rev. D 52, 605).
+    """
+    grid = Grid(bank.settings, geometry)
+    templates = grid.transform(grid.templates(bank.masses, bank.spins))
+    signals = grid.transform(grid.signals(masses, spins, SIGNAL_LENGTH))
+    best = []
+    for rows in signals.split(MATCH_CHUNK):
+        factors = torch.zeros(len(rows))
+        for template in templates:
+            factors = torch.maximum(factors, grid.match(rows, template))
+        best.append(factors)
+    return torch.cat(best).numpy()
+
+
+def truncation_factors(
+    settings: BankSettings, masses: np.ndarray, spins: np.ndarray, geometry: Geometry
+) -> np.ndarray:
+    """Share of signals' SNR that templates of their own parameters recover.
+
+    It is what the cut in time and frequency leaves: the limit of a denser bank.
+
+    Args:
+        settings: The cut.
+        masses: Of the signals, heavier and lighter, detector frame, solar masses,
+            [n, 2].
+        spins: Dimensionless aligned spins, [n, 2].
+        geometry: Sample rate, and the frequency from which SNR is counted.
+
+    Returns:
+        Match of each whole signal with its own truncated template, [n].
+    """
+    grid = Grid(settings, geometry)
+    templates = grid.transform(grid.templates(masses, spins))
+    signals = grid.transform(grid.signals(masses, spins, SIGNAL_LENGTH))
+    best = [
+        grid.match(*pair)
+        for pair in zip(
+            signals.split(MATCH_CHUNK), templates.split(MATCH_CHUNK), strict=True
+        )
+    ]
+    return torch.cat(best).numpy()
+
+
+def _chunks(masses: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of a few mergers at a time, similar ones together.
+
+    The longest waveform of a batch sets the length of all.
+    """
+    order = np.argsort(chirp_mass(masses), kind="stable")
+    for start in range(0, len(order), WAVEFORM_CHUNK):
+        yield order[start : start + WAVEFORM_CHUNK]
