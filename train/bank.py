@@ -75,7 +75,8 @@ class BankSettings:
         max_frequency: Frequency above which a template has nothing, Hz.
         runs: Observing runs. The inverse PSDs of their noise curves are averaged over
             runs and over H1 and L1.
-        emphasis: Power of the match in the mean that the placement maximises.
+        emphasis: Power of the match in the mean that the placement maximises; with 3
+            it is the mean sensitive volume, which grows as the recovered SNR cubed.
         seed: Seed of the mergers.
 
     Raises:
@@ -83,7 +84,7 @@ class BankSettings:
     """
 
     templates: int = 256
-    candidates: int = 2000
+    candidates: int = 4000
     min_mass: float = 5.0
     max_mass: float = 200.0
     max_spin: float = 0.9
@@ -92,22 +93,24 @@ class BankSettings:
     after_length: float = 0.02
     max_frequency: float = 450.0
     runs: tuple[str, ...] = ("O3", "O4")
-    emphasis: float = 8.0
+    emphasis: float = 3.0
     seed: int = 1
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type is int and not isinstance(value, int):
-                raise ConfigurationError(
-                    f"bank: expected a whole number as {field.name}, found {value!r}"
-                )
-            if field.type is float and not (
-                isinstance(value, int | float) and math.isfinite(value)
-            ):
+            if field.type not in (int, float):
+                continue
+            if not isinstance(value, int | float) or not math.isfinite(value):
                 raise ConfigurationError(
                     f"bank: expected a number as {field.name}, found {value!r}"
                 )
+            if field.type is int and value != int(value):
+                raise ConfigurationError(
+                    f"bank: expected a whole number as {field.name}, found {value!r}"
+                )
+            # Equal settings have equal JSON: 5 solar masses are 5.0 solar masses.
+            object.__setattr__(self, field.name, field.type(value))
         lightest, heaviest = MASS_LIMITS
         checks = {
             "templates of 1 or more": self.templates >= 1,
@@ -296,9 +299,14 @@ def whitened_spectra(
     weight = whitening(settings, geometry, size)
     result = np.empty((len(masses), size // 2 + 1), np.complex64)
     for rows in _chunks(masses):
+        (mass_1, mass_2), (spin_1, spin_2) = (
+            torch.from_numpy(columns[rows]).double().T for columns in (masses, spins)
+        )
         waves = face_on_waveforms(
-            *torch.from_numpy(masses[rows]).T,
-            *torch.from_numpy(spins[rows]).T,
+            mass_1,
+            mass_2,
+            spin_1,
+            spin_2,
             size,
             round((length - AFTER_MERGER_LENGTH) * rate),
             rate,

@@ -245,3 +245,148 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
     with replacing(out) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
     click.echo(out.read_text(), nl=False)
+
+
+@train.command()
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--templates",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Templates in the bank.",
+)
+@click.option(
+    "--candidates",
+    type=click.IntRange(1, 10_000),
+    default=4000,
+    show_default=True,
+    help="Mergers drawn from the population that templates are chosen from.",
+)
+@click.option(
+    "--masses",
+    type=click.FloatRange(5, 200),
+    nargs=2,
+    default=(5.0, 200.0),
+    show_default=True,
+    help="Smallest and largest component mass, detector frame, solar masses.",
+)
+@click.option(
+    "--max-spin",
+    type=click.FloatRange(0, 0.99),
+    default=0.9,
+    show_default=True,
+    help="Largest dimensionless aligned spin.",
+)
+@click.option(
+    "--logarithmic-share",
+    type=click.FloatRange(0, 1),
+    default=0.7,
+    show_default=True,
+    help="Share of the mergers whose masses are uniform in the logarithm; the others' "
+    "are uniform.",
+)
+@click.option(
+    "--before",
+    type=click.FloatRange(0, 2.5, min_open=True),
+    default=0.8,
+    show_default=True,
+    help="What a template keeps before its merger, s.",
+)
+@click.option(
+    "--after",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.02,
+    show_default=True,
+    help="What a template keeps after its merger, s.",
+)
+@click.option(
+    "--max-frequency",
+    type=click.FloatRange(0, min_open=True),
+    default=450.0,
+    show_default=True,
+    help="Frequency above which a template has nothing, Hz.",
+)
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    default=("O3", "O4"),
+    show_default=True,
+    help="Observing run whose noise curves whiten the templates; once for each.",
+)
+@click.option(
+    "--emphasis",
+    type=click.FloatRange(1, 100),
+    default=3.0,
+    show_default=True,
+    help="Power of the match in the mean that the placement maximises.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Seed of the mergers.",
+)
+@click.option(
+    "--signals",
+    type=click.IntRange(100),
+    default=2000,
+    show_default=True,
+    help="Further mergers that the bank is measured with.",
+)
+def bank(
+    output: Path,
+    templates: int,
+    candidates: int,
+    masses: tuple[float, float],
+    max_spin: float,
+    logarithmic_share: float,
+    before: float,
+    after: float,
+    max_frequency: float,
+    runs: tuple[str, ...],
+    emphasis: float,
+    seed: int,
+    signals: int,
+) -> None:
+    """Choose the templates of the network's matched filters: a bank.
+
+    Writes OUTPUT (JSON), and beside it a table (.md) and a figure (.png) of the SNR
+    that the bank recovers, by chirp mass and over the plane of component masses.
+    """
+    if output.suffix != ".json":
+        raise click.BadParameter(
+            f"expected a file whose name ends with .json, found {output}",
+            param_hint="OUTPUT",
+        )
+    if candidates < templates:
+        raise click.BadParameter(
+            f"expected at least as many as --templates, {templates}; found "
+            f"{candidates}",
+            param_hint="--candidates",
+        )
+
+    from chirpwatch.geometry import Geometry
+    from train.bank import BankSettings, place
+    from train.bank_report import write_bank
+    from train.command import typed_command
+
+    settings = BankSettings(
+        templates=templates,
+        candidates=candidates,
+        min_mass=masses[0],
+        max_mass=masses[1],
+        max_spin=max_spin,
+        logarithmic_share=logarithmic_share,
+        before_length=before,
+        after_length=after,
+        max_frequency=max_frequency,
+        runs=runs,
+        emphasis=emphasis,
+        seed=seed,
+    )
+    geometry = Geometry()
+    write_bank(output, place(settings, geometry), geometry, signals, typed_command())
+    click.echo(output.with_suffix(".md").read_text())
