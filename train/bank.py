@@ -51,7 +51,7 @@ LAG_LENGTH = 0.05
 """Largest time shift between a template and a signal, s."""
 
 OVERSAMPLING = 4
-"""Lags for each sample: a match between two samples would be missed by up to 7 %."""
+"""Lags for each sample: the maximum may lie between two samples."""
 
 WAVEFORM_CHUNK, MATCH_CHUNK = 128, 64
 # What a seed is for: independent draws from the population.
@@ -519,6 +519,7 @@ def candidate_matches(grid: Grid, masses: np.ndarray, spins: np.ndarray) -> np.n
     # As a signal, a template has nothing beyond its ends.
     padded = torch.nn.functional.pad(templates, (grid.lag_size, grid.lag_size))
     signals, templates = grid.transform(padded), grid.transform(templates)
+    # Symmetric: half of it is enough.
     matches = torch.zeros(len(masses), len(masses))
     for start in range(0, len(masses), MATCH_CHUNK):
         rows = slice(start, start + MATCH_CHUNK)
@@ -542,7 +543,7 @@ def choose(matches: np.ndarray, count: int, emphasis: float) -> np.ndarray:
         beginning of a larger one.
     """
     worth = torch.from_numpy(matches).clamp(max=1) ** emphasis
-    # Rows of candidates to choose: the matrix is symmetric, and rows are contiguous.
+    # The matrix is symmetric: its rows stand for templates, and are contiguous.
     best = torch.zeros(len(worth))
     chosen: list[int] = []
     for _ in range(count):
@@ -576,44 +577,21 @@ def fitting_factors(
         Apostolatos, Phys. Rev. D 52, 605).
     """
     grid = Grid(bank.settings, geometry)
+    signals = grid.transform(grid.signals(masses, spins, SIGNAL_LENGTH))
+    return best_matches(grid, signals, bank)
+
+
+def best_matches(grid: Grid, signals: Tensor, bank: Bank) -> np.ndarray:
+    """Best match of each signal, a spectrum on the grid, over a bank's templates."""
     templates = grid.transform(grid.templates(bank.masses, bank.spins))
-    signals = grid.transform(grid.signals(masses, spins, SIGNAL_LENGTH))
-    best = []
-    for rows in signals.split(MATCH_CHUNK):
-        factors = torch.zeros(len(rows))
+    best = torch.zeros(len(signals))
+    # Few signals at once: their series stay in the processor's cache.
+    for rows, part in zip(
+        best.split(MATCH_CHUNK), signals.split(MATCH_CHUNK), strict=True
+    ):
         for template in templates:
-            factors = torch.maximum(factors, grid.match(rows, template))
-        best.append(factors)
-    return torch.cat(best).numpy()
-
-
-def truncation_factors(
-    settings: BankSettings, masses: np.ndarray, spins: np.ndarray, geometry: Geometry
-) -> np.ndarray:
-    """Share of signals' SNR that templates of their own parameters recover.
-
-    It is what the cut in time and frequency leaves: the limit of a denser bank.
-
-    Args:
-        settings: The cut.
-        masses: Of the signals, heavier and lighter, detector frame, solar masses,
-            [n, 2].
-        spins: Dimensionless aligned spins, [n, 2].
-        geometry: Sample rate, and the frequency from which SNR is counted.
-
-    Returns:
-        Match of each whole signal with its own truncated template, [n].
-    """
-    grid = Grid(settings, geometry)
-    templates = grid.transform(grid.templates(masses, spins))
-    signals = grid.transform(grid.signals(masses, spins, SIGNAL_LENGTH))
-    best = [
-        grid.match(*pair)
-        for pair in zip(
-            signals.split(MATCH_CHUNK), templates.split(MATCH_CHUNK), strict=True
-        )
-    ]
-    return torch.cat(best).numpy()
+            torch.maximum(rows, grid.match(part, template), out=rows)
+    return best.numpy()
 
 
 def _chunks(masses: np.ndarray) -> Iterator[np.ndarray]:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binned_statistic_2d
@@ -14,11 +15,12 @@ from chirpwatch.atomic import replacing
 from chirpwatch.geometry import Geometry
 from train.bank import (
     JUDGEMENT,
+    SIGNAL_LENGTH,
     Bank,
+    Grid,
+    best_matches,
     chirp_mass,
     draw_mergers,
-    fitting_factors,
-    truncation_factors,
 )
 from train.figures import LIGHT, Draw, Theme, render
 from train.validate import NOT_MEASURED
@@ -27,6 +29,9 @@ CHIRP_MASSES = (4.0, 6.0, 8.0, 10.0, 13.0, 18.0, 30.0, 60.0, 175.0)
 """Edges of the table's bins, solar masses."""
 
 PERCENTILES = (10, 1)
+CHUNK = 256
+"""Signals that are matched at once."""
+
 COLOUR_RANGE = (0.7, 1.0)
 CELLS = 26
 """Cells of the plane along each axis."""
@@ -40,16 +45,14 @@ class Judgement:
 
     Attributes:
         masses: Heavier and lighter, detector frame, solar masses, [n, 2].
-        spins: Dimensionless aligned spins, [n, 2].
         fitting: Fitting factor of the bank, [n].
-        truncation: Match with a template of the signal's own parameters, cut as those
+        own: Match with a template of the signal's own masses and spins, cut as those
             of the bank, [n].
     """
 
     masses: np.ndarray
-    spins: np.ndarray
     fitting: np.ndarray
-    truncation: np.ndarray
+    own: np.ndarray
 
 
 def judge(bank: Bank, geometry: Geometry, signals: int) -> Judgement:
@@ -60,12 +63,17 @@ def judge(bank: Bank, geometry: Geometry, signals: int) -> Judgement:
         geometry: Sample rate, and the frequency from which SNR is counted.
         signals: How many are drawn.
     """
-    masses, spins = draw_mergers(signals, bank.settings, JUDGEMENT)
+    settings = bank.settings
+    masses, spins = draw_mergers(signals, settings, JUDGEMENT)
+    grid = Grid(settings, geometry)
+    spectra = grid.transform(grid.signals(masses, spins, SIGNAL_LENGTH))
+    own = grid.transform(grid.templates(masses, spins))
+    matches = [
+        grid.match(*pair)
+        for pair in zip(spectra.split(CHUNK), own.split(CHUNK), strict=True)
+    ]
     return Judgement(
-        masses,
-        spins,
-        fitting_factors(bank, masses, spins, geometry),
-        truncation_factors(bank.settings, masses, spins, geometry),
+        masses, best_matches(grid, spectra, bank), torch.cat(matches).numpy()
     )
 
 
@@ -146,7 +154,7 @@ def table(bank: Bank, judgement: Judgement) -> str:
             str(inside.sum()),
             str(((templates >= low) & (templates < high)).sum()),
             *_cells(judgement.fitting[inside]),
-            *_cells(judgement.truncation[inside]),
+            *_cells(judgement.own[inside]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -175,7 +183,7 @@ def planes(bank: Bank, judgement: Judgement) -> Draw:
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
         for axes, title, factors in (
             (left, "Fitting factor of the bank", judgement.fitting),
-            (right, "Own template, truncated", judgement.truncation),
+            (right, "Own template, truncated", judgement.own),
         ):
             mean, *_ = binned_statistic_2d(*judgement.masses.T, factors, bins=edges)
             cells = axes.pcolormesh(
