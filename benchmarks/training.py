@@ -33,6 +33,7 @@ from train.windows import WindowMaker, WindowSettings
 
 RUN = "O3"
 CONTEXT_LENGTH = 8
+KERNEL_LENGTH = 1.0
 NOISE_LENGTH = 512
 BANK_SIZE = 64
 WAVEFORM_LENGTH, MERGER_LENGTH = 4, 3.5
@@ -105,7 +106,7 @@ class TraditionalMaker:
         draw = self.rng.random()
         snr = settings.last_snr / np.sqrt(1 - draw)
         early, late = settings.earliest_merger, settings.latest_merger
-        merger = CONTEXT_LENGTH + 0.5 + self.rng.uniform(early, late)
+        merger = CONTEXT_LENGTH + 0.5 + KERNEL_LENGTH - self.rng.uniform(late, early)
         start = round((merger - MERGER_LENGTH) * RATE)
         added = np.zeros((len(strain), self.size))
         stop = min(self.size, start + strain.shape[1])

@@ -16,13 +16,13 @@ from export.networks import export_networks, tiled
 from export.parity import measure
 from export.repository import UNTILED, write_repository
 from train.data.background import simulate_background
-from train.network import Network
+from train.models import Sliding
 
 PACKAGES = ("onnx", "onnxruntime", "torch", "numpy")
 
 
 def build_models(
-    network: Network, peak_offset_size: float
+    network: Sliding, peak_offset_size: float
 ) -> dict[str, onnx.ModelProto]:
     """Build the models of all ensembles, by name.
 
@@ -59,7 +59,7 @@ def build_models(
 
 
 def export_repository(
-    network: Network,
+    network: Sliding,
     peak_offset_size: float,
     provenance: dict[str, Any],
     reports: dict[str, str],

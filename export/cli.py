@@ -23,12 +23,12 @@ def export(checkpoint: Path, repository: Path) -> None:
     # Imported here: the other commands must not need torch.
     try:
         from export.build import export_repository
-        from train.checkpoint import load_checkpoint
+        from train.checkpoint import load_sliding
     except ModuleNotFoundError as error:
         raise ModelError(
             f"export needs {error.name}: pip install 'chirpwatch[train]'"
         ) from None
-    network, details = load_checkpoint(checkpoint, "split")
+    network, details = load_sliding(checkpoint)
     offset = details.get("peak_offset_size")
     if offset is None:
         raise ModelError(

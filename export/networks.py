@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from chirpwatch.geometry import Geometry
 from export.graph import IR_VERSION, OPSET, Graph, Value
-from train.network import Network
+from train.models import Sliding
 
 TILE_FRAMES = 8192
 """Frames that the frontend computes at a time."""
@@ -24,7 +24,7 @@ class FrontendModel(nn.Module):
         network: The network, BatchNorm folded.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Sliding) -> None:
         super().__init__()
         self.network = network
 
@@ -42,7 +42,7 @@ class HeadModel(nn.Module):
             calibrated in training.
     """
 
-    def __init__(self, network: Network, peak_offset_size: float) -> None:
+    def __init__(self, network: Sliding, peak_offset_size: float) -> None:
         super().__init__()
         self.head = network.head
         geometry = network.geometry
@@ -84,7 +84,7 @@ class SumHeadModel(HeadModel):
 
 
 def export_networks(
-    network: Network, peak_offset_size: float
+    network: Sliding, peak_offset_size: float
 ) -> tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto]:
     """Export the frontend and both heads, for any number of rows and any length.
 
@@ -101,7 +101,11 @@ def export_networks(
     geometry = network.geometry
     # Without bounds the exporter derives guards that overflow 32 bits.
     rows = torch.export.Dim("rows", min=1, max=2**12)
-    samples = torch.export.Dim("samples", min=geometry.kernel_size, max=2**26)
+    # Requests are whole strides, and what precedes them is whole frames.
+    whole = torch.export.Dim(
+        "whole", min=geometry.kernel_size // geometry.frame_size, max=2**20
+    )
+    samples = geometry.frame_size * whole
     frames = torch.export.Dim("frames", min=fused.head.kernel_frames + 2, max=2**20)
     whitened = torch.zeros(2, len(geometry.ifos), 4 * geometry.kernel_size)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
 from export import reference
 from export.layout import SCALE
-from train.network import Network
+from train.models import Sliding
 
 LIMITS = {
     "whitening_against_float64": 5e-4,
@@ -165,7 +165,7 @@ class Parity:
 def measure(
     models: Mapping[str, onnx.ModelProto],
     geometry: Geometry,
-    network: Network,
+    network: Sliding,
     strain: np.ndarray,
 ) -> Parity:
     """Compare exported models with independent calculations on the same strain.

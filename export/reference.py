@@ -14,7 +14,7 @@ from scipy import integrate, signal, stats
 
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from train.network import Network
+from train.models import Sliding
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _median_correlation(correlation: float) -> float:
 def score(
     strain: np.ndarray,
     geometry: Geometry,
-    network: Network,
+    network: Sliding,
     peak_offset_size: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Score a stretch as the server scores it in one sequence.

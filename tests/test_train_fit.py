@@ -140,7 +140,7 @@ def test_same_seed_gives_the_same_network_however_many_workers(tmp_path) -> None
     assert not torch.allclose(one, weights("c", 3, 0))
 
 
-@pytest.mark.parametrize("name", ["shipped", "seed", "dense"])
+@pytest.mark.parametrize("name", ["shipped", "matched", "seed", "dense"])
 def test_named_configurations_are_whole_and_can_be_overridden(name, capsys) -> None:
     with pytest.raises(SystemExit):
         fit(configs=[name], arguments=["--steps=7", "--print_config"])
@@ -151,7 +151,7 @@ def test_named_configurations_are_whole_and_can_be_overridden(name, capsys) -> N
     assert printed["model"]["model"] == {"shipped": "split"}.get(name, name)
     build_model(
         name if name != "shipped" else "split",
-        GEOMETRY,
+        Geometry(kernel_length=printed["data"]["geometry"]["kernel_length"]),
         printed["model"]["hyperparameters"],
     )
 
@@ -175,7 +175,7 @@ def test_named_configurations_are_whole_and_can_be_overridden(name, capsys) -> N
         (["--seed", "1000"], "seed: .*other than the validations'"),
         (["--seed", "1001"], "seed: .*other than the validations'"),
         (["--trainer.fast_dev_run=true"], "fast_dev_run: expected it unset"),
-        (["--config", "nope"], "expected a YAML file or dense, seed, shipped"),
+        (["--config", "nope"], "expected a YAML file or dense, matched, seed,"),
         (["--resume", "--folder=none"], "expected a YAML file .* none/config.yaml"),
     ],
 )
@@ -222,7 +222,9 @@ def test_shipped_network_finds_what_its_report_says() -> None:
     )
     report = json.loads(path.with_name("validation.json").read_text())
     network, details = load_checkpoint(path)
-    assert details["peak_offset_size"] == report["timing"]["peak_offset_size"]
+    # The report was made again in noise of unit variance; a tenth of a sample is 50 us.
+    timing = report["timing"]["peak_offset_size"]
+    assert details["peak_offset_size"] == pytest.approx(timing, abs=0.1)
     assert details["wall_time_length"] < 2 * 3600
     assert report["timing"]["peak_within_sixteenth"] > 0.95
     # At SNR 8 and 1e-4, some scatter below what was measured.

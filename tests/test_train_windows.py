@@ -12,6 +12,7 @@ from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from train.data.curves import read_curve
 from train.data.pool import NoisePool
+from train.data.signals import face_on_amplitudes, face_on_waveforms
 from train.data.sources import CurveVariation, SimulatedStretches
 from train.stream import WindowStream
 from train.windows import WindowMaker, WindowSettings
@@ -94,9 +95,9 @@ def test_signals_have_the_snr_and_the_place_asked_for(maker) -> None:
     norms = series.square().sum((1, 2)).sqrt()
     assert float(norms.median()) == pytest.approx(12, rel=0.05)
     assert (mergers[:, 0] - mergers[:, 1]).abs().max() <= 21
-    within = (mergers - margin) / GEOMETRY.sample_rate
-    assert within.min() > SETTINGS.earliest_merger - 0.022
-    assert within.max() < SETTINGS.latest_merger + 0.022
+    before_end = GEOMETRY.kernel_length - (mergers - margin) / GEOMETRY.sample_rate
+    assert before_end.max() < SETTINGS.earliest_merger + 0.022
+    assert before_end.min() > SETTINGS.latest_merger - 0.022
     strongest = series.abs().flatten(1).argmax(-1)
     ifo, sample = strongest // series.shape[-1], strongest % series.shape[-1]
     offsets = sample - mergers[torch.arange(400), ifo]
@@ -105,7 +106,7 @@ def test_signals_have_the_snr_and_the_place_asked_for(maker) -> None:
 
 def test_mergers_do_not_wrap_around_in_longer_kernels() -> None:
     geometry = Geometry(kernel_length=2.0)
-    settings = dataclasses.replace(SETTINGS, latest_merger=1.9)
+    settings = dataclasses.replace(SETTINGS, earliest_merger=1.65, latest_merger=0.1)
     maker = WindowMaker(geometry, settings, seed=1)
     maker.set_bank(torch.tensor([[7.0, 7.0]]), torch.zeros(1, 2))
     rows = maker.draw_rows(100)
@@ -156,6 +157,73 @@ def test_half_of_a_batch_has_signals_and_disturbances_spoil_single_detectors() -
     windows, labels, *_ = maker.batch(0, 60.0)
     norms = windows[labels == 0].square().sum(-1).sqrt()
     assert (norms.amax(1) > 80).all() and (norms.amin(1) < 55).all()
+
+
+def test_batches_say_what_disturbs_each_detector() -> None:
+    loud = dataclasses.replace(
+        SETTINGS,
+        glitch_share=0.4,
+        single_share=0.3,
+        double_glitch_share=0.2,
+        background_glitch_share=0.0,
+        min_glitch_snr=90.0,
+        min_single_snr=90.0,
+    )
+    maker = WindowMaker(GEOMETRY, loud, seed=5)
+    windows, labels, _, _, kinds = maker.batch(0, 5.0)
+    negative = labels == 0
+    assert not kinds[~negative].any()
+    norms = windows[negative].square().sum(-1).sqrt()
+    assert torch.equal(norms > 70, kinds[negative] > 0)
+    assert set(kinds[negative].flatten().tolist()) == {0, 1, 2}
+    # A merger in one detector alone leaves the other as it is.
+    lone = (kinds[negative] == 2).any(1)
+    assert lone.any() and not (kinds[negative][lone] == 1).any()
+    assert ((kinds[negative] == 1).sum(1) == 2).any()
+
+
+def test_the_snr_is_that_of_the_whole_inspiral(maker) -> None:
+    """What the buffer cuts off counts, although it is not seen."""
+    amplitudes = face_on_amplitudes(
+        *torch.tensor([[35.0], [35.0], [0.0], [0.0]]), torch.arange(32.0, 900.0)
+    )
+    wave = face_on_waveforms(
+        *torch.tensor([[35.0], [35.0], [0.0], [0.0]]), 8192, 7168, 2048
+    )
+    spectrum = torch.fft.rfft(wave, n=2048 * 4)[:, 128:3600:4].abs() / 2048
+    torch.testing.assert_close(amplitudes, spectrum, rtol=0.05, atol=1e-25)
+    fresh = WindowMaker(GEOMETRY, SETTINGS, seed=4)
+    masses = torch.tensor([[60.0, 60.0], [7.0, 7.0], [5.0, 5.0]])
+    fresh.set_bank(masses, torch.zeros(3, 2))
+    kept = fresh.kept.tolist()
+    assert kept[0] == pytest.approx(1, abs=0.01)
+    # From 32 Hz on, 7 and 7 solar masses take 3.1 s, 5 and 5 take 5.5.
+    assert 0.7 < kept[2] < kept[1] < 0.95
+    rows, snrs = fresh.draw_rows(300), torch.full((300,), 20.0)
+    for waveform, share in enumerate(kept):
+        series, _ = fresh.signals(
+            rows, snrs, torch.full((300,), waveform), margin_size=2048
+        )
+        norms = series.square().sum((1, 2)).sqrt()
+        assert float(norms.median()) == pytest.approx(20 * share**0.5, rel=0.06)
+
+
+def test_mergers_can_be_drawn_flatter_in_mass() -> None:
+    settings = dataclasses.replace(SETTINGS, bank_size=600, mass_flattening=1.0)
+    flat = WindowMaker(GEOMETRY, settings, seed=4)
+    steep = WindowMaker(
+        GEOMETRY, dataclasses.replace(settings, mass_flattening=0.0), seed=4
+    )
+    assert torch.equal(steep.chances, torch.ones(600, dtype=torch.float64))
+    torch.manual_seed(1)
+    masses = torch.rand(600, 2).sort(1, descending=True).values * 50 + 7
+    flat.set_bank(masses, torch.zeros(600, 2))
+    chirp = (masses.prod(1) ** 0.6 / masses.sum(1) ** 0.2).log()
+    drawn = chirp[torch.multinomial(flat.chances, 20_000, replacement=True)]
+    # Uniform in the bins that hold waveforms: the spread of a uniform distribution.
+    span = float(chirp.max() - chirp.min())
+    assert float(drawn.std()) == pytest.approx(span / 12**0.5, rel=0.06)
+    assert float(chirp.std()) < 0.8 * float(drawn.std())
 
 
 def test_a_batch_is_the_same_whatever_was_made_before_it() -> None:
@@ -243,6 +311,8 @@ def test_augmentations_turn_over_reverse_scale_and_swap_what_they_shall() -> Non
         ({"min_mass": 60.0, "max_mass": 7.0}, "min_mass < max_mass"),
         ({"last_snr": 100.0}, "last_snr < max_snr"),
         ({"glitch_share": 0.99}, "1 together"),
+        ({"mass_flattening": 1.5}, "mass_flattening between 0 and 1, found 1.5"),
+        ({"latest_merger": 0.7}, "0 < latest_merger < earliest_merger"),
         ({"flip_share": -0.1}, "flip_share between 0 and 1"),
         ({"refresh_batches": 0}, "refresh_batches of 1 or more, found 0"),
         ({"bank_size": 1}, "bank_size of 2 or more"),
@@ -255,8 +325,8 @@ def test_empty_ranges_are_refused(changes, message) -> None:
 
 
 def test_a_merger_outside_the_kernel_is_refused() -> None:
-    settings = dataclasses.replace(SETTINGS, latest_merger=1.2)
-    with pytest.raises(ConfigurationError, match="latest_merger within the kernel"):
+    settings = dataclasses.replace(SETTINGS, earliest_merger=1.2)
+    with pytest.raises(ConfigurationError, match="earliest_merger within the kernel"):
         WindowMaker(GEOMETRY, settings, seed=1)
 
 

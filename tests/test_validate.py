@@ -241,12 +241,12 @@ def test_weights_are_told_apart(network) -> None:
 
 def test_the_preamble_says_what_was_used_and_no_more(result) -> None:
     text = preamble(result)
-    assert "0.35 to 0.92 s" in text and "Made by" not in text and "cores" not in text
-    settings = result["settings"] | {"latest_merger": 0.8, "max_disturbance_snr": 50.0}
+    assert "0.65 to 0.08 s" in text and "Made by" not in text and "cores" not in text
+    settings = result["settings"] | {"latest_merger": 0.2, "max_disturbance_snr": 50.0}
     details = {"command": "chirpwatch train fit", "wall_time_length": 120.0}
     text = preamble(result | {"settings": settings, "checkpoint": details})
     assert "Made by `chirpwatch train fit` in 2.0 minutes.\n" in text
-    assert "0.35 to 0.8 s" in text and "SNR 4 to 50" in text
+    assert "0.65 to 0.2 s" in text and "SNR 4 to 50" in text
 
 
 @pytest.mark.parametrize("model", [DenseResNet, SeedResNet])

@@ -14,7 +14,7 @@ from chirpwatch.atomic import replacing
 from chirpwatch.errors import ModelError, StrainError
 from chirpwatch.geometry import Geometry
 from train.data.curves import shipped_path
-from train.models import Scorer, build_model, model_name
+from train.models import MODELS, Scorer, Sliding, build_model, model_name
 from train.network import Network
 
 PACKAGES = ("torch", "ml4gw", "lightning", "numpy", "scipy")
@@ -161,6 +161,25 @@ def load_checkpoint(
     details["geometry"] = content["geometry"]
     details["hyperparameters"] = content["hyperparameters"]
     return network.eval(), details
+
+
+def load_sliding(path: str | Path) -> tuple[Sliding, dict[str, Any]]:
+    """Read a checkpoint of a network that looks at each detector alone first.
+
+    Returns:
+        As :func:`load_checkpoint`.
+
+    Raises:
+        ModelError: There is no such checkpoint, or it is of another network.
+    """
+    network, details = load_checkpoint(path)
+    if not isinstance(network, Sliding):
+        names = [name for name, kind in MODELS.items() if issubclass(kind, Sliding)]
+        raise ModelError(
+            f"{path}: expected a checkpoint of the model {' or '.join(names)}, found "
+            f"{details['model']}"
+        )
+    return network, details
 
 
 def check_same(

@@ -19,8 +19,8 @@ def train() -> None:
     multiple=True,
     default=["shipped"],
     show_default=True,
-    help="A configuration that comes with the project (shipped, seed, dense) or a YAML "
-    "file; a further one overrides the one before.",
+    help="A configuration that comes with the project (shipped, matched, seed, dense) "
+    "or a YAML file; a further one overrides the one before.",
 )
 @click.option(
     "--folder",
@@ -225,13 +225,13 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
 
     from chirpwatch.atomic import replacing
     from chirpwatch.strain import read_gwosc
-    from train.checkpoint import load_checkpoint
+    from train.checkpoint import load_sliding
     from train.deployment import DeployedValidation
     from train.rank import check_shiftable, find_segment, rank_event
     from train.validate import VALIDATION_SEED
     from train.windows import WindowSettings
 
-    network, _ = load_checkpoint(checkpoint, "split")
+    network, _ = load_sliding(checkpoint)
     geometry = network.geometry
     check_shiftable(geometry)
     segments = read_gwosc(strain, geometry.ifos, geometry.sample_rate)

@@ -35,6 +35,7 @@ from train.checkpoint import load_checkpoint, probe, provenance, save_checkpoint
 from train.deployment import LEAST_EVENTS, LEAST_WINDOWS, SELECTION_SEED
 from train.heldout import OtherNoise, strain_noise
 from train.module import Detector
+from train.scoring import has_slides
 from train.stream import WindowData
 from train.validate import VALIDATION_SEED, validate, write_report
 
@@ -50,6 +51,11 @@ SAME = (
     "gradient_clip_algorithm",
 )
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _content(path: str | None) -> str | None:
+    """Digest of a file that a training begins with or learns from, if there is one."""
+    return None if path is None else probe(path)
 
 
 class TrainingCLI(LightningCLI):
@@ -209,11 +215,7 @@ class TrainingCLI(LightningCLI):
                 "steps": config.steps,
                 "windows": asdict(self.datamodule.windows),
                 "background": config.data.background,
-                "background_content": (
-                    None
-                    if config.data.background is None
-                    else probe(config.data.background)
-                ),
+                "background_content": _content(config.data.background),
                 "learning_rate": config.model.learning_rate,
                 "weight_decay": config.model.weight_decay,
                 "warmup_share": config.model.warmup_share,
@@ -221,6 +223,16 @@ class TrainingCLI(LightningCLI):
                 "growth_weight": config.model.growth_weight,
                 "growth_slope": config.model.growth_slope,
                 "growth_min_snr": config.model.growth_min_snr,
+                "slides": config.model.slides,
+                "disturbed_shares": list(config.model.disturbed_shares),
+                "low_rate_weight": config.model.low_rate_weight,
+                "low_rate_odds": config.model.low_rate_odds,
+                "frontend_rate": config.model.frontend_rate,
+                "filters_rate": config.model.filters_rate,
+                "initial": config.model.initial,
+                "initial_content": _content(config.model.initial),
+                "bank": config.model.bank,
+                "bank_content": _content(config.model.bank),
                 "ema_decay": config.ema_decay,
                 "validate_every": interval,
                 "monitor": config.monitor,
@@ -300,12 +312,12 @@ class TrainingCLI(LightningCLI):
     def _say_what_is_unusual(self) -> None:
         """Print what will be otherwise than one would think."""
         data, monitor = self.config.data, self.config.monitor
-        lacking, split = "", self.config.model.model == "split"
+        lacking, slides = "", has_slides(self.model.network)
         if monitor == "valid_auroc" and data.validation_windows < LEAST_WINDOWS:
             lacking = f"data.validation_windows of {LEAST_WINDOWS} or more"
         elif "found" in monitor and len(data.geometry.ifos) < 2:
             lacking = "two detectors to shift against each other"
-        elif "found" in monitor and not (split or data.validation_plain_slides):
+        elif "found" in monitor and not (slides or data.validation_plain_slides):
             lacking = f"data.validation_plain_slides to find {LEAST_EVENTS} events in"
         if lacking:
             click.echo(

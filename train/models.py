@@ -5,10 +5,18 @@ from typing import Any
 from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
 from train.baseline import DenseResNet, SeedResNet
+from train.matched import MatchedNetwork
 from train.network import Network
 
-Scorer = Network | DenseResNet | SeedResNet
-MODELS: dict[str, type[Network] | type[DenseResNet] | type[SeedResNet]] = {
+Sliding = MatchedNetwork | Network
+"""Networks that look at each detector alone first: those that can be served."""
+
+Scorer = Sliding | DenseResNet | SeedResNet
+MODELS: dict[
+    str,
+    type[MatchedNetwork] | type[Network] | type[DenseResNet] | type[SeedResNet],
+] = {
+    "matched": MatchedNetwork,
     "split": Network,
     "dense": DenseResNet,
     "seed": SeedResNet,

@@ -1,21 +1,28 @@
 """What Lightning trains: a network, its loss and its optimizer."""
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, Self
 
 import lightning
 import torch
 from torch import Tensor, nn
 
-from chirpwatch.errors import ModelError
+from chirpwatch.errors import ConfigurationError, ModelError
 from chirpwatch.geometry import Geometry
-from train.models import build_model
+from train.bank import read_bank, shipped_bank
+from train.checkpoint import load_checkpoint
+from train.matched import MatchedNetwork
+from train.models import Sliding, build_model
+from train.scoring import has_slides
 from train.windows import Batch
 
 if TYPE_CHECKING:
     from train.deployment import DeployedValidation
 
-# Where in its receptive field a frame has the merger whose time it tells.
-PEAK_FRACTION = 0.78
+# Windows that detectors are moved by from one slide of a batch to the next.
+SLIDE_STEP = 7
+# Factor of the learning rate of what is of the size of a score.
+OFFSET_RATE = 10.0
 GEOMETRY = Geometry()
 
 
@@ -36,8 +43,28 @@ class Detector(lightning.LightningModule):
             loud glitches resemble more, end up below fainter ones.
         growth_slope: Score wanted for each unit of SNR.
         growth_min_snr: Smallest network SNR that it is asked of.
+        slides: Timeslides in which each batch's windows without a merger are scored,
+            for networks that look at each detector alone first; 0 scores them as they
+            are.
+        disturbed_shares: Share that windows with a glitch in one detector, with a
+            merger in one detector alone, and with both or several of these have of all
+            windows without a merger that slides score. Their loss is weighted so.
+        low_rate_weight: Weight of a second cross-entropy, in which there are
+            ``low_rate_odds`` times as many windows without a merger as with one: a
+            search works where false alarms are rare.
+        low_rate_odds: See ``low_rate_weight``.
+        frontend_rate: Factor of the learning rate in a learned frontend; 0 leaves it
+            as it is.
+        filters_rate: The same for matched filters.
+        initial: Checkpoint of a ``split`` network to begin with.
+        bank: Bank of templates to begin with, for a network of matched filters; the
+            one that comes with the project if None.
         geometry: Kernel, stride and frame sizes.
         steps: Steps of the whole training, for the learning-rate cycle.
+
+    Raises:
+        ConfigurationError: A value is none that the network can be trained with.
+        ModelError: ``initial`` is no checkpoint of a ``split`` network.
     """
 
     def __init__(
@@ -51,6 +78,14 @@ class Detector(lightning.LightningModule):
         growth_weight: float = 0.0,
         growth_slope: float = 0.5,
         growth_min_snr: float = 12.0,
+        slides: int = 0,
+        disturbed_shares: tuple[float, float, float] = (0.1, 0.003, 0.003),
+        low_rate_weight: float = 0.0,
+        low_rate_odds: float = 300.0,
+        frontend_rate: float = 1.0,
+        filters_rate: float = 0.0,
+        initial: str | None = None,
+        bank: str | None = None,
         geometry: Geometry = GEOMETRY,
         steps: int = 6500,
     ) -> None:
@@ -60,40 +95,144 @@ class Detector(lightning.LightningModule):
         self.warmup_share, self.timing_weight = warmup_share, timing_weight
         self.growth_weight, self.growth_slope = growth_weight, growth_slope
         self.growth_min_snr = growth_min_snr
+        self.slides, self.disturbed_shares = slides, tuple(disturbed_shares)
+        self.low_rate_weight, self.low_rate_odds = low_rate_weight, low_rate_odds
+        self.frontend_rate, self.filters_rate = frontend_rate, filters_rate
         self.steps = int(steps)
+        matched = isinstance(self.network, MatchedNetwork)
+        for name, value in (("initial", initial), ("bank", bank)):
+            if value is not None and not matched:
+                raise ConfigurationError(
+                    f"model.{name}: expected none for the model {model}, found {value}"
+                )
+        if slides and not has_slides(self.network):
+            raise ConfigurationError(
+                f"model.slides: expected 0 for the model {model}, which sees all "
+                f"detectors at once, found {slides}"
+            )
+        if slides < 0 or sum(self.disturbed_shares) >= 1:
+            raise ConfigurationError(
+                "model: expected slides of 0 or more and disturbed_shares below 1 "
+                f"together, found {slides} and {self.disturbed_shares}"
+            )
+        if isinstance(self.network, MatchedNetwork):
+            self.network.set_bank(shipped_bank() if bank is None else read_bank(bank))
+            if initial is not None:
+                self.network.set_learned(load_checkpoint(initial, "split")[0])
+        # Lightning keeps the modes that it finds.
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; a frontend that is not trained keeps its norms as well."""
+        super().train(mode)
+        frontend = getattr(self.network, "frontend", None)
+        if frontend is not None and not self.frontend_rate:
+            frontend.eval()
+        return self
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of one batch as made by :meth:`train.windows.WindowMaker.batch`."""
-        windows, labels, mergers, snrs = batch
-        network = self.network
-        scores, salience = network.evaluate(windows)
-        scores, positive = scores.float().squeeze(1), labels > 0
-        loss = nn.functional.binary_cross_entropy_with_logits(scores, labels)
+        total, figures = self.losses(batch)
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
-        figures = {
+        figures["learning_rate"] = optimizer.param_groups[0]["lr"]
+        self.log("loss", figures.pop("loss"), prog_bar=True)
+        self.log_dict(figures)
+        return total
+
+    def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
+        """What is to be made small, and its parts.
+
+        Returns:
+            The sum that is trained on, and figures for the log: ``loss``, the
+            cross-entropy at equal odds; ``found`` and ``false``, shares of scores above
+            0; and the other losses.
+        """
+        windows, labels, mergers, snrs, disturbances = batch
+        network, positive = self.network, labels > 0
+        salience: Tensor | None
+        if self.slides:
+            assert isinstance(network, Sliding)
+            features = network.features(windows)
+            total, shares = self.slide(features, positive, disturbances)
+            scores, salience = network.head.evaluate(total)
+            labels = (torch.arange(len(total)) < int(positive.sum())).float()
+            labels = labels.to(total.device)
+            snrs, mergers = snrs[positive], mergers[positive]
+            snrs = nn.functional.pad(snrs, (0, len(total) - len(snrs)))
+            salience, positive = salience[: len(mergers)], labels > 0
+        else:
+            scores, salience = network.evaluate(windows)
+            shares = (~positive).float() / (~positive).sum()
+            mergers = mergers[positive]
+            if salience is not None:
+                salience = salience[positive]
+        scores = scores.float().squeeze(1)
+        loss = cross_entropy(scores, positive, shares, 1.0) / 2
+        figures: dict[str, Any] = {
+            "loss": loss,
             "found": (scores[positive] > 0).float().mean(),
             "false": (scores[~positive] > 0).float().mean(),
-            "learning_rate": optimizer.param_groups[0]["lr"],
         }
         total = loss
+        if self.low_rate_weight:
+            rare = cross_entropy(scores, positive, shares, self.low_rate_odds) / 2
+            figures["low_rate_loss"] = rare
+            total = total + self.low_rate_weight * rare
         if self.growth_weight:
             missing = nn.functional.softplus(self.growth_slope * snrs - scores)
-            growth = torch.where(snrs >= self.growth_min_snr, missing, 0).mean()
+            missing = torch.where(snrs >= self.growth_min_snr, missing, 0)
+            # As many positives as negatives, whatever the slides.
+            growth = missing.sum() / (2 * positive.sum())
             figures["growth"] = growth
             total = total + self.growth_weight * growth
         if salience is not None:
-            frame = mergers[positive] - PEAK_FRACTION * network.receptive_field
+            assert isinstance(network, Sliding)
+            frame = mergers - network.peak_size
             frame = (frame / network.geometry.frame_size).round().long()
             timing = nn.functional.cross_entropy(
-                salience.float().squeeze(2)[positive],
-                frame.clamp(0, salience.shape[1] - 1),
+                salience.float().squeeze(2), frame.clamp(0, salience.shape[1] - 1)
             )
             figures["timing"] = timing
             total = total + self.timing_weight * timing
-        self.log("loss", loss, prog_bar=True)
-        self.log_dict(figures)
-        return total
+        return total, figures
+
+    def slide(
+        self, features: Tensor, positive: Tensor, disturbances: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Add the detectors' frames: of positives as they are, of others in slides.
+
+        Args:
+            features: [batch, ifos, channels, frames].
+            positive: Whether there is a merger, [batch].
+            disturbances: See :class:`train.windows.Batch`.
+
+        Returns:
+            Sums, [positives + slides * negatives, channels, frames], and the share of
+            all windows without a merger that each stands for, 0 for positives.
+        """
+        apart, kinds = features[~positive], disturbances[~positive]
+        totals, both = [features[positive].sum(1)], []
+        for slide in range(self.slides):
+            rolled = [
+                (
+                    apart[:, i].roll(i * slide * SLIDE_STEP, 0),
+                    kinds[:, i].roll(i * slide * SLIDE_STEP, 0),
+                )
+                for i in range(apart.shape[1])
+            ]
+            totals.append(torch.stack([one for one, _ in rolled]).sum(0))
+            both.append(torch.stack([kind for _, kind in rolled], 1))
+        kind, disturbed = torch.cat(both), (torch.cat(both) > 0).sum(1)
+        classes = torch.where(disturbed > 1, 3, kind.amax(1))
+        shares = torch.zeros(len(kind), device=features.device)
+        for number, share in enumerate(
+            (1 - sum(self.disturbed_shares), *self.disturbed_shares)
+        ):
+            inside = classes == number
+            shares[inside] = share / inside.sum().clamp(min=1)
+        none = torch.zeros(int(positive.sum()), device=features.device)
+        return torch.cat(totals), torch.cat([none, shares])
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """End a training whose weights would no longer be numbers.
@@ -127,14 +266,11 @@ class Detector(lightning.LightningModule):
         self,
     ) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
         """AdamW under one cycle of the learning rate."""
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=self.learning_rate,
-            weight_decay=self.weight_decay,
-        )
+        groups = self.rate_groups(self.learning_rate)
+        optimizer = torch.optim.AdamW(groups)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
-            self.learning_rate,
+            [group["lr"] for group in groups],
             total_steps=self.steps,
             pct_start=self.warmup_share,
         )
@@ -142,3 +278,53 @@ class Detector(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def rate_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Parameters that are trained, with their learning rate and weight decay.
+
+        The others no longer take gradients.
+        """
+        named = dict(self.network.named_parameters())
+        frontends, filters = (
+            [value for name, value in named.items() if name.startswith(prefix)]
+            for prefix in ("frontend.", "matched.")
+        )
+        offsets: list[nn.Parameter] = []
+        if isinstance(self.network, MatchedNetwork):
+            offsets = self.network.offsets()
+        apart = {id(x) for x in (*frontends, *filters, *offsets)}
+        rest = [x for x in named.values() if id(x) not in apart]
+        for parameters, rate in (
+            (frontends, self.frontend_rate),
+            (filters, self.filters_rate),
+        ):
+            for parameter in parameters:
+                parameter.requires_grad_(rate > 0)
+        groups = [
+            (rest, 1.0, self.weight_decay),
+            (frontends, self.frontend_rate, self.weight_decay),
+            (filters, self.filters_rate, 0.0),
+            # Of the size of a score, and not to be drawn to 0.
+            (offsets, OFFSET_RATE, 0.0),
+        ]
+        return [
+            {"params": params, "lr": learning_rate * rate, "weight_decay": decay}
+            for params, rate, decay in groups
+            if params and rate
+        ]
+
+
+def cross_entropy(
+    scores: Tensor, positive: Tensor, shares: Tensor, odds: float
+) -> Tensor:
+    """Mean over positives plus ``odds`` times the mean over negatives, of each loss.
+
+    Args:
+        scores: Logits at equal odds, [n].
+        positive: Whether there is a merger, [n].
+        shares: Share of all negatives that each window stands for, [n].
+        odds: How many windows without a merger there are for each with one.
+    """
+    logit = scores - math.log(odds)
+    found = nn.functional.softplus(-logit[positive]).mean()
+    return found + odds * (shares * nn.functional.softplus(logit)).sum()

@@ -10,7 +10,7 @@ blocked layout, half as fast again as one-dimensional ones.
 """
 
 import copy
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from chirpwatch.errors import GeometryError
 from chirpwatch.geometry import Geometry
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 class ConvNorm(nn.Module):
@@ -228,6 +230,9 @@ class Network(nn.Module):
             none that the frontend can make.
     """
 
+    PEAK_FRACTION = 0.78
+    """Where in its receptive field a frame has the merger whose time it tells."""
+
     def __init__(self, geometry: Geometry, width: int = 16, channels: int = 32) -> None:
         super().__init__()
         self.geometry = geometry
@@ -255,6 +260,11 @@ class Network(nn.Module):
         """Samples of whitened strain that one frame of the head depends on."""
         head_size = (Head.TAPS - 1) * self.geometry.frame_size
         return self.frontend.receptive_field + head_size
+
+    @property
+    def peak_size(self) -> float:
+        """Samples from a kernel's first to the merger that its first frame tells."""
+        return self.PEAK_FRACTION * self.receptive_field
 
     def features(self, x: Tensor) -> Tensor:
         """Compute the projected frames of each detector.
@@ -299,18 +309,24 @@ class Network(nn.Module):
 
     def fused(self) -> Self:
         """Copy the network in evaluation mode, BatchNorm folded into convolutions."""
-        network = copy.deepcopy(self).eval()
-        for module in network.modules():
-            if isinstance(module, ConvNorm):
-                module.fuse()
+        network = fused(self)
         head = network.head
         if isinstance(head.norm, nn.BatchNorm1d):
-            _fold_into_projections(network.projections, head.norm)
+            fold_into_projections(network.projections, head.norm)
             head.norm = nn.Identity()
         return network
 
 
-def _fold_into_projections(projections: nn.ModuleList, norm: nn.BatchNorm1d) -> None:
+def fused(network: _Module) -> _Module:
+    """Copy a network in evaluation mode, each BatchNorm folded into its convolution."""
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, ConvNorm):
+            module.fuse()
+    return network
+
+
+def fold_into_projections(projections: nn.ModuleList, norm: nn.BatchNorm1d) -> None:
     """Fold the norm of the detectors' sum into the projections that are summed.
 
     The sum's offset goes to the first detector alone.

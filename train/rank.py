@@ -15,7 +15,7 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import Background
 from chirpwatch.strain import NANOSECONDS, Segment
 from train.deployment import whiten_stretch
-from train.network import Network
+from train.models import Sliding
 from train.scoring import frames_of, kernel_frames, score_frames
 
 
@@ -48,7 +48,7 @@ def check_shiftable(geometry: Geometry) -> None:
 
 @torch.inference_mode()
 def rank_event(
-    network: Network, segment: Segment, time: float, background: Background
+    network: Sliding, segment: Segment, time: float, background: Background
 ) -> dict[str, Any]:
     """Score an event, and every background window of the strain that it lies in.
 

@@ -749,7 +749,7 @@ def validate(
         RATES,
         np.arange(3.0, 20.5, 0.5),
         run=result["run"],
-        window_length=settings.latest_merger - settings.earliest_merger,
+        window_length=settings.earliest_merger - settings.latest_merger,
         seed=seed,
         noise_windows=effort.optimum_windows,
         signals=effort.optimum_signals,
@@ -865,7 +865,7 @@ def preamble(result: dict[str, Any]) -> str:
         f"in {result['signals']} single windows each (half of them found is known to "
         f"{50 * (high - low):.1f} %), with the merger at a random place "
         f"{settings['earliest_merger']:g} to {settings['latest_merger']:g} s "
-        "after the start of the window; sky and orientation are isotropic. Thresholds "
+        "before the end of the window; sky and orientation are isotropic. Thresholds "
         f"are for the stated false-positive rate a window, from "
         f"{result['noise_windows']:,} windows of {result['noise_length']:,.0f} s of "
         f"noise of each detector in {result['slides']} pairings, whitened with PSDs of "

@@ -25,6 +25,7 @@ from train.data.pool import SCALE, NoisePool
 from train.data.signals import (
     antenna_amplitudes,
     arrival_delays,
+    face_on_amplitudes,
     face_on_waveforms,
     sky,
 )
@@ -33,6 +34,8 @@ from train.data.sources import CurveVariation, SimulatedStretches, StretchSource
 # Where the kernel starts in the buffer, and where the bank has its mergers, s.
 WINDOW_START_LENGTH = 1.0
 BANK_MERGER_LENGTH = 1.7
+# Waveforms looked at at a time, and bins in the logarithm of the chirp mass.
+KEPT_BATCH, MASS_BINS = 250, 24
 GLITCHES = {"blip": 0.5, "tomte": 0.2, "scattered_light": 0.15, "koi_fish": 0.15}
 # What a seed is for: streams of random numbers that are independent of one another.
 POOL, BANK, BATCH = range(1, 4)
@@ -65,8 +68,10 @@ class WindowSettings:
             scores would fall with SNR above 20.
         logarithmic_share: Share of the mergers whose masses are uniform in the
             logarithm; the others' are uniform.
-        earliest_merger, latest_merger: Where in a kernel mergers lie, s from its
-            start.
+        mass_flattening: Mergers are drawn with the density of the logarithm of their
+            chirp mass to the power of minus this: 0 leaves it, 1 makes it uniform.
+        earliest_merger, latest_merger: Where in a kernel mergers lie, s before its
+            end.
         stretches: Noise stretches of twice ``psd_length`` kept for each detector.
         refresh_batches: Batches after which one stretch is replaced.
         glitch_share: Share of the negatives with a glitch in one detector.
@@ -100,8 +105,9 @@ class WindowSettings:
     snr_index: float = -3.0
     loud_share: float = 0.15
     logarithmic_share: float = 0.7
-    earliest_merger: float = 0.35
-    latest_merger: float = 0.92
+    mass_flattening: float = 0.0
+    earliest_merger: float = 0.65
+    latest_merger: float = 0.08
     stretches: int = 30
     refresh_batches: int = 4
     glitch_share: float = 0.16
@@ -119,7 +125,7 @@ class WindowSettings:
             ("min_mass", "max_mass"),
             ("first_snr", "max_snr"),
             ("last_snr", "max_snr"),
-            ("earliest_merger", "latest_merger"),
+            ("latest_merger", "earliest_merger"),
             ("min_glitch_snr", "max_disturbance_snr"),
             ("min_single_snr", "max_disturbance_snr"),
         ):
@@ -141,6 +147,11 @@ class WindowSettings:
                     f"windows: expected {name} of 2 or more, found "
                     f"{getattr(self, name)}"
                 )
+        if not 0 <= self.mass_flattening <= 1:
+            raise ConfigurationError(
+                f"windows: expected mass_flattening between 0 and 1, found "
+                f"{self.mass_flattening:g}"
+            )
         for name in ("stretches", "refresh_batches", "glitch_bank_size"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(
@@ -169,12 +180,15 @@ class Batch(NamedTuple):
         mergers: Sample at which the merger reaches the first detector, [batch]; 0
             without one.
         snrs: Network SNR of the merger, [batch]; 0 without one.
+        disturbances: What else each detector has, [batch, ifos]: 0 for nothing, 1 for
+            a glitch, 2 for a merger that no other detector has.
     """
 
     windows: Tensor
     labels: Tensor
     mergers: Tensor
     snrs: Tensor
+    disturbances: Tensor
 
 
 class WindowMaker:
@@ -201,10 +215,10 @@ class WindowMaker:
         sources: Mapping[str, StretchSource] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        if settings.latest_merger > geometry.kernel_length:
+        if settings.earliest_merger > geometry.kernel_length:
             raise ConfigurationError(
-                f"windows: expected latest_merger within the kernel of "
-                f"{geometry.kernel_length:g} s, found {settings.latest_merger:g}"
+                f"windows: expected earliest_merger within the kernel of "
+                f"{geometry.kernel_length:g} s, found {settings.earliest_merger:g}"
             )
         self.geometry, self.settings = geometry, settings
         self.seed = (seed,) if isinstance(seed, int) else tuple(seed)
@@ -285,6 +299,39 @@ class WindowMaker:
         waveforms = waveforms.roll(-merger_size, -1) * SCALE
         spectra = torch.fft.rfft(waveforms) / self.geometry.sample_rate
         self.bank = spectra.to(torch.complex64).to(self.device)
+        self.kept = self._kept_power(masses, spins)
+        self.chances = self._chances(masses)
+
+    def _kept_power(self, masses: Tensor, spins: Tensor) -> Tensor:
+        """Share of each waveform's power, as noise weighs it, that the buffer holds."""
+        weights = torch.stack([pool.weights.mean(0) for pool in self.pools]).mean(0)
+        weights = weights.cpu()
+        band = weights > 0
+        kept = []
+        for spectra, mass, spin in zip(
+            *(torch.split(x, KEPT_BATCH) for x in (self.bank.cpu(), masses, spins)),
+            strict=True,
+        ):
+            whole = face_on_amplitudes(
+                mass[:, 0],
+                mass[:, 1],
+                spin[:, 0],
+                spin[:, 1],
+                self.frequencies.cpu()[band],
+            )
+            whole = (whole * SCALE).float().square() @ weights[band]
+            kept.append(spectra.abs().square() @ weights / whole)
+        return torch.cat(kept).clamp(max=1).to(self.device)
+
+    def _chances(self, masses: Tensor) -> Tensor:
+        """Weight with which each waveform is drawn, see ``mass_flattening``, [bank]."""
+        heavier, lighter = masses.T
+        logarithm = ((heavier * lighter) ** 0.6 / (heavier + lighter) ** 0.2).log()
+        low, high = logarithm.min(), logarithm.max()
+        place = (logarithm - low) / (high - low).clamp(min=1e-6) * MASS_BINS
+        place = place.long().clamp(max=MASS_BINS - 1)
+        counts = torch.bincount(place, minlength=MASS_BINS)
+        return counts[place].double() ** -self.settings.mass_flattening
 
     def draw_snrs(self, n: int, min_snr: float) -> Tensor:
         """Draw network SNRs above ``min_snr``, [n]."""
@@ -302,8 +349,8 @@ class WindowMaker:
     ) -> tuple[Tensor, Tensor]:
         """Whiten mergers as the detectors see them.
 
-        They merge at a time drawn between the settings' earliest and latest, counted
-        from the kernel's start and at the geocentre.
+        They merge at a time drawn between the settings' earliest and latest, at the
+        geocentre.
 
         Args:
             rows: Noise block of each detector, [n, ifos].
@@ -317,7 +364,7 @@ class WindowMaker:
         """
         n, settings = len(snrs), self.settings
         if bank is None:
-            bank = torch.randint(len(self.bank), (n,))
+            bank = torch.multinomial(self.chances, n, replacement=True)
         spectra = self.bank[bank.to(self.device)]
         angles = sky(n)
         amplitudes = antenna_amplitudes(angles, self.geometry.ifos).to(self.device)
@@ -331,9 +378,12 @@ class WindowMaker:
         )
         # The optimal SNR: 4 times the integral over frequency of |h|^2 / PSD.
         powers = 4 / self.length * powers * amplitudes.abs() ** 2
-        factors = snrs.to(self.device) / powers.sum(1).sqrt()
-        span = settings.latest_merger - settings.earliest_merger
-        mergers = settings.earliest_merger + span * torch.rand(n)
+        # Of the SNR, the buffer has the part that its waveform's power is.
+        kept = self.kept[bank.to(self.device)]
+        factors = snrs.to(self.device) * (kept / powers.sum(1)).sqrt()
+        span = settings.earliest_merger - settings.latest_merger
+        earliest = self.geometry.kernel_length - settings.earliest_merger
+        mergers = earliest + span * torch.rand(n)
         delays = arrival_delays(angles, self.geometry.ifos).float()
         times = mergers[:, None] + delays
         series = self._render(
@@ -473,6 +523,7 @@ class WindowMaker:
             positive, draw < settings.background_glitch_share, draw < single
         )
         both = ~positive & ~one & (draw < single + settings.double_glitch_share)
+        kinds = torch.zeros(n, ifos, dtype=torch.long)
         disturbed = one | both
         if disturbed.any():
             chosen = rows[disturbed]
@@ -483,7 +534,9 @@ class WindowMaker:
             windows[disturbed.to(self.device)] += (
                 series * keep.to(self.device)[..., None]
             )
+            kinds[disturbed] = keep * (1 + merger[disturbed, None].long())
         swapped = torch.rand(n) < settings.swap_share
+        kinds = torch.where(swapped[:, None], kinds.roll(-1, 1), kinds)
         windows = torch.where(
             swapped.to(self.device)[:, None, None], windows.roll(-1, 1), windows
         )
@@ -492,4 +545,5 @@ class WindowMaker:
             labels.to(self.device),
             mergers.to(self.device),
             snrs.to(self.device),
+            kinds.to(self.device),
         )

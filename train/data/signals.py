@@ -82,6 +82,38 @@ def face_on_waveforms(
     return waveforms
 
 
+def face_on_amplitudes(
+    mass_1: Tensor, mass_2: Tensor, spin_1: Tensor, spin_2: Tensor, frequencies: Tensor
+) -> Tensor:
+    """Amplitude spectra of the same mergers, the whole inspiral with them.
+
+    Args:
+        mass_1: Heavier mass, detector frame, solar masses, [n].
+        mass_2: Lighter mass, detector frame, solar masses, [n].
+        spin_1: Dimensionless spin of the heavier along the orbit's axis, [n].
+        spin_2: Same of the lighter, [n].
+        frequencies: Hz, above 0, [bins].
+
+    Returns:
+        Modulus of the plus polarization, strain per Hz, float64, [n, bins].
+    """
+    chirp_mass = (mass_1 * mass_2) ** 0.6 / (mass_1 + mass_2) ** 0.2
+    zeros = torch.zeros(len(mass_1), dtype=torch.float64)
+    _, plus = IMRPhenomD()(
+        frequencies.double(),
+        chirp_mass.double(),
+        (mass_2 / mass_1).double(),
+        spin_1.double(),
+        spin_2.double(),
+        zeros + 100.0,
+        zeros,
+        zeros,
+        MIN_FREQUENCY,
+    )
+    amplitudes: Tensor = plus.abs()
+    return amplitudes
+
+
 def precessing_polarizations(
     parameters: dict[str, Tensor], size: int, merger_size: int, sample_rate: int
 ) -> tuple[Tensor, Tensor]:

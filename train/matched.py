@@ -1,0 +1,569 @@
+"""A network whose frontend holds matched filters beside learned ones.
+
+Each detector's whitened strain is filtered by a bank of templates. Of every group of
+templates of similar chirp mass, and of every 1/64 s, the largest |z|²/2 is kept: the
+logarithm of the likelihood ratio of a signal in noise, less a constant. What this is
+worth is limited by a ceiling that the network learns from these values and from a
+learned frontend's frames: low where they look like a glitch. The head adds the
+detectors' limited values, takes each group's largest over the kernel, and adds the
+groups up as likelihoods (log-sum-exp), each weighted by a learned prior. The score of
+:class:`train.network.Head` on the learned frames is one more term.
+
+A filter as long as a template (0.8 s) is affordable since few shapes suffice to make
+all templates of a band: each of three bands is filtered at its own rate by the leading
+singular vectors of its templates, and one matrix makes all templates' outputs from
+these (K. Cannon et al., Phys. Rev. D 82, 044025 (2010)).
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from scipy import signal
+from torch import Tensor, nn
+
+from chirpwatch.errors import ConfigurationError, GeometryError
+from chirpwatch.geometry import Geometry
+from train.bank import MERGER_LENGTH, Bank, analytic, whitened_spectra
+from train.network import Frontend, Head, Network, fold_into_projections, fused
+
+RATE = 2048
+"""Rate of the strain that the bands are laid out for, Hz."""
+
+EDGES = (64.0, 100.0)
+"""Frequencies between the bands, Hz."""
+
+EDGE_WIDTH = 16.0
+"""Width over which one band goes over into the next, Hz."""
+
+LOW, HIGH = 8, 2
+"""Samples of the strain for each sample that the lower two bands and the upper one
+filter."""
+
+STEP = 4
+"""Samples of the strain between two outputs of the templates."""
+
+ROWS = 16
+"""Series that are filtered at a time: what the templates' outputs take of a cache."""
+
+
+def _decimators() -> tuple[np.ndarray, np.ndarray]:
+    """Low-pass filters before the strain is thinned out by 2, and then by 4."""
+    first = signal.firwin(25, 512, window=("kaiser", 2.6), fs=RATE)
+    second = signal.firwin(33, 128, window=("kaiser", 2.6), fs=RATE / 2)
+    return first, second
+
+
+def _response(taps: np.ndarray, rate: float, frequencies: np.ndarray) -> np.ndarray:
+    """Gain of a symmetric filter about its middle tap."""
+    offsets = np.arange(len(taps)) - (len(taps) - 1) / 2
+    angles = 2 * np.pi * np.outer(frequencies, offsets) / rate
+    gain: np.ndarray = np.cos(angles) @ taps
+    return gain
+
+
+class Band:
+    """Where one band's filters lie.
+
+    Args:
+        before_length: How long before the merger they begin, s.
+        after_length: How long after it they end, s.
+        step: Samples of the strain for each sample that is filtered.
+
+    Attributes:
+        before, taps: Samples before the merger, and in all, at the band's rate.
+    """
+
+    def __init__(self, before_length: float, after_length: float, step: int) -> None:
+        rate = RATE / step
+        self.step = step
+        self.before = round(before_length * rate)
+        self.taps = self.before + round(after_length * rate)
+
+
+class MatchedFilters(nn.Module):
+    """Whitened strain of one detector to log-likelihood ratios of groups of templates.
+
+    Args:
+        templates: Templates of the bank.
+        groups: Groups of templates, neighbours in chirp mass.
+        ranks: Filters of each band.
+        frame_size: Samples between two frames.
+
+    Attributes:
+        receptive_field: Samples that one frame depends on.
+        merger_size: Samples from a frame's first to the first merger that it stands
+            for; the last one is ``reach_size`` later.
+    """
+
+    # Light needs 10 ms from H1 to L1: frames overlap by as much.
+    POOL, POOL_STEP = 13, 8
+    BEFORE_LENGTHS = (0.8, 0.7, 0.28)
+    AFTER_LENGTHS = (0.055, 0.05, 0.03)
+
+    def __init__(
+        self, templates: int, groups: int, ranks: Sequence[int], frame_size: int
+    ) -> None:
+        super().__init__()
+        if templates % groups:
+            raise GeometryError(
+                f"groups: expected a divisor of the {templates} templates, found "
+                f"{groups}"
+            )
+        if frame_size != self.POOL_STEP * STEP:
+            raise GeometryError(
+                f"frame_size: expected {self.POOL_STEP * STEP} for matched filters, "
+                f"found {frame_size}"
+            )
+        self.templates, self.groups, self.ranks = templates, groups, tuple(ranks)
+        self.frame_size = frame_size
+        first, second = _decimators()
+        for name, taps in (("first", first), ("second", second)):
+            weight = torch.tensor(taps, dtype=torch.float32)[None, None, None]
+            self.register_buffer(name, weight)
+        self.first: Tensor
+        self.second: Tensor
+        self.bands = [
+            Band(before, after, step)
+            for before, after, step in zip(
+                self.BEFORE_LENGTHS, self.AFTER_LENGTHS, (LOW, LOW, HIGH), strict=True
+            )
+        ]
+        # The lower bands give two outputs for each of their samples, the upper one
+        # gives one for every second: all have one every STEP samples of the strain.
+        self.phases = (LOW // STEP, LOW // STEP, 1)
+        self.filters = nn.ModuleList(
+            nn.Conv2d(1, rank * phases, (1, band.taps), stride, bias=False)
+            for band, rank, phases, stride in zip(
+                self.bands,
+                self.ranks,
+                self.phases,
+                ((1, 1), (1, 1), (1, STEP // HIGH)),
+                strict=True,
+            )
+        )
+        self.mix = nn.Parameter(torch.zeros(2 * templates, sum(self.ranks)))
+        half_first, half_second = len(first) // 2, len(second) // 2
+        low_delay = half_first + 2 * half_second
+        self.merger_size = LOW * self.bands[0].before + low_delay
+        self.starts = (
+            0,
+            self.bands[0].before - self.bands[1].before,
+            (self.merger_size - half_first) // HIGH - self.bands[2].before,
+        )
+        self.stops = self._stops()
+        self.reach_size = STEP * (self.POOL - 1)
+        low_size = self.bands[0].taps - 1 + self.reach_size // LOW
+        self.receptive_field = LOW * low_size + 2 * (len(second) - 1) + len(first)
+
+    def _stops(self) -> list[int | None]:
+        """Where each band's outputs are cut off: all then have the same length.
+
+        The band that begins last ends first. What the others have beyond it does not
+        depend on how many frames there are.
+        """
+        size = 4096
+        first = (size - self.first.shape[-1]) // 2 + 1
+        second = (first - self.second.shape[-1]) // 4 + 1
+        counts = []
+        for i, start in enumerate(self.starts):
+            band = self.bands[i]
+            if band.step == LOW:
+                counts.append(self.phases[i] * (second - start - band.taps + 1))
+            else:
+                counts.append((first - start - band.taps) // (STEP // HIGH) + 1)
+        return [min(counts) - count or None for count in counts]
+
+    def set_bank(self, bank: Bank, geometry: Geometry) -> list[float]:
+        """Make the filters of a bank's templates.
+
+        Args:
+            bank: As many templates as this has.
+            geometry: Sample rate and highpass.
+
+        Returns:
+            Share of each band's power that the filters do not hold.
+
+        Raises:
+            GeometryError: The sample rate is another than 2048 Hz.
+            ConfigurationError: The bank has another number of templates.
+        """
+        if len(bank.masses) != self.templates:
+            raise ConfigurationError(
+                f"bank: expected a bank of {self.templates} templates, found "
+                f"{len(bank.masses)}"
+            )
+        if geometry.sample_rate != RATE:
+            raise GeometryError(
+                f"sample_rate: expected {RATE} Hz for matched filters, found "
+                f"{geometry.sample_rate}"
+            )
+        spectra = whitened_spectra(bank.masses, bank.spins, bank.settings, geometry)
+        merger = round(MERGER_LENGTH * RATE)
+        size = 2 * (spectra.shape[1] - 1)
+        frequencies = np.fft.rfftfreq(size, 1 / RATE)
+        first, second = (
+            _response(x, r, frequencies)
+            for x, r in zip(_decimators(), (RATE, RATE / 2), strict=True)
+        )
+        whole = analytic(spectra)
+        begin = merger - self.bands[0].before * LOW
+        stop = merger + round(self.AFTER_LENGTHS[0] * RATE)
+        # The real part of a truncated template has unit norm.
+        norm = np.sqrt((np.abs(whole[:, begin:stop]) ** 2).sum(1) / 2)
+        lost, columns = [], []
+        for i, window in enumerate(_windows(frequencies, bank.settings.max_frequency)):
+            band, rank, phases = self.bands[i], self.ranks[i], self.phases[i]
+            gain = first * second if band.step == LOW else first
+            inverse = np.divide(window, gain, where=window > 0, out=0 * window)
+            series = analytic(spectra * inverse.astype(np.float32))
+            at = merger + band.step * (np.arange(band.taps) - band.before)
+            coefficients = np.concatenate(
+                [
+                    series[:, at - STEP * phase] * band.step / norm[:, None]
+                    for phase in range(phases)
+                ],
+                1,
+            )
+            both = np.concatenate([coefficients.real, coefficients.imag])
+            left, values, right = np.linalg.svd(both, full_matrices=False)
+            lost.append(float(1 - (values[:rank] ** 2).sum() / (values**2).sum()))
+            # A small bank has fewer shapes than there are filters.
+            spare = ((0, max(0, rank - len(values))), (0, 0))
+            taps = np.pad(right[:rank], spare)
+            taps = taps.reshape(rank * phases, 1, 1, band.taps)
+            conv = self.filters[i]
+            assert isinstance(conv, nn.Conv2d)
+            conv.weight.data[:] = torch.tensor(taps, dtype=torch.float32)
+            columns.append(np.pad(left[:, :rank] * values[:rank], spare[::-1]))
+        mix = torch.tensor(np.concatenate(columns, 1), dtype=torch.float32)
+        self.mix.data[:] = mix
+        return lost
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Filter whitened strain.
+
+        Args:
+            x: Whitened strain, [batch, 1, time], whole frames.
+
+        Returns:
+            Largest |z|²/2 of each group and frame, [batch, groups, frames].
+        """
+        if torch.compiler.is_exporting():
+            return self._filter(x)
+        return torch.cat([self._filter(part) for part in torch.split(x, ROWS)])
+
+    def _filter(self, x: Tensor) -> Tensor:
+        first = nn.functional.conv2d(x[:, :, None], self.first, stride=(1, 2))
+        second = nn.functional.conv2d(first, self.second, stride=(1, 4))
+        outputs = []
+        for i, start in enumerate(self.starts):
+            source = second if self.bands[i].step == LOW else first
+            output = self.filters[i](source[..., start:])
+            phases = self.phases[i]
+            if phases > 1:
+                rows, _, _, time = output.shape
+                output = output.reshape(rows, self.ranks[i], phases, time)
+                output = output.transpose(2, 3)
+                output = output.reshape(rows, self.ranks[i], 1, phases * time)
+            outputs.append(output[..., : self.stops[i]])
+        # As a matrix product: a convolution with one tap takes three times as long.
+        z = torch.matmul(self.mix, torch.cat(outputs, 1).squeeze(2)).float()
+        power = z[:, : self.templates].square() + z[:, self.templates :].square()
+        pooled = nn.functional.max_pool1d(power, self.POOL, self.POOL_STEP) / 2
+        group = self.templates // self.groups
+        return pooled.unflatten(1, (self.groups, group)).amax(2)
+
+
+def _windows(frequencies: np.ndarray, max_frequency: float) -> list[np.ndarray]:
+    """Weights of the bands over frequency; they add up to 1 below the highest."""
+
+    def below(edge: float, width: float) -> np.ndarray:
+        ramp = np.clip((frequencies - edge + width / 2) / width, 0, 1)
+        return np.cos(ramp * np.pi / 2) ** 2
+
+    low, middle = below(EDGES[0], EDGE_WIDTH), below(EDGES[1], EDGE_WIDTH)
+    top = np.clip((frequencies - max_frequency) / 40, 0, 1)
+    return [
+        low,
+        (1 - low) * middle,
+        (1 - middle) * np.cos(top * np.pi / 2) ** 2,
+    ]
+
+
+class MatchedHead(nn.Module):
+    """Adds the detectors' values, and scores every kernel.
+
+    Args:
+        groups: Groups of templates.
+        coarse: Wider groups, whose values are not limited.
+        channels: Channels of the learned frames, and of their head.
+        kernel_frames: Frames within one kernel.
+        stride_frames: Frames between two scores.
+    """
+
+    HIDDEN = 24
+    # About the mean and spread of the three terms in noise and signals.
+    CENTERS, SPREADS = (16.0, 20.0, 0.0), (3.0, 5.0, 4.0)
+
+    def __init__(
+        self,
+        groups: int,
+        coarse: int,
+        channels: int,
+        kernel_frames: int,
+        stride_frames: int,
+    ) -> None:
+        super().__init__()
+        self.sizes = (groups, coarse, channels)
+        self.stride_frames = stride_frames
+        self.margin = (Head.TAPS - 1) // 2
+        self.kernel_frames = kernel_frames - 2 * self.margin
+        self.learned = Head(channels, self.kernel_frames, stride_frames)
+        self.prior = nn.Parameter(torch.full((groups, 1), 0.0))
+        self.coarse_prior = nn.Parameter(torch.full((coarse, 1), 0.0))
+        self.weights = nn.Parameter(torch.tensor([1.0, 0.1]))
+        self.offset: nn.Parameter = nn.Parameter(torch.tensor(-16.0))
+        self.peak_weight = nn.Parameter(torch.tensor(1.0))
+        self.combine = nn.Sequential(
+            nn.Conv1d(3, self.HIDDEN, 1),
+            nn.ReLU(),
+            nn.Conv1d(self.HIDDEN, self.HIDDEN, 1),
+            nn.ReLU(),
+            nn.Conv1d(self.HIDDEN, 1, 1),
+        )
+        last = self.combine[-1]
+        assert isinstance(last, nn.Conv1d) and last.bias is not None
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.register_buffer("centers", torch.tensor(self.CENTERS)[:, None])
+        self.register_buffer("spreads", torch.tensor(self.SPREADS)[:, None])
+        self.centers: Tensor
+        self.spreads: Tensor
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Score every whole kernel; see :meth:`train.network.Head.forward`."""
+        return self.forward_sum(features.sum(1))
+
+    def forward_sum(self, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Score kernels of added frames; see :meth:`train.network.Head.forward_sum`."""
+        score, salience = self.evaluate(total)
+        return score, salience.argmax(1).float()
+
+    def evaluate(self, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Score every whole kernel; see :meth:`train.network.Head.evaluate`.
+
+        Args:
+            total: The detectors' values, added, [batch, groups + coarse + channels,
+                frames].
+        """
+        terms = self.terms(total)
+        limited, coarse, learned, salience = terms
+        x = torch.stack([limited, coarse.clamp(max=50), learned], 1)
+        x = (x - self.centers) / self.spreads
+        score = self.weights[0] * limited + self.weights[1] * learned + self.offset
+        return score + self.combine(x).squeeze(1), salience
+
+    def terms(self, total: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The parts of the score, [batch, strides] each, and the salience.
+
+        Returns:
+            Log-likelihood ratios of the limited and of the coarse groups, and the score
+            of the learned frames; and the salience, [batch, kernel_frames, strides].
+        """
+        groups, coarse, _ = self.sizes
+        inner = total[..., self.margin : -self.margin]
+        limited = inner[:, :groups] + self.prior
+        wide = inner[:, groups : groups + coarse] + self.coarse_prior
+        both = torch.cat([limited, wide], 1).unsqueeze(2)
+        largest = self.learned.max(both).squeeze(2)
+        of_limited = largest[:, :groups].logsumexp(1)
+        of_coarse = largest[:, groups:].logsumexp(1)
+        learned, salience = self.learned.evaluate(total[:, groups + coarse :])
+        best = self.peak_weight * limited.amax(1, keepdim=True)
+        kernels = nn.functional.conv1d(
+            best, self.learned.frames.to(best.dtype), stride=self.stride_frames
+        )
+        return of_limited, of_coarse, learned, salience + kernels
+
+
+class MatchedNetwork(nn.Module):
+    """The whole detector network: matched filters and a learned frontend, one head.
+
+    Args:
+        geometry: Kernel, stride and frame sizes.
+        templates: Templates of the bank.
+        groups: Groups of templates.
+        ranks: Filters of each band.
+        width: Channels of the learned frontend's stem.
+        channels: Channels of the learned frames that are added up.
+        hidden: Channels from which the ceilings are made.
+
+    Raises:
+        GeometryError: The filters do not fit in a kernel, or frame size or rate are
+            none that they can have.
+    """
+
+    # Above this, a larger value of a template says nothing more about what it is.
+    CLAMP, COARSE_CLAMP = 100.0, 60.0
+    COARSE_GROUPS = 4
+    CEILING_SCALE, SOFTNESS = 4.0, 1.5
+    FIRST_CEILING = 22.0
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        templates: int = 256,
+        groups: int = 32,
+        ranks: Sequence[int] = (64, 40, 40),
+        width: int = 16,
+        channels: int = 32,
+        hidden: int = 32,
+    ) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.hyperparameters = {
+            "templates": templates,
+            "groups": groups,
+            "ranks": list(ranks),
+            "width": width,
+            "channels": channels,
+            "hidden": hidden,
+        }
+        self.matched = MatchedFilters(templates, groups, ranks, geometry.frame_size)
+        self.frontend = Frontend(geometry.frame_size, width)
+        self.projections = nn.ModuleList(
+            nn.Conv1d(self.frontend.channels, channels, 1, bias=False)
+            for _ in geometry.ifos
+        )
+        self.groups = groups
+        inputs = groups + self.frontend.channels
+        self.norm: nn.Module = nn.BatchNorm1d(inputs, affine=False)
+        self.hidden = nn.Conv1d(inputs, hidden, 1)
+        self.ceiling = nn.Conv1d(hidden, groups, 1)
+        nn.init.zeros_(self.ceiling.weight)
+        assert self.ceiling.bias is not None
+        nn.init.constant_(self.ceiling.bias, self.FIRST_CEILING)
+        spare_size = geometry.kernel_size - self.matched.receptive_field
+        if spare_size < 0:
+            raise GeometryError(
+                f"kernel_length: expected at least the matched filters' receptive "
+                f"field of {self.matched.receptive_field} samples, found "
+                f"{geometry.kernel_size}"
+            )
+        frames = spare_size // geometry.frame_size + 1
+        # The learned frames that tell of the same mergers.
+        merger_size = self.matched.merger_size + self.matched.reach_size / 2
+        told_size = Network.PEAK_FRACTION * (
+            self.frontend.receptive_field + (Head.TAPS - 1) * geometry.frame_size
+        )
+        told_size -= (Head.TAPS - 1) / 2 * geometry.frame_size
+        kernel_size = geometry.kernel_size - self.frontend.receptive_field
+        latest = kernel_size // geometry.frame_size + 1 - frames
+        offset = round((merger_size - told_size) / geometry.frame_size)
+        self.offset = max(0, min(offset, latest))
+        self.stop = self.offset - latest or None
+        self.head = MatchedHead(
+            groups,
+            groups // self.COARSE_GROUPS,
+            channels,
+            kernel_frames=frames,
+            stride_frames=geometry.stride_size // geometry.frame_size,
+        )
+        self.peak_size = merger_size + self.head.margin * geometry.frame_size
+
+    def set_bank(self, bank: Bank) -> list[float]:
+        """Begin with a bank's templates; see :meth:`MatchedFilters.set_bank`."""
+        lost = self.matched.set_bank(bank, self.geometry)
+        share = torch.tensor(bank.share, dtype=torch.float32)
+        prior = share.reshape(self.groups, -1).sum(1, keepdim=True)
+        prior = prior.clamp(min=1e-4)
+        self.head.prior.data[:] = prior.log()
+        coarse = prior.reshape(-1, self.COARSE_GROUPS, 1).sum(1)
+        self.head.coarse_prior.data[:] = coarse.log()
+        return lost
+
+    def set_learned(self, network: Network) -> None:
+        """Begin with the weights of a trained network without matched filters."""
+        self.frontend.load_state_dict(network.frontend.state_dict())
+        self.projections.load_state_dict(network.projections.state_dict())
+        weights = network.head.state_dict()
+        # As many vectors as the kernel has frames.
+        weights["frames"] = self.head.learned.frames
+        self.head.learned.load_state_dict(weights)
+
+    def offsets(self) -> list[nn.Parameter]:
+        """Weights that are of the size of a score."""
+        head, bias = self.head, self.ceiling.bias
+        assert isinstance(bias, nn.Parameter)
+        return [head.prior, head.coarse_prior, head.offset, bias]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Compute what of each detector is added up.
+
+        Args:
+            x: Whitened strain, [batch, ifos, time], whole frames.
+
+        Returns:
+            [batch, ifos, groups + coarse + channels, frames]. No detector's frames
+            depend on another's strain.
+        """
+        batch, ifos, time = x.shape
+        flat = x.reshape(batch * ifos, 1, time)
+        power = self.matched(flat)
+        count = power.shape[-1]
+        frames = self.frontend(flat)[..., self.offset : self.stop]
+        seen = torch.cat([power.clamp(max=self.CLAMP).sqrt(), frames], 1)
+        hidden = torch.relu(self.hidden(self.norm(seen)))
+        ceiling = self.ceiling(hidden) / self.CEILING_SCALE
+        ceiling = self.CEILING_SCALE * nn.functional.softplus(ceiling)
+        gap = (ceiling - power) / self.SOFTNESS
+        limited = ceiling - self.SOFTNESS * nn.functional.softplus(gap)
+        coarse = nn.functional.max_pool1d(
+            power.clamp(max=self.COARSE_CLAMP).transpose(1, 2),
+            self.COARSE_GROUPS,
+        ).transpose(1, 2)
+        frames = frames.reshape(batch, ifos, -1, count)
+        projected = torch.stack(
+            [project(frames[:, i]) for i, project in enumerate(self.projections)], 1
+        )
+        return torch.cat(
+            [
+                limited.reshape(batch, ifos, -1, count),
+                coarse.reshape(batch, ifos, -1, count),
+                projected,
+            ],
+            2,
+        )
+
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Score whitened strain; see :meth:`train.network.Network.evaluate`."""
+        return self.head.evaluate(self.features(x).sum(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score whitened strain; see :meth:`train.network.Network.forward`."""
+        score: Tensor = self.head(self.features(x))[0]
+        return score
+
+    def fused(self) -> Self:
+        """Copy the network in evaluation mode, norms folded into convolutions."""
+        network = fused(self)
+        if isinstance(network.norm, nn.BatchNorm1d):
+            _fold_into(network.hidden, network.norm)
+            network.norm = nn.Identity()
+        head = network.head.learned
+        if isinstance(head.norm, nn.BatchNorm1d):
+            fold_into_projections(network.projections, head.norm)
+            head.norm = nn.Identity()
+        return network
+
+
+def _fold_into(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> None:
+    """Fold a norm without weights of its own into the convolution that follows it."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert conv.bias is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    weight = conv.weight.data * scale[:, None]
+    conv.bias.data -= (weight[:, :, 0] * norm.running_mean).sum(1)
+    conv.weight.data = weight
