@@ -453,15 +453,15 @@ class MatchedNetwork(nn.Module):
                 f"{geometry.kernel_size}"
             )
         frames = spare_size // geometry.frame_size + 1
-        # The learned frames that tell of the same mergers.
+        # The learned frames at the same merger times.
         merger_size = self.matched.merger_size + self.matched.reach_size / 2
-        told_size = Network.PEAK_FRACTION * (
+        learned_size = Network.PEAK_FRACTION * (
             self.frontend.receptive_field + (Head.TAPS - 1) * geometry.frame_size
         )
-        told_size -= (Head.TAPS - 1) / 2 * geometry.frame_size
+        learned_size -= (Head.TAPS - 1) / 2 * geometry.frame_size
         kernel_size = geometry.kernel_size - self.frontend.receptive_field
         latest = kernel_size // geometry.frame_size + 1 - frames
-        offset = round((merger_size - told_size) / geometry.frame_size)
+        offset = round((merger_size - learned_size) / geometry.frame_size)
         self.offset = max(0, min(offset, latest))
         self.stop = self.offset - latest or None
         self.head = MatchedHead(
@@ -494,7 +494,7 @@ class MatchedNetwork(nn.Module):
         self.head.learned.load_state_dict(weights)
 
     def offsets(self) -> list[nn.Parameter]:
-        """Weights that are of the size of a score."""
+        """Biases in units of the score, which are trained at a higher rate."""
         head, bias = self.head, self.ceiling.bias
         assert isinstance(bias, nn.Parameter)
         return [head.prior, head.coarse_prior, head.offset, bias]

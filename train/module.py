@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Windows that detectors are moved by from one slide of a batch to the next.
 SLIDE_STEP = 7
-# Factor of the learning rate of what is of the size of a score.
+# Factor of the learning rate of biases in units of the score.
 OFFSET_RATE = 10.0
 GEOMETRY = Geometry()
 
@@ -56,7 +56,8 @@ class Detector(lightning.LightningModule):
         frontend_rate: Factor of the learning rate in a learned frontend; 0 leaves it
             as it is.
         filters_rate: The same for matched filters.
-        initial: Checkpoint of a ``split`` network to begin with.
+        initial: Checkpoint of a ``split`` network from whose weights the training
+            starts.
         bank: Bank of templates to begin with, for a network of matched filters; the
             one that comes with the project if None.
         geometry: Kernel, stride and frame sizes.
@@ -304,7 +305,7 @@ class Detector(lightning.LightningModule):
             (rest, 1.0, self.weight_decay),
             (frontends, self.frontend_rate, self.weight_decay),
             (filters, self.filters_rate, 0.0),
-            # Of the size of a score, and not to be drawn to 0.
+            # In units of the score, and not to be drawn to 0.
             (offsets, OFFSET_RATE, 0.0),
         ]
         return [
