@@ -12,7 +12,11 @@ from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from train.data.curves import read_curve
 from train.data.pool import NoisePool
-from train.data.signals import face_on_amplitudes, face_on_waveforms
+from train.data.signals import (
+    chirp_mass,
+    face_on_amplitudes,
+    face_on_waveforms,
+)
 from train.data.sources import CurveVariation, SimulatedStretches
 from train.stream import WindowStream
 from train.windows import WindowMaker, WindowSettings
@@ -218,7 +222,7 @@ def test_mergers_can_be_drawn_flatter_in_mass() -> None:
     torch.manual_seed(1)
     masses = torch.rand(600, 2).sort(1, descending=True).values * 50 + 7
     flat.set_bank(masses, torch.zeros(600, 2))
-    chirp = (masses.prod(1) ** 0.6 / masses.sum(1) ** 0.2).log()
+    chirp = chirp_mass(*masses.T).log()
     drawn = chirp[torch.multinomial(flat.chances, 20_000, replacement=True)]
     # Uniform in the bins that hold waveforms: the spread of a uniform distribution.
     span = float(chirp.max() - chirp.min())

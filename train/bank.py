@@ -27,7 +27,7 @@ from torch import Tensor
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from train.data.curves import read_curve
-from train.data.signals import face_on_waveforms
+from train.data.signals import chirp_mass, face_on_waveforms
 
 SERIES_LENGTH, MERGER_LENGTH = 4.0, 3.0
 """Length of a template's series before it is cut, and where its merger lies, s."""
@@ -167,7 +167,7 @@ class Bank:
             "masses above 0": (self.masses > 0).all(),
             "spins between -1 and 1": (np.abs(self.spins) < 1).all(),
             "templates sorted by chirp mass": (
-                (np.diff(chirp_mass(np.abs(self.masses))) >= 0).all()
+                (np.diff(chirp_mass(*np.abs(self.masses).T)) >= 0).all()
             ),
             "shares of 0 or more, 1 together": (
                 (self.share >= 0).all() and math.isclose(self.share.sum(), 1)
@@ -236,12 +236,6 @@ def read_bank(path: str | Path) -> Bank:
         raise ConfigurationError(f"{path}: expected a bank: {error}") from None
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
-
-
-def chirp_mass(masses: np.ndarray) -> np.ndarray:
-    """Chirp masses, [n], of component masses, [n, 2]."""
-    result: np.ndarray = masses.prod(1) ** 0.6 / masses.sum(1) ** 0.2
-    return result
 
 
 def draw_mergers(
@@ -503,7 +497,7 @@ def place(settings: BankSettings, geometry: Geometry) -> Bank:
     masses, spins = draw_mergers(settings.candidates, settings, PLACEMENT)
     matches = candidate_matches(grid, masses, spins)
     chosen = choose(matches, settings.templates, settings.emphasis)
-    chosen = chosen[np.argsort(chirp_mass(masses[chosen]), kind="stable")]
+    chosen = chosen[np.argsort(chirp_mass(*masses[chosen].T), kind="stable")]
     best = matches[:, chosen].argmax(1)
     counts = np.bincount(best, minlength=settings.templates)
     return Bank(settings, masses[chosen], spins[chosen], counts / len(masses))
@@ -599,6 +593,6 @@ def _chunks(masses: np.ndarray) -> Iterator[np.ndarray]:
 
     The longest waveform of a batch sets the length of all.
     """
-    order = np.argsort(chirp_mass(masses), kind="stable")
+    order = np.argsort(chirp_mass(*masses.T), kind="stable")
     for start in range(0, len(order), WAVEFORM_CHUNK):
         yield order[start : start + WAVEFORM_CHUNK]

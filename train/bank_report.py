@@ -19,9 +19,9 @@ from train.bank import (
     Bank,
     Grid,
     best_matches,
-    chirp_mass,
     draw_mergers,
 )
+from train.data.signals import chirp_mass
 from train.figures import LIGHT, Draw, Theme, render
 from train.validate import NOT_MEASURED
 
@@ -133,7 +133,9 @@ def report(
 
 def table(bank: Bank, judgement: Judgement) -> str:
     """Fitting factors by chirp mass, a Markdown table."""
-    signals, templates = chirp_mass(judgement.masses), chirp_mass(bank.masses)
+    signals, templates = (
+        chirp_mass(*mergers.masses.T) for mergers in (judgement, bank)
+    )
     everything = (0.0, float("inf"))
     bins = list(pairwise(CHIRP_MASSES))
     names = ["mean", *(f"{_ordinal(rank)} percentile" for rank in PERCENTILES)]

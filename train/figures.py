@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from chirpwatch.statistics import wilson_interval
+from train.data.signals import chirp_mass
 
 LEAST_RATE = 1e-7
 RESOLUTION = 144
@@ -287,8 +288,7 @@ def scatter(result: Mapping[str, Any]) -> Draw:
 
     def draw(figure: Figure, theme: Theme) -> None:
         columns = {name: np.array(one) for name, one in result["scatter"].items()}
-        total = columns["mass_1"] + columns["mass_2"]
-        chirp = (columns["mass_1"] * columns["mass_2"]) ** 0.6 / total**0.2
+        chirp = chirp_mass(columns["mass_1"], columns["mass_2"])
         axes = figure.subplots()
         points = axes.scatter(
             columns["snr"], columns["score"], c=chirp, s=9, cmap="viridis", lw=0,

@@ -117,7 +117,6 @@ class MatchedFilters(nn.Module):
                 f"found {frame_size}"
             )
         self.templates, self.groups, self.ranks = templates, groups, tuple(ranks)
-        self.frame_size = frame_size
         first, second = _decimators()
         for name, taps in (("first", first), ("second", second)):
             weight = torch.tensor(taps, dtype=torch.float32)[None, None, None]

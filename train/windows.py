@@ -25,6 +25,7 @@ from train.data.pool import SCALE, NoisePool
 from train.data.signals import (
     antenna_amplitudes,
     arrival_delays,
+    chirp_mass,
     face_on_amplitudes,
     face_on_waveforms,
     sky,
@@ -34,8 +35,10 @@ from train.data.sources import CurveVariation, SimulatedStretches, StretchSource
 # Where the kernel starts in the buffer, and where the bank has its mergers, s.
 WINDOW_START_LENGTH = 1.0
 BANK_MERGER_LENGTH = 1.7
-# Waveforms looked at at a time, and bins in the logarithm of the chirp mass.
-KEPT_BATCH, MASS_BINS = 250, 24
+# Waveforms and frequencies of which the power is added up at a time.
+KEPT_BATCH, KEPT_BINS = 250, 4
+# Bins in the logarithm of the chirp mass.
+MASS_BINS = 24
 GLITCHES = {"blip": 0.5, "tomte": 0.2, "scattered_light": 0.15, "koi_fish": 0.15}
 # What a seed is for: streams of random numbers that are independent of one another.
 POOL, BANK, BATCH = range(1, 4)
@@ -306,7 +309,11 @@ class WindowMaker:
         """Share of each waveform's power, as noise weighs it, that the buffer holds."""
         weights = torch.stack([pool.weights.mean(0) for pool in self.pools]).mean(0)
         weights = weights.cpu()
-        band = weights > 0
+        band = torch.nonzero(weights > 0).flatten()
+        # The whole signal's spectrum is smooth: one amplitude for a few frequencies.
+        band = band[: len(band) // KEPT_BINS * KEPT_BINS].reshape(-1, KEPT_BINS)
+        centers = self.frequencies.cpu()[band].mean(1)
+        sums = weights[band].sum(1)
         kept = []
         for spectra, mass, spin in zip(
             *(torch.split(x, KEPT_BATCH) for x in (self.bank.cpu(), masses, spins)),
@@ -317,16 +324,15 @@ class WindowMaker:
                 mass[:, 1],
                 spin[:, 0],
                 spin[:, 1],
-                self.frequencies.cpu()[band],
+                centers,
             )
-            whole = (whole * SCALE).float().square() @ weights[band]
+            whole = (whole * SCALE).float().square() @ sums
             kept.append(spectra.abs().square() @ weights / whole)
         return torch.cat(kept).clamp(max=1).to(self.device)
 
     def _chances(self, masses: Tensor) -> Tensor:
         """Weight with which each waveform is drawn, see ``mass_flattening``, [bank]."""
-        heavier, lighter = masses.T
-        logarithm = ((heavier * lighter) ** 0.6 / (heavier + lighter) ** 0.2).log()
+        logarithm = chirp_mass(masses[:, 0], masses[:, 1]).log()
         low, high = logarithm.min(), logarithm.max()
         place = (logarithm - low) / (high - low).clamp(min=1e-6) * MASS_BINS
         place = place.long().clamp(max=MASS_BINS - 1)

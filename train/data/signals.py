@@ -4,6 +4,9 @@ A merger's time is the peak of the (2, 2) mode's amplitude; of a precessing one 
 of the modulus of both polarizations together, the same where nothing precesses.
 """
 
+from typing import TypeVar
+
+import numpy as np
 import torch
 from ml4gw.distributions import Cosine, Sine
 from ml4gw.gw import compute_antenna_responses, get_ifo_geometry
@@ -18,6 +21,12 @@ SPEED_OF_LIGHT = 299_792_458.0
 MIN_FREQUENCY = 20.0
 TAPER_LENGTH = 0.125
 WAVEFORM_BATCH = 64
+_Values = TypeVar("_Values", Tensor, np.ndarray)
+
+
+def chirp_mass(mass_1: _Values, mass_2: _Values) -> _Values:
+    """Chirp masses of component masses, [n], in the same unit."""
+    return (mass_1 * mass_2) ** 0.6 / (mass_1 + mass_2) ** 0.2
 
 
 def face_on_waveforms(
@@ -47,7 +56,7 @@ def face_on_waveforms(
         Strain, float64, [n, size]. Inspiral that began before the first sample is cut
         off with a taper of 1/8 s; nothing wraps around.
     """
-    chirp_mass = (mass_1 * mass_2) ** 0.6 / (mass_1 + mass_2) ** 0.2
+    chirp_masses = chirp_mass(mass_1, mass_2)
     # ml4gw's mass ratio is lighter over heavier.
     mass_ratio = mass_2 / mass_1
     waveforms = torch.empty(len(mass_1), size, dtype=torch.float64)
@@ -56,10 +65,10 @@ def face_on_waveforms(
     )
     taper = _taper(size, sample_rate)
     # Equal lengths together: the longest of a batch sets the length of all.
-    order = torch.argsort(chirp_mass)
+    order = torch.argsort(chirp_masses)
     for batch in torch.split(order, WAVEFORM_BATCH):
         m1, m2 = chirp_mass_and_mass_ratio_to_components(
-            chirp_mass[batch], mass_ratio[batch]
+            chirp_masses[batch], mass_ratio[batch]
         )
         zeros = torch.zeros(len(batch))
         _, plus = generator.generate_conditioned_fd_waveform(
@@ -67,7 +76,7 @@ def face_on_waveforms(
             mass_2=m2,
             s1z=spin_1[batch],
             s2z=spin_2[batch],
-            chirp_mass=chirp_mass[batch],
+            chirp_mass=chirp_masses[batch],
             mass_ratio=mass_ratio[batch],
             chi1=spin_1[batch],
             chi2=spin_2[batch],
@@ -97,11 +106,11 @@ def face_on_amplitudes(
     Returns:
         Modulus of the plus polarization, strain per Hz, float64, [n, bins].
     """
-    chirp_mass = (mass_1 * mass_2) ** 0.6 / (mass_1 + mass_2) ** 0.2
+    chirp_masses = chirp_mass(mass_1, mass_2)
     zeros = torch.zeros(len(mass_1), dtype=torch.float64)
     _, plus = IMRPhenomD()(
         frequencies.double(),
-        chirp_mass.double(),
+        chirp_masses.double(),
         (mass_2 / mass_1).double(),
         spin_1.double(),
         spin_2.double(),
@@ -133,7 +142,7 @@ def precessing_polarizations(
     """
     columns = {name: column.double() for name, column in parameters.items()}
     mass_1, mass_2 = columns["mass_1"], columns["mass_2"]
-    chirp_mass = (mass_1 * mass_2) ** 0.6 / (mass_1 + mass_2) ** 0.2
+    chirp_masses = chirp_mass(mass_1, mass_2)
     generator = TimeDomainCBCWaveformGenerator(
         IMRPhenomPv2(),
         sample_rate,
@@ -144,12 +153,12 @@ def precessing_polarizations(
     )
     placed = torch.empty(2, len(mass_1), size, dtype=torch.float64)
     # Equal lengths together: the longest of a batch sets the length of all.
-    for batch in torch.split(torch.argsort(chirp_mass), WAVEFORM_BATCH):
+    for batch in torch.split(torch.argsort(chirp_masses), WAVEFORM_BATCH):
         one = {name: column[batch] for name, column in columns.items()}
         cross, plus = generator.generate_conditioned_fd_waveform(
             mass_1=one["mass_1"],
             mass_2=one["mass_2"],
-            chirp_mass=chirp_mass[batch],
+            chirp_mass=chirp_masses[batch],
             # ml4gw's mass ratio is lighter over heavier.
             mass_ratio=one["mass_2"] / one["mass_1"],
             **{f"s{i}{axis}": one[f"spin_{i}{axis}"] for i in "12" for axis in "xyz"},
