@@ -12,6 +12,7 @@ from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from train.data.curves import read_curve
 from train.data.pool import NoisePool
+from train.data.population import draw_components
 from train.data.signals import (
     chirp_mass,
     face_on_amplitudes,
@@ -213,21 +214,31 @@ def test_the_snr_is_that_of_the_whole_inspiral(maker) -> None:
 
 
 def test_mergers_can_be_drawn_flatter_in_mass() -> None:
-    settings = dataclasses.replace(SETTINGS, bank_size=600, mass_flattening=1.0)
-    flat = WindowMaker(GEOMETRY, settings, seed=4)
-    steep = WindowMaker(
-        GEOMETRY, dataclasses.replace(settings, mass_flattening=0.0), seed=4
-    )
-    assert torch.equal(steep.chances, torch.ones(600, dtype=torch.float64))
-    torch.manual_seed(1)
-    masses = torch.rand(600, 2).sort(1, descending=True).values * 50 + 7
-    flat.set_bank(masses, torch.zeros(600, 2))
-    chirp = chirp_mass(*masses.T).log()
-    drawn = chirp[torch.multinomial(flat.chances, 20_000, replacement=True)]
-    # Uniform in the bins that hold waveforms: the spread of a uniform distribution.
-    span = float(chirp.max() - chirp.min())
-    assert float(drawn.std()) == pytest.approx(span / 12**0.5, rel=0.06)
-    assert float(chirp.std()) < 0.8 * float(drawn.std())
+    """Of the density of log chirp mass, as many powers are left as the settings say."""
+    densities = {}
+    for flattening in (0.0, 0.5, 1.0):
+        ranges = dataclasses.replace(
+            SETTINGS, min_mass=5.0, max_mass=200.0, mass_flattening=flattening
+        )
+        masses, _ = draw_components(20_000, ranges, np.random.default_rng(4))
+        assert (masses[:, 0] >= masses[:, 1]).all()
+        assert masses.min() >= 5 and masses.max() <= 200
+        logarithm = np.log(chirp_mass(*masses.T))
+        # Without the ends, which even a choice of twenty has too few of.
+        densities[flattening] = np.histogram(logarithm, 8, (2.0, 4.6))[0] / 20_000
+    steep, half, flat = densities.values()
+    assert flat.max() / flat.min() < 1.25 < 2 < steep.max() / steep.min()
+    shares = half / half.sum(), steep**0.5 / (steep**0.5).sum()
+    np.testing.assert_allclose(*shares, rtol=0.12)
+
+
+def test_spins_point_anywhere_and_are_mostly_small() -> None:
+    ranges = dataclasses.replace(SETTINGS, max_spin=0.9)
+    _, spins = draw_components(40_000, ranges, np.random.default_rng(5))
+    assert np.abs(spins).max() < 0.9
+    assert spins.mean() == pytest.approx(0, abs=0.01)
+    # Magnitude 0.9 u², cosine c: E[u⁴] E[c²] = 1/15.
+    assert spins.var() == pytest.approx(0.81 / 15, rel=0.03)
 
 
 def test_a_batch_is_the_same_whatever_was_made_before_it() -> None:

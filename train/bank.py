@@ -6,11 +6,14 @@ population of the best match, raised to a power, is as large as a greedy choice 
 (facility location: Nemhauser, Wolsey and Fisher, Math. Program. 14, 265; a stochastic
 bank, arXiv:0908.2090, bounds the worst match instead).
 
-Matches are maximised over time and phase. Mergers are compared as complex analytic
-series: their modulus does not depend on the phase.
+Matches are maximised over phase, and over the times of a filter's outputs. A merger may
+fall between two of these: matches are computed for several places there, and half of
+the templates may have outputs midway between those of the others. Mergers are compared
+as complex analytic series: their modulus does not depend on the phase.
 """
 
 import hashlib
+import heapq
 import json
 import math
 from collections.abc import Iterator
@@ -27,6 +30,7 @@ from torch import Tensor
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from train.data.curves import read_curve
+from train.data.population import draw_components
 from train.data.signals import chirp_mass, face_on_waveforms
 
 SERIES_LENGTH, MERGER_LENGTH = 4.0, 3.0
@@ -44,14 +48,17 @@ IFOS = ("H1", "L1")
 MASS_LIMITS = (5.0, 200.0)
 """Lighter mergers last longer than a signal; heavier ones end below 32 Hz."""
 
-MOST_CANDIDATES = 10_000
-"""The matrix of their matches takes 400 MB."""
+MOST_CANDIDATES = 8000
+"""Their matches with one another take 1 GB."""
 
 LAG_LENGTH = 0.05
 """Largest time shift between a template and a signal, s."""
 
 OVERSAMPLING = 4
-"""Lags for each sample: the maximum may lie between two samples."""
+"""Lags for each sample: places between two outputs at which a merger may fall."""
+
+SHIFTS = (0, OVERSAMPLING // 2)
+"""Lags by which a template's outputs may be later than those of an unshifted one."""
 
 WAVEFORM_CHUNK, MATCH_CHUNK = 128, 64
 # What a seed is for: independent draws from the population.
@@ -67,9 +74,13 @@ class BankSettings:
         candidates: Mergers drawn from the population that templates are chosen from.
         min_mass, max_mass: Range of the component masses, detector frame, solar
             masses.
-        max_spin: Largest dimensionless aligned spin; spins are uniform.
+        max_spin: Largest dimensionless spin, see
+            :func:`train.data.population.draw_components`; templates have the
+            components along the orbit's axis alone.
         logarithmic_share: Share of the mergers whose masses are uniform in the
             logarithm; the others' are uniform.
+        mass_flattening: How far the logarithm of the chirp mass is made uniform, see
+            :func:`train.data.population.draw_components`.
         before_length, after_length: What a template keeps before and after its merger,
             s.
         max_frequency: Frequency above which a template has nothing, Hz.
@@ -89,8 +100,9 @@ class BankSettings:
     max_mass: float = 200.0
     max_spin: float = 0.9
     logarithmic_share: float = 0.7
-    before_length: float = 0.8
-    after_length: float = 0.02
+    mass_flattening: float = 0.2
+    before_length: float = 0.77
+    after_length: float = 0.055
     max_frequency: float = 450.0
     runs: tuple[str, ...] = ("O3", "O4")
     emphasis: float = 3.0
@@ -122,6 +134,7 @@ class BankSettings:
             ),
             "max_spin between 0 and 0.99": 0 <= self.max_spin <= 0.99,
             "logarithmic_share between 0 and 1": 0 <= self.logarithmic_share <= 1,
+            "mass_flattening between 0 and 1": 0 <= self.mass_flattening <= 1,
             "before_length above 0 and at most 2.5": 0 < self.before_length <= 2.5,
             "after_length above 0 and at most 0.5": 0 < self.after_length <= 0.5,
             "max_frequency above 0": self.max_frequency > 0,
@@ -142,6 +155,8 @@ class Bank:
         settings: How they were chosen, and how they are cut.
         masses: Heavier and lighter, detector frame, solar masses, [templates, 2].
         spins: Dimensionless aligned spins, [templates, 2].
+        shift: Part of the time between two outputs by which each template's outputs
+            are later than those of an unshifted one, 0 or 1/2, [templates].
         share: Share of the population that matches each template best, [templates].
 
     Raises:
@@ -151,11 +166,13 @@ class Bank:
     settings: BankSettings
     masses: np.ndarray
     spins: np.ndarray
+    shift: np.ndarray
     share: np.ndarray
 
     def __post_init__(self) -> None:
         n = self.settings.templates
-        for name, shape in (("masses", (n, 2)), ("spins", (n, 2)), ("share", (n,))):
+        shapes = {"masses": (n, 2), "spins": (n, 2), "shift": (n,), "share": (n,)}
+        for name, shape in shapes.items():
             array = getattr(self, name)
             if array.shape != shape or not np.isfinite(array).all():
                 raise ConfigurationError(
@@ -169,6 +186,7 @@ class Bank:
             "templates sorted by chirp mass": (
                 (np.diff(chirp_mass(*np.abs(self.masses).T)) >= 0).all()
             ),
+            "shifts of 0 or 1/2": (np.isin(self.shift * OVERSAMPLING, SHIFTS).all()),
             "shares of 0 or more, 1 together": (
                 (self.share >= 0).all() and math.isclose(self.share.sum(), 1)
             ),
@@ -216,7 +234,7 @@ class Bank:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
 
-ARRAYS = ("masses", "spins", "share")
+ARRAYS = ("masses", "spins", "shift", "share")
 
 
 def shipped_bank() -> Bank:
@@ -253,12 +271,7 @@ def draw_mergers(
         spins, to 0.0001, each [count, 2].
     """
     rng = np.random.default_rng([settings.seed, stream])
-    low, high = settings.min_mass, settings.max_mass
-    uniform = rng.uniform(low, high, (count, 2))
-    logarithmic = np.exp(rng.uniform(math.log(low), math.log(high), (count, 2)))
-    chosen = rng.random((count, 1)) < settings.logarithmic_share
-    masses = -np.sort(-np.where(chosen, logarithmic, uniform), 1)
-    spins = settings.max_spin * rng.uniform(-1, 1, (count, 2))
+    masses, spins = draw_components(count, settings, rng)
     return masses.round(3), spins.round(4)
 
 
@@ -470,13 +483,16 @@ class Grid:
             templates: Broadcast with the signals.
 
         Returns:
-            [...].
+            [OVERSAMPLING, ...]: the best of every ``OVERSAMPLING``-th lag, from the
+            first, the second … on. Their maximum is that over all lags.
         """
         size = OVERSAMPLING * self.fft_size
         series = torch.fft.ifft(signals * templates.conj(), size)
         # Within these lags nothing wraps around.
-        lags = series[..., : 2 * OVERSAMPLING * self.lag_size + 1]
-        return OVERSAMPLING * lags.abs().amax(-1)
+        lags = series[..., : 2 * OVERSAMPLING * self.lag_size].abs()
+        return OVERSAMPLING * lags.unflatten(-1, (-1, OVERSAMPLING)).amax(-2).movedim(
+            -1, 0
+        )
 
 
 def place(settings: BankSettings, geometry: Geometry) -> Bank:
@@ -496,62 +512,96 @@ def place(settings: BankSettings, geometry: Geometry) -> Bank:
     grid = Grid(settings, geometry)
     masses, spins = draw_mergers(settings.candidates, settings, PLACEMENT)
     matches = candidate_matches(grid, masses, spins)
-    chosen = choose(matches, settings.templates, settings.emphasis)
-    chosen = chosen[np.argsort(chirp_mass(*masses[chosen].T), kind="stable")]
-    best = matches[:, chosen].argmax(1)
-    counts = np.bincount(best, minlength=settings.templates)
-    return Bank(settings, masses[chosen], spins[chosen], counts / len(masses))
+    chosen, shifts = choose(matches, settings.templates, settings.emphasis)
+    order = np.argsort(chirp_mass(*masses[chosen].T), kind="stable")
+    chosen, shifts = chosen[order], shifts[order]
+    seen = np.stack(
+        [
+            matches[_between(shift), template]
+            for template, shift in zip(chosen, shifts, strict=True)
+        ]
+    )
+    counts = np.bincount(seen.argmax(0).flatten(), minlength=settings.templates)
+    return Bank(
+        settings,
+        masses[chosen],
+        spins[chosen],
+        shifts / OVERSAMPLING,
+        counts / counts.sum(),
+    )
+
+
+def _between(shift: int) -> list[int]:
+    """Which match is that of a merger 0, 1 … lags after an output."""
+    return [(shift - place) % OVERSAMPLING for place in range(OVERSAMPLING)]
 
 
 def candidate_matches(grid: Grid, masses: np.ndarray, spins: np.ndarray) -> np.ndarray:
     """Matches of truncated templates with each other.
 
     Returns:
-        float32, [n, n], symmetric, 1 on the diagonal.
+        float32, [OVERSAMPLING, templates, signals]: see :meth:`Grid.match`. With the
+        order of lags turned around, the same for signals and templates exchanged.
     """
     templates = grid.templates(masses, spins)
     # As a signal, a template has nothing beyond its ends.
     padded = torch.nn.functional.pad(templates, (grid.lag_size, grid.lag_size))
     signals, templates = grid.transform(padded), grid.transform(templates)
-    # Symmetric: half of it is enough.
-    matches = torch.zeros(len(masses), len(masses))
-    for start in range(0, len(masses), MATCH_CHUNK):
+    n = len(masses)
+    matches = torch.zeros(OVERSAMPLING, n, n)
+    back = [-lag % OVERSAMPLING for lag in range(OVERSAMPLING)]
+    # Half of it is enough.
+    for start in range(0, n, MATCH_CHUNK):
         rows = slice(start, start + MATCH_CHUNK)
-        for column in range(min(start + MATCH_CHUNK, len(masses))):
-            matches[rows, column] = grid.match(signals[rows], templates[column])
-    # The blocks on the diagonal have both halves.
-    return torch.maximum(matches, matches.T).numpy()
+        for column in range(min(start + MATCH_CHUNK, n)):
+            found = grid.match(signals[rows], templates[column])
+            matches[:, column, rows] = found
+            matches[:, rows, column] = found[back]
+    return matches.numpy()
 
 
-def choose(matches: np.ndarray, count: int, emphasis: float) -> np.ndarray:
+def choose(
+    matches: np.ndarray, count: int, emphasis: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose templates one by one, each time the one that adds most.
 
     Args:
-        matches: Of candidates (rows) with each other, [n, n].
+        matches: As from :func:`candidate_matches`, [OVERSAMPLING, n, n].
         count: Templates to choose.
-        emphasis: What is maximised is the mean over the candidates of their best match
-            to this power.
+        emphasis: What is maximised is the mean over the candidates, and over where
+            they fall between two outputs, of their best match to this power.
 
     Returns:
-        Indices in the order in which they were chosen, [count]: a smaller bank is the
-        beginning of a larger one.
+        Indices in the order in which they were chosen, and the shift of each in lags,
+        [count] each: a smaller bank is the beginning of a larger one.
     """
     worth = torch.from_numpy(matches).clamp(max=1) ** emphasis
-    # The matrix is symmetric: its rows stand for templates, and are contiguous.
-    best = torch.zeros(len(worth))
-    chosen: list[int] = []
-    for _ in range(count):
-        gains = torch.cat(
-            [
-                (rows - best).clamp(min=0).sum(1, dtype=torch.float64)
-                for rows in worth.split(MATCH_CHUNK)
-            ]
-        )
-        # Once every candidate is matched, rounding alone would choose one again.
-        gains[chosen] = -1
-        chosen.append(int(gains.argmax()))
-        best = torch.maximum(best, worth[chosen[-1]])
-    return np.array(chosen)
+    best = torch.zeros(OVERSAMPLING, worth.shape[-1])
+
+    def gain(template: int, shift: int) -> float:
+        seen = worth[_between(shift), template]
+        return float((seen - best).clamp(min=0).sum(dtype=torch.float64))
+
+    # What a template adds only becomes less: one that still adds more than the others
+    # ever did is the best (M. Minoux, Optimization Techniques, Springer 1978, 234).
+    queue = [
+        (-gain(template, shift), template, shift)
+        for template in range(worth.shape[1])
+        for shift in SHIFTS
+    ]
+    heapq.heapify(queue)
+    chosen: dict[int, int] = {}
+    while len(chosen) < count:
+        _, template, shift = heapq.heappop(queue)
+        if template in chosen:
+            continue
+        found = -gain(template, shift), template, shift
+        if queue and found > queue[0]:
+            heapq.heappush(queue, found)
+            continue
+        chosen[template] = shift
+        best = torch.maximum(best, worth[_between(shift), template])
+    return np.array(list(chosen)), np.array(list(chosen.values()))
 
 
 def fitting_factors(
@@ -567,24 +617,32 @@ def fitting_factors(
         geometry: Sample rate, and the frequency from which SNR is counted.
 
     Returns:
-        Best match of each whole signal over the templates, [n] (the fitting factor of
-        Apostolatos, Phys. Rev. D 52, 605).
+        Best match of each whole signal over the templates (the fitting factor of
+        Apostolatos, Phys. Rev. D 52, 605), the mean over where the merger falls between
+        two outputs, [n].
     """
     grid = Grid(bank.settings, geometry)
     signals = grid.transform(grid.signals(masses, spins, SIGNAL_LENGTH))
-    return best_matches(grid, signals, bank)
+    mean: np.ndarray = best_matches(grid, signals, bank).mean(0)
+    return mean
 
 
 def best_matches(grid: Grid, signals: Tensor, bank: Bank) -> np.ndarray:
-    """Best match of each signal, a spectrum on the grid, over a bank's templates."""
+    """Best match of each signal, a spectrum on the grid, over a bank's templates.
+
+    Returns:
+        [OVERSAMPLING, n]: for mergers 0, 1 … lags after an output.
+    """
     templates = grid.transform(grid.templates(bank.masses, bank.spins))
-    best = torch.zeros(len(signals))
+    shifts = (bank.shift * OVERSAMPLING).astype(int)
+    best = torch.zeros(OVERSAMPLING, len(signals))
     # Few signals at once: their series stay in the processor's cache.
     for rows, part in zip(
-        best.split(MATCH_CHUNK), signals.split(MATCH_CHUNK), strict=True
+        best.split(MATCH_CHUNK, 1), signals.split(MATCH_CHUNK), strict=True
     ):
-        for template in templates:
-            torch.maximum(rows, grid.match(part, template), out=rows)
+        for template, shift in zip(templates, shifts, strict=True):
+            found = grid.match(part, template)[_between(shift)]
+            torch.maximum(rows, found, out=rows)
     return best.numpy()
 
 

@@ -45,7 +45,8 @@ class Judgement:
 
     Attributes:
         masses: Heavier and lighter, detector frame, solar masses, [n, 2].
-        fitting: Fitting factor of the bank, [n].
+        fitting: Fitting factor of the bank, see :func:`train.bank.fitting_factors`,
+            [n].
         own: Match with a template of the signal's own masses and spins, cut as those
             of the bank, [n].
     """
@@ -69,11 +70,11 @@ def judge(bank: Bank, geometry: Geometry, signals: int) -> Judgement:
     spectra = grid.transform(grid.signals(masses, spins, SIGNAL_LENGTH))
     own = grid.transform(grid.templates(masses, spins))
     matches = [
-        grid.match(*pair)
+        grid.match(*pair).amax(0)
         for pair in zip(spectra.split(CHUNK), own.split(CHUNK), strict=True)
     ]
     return Judgement(
-        masses, best_matches(grid, spectra, bank), torch.cat(matches).numpy()
+        masses, best_matches(grid, spectra, bank).mean(0), torch.cat(matches).numpy()
     )
 
 
@@ -105,6 +106,7 @@ def report(
 ) -> str:
     """The page about a bank, Markdown."""
     settings = bank.settings
+    rate = Grid(settings, geometry).rate
     return (
         f"# Bank of templates {bank.digest}\n\n"
         f"```\n{command}\n```\n\n"
@@ -112,14 +114,16 @@ def report(
         f"by the mean of the best match to the power of {settings.emphasis:g}. "
         f"Component masses from {settings.min_mass:g} to {settings.max_mass:g} solar "
         f"masses, detector frame, {100 * settings.logarithmic_share:.0f} % of the "
-        "mergers uniform in their logarithm and the others uniform; aligned spins up "
-        f"to {settings.max_spin:g}; IMRPhenomD. A template holds "
+        "mergers uniform in their logarithm and the others uniform; isotropic spins "
+        f"up to {settings.max_spin:g}; IMRPhenomD. A template holds "
         f"{settings.before_length:g} s before its merger and "
         f"{settings.after_length:g} s after it, from {geometry.highpass:g} to "
         f"{settings.max_frequency:g} Hz, whitened by the mean inverse PSD of H1 and "
         f"L1 in {' and '.join(settings.runs)}.\n\n"
         "The fitting factor is the share of a signal's SNR above "
-        f"{geometry.highpass:g} Hz that the best template recovers. It was measured "
+        f"{geometry.highpass:g} Hz that the best template recovers, the mean over "
+        f"where the merger falls between two of the {rate:g} outputs a second. "
+        "It was measured "
         f"with {len(judgement.masses)} signals that the templates were not chosen "
         "from, each of them whole. *Own template* is the same with a template of the "
         "signal's own masses and spins, cut as those of the bank. Its loss is that of "

@@ -258,7 +258,7 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
 )
 @click.option(
     "--candidates",
-    type=click.IntRange(1, 10_000),
+    type=click.IntRange(1, 8000),
     default=4000,
     show_default=True,
     help="Mergers drawn from the population that templates are chosen from.",
@@ -276,7 +276,7 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
     type=click.FloatRange(0, 0.99),
     default=0.9,
     show_default=True,
-    help="Largest dimensionless aligned spin.",
+    help="Largest dimensionless spin; directions are isotropic.",
 )
 @click.option(
     "--logarithmic-share",
@@ -287,16 +287,23 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
     "are uniform.",
 )
 @click.option(
+    "--mass-flattening",
+    type=click.FloatRange(0, 1),
+    default=0.2,
+    show_default=True,
+    help="How far the logarithm of the chirp mass is made uniform.",
+)
+@click.option(
     "--before",
     type=click.FloatRange(0, 2.5, min_open=True),
-    default=0.8,
+    default=0.77,
     show_default=True,
     help="What a template keeps before its merger, s.",
 )
 @click.option(
     "--after",
     type=click.FloatRange(0, 0.5, min_open=True),
-    default=0.02,
+    default=0.055,
     show_default=True,
     help="What a template keeps after its merger, s.",
 )
@@ -343,6 +350,7 @@ def bank(
     masses: tuple[float, float],
     max_spin: float,
     logarithmic_share: float,
+    mass_flattening: float,
     before: float,
     after: float,
     max_frequency: float,
@@ -380,6 +388,7 @@ def bank(
         max_mass=masses[1],
         max_spin=max_spin,
         logarithmic_share=logarithmic_share,
+        mass_flattening=mass_flattening,
         before_length=before,
         after_length=after,
         max_frequency=max_frequency,

@@ -35,6 +35,7 @@ from chirpwatch.units import JULIAN_YEAR
 from train.data import whitening
 from train.data.glitches import draw_glitch, draw_snrs, scale_to_snr
 from train.data.injections import MERGER_LENGTH, SIGNAL_LENGTH, project
+from train.data.population import draw_components
 from train.data.signals import face_on_waveforms, sky
 from train.data.sources import SimulatedStretches, StretchSource
 from train.scoring import (
@@ -378,15 +379,7 @@ class DeployedValidation:
     def _draw_signals(self, snrs: np.ndarray, asds: np.ndarray) -> np.ndarray:
         """Projected mergers, float64, [n, ifos, SIGNAL_LENGTH * sample_rate]."""
         settings, n, rate = self.settings, len(snrs), self.geometry.sample_rate
-        low, high = np.log([settings.min_mass, settings.max_mass])
-        uniform = self._rng.uniform(settings.min_mass, settings.max_mass, (n, 2))
-        logarithmic = np.exp(self._rng.uniform(low, high, (n, 2)))
-        chosen = self._rng.random((n, 1)) < settings.logarithmic_share
-        masses = torch.from_numpy(np.where(chosen, logarithmic, uniform))
-        masses = masses.sort(1, descending=True).values
-        spins = torch.from_numpy(
-            self._rng.uniform(-settings.max_spin, settings.max_spin, (n, 2))
-        )
+        masses, spins = map(torch.from_numpy, draw_components(n, settings, self._rng))
         waveforms = face_on_waveforms(
             masses[:, 0],
             masses[:, 1],

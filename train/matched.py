@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from chirpwatch.errors import ConfigurationError, GeometryError
 from chirpwatch.geometry import Geometry
 from train.bank import MERGER_LENGTH, Bank, analytic, whitened_spectra
-from train.network import Frontend, Head, Network, fold_into_projections, fused
+from train.network import Frontend, Network, fused
 
 RATE = 2048
 """Rate of the strain that the bands are laid out for, Hz."""
@@ -43,6 +43,10 @@ filter."""
 
 STEP = 4
 """Samples of the strain between two outputs of the templates."""
+
+LARGEST, MIDDLE = 120.0, 40.0
+"""Largest logarithm of a likelihood ratio that is told from larger ones, and the value
+about which likelihoods are added."""
 
 ROWS = 16
 """Series that are filtered at a time: what the templates' outputs take of a cache."""
@@ -99,7 +103,7 @@ class MatchedFilters(nn.Module):
 
     # Light needs 10 ms from H1 to L1: frames overlap by as much.
     POOL, POOL_STEP = 13, 8
-    BEFORE_LENGTHS = (0.8, 0.7, 0.28)
+    BEFORE_LENGTHS = (0.77, 0.7, 0.28)
     AFTER_LENGTHS = (0.055, 0.05, 0.03)
 
     def __init__(
@@ -142,7 +146,10 @@ class MatchedFilters(nn.Module):
                 strict=True,
             )
         )
-        self.mix = nn.Parameter(torch.zeros(2 * templates, sum(self.ranks)))
+        # One template of every group at a time, the real and the imaginary part.
+        self.mix = nn.Parameter(
+            torch.zeros(templates // groups, 2, groups, sum(self.ranks))
+        )
         half_first, half_second = len(first) // 2, len(second) // 2
         low_delay = half_first + 2 * half_second
         self.merger_size = LOW * self.bands[0].before + low_delay
@@ -206,6 +213,9 @@ class MatchedFilters(nn.Module):
             _response(x, r, frequencies)
             for x, r in zip(_decimators(), (RATE, RATE / 2), strict=True)
         )
+        # Strain's samples by which a template's outputs are later.
+        shifts = np.round(STEP * bank.shift).astype(int)[:, None]
+        rows = np.arange(self.templates)[:, None]
         whole = analytic(spectra)
         begin = merger - self.bands[0].before * LOW
         stop = merger + round(self.AFTER_LENGTHS[0] * RATE)
@@ -220,7 +230,7 @@ class MatchedFilters(nn.Module):
             at = merger + band.step * (np.arange(band.taps) - band.before)
             coefficients = np.concatenate(
                 [
-                    series[:, at - STEP * phase] * band.step / norm[:, None]
+                    series[rows, at - STEP * phase - shifts] * band.step / norm[:, None]
                     for phase in range(phases)
                 ],
                 1,
@@ -237,7 +247,8 @@ class MatchedFilters(nn.Module):
             conv.weight.data[:] = torch.tensor(taps, dtype=torch.float32)
             columns.append(np.pad(left[:, :rank] * values[:rank], spare[::-1]))
         mix = torch.tensor(np.concatenate(columns, 1), dtype=torch.float32)
-        self.mix.data[:] = mix
+        mix = mix.reshape(2, self.groups, -1, mix.shape[1])
+        self.mix.data[:] = mix.permute(2, 0, 1, 3)
         return lost
 
     def forward(self, x: Tensor) -> Tensor:
@@ -267,12 +278,15 @@ class MatchedFilters(nn.Module):
                 output = output.transpose(2, 3)
                 output = output.reshape(rows, self.ranks[i], 1, phases * time)
             outputs.append(output[..., : self.stops[i]])
-        # As a matrix product: a convolution with one tap takes three times as long.
-        z = torch.matmul(self.mix, torch.cat(outputs, 1).squeeze(2)).float()
-        power = z[:, : self.templates].square() + z[:, self.templates :].square()
-        pooled = nn.functional.max_pool1d(power, self.POOL, self.POOL_STEP) / 2
-        group = self.templates // self.groups
-        return pooled.unflatten(1, (self.groups, group)).amax(2)
+        filtered = torch.cat(outputs, 1).squeeze(2)
+        # As matrix products: a convolution with one tap takes three times as long.
+        largest: Tensor | None = None
+        for real, imaginary in self.mix:
+            power = torch.matmul(real, filtered).float().square()
+            power = power + torch.matmul(imaginary, filtered).float().square()
+            largest = power if largest is None else torch.maximum(largest, power)
+        assert largest is not None
+        return nn.functional.max_pool1d(largest, self.POOL, self.POOL_STEP) / 2
 
 
 def _windows(frequencies: np.ndarray, max_frequency: float) -> list[np.ndarray]:
@@ -292,12 +306,15 @@ def _windows(frequencies: np.ndarray, max_frequency: float) -> list[np.ndarray]:
 
 
 class MatchedHead(nn.Module):
-    """Adds the detectors' values, and scores every kernel.
+    """Scores every kernel of the detectors' added values.
+
+    All that it needs of a kernel's frames is each channel's largest value, so that many
+    slides are scored for little more than adding them up.
 
     Args:
         groups: Groups of templates.
         coarse: Wider groups, whose values are not limited.
-        channels: Channels of the learned frames, and of their head.
+        channels: Learned channels.
         kernel_frames: Frames within one kernel.
         stride_frames: Frames between two scores.
     """
@@ -315,16 +332,18 @@ class MatchedHead(nn.Module):
         stride_frames: int,
     ) -> None:
         super().__init__()
-        self.sizes = (groups, coarse, channels)
-        self.stride_frames = stride_frames
-        self.margin = (Head.TAPS - 1) // 2
-        self.kernel_frames = kernel_frames - 2 * self.margin
-        self.learned = Head(channels, self.kernel_frames, stride_frames)
-        self.prior = nn.Parameter(torch.full((groups, 1), 0.0))
-        self.coarse_prior = nn.Parameter(torch.full((coarse, 1), 0.0))
+        self.groups, self.coarse, self.channels = groups, coarse, channels
+        self.kernel_frames, self.stride_frames = kernel_frames, stride_frames
+        self.prior = nn.Parameter(torch.zeros(groups, 1))
+        self.coarse_prior = nn.Parameter(torch.zeros(coarse, 1))
+        self.learned = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv1d(channels, self.HIDDEN, 1),
+            nn.ReLU(),
+            nn.Conv1d(self.HIDDEN, 1, 1),
+        )
         self.weights = nn.Parameter(torch.tensor([1.0, 0.1]))
         self.offset: nn.Parameter = nn.Parameter(torch.tensor(-16.0))
-        self.peak_weight = nn.Parameter(torch.tensor(1.0))
         self.combine = nn.Sequential(
             nn.Conv1d(3, self.HIDDEN, 1),
             nn.ReLU(),
@@ -340,6 +359,8 @@ class MatchedHead(nn.Module):
         self.register_buffer("spreads", torch.tensor(self.SPREADS)[:, None])
         self.centers: Tensor
         self.spreads: Tensor
+        self.register_buffer("frames", torch.eye(kernel_frames)[:, None])
+        self.frames: Tensor
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Score every whole kernel; see :meth:`train.network.Head.forward`."""
@@ -354,37 +375,54 @@ class MatchedHead(nn.Module):
         """Score every whole kernel; see :meth:`train.network.Head.evaluate`.
 
         Args:
-            total: The detectors' values, added, [batch, groups + coarse + channels,
+            total: The detectors' values, added, [batch, groups + coarse + channels + 1,
                 frames].
         """
-        terms = self.terms(total)
-        limited, coarse, learned, salience = terms
+        limited, coarse, learned = self.terms(total)
         x = torch.stack([limited, coarse.clamp(max=50), learned], 1)
         x = (x - self.centers) / self.spreads
         score = self.weights[0] * limited + self.weights[1] * learned + self.offset
+        salience = nn.functional.conv1d(
+            total[:, -1:], self.frames.to(total.dtype), stride=self.stride_frames
+        )
         return score + self.combine(x).squeeze(1), salience
 
-    def terms(self, total: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The parts of the score, [batch, strides] each, and the salience.
+    def terms(self, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The parts of the score, [batch, strides] each.
 
         Returns:
             Log-likelihood ratios of the limited and of the coarse groups, and the score
-            of the learned frames; and the salience, [batch, kernel_frames, strides].
+            of the learned channels.
         """
-        groups, coarse, _ = self.sizes
-        inner = total[..., self.margin : -self.margin]
-        limited = inner[:, :groups] + self.prior
-        wide = inner[:, groups : groups + coarse] + self.coarse_prior
-        both = torch.cat([limited, wide], 1).unsqueeze(2)
-        largest = self.learned.max(both).squeeze(2)
-        of_limited = largest[:, :groups].logsumexp(1)
-        of_coarse = largest[:, groups:].logsumexp(1)
-        learned, salience = self.learned.evaluate(total[:, groups + coarse :])
-        best = self.peak_weight * limited.amax(1, keepdim=True)
-        kernels = nn.functional.conv1d(
-            best, self.learned.frames.to(best.dtype), stride=self.stride_frames
-        )
-        return of_limited, of_coarse, learned, salience + kernels
+        largest = self._largest(total)
+        limited = largest[:, : self.groups] + self.prior
+        stop = self.groups + self.coarse
+        coarse = largest[:, self.groups : stop] + self.coarse_prior
+        learned = self.learned(largest[:, stop:-1])
+        return _add_likelihoods(limited), _add_likelihoods(coarse), learned.squeeze(1)
+
+    def _largest(self, total: Tensor) -> Tensor:
+        """Largest value of each kernel, [batch, channels, strides]."""
+        # Of each stride first, since kernels overlap.
+        step = self.stride_frames
+        whole = total.shape[-1] // step
+        parts = total[..., : whole * step].unflatten(-1, (whole, step)).amax(-1)
+        count = self.kernel_frames // step
+        strides = whole - count + 1
+        largest = parts[..., :strides]
+        for i in range(1, count):
+            largest = torch.maximum(largest, parts[..., i : strides + i])
+        return largest
+
+
+def _add_likelihoods(logarithms: Tensor) -> Tensor:
+    """Logarithm of the sum of exponentials over channels, [batch, strides].
+
+    About a fixed value, which costs a fraction of a maximum's search: values between
+    -40 and 120 are far from what single precision holds.
+    """
+    x = logarithms.float().clamp(-MIDDLE, LARGEST) - MIDDLE
+    return x.exp().sum(1).log() + MIDDLE
 
 
 class MatchedNetwork(nn.Module):
@@ -396,7 +434,7 @@ class MatchedNetwork(nn.Module):
         groups: Groups of templates.
         ranks: Filters of each band.
         width: Channels of the learned frontend's stem.
-        channels: Channels of the learned frames that are added up.
+        channels: Learned channels that are added up.
         hidden: Channels from which the ceilings are made.
 
     Raises:
@@ -406,18 +444,21 @@ class MatchedNetwork(nn.Module):
 
     # Above this, a larger value of a template says nothing more about what it is.
     CLAMP, COARSE_CLAMP = 100.0, 60.0
-    COARSE_GROUPS = 4
+    COARSE_GROUPS = 8
     CEILING_SCALE, SOFTNESS = 4.0, 1.5
-    FIRST_CEILING = 22.0
+    FIRST_CEILING = 28.0
+    # A ceiling depends on frames before and after its own: what a glitch does there.
+    TAPS, WIDTH = 5, 48
+    FRAMES_BEFORE, FRAMES_AFTER = 6, 2
 
     def __init__(
         self,
         geometry: Geometry,
         templates: int = 256,
-        groups: int = 32,
+        groups: int = 64,
         ranks: Sequence[int] = (64, 40, 40),
         width: int = 16,
-        channels: int = 32,
+        channels: int = 16,
         hidden: int = 32,
     ) -> None:
         super().__init__()
@@ -432,18 +473,23 @@ class MatchedNetwork(nn.Module):
         }
         self.matched = MatchedFilters(templates, groups, ranks, geometry.frame_size)
         self.frontend = Frontend(geometry.frame_size, width)
-        self.projections = nn.ModuleList(
-            nn.Conv1d(self.frontend.channels, channels, 1, bias=False)
-            for _ in geometry.ifos
-        )
         self.groups = groups
         inputs = groups + self.frontend.channels
         self.norm: nn.Module = nn.BatchNorm1d(inputs, affine=False)
-        self.hidden = nn.Conv1d(inputs, hidden, 1)
+        self.hidden = nn.Sequential(
+            nn.Conv1d(inputs, self.WIDTH, 1),
+            nn.ReLU(),
+            nn.Conv1d(self.WIDTH, self.WIDTH, self.TAPS),
+            nn.ReLU(),
+            nn.Conv1d(self.WIDTH, hidden, self.TAPS),
+            nn.ReLU(),
+        )
         self.ceiling = nn.Conv1d(hidden, groups, 1)
         nn.init.zeros_(self.ceiling.weight)
         assert self.ceiling.bias is not None
         nn.init.constant_(self.ceiling.bias, self.FIRST_CEILING)
+        self.projection = nn.Conv1d(inputs, channels, 1)
+        self.salience = nn.Conv1d(hidden, 1, 1, bias=False)
         spare_size = geometry.kernel_size - self.matched.receptive_field
         if spare_size < 0:
             raise GeometryError(
@@ -451,26 +497,32 @@ class MatchedNetwork(nn.Module):
                 f"field of {self.matched.receptive_field} samples, found "
                 f"{geometry.kernel_size}"
             )
-        frames = spare_size // geometry.frame_size + 1
-        # The learned frames at the same merger times.
-        merger_size = self.matched.merger_size + self.matched.reach_size / 2
-        learned_size = Network.PEAK_FRACTION * (
-            self.frontend.receptive_field + (Head.TAPS - 1) * geometry.frame_size
-        )
-        learned_size -= (Head.TAPS - 1) / 2 * geometry.frame_size
-        kernel_size = geometry.kernel_size - self.frontend.receptive_field
-        latest = kernel_size // geometry.frame_size + 1 - frames
-        offset = round((merger_size - learned_size) / geometry.frame_size)
+        stride_frames = geometry.stride_size // geometry.frame_size
+        # Whole strides of frames.
+        context = self.FRAMES_BEFORE + self.FRAMES_AFTER
+        kernel_frames = spare_size // geometry.frame_size + 1 - context
+        kernel_frames -= kernel_frames % stride_frames
+        if kernel_frames < stride_frames:
+            raise GeometryError(
+                f"kernel_length: expected room for {context + stride_frames} frames "
+                f"of matched filters, found {geometry.kernel_length:g} s"
+            )
+        # The learned frames of the same merger times.
+        peak_size = self.matched.merger_size + self.matched.reach_size / 2
+        learned_size = Network.PEAK_FRACTION * self.frontend.receptive_field
+        spare_size = geometry.kernel_size - self.frontend.receptive_field
+        latest = spare_size // geometry.frame_size + 1 - kernel_frames - context
+        offset = round((peak_size - learned_size) / geometry.frame_size)
         self.offset = max(0, min(offset, latest))
         self.stop = self.offset - latest or None
+        self.peak_size = peak_size + self.FRAMES_BEFORE * geometry.frame_size
         self.head = MatchedHead(
             groups,
             groups // self.COARSE_GROUPS,
             channels,
-            kernel_frames=frames,
-            stride_frames=geometry.stride_size // geometry.frame_size,
+            kernel_frames=kernel_frames,
+            stride_frames=stride_frames,
         )
-        self.peak_size = merger_size + self.head.margin * geometry.frame_size
 
     def set_bank(self, bank: Bank) -> list[float]:
         """Begin with a bank's templates; see :meth:`MatchedFilters.set_bank`."""
@@ -484,13 +536,8 @@ class MatchedNetwork(nn.Module):
         return lost
 
     def set_learned(self, network: Network) -> None:
-        """Begin with the weights of a trained network without matched filters."""
+        """Begin with the frontend of a trained network without matched filters."""
         self.frontend.load_state_dict(network.frontend.state_dict())
-        self.projections.load_state_dict(network.projections.state_dict())
-        weights = network.head.state_dict()
-        # As many vectors as the kernel has frames.
-        weights["frames"] = self.head.learned.frames
-        self.head.learned.load_state_dict(weights)
 
     def offsets(self) -> list[nn.Parameter]:
         """Biases in units of the score, which are trained at a higher rate."""
@@ -505,35 +552,58 @@ class MatchedNetwork(nn.Module):
             x: Whitened strain, [batch, ifos, time], whole frames.
 
         Returns:
-            [batch, ifos, groups + coarse + channels, frames]. No detector's frames
-            depend on another's strain.
+            [batch, ifos, groups + coarse + channels + 1, frames]: limited values of
+            the groups, those of wider groups as they are, the learned channels, and how
+            much the frame looks like a merger's. No detector's frames depend on
+            another's strain.
         """
-        batch, ifos, time = x.shape
-        flat = x.reshape(batch * ifos, 1, time)
-        power = self.matched(flat)
-        count = power.shape[-1]
-        frames = self.frontend(flat)[..., self.offset : self.stop]
-        seen = torch.cat([power.clamp(max=self.CLAMP).sqrt(), frames], 1)
-        hidden = torch.relu(self.hidden(self.norm(seen)))
+        values = self.limit(*self.filter(x.flatten(0, 1)[:, None]))
+        return values.unflatten(0, x.shape[:2])
+
+    def filter(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Filter whitened strain of single detectors.
+
+        Args:
+            x: [batch, 1, time], whole frames.
+
+        Returns:
+            Log-likelihood ratios of groups of templates, [batch, groups, frames], and
+            the learned frontend's output for the same mergers, [batch, width * 4,
+            frames].
+        """
+        return self.matched(x), self.frontend(x)[..., self.offset : self.stop]
+
+    def limit(self, power: Tensor, frames: Tensor) -> Tensor:
+        """Limit the values of a detector's groups, and join the learned channels.
+
+        Args:
+            power: Of the groups, as from :meth:`filter`.
+            frames: The learned frontend's, likewise.
+
+        Returns:
+            [batch, groups + coarse + channels + 1, frames], without those before the
+            first and after the last that have others on both sides.
+        """
+        seen = self.norm(torch.cat([power.clamp(max=self.CLAMP).sqrt(), frames], 1))
+        hidden = self.hidden(seen)
+        inner = slice(self.FRAMES_BEFORE, -self.FRAMES_AFTER)
+        power, seen = power[..., inner], seen[..., inner]
         ceiling = self.ceiling(hidden) / self.CEILING_SCALE
         ceiling = self.CEILING_SCALE * nn.functional.softplus(ceiling)
         gap = (ceiling - power) / self.SOFTNESS
         limited = ceiling - self.SOFTNESS * nn.functional.softplus(gap)
-        coarse = nn.functional.max_pool1d(
-            power.clamp(max=self.COARSE_CLAMP).transpose(1, 2),
-            self.COARSE_GROUPS,
-        ).transpose(1, 2)
-        frames = frames.reshape(batch, ifos, -1, count)
-        projected = torch.stack(
-            [project(frames[:, i]) for i, project in enumerate(self.projections)], 1
+        coarse = power.clamp(max=self.COARSE_CLAMP).unflatten(
+            1, (-1, self.COARSE_GROUPS)
         )
+        best = limited.amax(1, keepdim=True)
         return torch.cat(
             [
-                limited.reshape(batch, ifos, -1, count),
-                coarse.reshape(batch, ifos, -1, count),
-                projected,
+                limited,
+                coarse.amax(2),
+                self.projection(seen),
+                self.salience(hidden) + best,
             ],
-            2,
+            1,
         )
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -549,12 +619,10 @@ class MatchedNetwork(nn.Module):
         """Copy the network in evaluation mode, norms folded into convolutions."""
         network = fused(self)
         if isinstance(network.norm, nn.BatchNorm1d):
-            _fold_into(network.hidden, network.norm)
+            for conv in (network.hidden[0], network.projection):
+                assert isinstance(conv, nn.Conv1d)
+                _fold_into(conv, network.norm)
             network.norm = nn.Identity()
-        head = network.head.learned
-        if isinstance(head.norm, nn.BatchNorm1d):
-            fold_into_projections(network.projections, head.norm)
-            head.norm = nn.Identity()
         return network
 
 

@@ -22,10 +22,10 @@ from chirpwatch.geometry import Geometry
 from train.data.families import FAMILIES
 from train.data.glitches import draw_glitch
 from train.data.pool import SCALE, NoisePool
+from train.data.population import draw_components
 from train.data.signals import (
     antenna_amplitudes,
     arrival_delays,
-    chirp_mass,
     face_on_amplitudes,
     face_on_waveforms,
     sky,
@@ -37,8 +37,6 @@ WINDOW_START_LENGTH = 1.0
 BANK_MERGER_LENGTH = 1.7
 # Waveforms and frequencies of which the power is added up at a time.
 KEPT_BATCH, KEPT_BINS = 250, 4
-# Bins in the logarithm of the chirp mass.
-MASS_BINS = 24
 GLITCHES = {"blip": 0.5, "tomte": 0.2, "scattered_light": 0.15, "koi_fish": 0.15}
 # What a seed is for: streams of random numbers that are independent of one another.
 POOL, BANK, BATCH = range(1, 4)
@@ -62,7 +60,9 @@ class WindowSettings:
         bank_size: Waveforms drawn once, to be oriented and scaled afresh each time.
         min_mass, max_mass: Range of the component masses, detector frame, solar
             masses.
-        max_spin: Largest dimensionless aligned spin.
+        max_spin: Largest dimensionless spin, see
+            :func:`train.data.population.draw_components`; signals have the components
+            along the orbit's axis alone.
         first_snr, last_snr: Smallest network SNR at the start, and from halfway on.
         max_snr: Largest network SNR.
         snr_index: Exponent of the SNR's power law above the smallest.
@@ -71,8 +71,8 @@ class WindowSettings:
             scores would fall with SNR above 20.
         logarithmic_share: Share of the mergers whose masses are uniform in the
             logarithm; the others' are uniform.
-        mass_flattening: Mergers are drawn with the density of the logarithm of their
-            chirp mass to the power of minus this: 0 leaves it, 1 makes it uniform.
+        mass_flattening: How far the logarithm of the chirp mass is made uniform, see
+            :func:`train.data.population.draw_components`.
         earliest_merger, latest_merger: Where in a kernel mergers lie, s before its
             end.
         stretches: Noise stretches of twice ``psd_length`` kept for each detector.
@@ -250,9 +250,13 @@ class WindowMaker:
             self.size, 1 / geometry.sample_rate, device=self.device
         )
         rng = np.random.default_rng([*self.seed, BANK])
+        components = (
+            torch.from_numpy(values).float()
+            for values in draw_components(settings.bank_size, settings, rng)
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**63)))
-            self.set_bank(*self._draw_masses())
+            self.set_bank(*components)
         glitches = [
             draw_glitch(
                 self.size,
@@ -267,19 +271,6 @@ class WindowMaker:
         # Rolled so that the middle of each is at the first sample.
         self.glitches *= torch.exp(1j * torch.pi * self.length * self.frequencies.cpu())
         self.glitches = self.glitches.to(self.device)
-
-    def _draw_masses(self) -> tuple[Tensor, Tensor]:
-        """Masses, uniform or uniform in the logarithm; spins, uniform."""
-        settings, n = self.settings, self.settings.bank_size
-        span = settings.max_mass - settings.min_mass
-        uniform = settings.min_mass + span * torch.rand(n, 2)
-        ratio = settings.max_mass / settings.min_mass
-        logarithmic = settings.min_mass * ratio ** torch.rand(n, 2)
-        masses = torch.where(
-            torch.rand(n, 1) < settings.logarithmic_share, logarithmic, uniform
-        )
-        masses = masses.sort(1, descending=True).values
-        return masses, (2 * torch.rand(n, 2) - 1) * settings.max_spin
 
     def set_bank(self, masses: Tensor, spins: Tensor) -> None:
         """Make the waveforms that signals are drawn from.
@@ -303,7 +294,6 @@ class WindowMaker:
         spectra = torch.fft.rfft(waveforms) / self.geometry.sample_rate
         self.bank = spectra.to(torch.complex64).to(self.device)
         self.kept = self._kept_power(masses, spins)
-        self.chances = self._chances(masses)
 
     def _kept_power(self, masses: Tensor, spins: Tensor) -> Tensor:
         """Share of each waveform's power, as noise weighs it, that the buffer holds."""
@@ -329,15 +319,6 @@ class WindowMaker:
             whole = (whole * SCALE).float().square() @ sums
             kept.append(spectra.abs().square() @ weights / whole)
         return torch.cat(kept).clamp(max=1).to(self.device)
-
-    def _chances(self, masses: Tensor) -> Tensor:
-        """Weight with which each waveform is drawn, see ``mass_flattening``, [bank]."""
-        logarithm = chirp_mass(masses[:, 0], masses[:, 1]).log()
-        low, high = logarithm.min(), logarithm.max()
-        place = (logarithm - low) / (high - low).clamp(min=1e-6) * MASS_BINS
-        place = place.long().clamp(max=MASS_BINS - 1)
-        counts = torch.bincount(place, minlength=MASS_BINS)
-        return counts[place].double() ** -self.settings.mass_flattening
 
     def draw_snrs(self, n: int, min_snr: float) -> Tensor:
         """Draw network SNRs above ``min_snr``, [n]."""
@@ -370,7 +351,7 @@ class WindowMaker:
         """
         n, settings = len(snrs), self.settings
         if bank is None:
-            bank = torch.multinomial(self.chances, n, replacement=True)
+            bank = torch.randint(len(self.bank), (n,))
         spectra = self.bank[bank.to(self.device)]
         angles = sky(n)
         amplitudes = antenna_amplitudes(angles, self.geometry.ifos).to(self.device)

@@ -1,8 +1,9 @@
 """Which mergers there are: masses, spins, distances."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +15,76 @@ from torch import Tensor
 from chirpwatch.errors import ConfigurationError, SignalError
 from chirpwatch.geometry import Geometry
 from train.data.curves import MAX_FREQUENCY, RATE_RULE
+from train.data.signals import chirp_mass
+
+CHOICE = 20
+"""Mergers drawn for each that is kept, so that there are enough of the rare ones."""
+
+MASS_BINS = 24
+"""Bins in the logarithm of the chirp mass, for its density."""
 
 MAX_REDSHIFT = 2.0
 AFTER_MERGER_LENGTH = 0.5
 VOLUME_POINTS = 1001
+
+
+class ComponentRanges(Protocol):
+    """Settings that say from which masses and spins mergers are drawn."""
+
+    @property
+    def min_mass(self) -> float:
+        """Smallest component mass, solar masses."""
+
+    @property
+    def max_mass(self) -> float:
+        """Largest component mass, solar masses."""
+
+    @property
+    def logarithmic_share(self) -> float:
+        """Share of the mergers whose masses are uniform in the logarithm."""
+
+    @property
+    def max_spin(self) -> float:
+        """Largest dimensionless spin."""
+
+    @property
+    def mass_flattening(self) -> float:
+        """How far the logarithm of the chirp mass is made uniform, 0 to 1."""
+
+
+def draw_components(
+    n: int, ranges: ComponentRanges, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw what templates, training windows and their validation have in common.
+
+    Args:
+        n: Number of mergers.
+        ranges: Of masses and spins. Masses that are not uniform in the logarithm are
+            uniform. Of these mergers, more than are wanted, some are kept: with the
+            density of the logarithm of their chirp mass to the power of minus
+            ``mass_flattening``. Spins have isotropic directions, and magnitudes half of
+            which are below a quarter of the largest, as those of GWTC-3's mergers are
+            (arXiv:2111.03634, section VI).
+        rng: Where the numbers are from.
+
+    Returns:
+        Component masses, heavier first, in the unit of the ranges, and the spins'
+        components along the orbit's axis, each [n, 2].
+    """
+    low, high, drawn = ranges.min_mass, ranges.max_mass, CHOICE * n
+    uniform = rng.uniform(low, high, (drawn, 2))
+    logarithmic = np.exp(rng.uniform(math.log(low), math.log(high), (drawn, 2)))
+    chosen = rng.random((drawn, 1)) < ranges.logarithmic_share
+    masses = -np.sort(-np.where(chosen, logarithmic, uniform), 1)
+    logarithm = np.log(chirp_mass(*masses.T))
+    counts, edges = np.histogram(logarithm, MASS_BINS)
+    place = np.searchsorted(edges[1:-1], logarithm, side="right")
+    weights = counts[place] ** -ranges.mass_flattening
+    kept = rng.choice(drawn, n, replace=False, p=weights / weights.sum())
+    masses = masses[kept]
+    # The cosine of the angle between an isotropic direction and an axis is uniform.
+    spins = ranges.max_spin * rng.random((n, 2)) ** 2 * rng.uniform(-1, 1, (n, 2))
+    return masses, spins
 
 
 @dataclass(frozen=True)
