@@ -26,7 +26,7 @@ from train.matched import MatchedFilters, MatchedNetwork
 from train.models import build_model, model_name
 from train.module import Detector, cross_entropy
 from train.network import Network
-from train.windows import Batch
+from train.windows import Batch, WindowSettings
 
 GEOMETRY = Geometry(kernel_length=1.625)
 TEMPLATES, GROUPS = 16, 8
@@ -162,6 +162,17 @@ def test_folding_the_norms_changes_nothing(network, strain) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("length", [1.625, 2.0])
+def test_a_kernel_sees_mergers_wherever_windows_have_them(length: float) -> None:
+    network, windows = MatchedNetwork(Geometry(kernel_length=length)), WindowSettings()
+    reach = network.matched.reach_size / 2
+    first = network.peak_size - reach
+    last = network.peak_size + 32 * (network.head.kernel_frames - 1) + reach
+    # From the geocentre to a detector, light takes up to 21 ms.
+    assert first / 2048 < length - windows.earliest_merger - 0.021
+    assert last / 2048 > length - windows.latest_merger
+
+
 @torch.inference_mode()
 def test_likelihoods_are_added_about_a_fixed_value(network, strain) -> None:
     total = network.features(strain).sum(1)

@@ -449,9 +449,10 @@ class MatchedNetwork(nn.Module):
     COARSE_GROUPS = 8
     CEILING_SCALE, SOFTNESS = 4.0, 1.5
     FIRST_CEILING = 28.0
-    # A ceiling depends on frames before and after its own: what a glitch does there.
+    # A ceiling depends on the frames before its own as well: what a glitch does there.
+    # None after it, or a merger near the kernel's end would be missed.
     TAPS, WIDTH = 5, 48
-    FRAMES_BEFORE, FRAMES_AFTER = 6, 2
+    FRAMES_BEFORE = 8
 
     def __init__(
         self,
@@ -501,7 +502,7 @@ class MatchedNetwork(nn.Module):
             )
         stride_frames = geometry.stride_size // geometry.frame_size
         # Whole strides of frames.
-        context = self.FRAMES_BEFORE + self.FRAMES_AFTER
+        context = self.FRAMES_BEFORE
         kernel_frames = spare_size // geometry.frame_size + 1 - context
         kernel_frames -= kernel_frames % stride_frames
         if kernel_frames < stride_frames:
@@ -583,13 +584,11 @@ class MatchedNetwork(nn.Module):
             frames: The learned frontend's, likewise.
 
         Returns:
-            [batch, groups + coarse + channels + 1, frames], without those before the
-            first and after the last that have others on both sides.
+            [batch, groups + coarse + channels + 1, frames], without the first eight.
         """
         seen = self.norm(torch.cat([power.clamp(max=self.CLAMP).sqrt(), frames], 1))
         hidden = self.hidden(seen)
-        inner = slice(self.FRAMES_BEFORE, -self.FRAMES_AFTER)
-        power, seen = power[..., inner], seen[..., inner]
+        power, seen = (x[..., self.FRAMES_BEFORE :] for x in (power, seen))
         ceiling = self.ceiling(hidden) / self.CEILING_SCALE
         ceiling = self.CEILING_SCALE * nn.functional.softplus(ceiling)
         gap = (ceiling - power) / self.SOFTNESS
