@@ -161,7 +161,6 @@ def test_folding_the_norms_changes_nothing(network, strain) -> None:
     torch.testing.assert_close(network(strain), expected)
 
 
-@torch.inference_mode()
 @pytest.mark.parametrize("length", [1.625, 2.0])
 def test_a_kernel_sees_mergers_wherever_windows_have_them(length: float) -> None:
     network, windows = MatchedNetwork(Geometry(kernel_length=length)), WindowSettings()

@@ -6,10 +6,10 @@ logarithm of the likelihood ratio of a signal in noise, less a constant. What th
 worth is limited by a ceiling that the network learns from these values and from a
 learned frontend's frames: low where they look like a glitch. The head adds the
 detectors' limited values, takes each group's largest over the kernel, and adds the
-groups up as likelihoods (log-sum-exp), each weighted by a learned prior. The score of
-:class:`train.network.Head` on the learned frames is one more term.
+groups up as likelihoods (log-sum-exp), each weighted by a learned prior. What a small
+network makes of learned channels, added likewise, is one more term.
 
-A filter as long as a template (0.8 s) is affordable since few shapes suffice to make
+A filter as long as a template (0.77 s) is affordable since few shapes suffice to make
 all templates of a band: each of three bands is filtered at its own rate by the leading
 singular vectors of its templates, and one matrix makes all templates' outputs from
 these (K. Cannon et al., Phys. Rev. D 82, 044025 (2010)).
@@ -282,10 +282,8 @@ class MatchedFilters(nn.Module):
         # As matrix products: a convolution with one tap takes three times as long.
         largest: Tensor | None = None
         for real, imaginary in self.mix:
-            x = torch.matmul(real, filtered).float()
-            y = torch.matmul(imaginary, filtered).float()
-            # As products: ONNX Runtime takes twice as long for powers.
-            power = x * x + y * y
+            power = torch.matmul(real, filtered).float().square()
+            power = power + torch.matmul(imaginary, filtered).float().square()
             largest = power if largest is None else torch.maximum(largest, power)
         assert largest is not None
         return nn.functional.max_pool1d(largest, self.POOL, self.POOL_STEP) / 2
@@ -310,8 +308,7 @@ def _windows(frequencies: np.ndarray, max_frequency: float) -> list[np.ndarray]:
 class MatchedHead(nn.Module):
     """Scores every kernel of the detectors' added values.
 
-    All that it needs of a kernel's frames is each channel's largest value, so that many
-    slides are scored for little more than adding them up.
+    All that the score needs of a kernel's frames is each channel's largest value.
 
     Args:
         groups: Groups of templates.
@@ -334,7 +331,7 @@ class MatchedHead(nn.Module):
         stride_frames: int,
     ) -> None:
         super().__init__()
-        self.groups, self.coarse, self.channels = groups, coarse, channels
+        self.groups, self.coarse = groups, coarse
         self.kernel_frames, self.stride_frames = kernel_frames, stride_frames
         self.prior = nn.Parameter(torch.zeros(groups, 1))
         self.coarse_prior = nn.Parameter(torch.zeros(coarse, 1))
@@ -420,8 +417,8 @@ class MatchedHead(nn.Module):
 def _add_likelihoods(logarithms: Tensor) -> Tensor:
     """Logarithm of the sum of exponentials over channels, [batch, strides].
 
-    About a fixed value, which costs a fraction of a maximum's search: values between
-    -40 and 120 are far from what single precision holds.
+    About a fixed value in place of the largest, which would have to be found first:
+    exponentials of -80 to 80 are within single precision.
     """
     x = logarithms.float().clamp(-MIDDLE, LARGEST) - MIDDLE
     return x.exp().sum(1).log() + MIDDLE
@@ -452,7 +449,7 @@ class MatchedNetwork(nn.Module):
     # A ceiling depends on the frames before its own as well: what a glitch does there.
     # None after it, or a merger near the kernel's end would be missed.
     TAPS, WIDTH = 5, 48
-    FRAMES_BEFORE = 8
+    FRAMES_BEFORE = 2 * (TAPS - 1)
 
     def __init__(
         self,
@@ -502,19 +499,20 @@ class MatchedNetwork(nn.Module):
             )
         stride_frames = geometry.stride_size // geometry.frame_size
         # Whole strides of frames.
-        context = self.FRAMES_BEFORE
-        kernel_frames = spare_size // geometry.frame_size + 1 - context
+        kernel_frames = spare_size // geometry.frame_size + 1 - self.FRAMES_BEFORE
         kernel_frames -= kernel_frames % stride_frames
         if kernel_frames < stride_frames:
             raise GeometryError(
-                f"kernel_length: expected room for {context + stride_frames} frames "
-                f"of matched filters, found {geometry.kernel_length:g} s"
+                "kernel_length: expected room for "
+                f"{self.FRAMES_BEFORE + stride_frames} frames of matched filters, "
+                f"found {geometry.kernel_length:g} s"
             )
         # The learned frames of the same merger times.
         peak_size = self.matched.merger_size + self.matched.reach_size / 2
         learned_size = Network.PEAK_FRACTION * self.frontend.receptive_field
         spare_size = geometry.kernel_size - self.frontend.receptive_field
-        latest = spare_size // geometry.frame_size + 1 - kernel_frames - context
+        latest = spare_size // geometry.frame_size + 1
+        latest -= kernel_frames + self.FRAMES_BEFORE
         offset = round((peak_size - learned_size) / geometry.frame_size)
         self.offset = max(0, min(offset, latest))
         self.stop = self.offset - latest or None
@@ -584,7 +582,8 @@ class MatchedNetwork(nn.Module):
             frames: The learned frontend's, likewise.
 
         Returns:
-            [batch, groups + coarse + channels + 1, frames], without the first eight.
+            [batch, groups + coarse + channels + 1, frames - FRAMES_BEFORE]: none for
+            the first frames, which have too few before them.
         """
         seen = self.norm(torch.cat([power.clamp(max=self.CLAMP).sqrt(), frames], 1))
         hidden = self.hidden(seen)

@@ -56,8 +56,8 @@ class Detector(lightning.LightningModule):
         frontend_rate: Factor of the learning rate in a learned frontend; 0 leaves it
             as it is.
         filters_rate: The same for matched filters.
-        initial: Checkpoint of a ``split`` network from whose weights the training
-            starts.
+        initial: Checkpoint of a ``split`` network from whose frontend the
+            training starts.
         bank: Bank of templates to begin with, for a network of matched filters; the
             one that comes with the project if None.
         geometry: Kernel, stride and frame sizes.
