@@ -4,6 +4,7 @@ import argparse
 import errno
 import logging
 import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ from train.deployment import LEAST_EVENTS, LEAST_WINDOWS, SELECTION_SEED
 from train.heldout import OtherNoise, strain_noise
 from train.module import Detector
 from train.scoring import has_slides
-from train.stream import WindowData
+from train.stream import STOCKS, WindowData
 from train.validate import VALIDATION_SEED, validate, write_report
 
 Figures = Literal["full", "quick", "none"]
@@ -133,6 +134,7 @@ class TrainingCLI(LightningCLI):
         for source in ("steps", "validate_every"):
             parser.link_arguments(source, f"data.{source}")
         parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("folder", "data.folder")
         parser.link_arguments("steps", "model.steps")
         parser.link_arguments("data.geometry", "model.geometry", apply_on="instantiate")
         parser.set_defaults(
@@ -198,6 +200,16 @@ class TrainingCLI(LightningCLI):
             raise ConfigurationError(
                 f"data.workers: expected 0 or more, found {config.data.workers}"
             )
+        if config.data.stock_batches and not (
+            config.model.model == "matched"
+            and config.model.frontend_rate == config.model.filters_rate == 0
+            and config.model.slides
+        ):
+            raise ConfigurationError(
+                "data.stock_batches: expected 0, or the model matched with slides and "
+                "frontend_rate and filters_rate of 0, which a stock is for, found "
+                f"{config.data.stock_batches}"
+            )
         # Two contending threads are slower than one beside what makes the windows.
         torch.set_num_threads(config.threads)
 
@@ -233,6 +245,8 @@ class TrainingCLI(LightningCLI):
                 "initial_content": _content(config.model.initial),
                 "bank": config.model.bank,
                 "bank_content": _content(config.model.bank),
+                "stock_batches": config.data.stock_batches,
+                "stock_flattening": config.data.stock_flattening,
                 "ema_decay": config.ema_decay,
                 "validate_every": interval,
                 "monitor": config.monitor,
@@ -368,6 +382,7 @@ class TrainingCLI(LightningCLI):
         }
         path = folder / "network.ckpt"
         save_checkpoint(path, network, details)
+        shutil.rmtree(folder / STOCKS, ignore_errors=True)
         if config.figures == "none":
             return
         from train.report import write_run_report

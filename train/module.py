@@ -14,6 +14,7 @@ from train.checkpoint import load_checkpoint
 from train.matched import MatchedNetwork
 from train.models import Sliding, build_model
 from train.scoring import has_slides
+from train.stock import FrameBatch
 from train.windows import Batch
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ class Detector(lightning.LightningModule):
             frontend.eval()
         return self
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Loss of one batch as made by :meth:`train.windows.WindowMaker.batch`."""
+    def training_step(self, batch: Batch | FrameBatch, index: int) -> Tensor:
+        """Loss of one batch, of windows or of frames from a stock."""
         total, figures = self.losses(batch)
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -141,7 +142,7 @@ class Detector(lightning.LightningModule):
         self.log_dict(figures)
         return total
 
-    def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
+    def losses(self, batch: Batch | FrameBatch) -> tuple[Tensor, dict[str, Any]]:
         """What is to be made small, and its parts.
 
         Returns:
@@ -149,12 +150,12 @@ class Detector(lightning.LightningModule):
             cross-entropy at equal odds; ``found`` and ``false``, shares of scores above
             0; and the other losses.
         """
-        windows, labels, mergers, snrs, disturbances = batch
+        labels, mergers, snrs, disturbances = batch[-4:]
         network, positive = self.network, labels > 0
         salience: Tensor | None
         if self.slides:
             assert isinstance(network, Sliding)
-            features = network.features(windows)
+            features = self.features(batch)
             total, shares = self.slide(features, positive, disturbances)
             scores, salience = network.head.evaluate(total)
             labels = (torch.arange(len(total)) < int(positive.sum())).float()
@@ -163,7 +164,8 @@ class Detector(lightning.LightningModule):
             snrs = nn.functional.pad(snrs, (0, len(total) - len(snrs)))
             salience, positive = salience[: len(mergers)], labels > 0
         else:
-            scores, salience = network.evaluate(windows)
+            assert isinstance(batch, Batch)
+            scores, salience = network.evaluate(batch.windows)
             shares = (~positive).float() / (~positive).sum()
             mergers = mergers[positive]
             if salience is not None:
@@ -197,6 +199,16 @@ class Detector(lightning.LightningModule):
             figures["timing"] = timing
             total = total + self.timing_weight * timing
         return total, figures
+
+    def features(self, batch: Batch | FrameBatch) -> Tensor:
+        """What of each detector is added up, [batch, ifos, channels, frames]."""
+        network = self.network
+        if isinstance(batch, Batch):
+            assert isinstance(network, Sliding)
+            return network.features(batch.windows)
+        assert isinstance(network, MatchedNetwork)
+        values = network.limit(batch.power.flatten(0, 1), batch.frames.flatten(0, 1))
+        return values.unflatten(0, batch.power.shape[:2])
 
     def slide(
         self, features: Tensor, positive: Tensor, disturbances: Tensor

@@ -5,7 +5,8 @@ anywhere, and any number of workers make the same one.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -14,9 +15,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
+from train.checkpoint import probe
 from train.data.recorded import RecordedStretches
 from train.data.sources import StretchSource
+from train.matched import MatchedNetwork
+from train.stock import StockStream, identity, make_stock
 from train.windows import Batch, WindowMaker, WindowSettings
+
+STOCKS = "stock"
+"""Folder within a run's, until the training ends: a stock for each process."""
 
 # Batches that a worker makes ahead.
 PREFETCH = 16
@@ -110,6 +117,11 @@ class WindowData(lightning.LightningDataModule):
             simulated if None.
         workers: Processes that make windows, for each process that trains; 0 makes them
             in between the steps.
+        stock_batches: Batches of windows whose frames are made once, before the first
+            step, and drawn from at every step, for a training that leaves the frontends
+            as they are, see :mod:`train.stock`; 0 makes windows anew at each step.
+        stock_flattening: How far groups of templates come equally often as the best one
+            of what is drawn, see :class:`train.stock.StockStream`.
         validation_length: Strain that the deployed validation looks at, s.
         validation_slides: Timeslides of it, for a network whose frames can be shifted.
         validation_plain_slides: Timeslides of it for any other, which runs again for
@@ -119,6 +131,10 @@ class WindowData(lightning.LightningDataModule):
         steps: Steps of the training.
         validate_every: Steps between two validations.
         seed: Seed of the training's windows.
+        folder: Folder of the run; the stock is kept in it.
+
+    Raises:
+        ConfigurationError: A stock cannot be drawn from as asked.
     """
 
     def __init__(
@@ -127,6 +143,8 @@ class WindowData(lightning.LightningDataModule):
         windows: WindowSettings = WINDOWS,
         background: str | None = None,
         workers: int = 1,
+        stock_batches: int = 0,
+        stock_flattening: float = 0.0,
         validation_length: float = 4096.0,
         validation_slides: int = 216,
         validation_plain_slides: int = 0,
@@ -135,8 +153,22 @@ class WindowData(lightning.LightningDataModule):
         steps: int = 6500,
         validate_every: int = 500,
         seed: int = 1,
+        folder: str = "runs/train",
     ) -> None:
         super().__init__()
+        if stock_batches < 0 or not 0 <= stock_flattening <= 1:
+            raise ConfigurationError(
+                "data: expected stock_batches of 0 or more and stock_flattening "
+                f"between 0 and 1, found {stock_batches} and {stock_flattening:g}"
+            )
+        if stock_batches and windows.first_snr != windows.last_snr:
+            raise ConfigurationError(
+                "data.windows: expected the same first_snr and last_snr for a stock, "
+                "which is drawn from in no order, found "
+                f"{windows.first_snr:g} and {windows.last_snr:g}"
+            )
+        self.stock_batches, self.stock_flattening = stock_batches, stock_flattening
+        self.folder = folder
         self.geometry, self.windows = geometry, windows
         self.background, self.workers = background, workers
         self.validation = {
@@ -203,15 +235,38 @@ class WindowData(lightning.LightningDataModule):
             )
         return size // processes
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches from the training's present step on."""
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches from the training's present step on.
+
+        Raises:
+            ModelError: There is no room for the stock.
+        """
+        trainer = self.trainer
+        assert trainer is not None
+        span = Span(lambda: trainer.global_step, self.validate_every, self.steps)
+        # A training that has ended draws nothing, and its stock is gone.
+        if not self.stock_batches or trainer.global_step >= self.steps:
+            return self._window_loader(self.steps, span)
+        stock = StockStream(
+            self._make_stock(),
+            self.share_size(trainer.world_size),
+            self.steps,
+            (self.seed, trainer.global_rank),
+            self.stock_flattening,
+        )
+        return DataLoader(stock, batch_size=None, sampler=span)
+
+    def _window_loader(
+        self, batches: int, sampler: Sampler[int] | None = None
+    ) -> DataLoader[Any]:
+        """Batches of windows as they are made."""
         trainer = self.trainer
         assert trainer is not None
         on_gpu = trainer.strategy.root_device.type == "cuda"
         stream = WindowStream(
             self.geometry,
             replace(self.windows, batch_size=self.share_size(trainer.world_size)),
-            self.steps,
+            batches,
             (self.seed, trainer.global_rank),
             self.recorded.get("train"),
             trainer.strategy.root_device if on_gpu else "cpu",
@@ -220,11 +275,35 @@ class WindowData(lightning.LightningDataModule):
         return DataLoader(
             stream,
             batch_size=None,
-            sampler=Span(lambda: trainer.global_step, self.validate_every, self.steps),
+            sampler=sampler,
             num_workers=workers,
             prefetch_factor=PREFETCH if workers else None,
-            persistent_workers=workers > 0,
+            persistent_workers=workers > 0 and sampler is not None,
         )
+
+    def _make_stock(self) -> Path:
+        """Make this process's stock, unless it is there already, and say where."""
+        trainer = self.trainer
+        assert trainer is not None and trainer.lightning_module is not None
+        network = trainer.lightning_module.network
+        assert isinstance(network, MatchedNetwork)
+        folder = Path(self.folder) / STOCKS / str(trainer.global_rank)
+        source: dict[str, Any] = {
+            "geometry": self.geometry.to_json(),
+            "windows": asdict(self.windows),
+            "batches": self.stock_batches,
+            "share": self.share_size(trainer.world_size),
+            "seed": [self.seed, trainer.global_rank],
+            "background": None if self.background is None else probe(self.background),
+        }
+        make_stock(
+            folder,
+            network,
+            self._window_loader(self.stock_batches),
+            self.stock_batches,
+            identity(network, source),
+        )
+        return folder
 
     def val_dataloader(self) -> DataLoader[Any]:
         """One batch: the deployed validation itself, drawn once by the first process.
