@@ -19,11 +19,16 @@ from typing import BinaryIO, Self
 from chirpwatch.errors import ServerError
 from chirpwatch.process import free_ports, port_is_free, stop, with_parent
 from serve.entries import CONFIGURATION, ENTRIES
-from serve.reaper import ModelProcess, model_processes
+from serve.reaper import ModelProcess, ended_children, model_processes
 from serve.runtime import find_runtime
 
 LOG_TAIL_SIZE = 4096
 """Bytes of the server's log quoted by an error if the log has no error lines."""
+
+LOSS_LENGTH = 10.0
+"""Longest time for a server that starts to say what became of a model's process that
+ended, s. Triton takes 5 s to notice, or less; but where the process ended before it
+told of itself, Triton may wait for it for ever."""
 
 
 class TritonServer:
@@ -51,7 +56,7 @@ class TritonServer:
     Raises:
         ServerError: On entry, with Triton's own reason where it gives one: the platform
             is not supported, a port is taken, the repository is broken, the log cannot
-            be written, or the server died.
+            be written, or the server, or the process of a model, died.
     """
 
     def __init__(
@@ -232,11 +237,20 @@ class TritonServer:
         """
         deadline = time.monotonic() + self.startup_timeout
         models: dict[int, ModelProcess] = {}
-        while time.monotonic() < deadline:
+        ended: dict[int, float] = {}  # process id, and since when it is known
+        while (now := time.monotonic()) < deadline:
             self.check()
             models |= {model.pid: model for model in model_processes(self.pid)}
             if self._is_ready():
                 return list(models.values())
+            ended = {pid: ended.get(pid, now) for pid in ended_children(self.pid)}
+            if ended and now - min(ended.values()) > LOSS_LENGTH:
+                names = [models[pid].name for pid in ended if pid in models]
+                raise ServerError(
+                    f"the process of {', '.join(names) or 'a model'} ended while the "
+                    f"Triton server started; its log, {self._log_path}, says: "
+                    f"{self._reason()}"
+                )
             time.sleep(0.05)
         raise ServerError(
             f"the Triton server was not ready within {self.startup_timeout:g} s; its "

@@ -55,6 +55,25 @@ def model_processes(server: int) -> list[ModelProcess]:
     return processes
 
 
+def ended_children(server: int) -> set[int]:
+    """Process ids of the server's children that ended and that it has not waited for.
+
+    One that is killed before it runs the model's program has no name yet, and is no
+    :class:`ModelProcess`.
+
+    Source: proc_pid_stat(5).
+    """
+    ended = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        # A process that is gone now was waited for.
+        with contextlib.suppress(OSError):
+            # The name, in brackets, may hold anything.
+            state, parent, *_ = path.read_bytes().rpartition(b")")[2].split()
+            if state == b"Z" and int(parent) == server:
+                ended.add(int(path.parent.name))
+    return ended
+
+
 def wait(server: int, models: dict[int, ModelProcess]) -> None:
     """Wait until the server ends; kill it if it loses a model's process.
 

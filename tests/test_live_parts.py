@@ -21,6 +21,7 @@ from chirpwatch.errors import ConfigurationError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.process import free_ports
 from chirpwatch.strain import resample
+from streamer.live import frames
 from streamer.live.assemble import (
     MAX_LEAP,
     Assembler,
@@ -31,7 +32,7 @@ from streamer.live.assemble import (
 )
 from streamer.live.channels import Channels
 from streamer.live.decimate import Decimator
-from streamer.live.frames import FrameDirectory, FrameReader, read_frame
+from streamer.live.frames import FrameDirectory, FrameReader, _prepare, read_frame
 from streamer.live.ledger import Candidate, Ledger
 from streamer.live.noise import Noise
 from streamer.live.sinks import (
@@ -532,6 +533,34 @@ def test_a_damaged_frame_ends_no_search(writer, tmp_path):
         ((file, _),) = directory.new()
         frame = reader.result(reader.submit(file, CHANNELS["L1"]))
         assert np.array_equal(frame.strain[0], strain)
+
+
+def prepare_slowly(parent):
+    """A reader's start on a slow machine."""
+    _prepare(parent)
+    time.sleep(2)
+
+
+@pytest.mark.parametrize("once_more", [False, True], ids=["once", "as it starts too"])
+def test_a_killed_reader_may_take_long_to_start_anew(tmp_path, monkeypatch, once_more):
+    """What it takes is not the frame's; else no reader ever gets to read."""
+    monkeypatch.setattr(frames, "_prepare", prepare_slowly)
+    monkeypatch.setattr(frames, "READ_TIMEOUT", 1.5)
+    FrameWriter(tmp_path).write("L1", GPS, np.arange(4096.0))
+    ((file, _),) = FrameDirectory(tmp_path / "L1", "L1").new()
+
+    def kill_one():
+        (process,) = reader._pool._processes.values()
+        process.kill()
+        return process
+
+    with FrameReader(1) as reader:
+        kill_one().join()
+        reading = reader.submit(file, CHANNELS["L1"])
+        if once_more:
+            threading.Timer(0.5, kill_one).start()
+        frame = reader.result(reading)
+    assert np.array_equal(frame.strain[0], np.arange(4096.0))
 
 
 def test_nothing_is_kept_of_a_frame_that_was_read(writer):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from chirpwatch.errors import ServerError
+from serve import embedded
 from serve.embedded import TritonServer
+from serve.reaper import model_processes
 
 
 @pytest.fixture
@@ -206,6 +209,33 @@ def test_a_server_that_lost_a_model_is_ended(alone: Callable[[str], Path]) -> No
         with pytest.raises(ServerError, match=r"the process of \w+_0_\d ended"):
             server.check(patience=10)
     await_nothing_left(pid, regions)
+
+
+def test_a_model_killed_while_it_loads_ends_the_start(
+    alone: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton may wait for ever for a process that ends before it told of itself."""
+    monkeypatch.setattr(embedded, "LOSS_LENGTH", 1.0)
+    server = TritonServer(alone("head"))
+    killed: list[int] = []
+
+    def kill() -> None:
+        until = time.monotonic() + 30
+        while not killed and time.monotonic() < until:
+            if server._process is not None:
+                for model in model_processes(server.pid)[:1]:
+                    os.kill(model.pid, signal.SIGKILL)
+                    killed.append(server.pid)
+            time.sleep(0.001)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    # Where Triton does not wait, it says so at once.
+    reasons = "the process of .* ended while .* started|Stub process .* is not healthy"
+    with pytest.raises(ServerError, match=reasons), server:
+        pass
+    killer.join()
+    await_nothing_left(killed[0], set())
 
 
 def test_a_server_ends_with_the_process_that_started_it(

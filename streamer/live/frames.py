@@ -32,6 +32,12 @@ AT_ONCE = 64
 READ_TIMEOUT = 5.0
 """Longest time that reading a frame may take, s."""
 
+START_TIMEOUT = 30.0
+"""Longest time that a process which reads may take to start, s."""
+
+STARTS = 3
+"""Most processes that are started, one after the other, for a frame to be read."""
+
 _NAME = re.compile(
     r"(?P<site>[A-Z])-(?P<kind>[A-Za-z0-9_+#]+)-(?P<gps>\d{9,10})-(?P<length>\d{1,4})\.gwf"
 )
@@ -143,7 +149,8 @@ class FrameReader:
 
     A damaged frame may end the library that reads it, and with it its process. What was
     under way then is read once more by another process; a frame that ends, or holds up,
-    that one as well cannot be read.
+    that one as well cannot be read. The time that a process takes to start is no
+    frame's.
 
     Args:
         count: Processes.
@@ -165,7 +172,7 @@ class FrameReader:
             ) from None
         self._start()
         # Their libraries take a second to load, which the first frames need not wait.
-        wait([self._pool.submit(os.getpid) for _ in range(self._count)])
+        self._wait_for_start()
         return self
 
     def __exit__(
@@ -183,6 +190,20 @@ class FrameReader:
             _prepare,
             (os.getpid(),),
         )
+        self._starting: list[Future[int]] = []
+        # The first may be killed before the second is there.
+        with contextlib.suppress(BrokenExecutor):
+            for _ in range(self._count):
+                self._starting.append(self._pool.submit(os.getpid))
+
+    def _wait_for_start(self) -> None:
+        """Wait until there are processes that read; start others where they end."""
+        for _ in range(STARTS):
+            wait(self._starting, START_TIMEOUT)
+            if any(one.done() and not one.exception() for one in self._starting):
+                return
+            self._kill()
+            self._start()
 
     def _kill(self) -> None:
         results = self._pool._result_queue
@@ -210,6 +231,7 @@ class FrameReader:
         Raises:
             StrainError: It could not be read.
         """
+        self._wait_for_start()
         try:
             return reading.frame.result(READ_TIMEOUT)
         except (BrokenExecutor, TimeoutError, CancelledError):
@@ -219,6 +241,7 @@ class FrameReader:
         if reading.pool is self._pool:
             self._kill()
             self._start()
+        self._wait_for_start()
         again = self.submit(reading.file, reading.channels).frame
         try:
             return again.result(READ_TIMEOUT)
