@@ -29,9 +29,7 @@ from train.windows import WindowSettings
 
 GEOMETRY = Geometry()
 SETTINGS = WindowSettings(batch_size=64, bank_size=16, glitch_bank_size=16, stretches=1)
-SHIPPED = (
-    Path(__file__).parents[1] / "train" / "checkpoints" / "shipped" / "network.ckpt"
-)
+SHIPPED = Path(__file__).parents[1] / "train" / "checkpoints" / "split" / "network.ckpt"
 
 
 @pytest.fixture(scope="module")

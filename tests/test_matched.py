@@ -343,7 +343,10 @@ def test_its_configuration_trains_from_a_bank_and_a_learned_network(
         f"--model.hyperparameters={sizes}",
         f"--model.bank={tmp_path / 'bank.json'}",
         f"--model.initial={tmp_path / 'split.ckpt'}",
+        "--data.windows.first_snr=30",
+        "--data.stock_batches=2",
         "--steps=2",
+        "--validate_every=2",
         "--monitor=valid_loss",
     )
     fit(tmp_path / "run", ["matched"], arguments=arguments)

@@ -186,7 +186,7 @@ def test_strain_that_cannot_be_trained_on_is_refused(make, message, tmp_path) ->
 
 def test_training_on_recorded_strain(background, tmp_path) -> None:
     more = (f"--data.background={background}", "--steps=2", "--data.workers=1")
-    fit(tmp_path / "run", arguments=(*TINY, *more))
+    fit(tmp_path / "run", ["split"], arguments=(*TINY, *more))
     _, details = load_checkpoint(tmp_path / "run" / "network.ckpt")
     assert details["background"] == str(background) and details["simulated"]
     assert len(details["data_hash"]) == 64
@@ -196,13 +196,13 @@ def test_the_report_is_of_the_test_split_as_well(tmp_path, capsys) -> None:
     path = tmp_path / "background.hdf5"
     write(path, ("train", 1000, 140), ("valid", 2000, 140), ("test", 3000, 100))
     more = (*TINY, "--steps=1", f"--data.background={path}")
-    fit(tmp_path / "run", arguments=more)
+    fit(tmp_path / "run", ["split"], arguments=more)
     assert "simulated noise alone: " in capsys.readouterr().out
     write(path, ("test", 4000, 140))
     tiny = {name: value for name, value in SIZES.items() if name != "slides"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.validate.QUICK", Effort(**tiny, slides=1))
-        fit(tmp_path / "again", arguments=(*more, "--figures=quick"))
+        fit(tmp_path / "again", ["split"], arguments=(*more, "--figures=quick"))
     told = (tmp_path / "again" / "validation.md").read_text()
     assert "strain of background.hdf5" in told
 
@@ -212,5 +212,5 @@ def test_recorded_strain_that_goes_bad_stops_the_training_in_one_line(
 ) -> None:
     more = (f"--data.background={background}", "--data.geometry.psd_length=128")
     with pytest.raises(StrainError, match=r"at least 257 s .* 'valid/'") as caught:
-        fit(tmp_path / "run", arguments=(*TINY, *more))
+        fit(tmp_path / "run", ["split"], arguments=(*TINY, *more))
     assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ from train.cli import train
 from train.compare import write_comparison
 from train.network import Network
 from train.report import write_run_report
-from train.validate import validate, weights_hash, write_report
+from train.validate import MASSES, SNRS, validate, weights_hash, write_report
 
 SIZES = {
     "noise_length": 960,
@@ -33,6 +33,7 @@ SIZES = {
     "batches": 2,
     "optimum_windows": 500,
     "optimum_signals": 20,
+    "bank_windows": 0,
 }
 FIGURES = {
     "training",
@@ -102,8 +103,8 @@ def test_the_page_opens_from_disk_with_every_figure(
     assert all(url.startswith(("file://", "data:")) for url in outside)
     # Nothing hangs over a narrow screen's edge.
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
-    # 16 rows of shares, the thresholds, and the clusters above them.
-    assert page.locator("#found tbody tr").count() == 18
+    # A row for each share, the thresholds, and the clusters above them.
+    assert page.locator("#found tbody tr").count() == len(MASSES) * len(SNRS) + 2
     text = page.inner_text("body")
     for words in ("simulated data", "chirpwatch train fit", torch.__version__):
         assert words in text
@@ -128,7 +129,7 @@ def test_what_was_not_measured_is_left_out_and_told(run: Path, tmp_path) -> None
         del result[name]
     (tmp_path / "validation.json").write_text(json.dumps(result))
     page = write_run_report(tmp_path).read_text()
-    assert "has no such figures" in page and "were not measured" in page
+    assert "has no such figures" in page and "No limits were measured" in page
     assert "There is no metrics.csv." in page
     assert page.count("<img") == 3
 
@@ -226,7 +227,7 @@ def test_a_page_without_a_checkpoint_claims_nothing(tmp_path) -> None:
 
 
 def test_shipped_figures_make_a_page(tmp_path) -> None:
-    shipped = Path(__file__).parents[1] / "train" / "checkpoints" / "shipped"
+    shipped = Path(__file__).parents[1] / "train" / "checkpoints" / "split"
     for name in ("validation.json", "network.ckpt"):
         shutil.copy(shipped / name, tmp_path)
     page = write_run_report(tmp_path).read_text()
@@ -295,7 +296,9 @@ def test_comparison_puts_seeds_of_one_network_together(
     assert set(clean[0][1:]) == {"60.0 ± 14.1 (58.0 to 62.0)"}
     assert set(clean[1][1:]) == {"70.0 (68.0 to 72.0)"}
     assert set(glitches[0][1:]) == {"50.0 ± 14.1 (48.0 to 52.0)"}
-    assert glitches[1][1:] == ["60.0 (58.0 to 62.0)"] * 4 + ["n/a"] * 4
+    assert glitches[1][1:] == ["60.0 (58.0 to 62.0)"] * len(MASSES) + ["n/a"] * len(
+        MASSES
+    )
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     (narrow / "validation.json").unlink()
     result = CliRunner().invoke(train, ["compare", str(narrow), "--out", str(out)])

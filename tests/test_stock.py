@@ -196,7 +196,7 @@ def arguments(tmp_path_factory) -> tuple[str, ...]:
         templates=16, candidates=60, min_mass=10, max_mass=100, max_spin=0.5
     )
     bank.write_text(place(settings, GEOMETRY).to_json())
-    sizes = "{templates: 16, groups: 8, ranks: [8, 8, 8], width: 8}"
+    sizes = "{templates: 16, groups: 8, ranks: [8, 8, 8]}"
     return (
         *(one for one in TINY if "hyperparameters" not in one),
         f"--model.hyperparameters={sizes}",
@@ -269,5 +269,6 @@ def test_another_model_has_no_stock(tmp_path) -> None:
     with pytest.raises(ConfigurationError, match=r"stock_batches: expected 0, or"):
         fit(
             tmp_path / "run",
+            ["split"],
             arguments=[*TINY, "--data.stock_batches=2", "--data.windows.first_snr=30"],
         )

@@ -98,7 +98,7 @@ def checkpoint(folder: Path) -> Path:
         # Which draws what validation.json says, whatever the detectors.
         patch.setattr("train.report.write_run_report", lambda folder: None)
         run(
-            *("train", "fit", "--folder", path, "--steps", 60),
+            *("train", "fit", "--config", "split", "--folder", path, "--steps", 60),
             *(*TINY, f"--data.geometry.ifos=[{NAMES}]", "--figures=quick"),
             *("--validate_every=60", "--monitor=valid_loss"),
         )

@@ -44,7 +44,15 @@ class Witness(lightning.Callback):
 
 def test_two_processes_share_each_batch_and_agree_on_the_weights(tmp_path) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "chirpwatch.cli", "train", "fit", *TINY]
+    command = [
+        sys.executable,
+        "-m",
+        "chirpwatch.cli",
+        "train",
+        "fit",
+        *TINY,
+        "--config=split",
+    ]
     witness = {
         "class_path": "tests.test_train_ddp.Witness",
         "init_args": {"folder": str(tmp_path)},

@@ -34,7 +34,7 @@ def killed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("killed") / "run"
     command = [sys.executable, "-m", "chirpwatch.cli", "train", "fit"]
     process = subprocess.Popen(
-        [*command, f"--folder={folder}", *ARGUMENTS],
+        [*command, "--config=split", f"--folder={folder}", *ARGUMENTS],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -52,7 +52,7 @@ def killed(tmp_path_factory) -> Path:
 
 def test_killed_training_goes_on_to_the_same_weights(killed, tmp_path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "moved"
-    fit(whole, arguments=ARGUMENTS)
+    fit(whole, ["split"], arguments=ARGUMENTS)
     shutil.copytree(killed, parts)
     fit(parts, resume=True, arguments=["--data.workers=1"])
     for name in ("last", "best"):
@@ -80,7 +80,7 @@ def test_killed_training_goes_on_to_the_same_weights(killed, tmp_path) -> None:
 
 def test_a_training_that_ended_is_only_judged_again(tmp_path, capsys) -> None:
     folder = tmp_path / "run"
-    fit(folder, arguments=(*TINY, "--steps=2"))
+    fit(folder, ["split"], arguments=(*TINY, "--steps=2"))
     _, before = load_checkpoint(folder / "network.ckpt")
     # Killed while it was judged, on a machine with another PyTorch.
     (folder / "network.ckpt").unlink()
@@ -149,7 +149,7 @@ def test_only_the_same_training_is_gone_on_with(
 
 def test_training_is_not_begun_over_another_one(killed) -> None:
     with pytest.raises(ConfigurationError, match=r"has a training already; .*--resume"):
-        fit(killed, arguments=ARGUMENTS)
+        fit(killed, ["split"], arguments=ARGUMENTS)
 
 
 def test_what_is_no_checkpoint_is_not_gone_on_with(killed, tmp_path) -> None:

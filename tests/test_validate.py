@@ -1,6 +1,7 @@
 """The final figures: thresholds that noise supports, and the limits beside them."""
 
 import copy
+import dataclasses
 import json
 
 import h5py
@@ -15,6 +16,7 @@ from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import write_background
 from tests import needs
+from train.bank import Bank, BankSettings
 from train.baseline import DenseResNet, SeedResNet
 from train.checkpoint import save_checkpoint
 from train.data.background import simulate_background
@@ -26,7 +28,13 @@ from train.heldout import (
     read_glitches,
 )
 from train.network import Network
-from train.optimal import MatchedFilter, known_signal, optimal_curves, tail_threshold
+from train.optimal import (
+    BankFilters,
+    MatchedFilter,
+    known_signal,
+    optimal_curves,
+    tail_threshold,
+)
 from train.scoring import frames_of, kernel_frames, score_windows
 from train.validate import (
     TABLE_RATES,
@@ -54,6 +62,7 @@ SIZES = {
     "batches": 1,
     "optimum_windows": 500,
     "optimum_signals": 20,
+    "bank_windows": 0,
     "snrs": (8.0, 12.0),
 }
 
@@ -267,25 +276,26 @@ def test_a_known_signal_is_found_as_often_as_a_gaussian_exceeds() -> None:
 
 
 def test_the_matched_filter_finds_fewer_than_if_all_were_known() -> None:
-    snrs = np.arange(3.0, 12.5, 0.5)
     curves = optimal_curves(
         GEOMETRY,
         ((35.0, 35.0),),
         (1e-3, 1e-4),
-        snrs,
         run="O3",
         window_length=0.57,
         seed=1,
         noise_windows=20_000,
         signals=300,
+        bank_windows=0,
+        bank_signals=0,
     )
+    assert curves["bank"] == []
     (matched,) = curves["matched"]
     for rate in ("0.001", "0.0001"):
         assert np.all(
             np.array(matched["found"][rate]) <= np.array(curves["known"][rate]) + 0.02
         )
     # 95 % and more at SNR 8 and 1e-4 are known of such filters.
-    assert matched["found"]["0.0001"][snrs.tolist().index(8.0)] > 0.9
+    assert matched["found"]["0.0001"][curves["snr"].index(8.0)] > 0.9
     assert matched["fitted"] == ["0.0001"]
 
 
@@ -294,6 +304,67 @@ def test_the_filter_measures_the_snr_that_was_put_in() -> None:
     found = optimum.signal_statistics(100, np.array([60.0]))
     # Two phases in two detectors add 4; times between samples cost half a per cent.
     assert np.sqrt(found - 4).mean() == pytest.approx(60, abs=0.6)
+
+
+def bank_of(masses: list[list[float]]) -> Bank:
+    count = len(masses)
+    return Bank(
+        settings=BankSettings(templates=count, candidates=count),
+        masses=np.array(masses, dtype=float),
+        spins=np.zeros((count, 2)),
+        shift=np.zeros(count),
+        share=np.full(count, 1 / count),
+    )
+
+
+@pytest.mark.parametrize("ifos", [("H1",), ("H1", "L1"), ("H1", "L1", "V1")])
+def test_a_banks_filters_have_unit_noise_and_the_snr_that_was_put_in(ifos) -> None:
+    geometry = dataclasses.replace(GEOMETRY, ifos=ifos)
+    bank = BankFilters(geometry, bank_of([[20, 10], [35, 35]]), "O3", 0.57, seed=2)
+    for i in range(len(ifos)):
+        outputs = bank._outputs(bank._noise(), i)
+        assert outputs.real.std() == pytest.approx(1, abs=0.05)
+        assert outputs.imag.std() == pytest.approx(1, abs=0.05)
+    # One template in two, few of 584 times, and of the light's travel: the rest is what
+    # the SNR gives, 200, of which 20 by chance.
+    found = bank.signal_statistics((20.0, 10.0), 160, np.array([20.0]))
+    assert 200 - 20 < found.mean() < 200
+    assert found.std() == pytest.approx(20, abs=4)
+    assert len(bank.noise_statistics(300)) == 300
+
+
+def test_a_banks_statistic_is_the_mean_likelihood_of_all_templates_and_times() -> None:
+    bank = BankFilters(GEOMETRY, bank_of([[20, 10], [35, 35]]), "O3", 0.57, seed=3)
+    outputs = [bank._outputs(bank._noise(), i)[:, :3000] for i in range(2)]
+    statistics = bank._statistic(
+        [bank._single(one, i) for i, one in enumerate(outputs)], 1000
+    )
+    likelihoods = [np.exp(np.abs(one.numpy()) ** 2.0 / 2) for one in outputs]
+    reach = bank.reaches[1]
+    # Light needs 10 ms from H1 to L1, at 1024 Hz.
+    assert reach == 11
+    around = np.mean(
+        [np.roll(likelihoods[1], k, 1) for k in range(-reach, reach + 1)], 0
+    )
+    joint = (likelihoods[0] * around).mean(0).reshape(3, 1000).mean(1)
+    np.testing.assert_allclose(statistics.numpy(), np.log(joint), atol=2e-3)
+
+
+def test_a_bank_finds_less_the_more_it_looks_for() -> None:
+    """Its own template alone finds what a matched filter does, with more it is less."""
+    rate, snrs = 1e-3, np.array([7.0, 8.0])
+    one = MatchedFilter(GEOMETRY, (20.0, 10.0), "O3", 0.57, seed=4)
+    limit = tail_threshold(one.noise_statistics(10_000), rate).value
+    matched = (one.signal_statistics(400, snrs) > limit).mean(1)
+    shares = []
+    for others in (0, 31):
+        masses = [[20.0, 10.0], *([20 + k, 10 + k] for k in range(1, others + 1))]
+        bank = BankFilters(GEOMETRY, bank_of(masses), "O3", 0.57, seed=4)
+        limit = tail_threshold(bank.noise_statistics(20_000), rate).value
+        found = bank.signal_statistics((20.0, 10.0), 400, snrs) > limit
+        shares.append(found.mean(1))
+    assert shares[0] == pytest.approx(matched, abs=0.06)
+    assert shares[1][0] < shares[0][0] - 0.03
 
 
 def test_the_tail_of_squared_snr_goes_on_as_it_was_fitted() -> None:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -60,6 +60,17 @@ def provenance(background: str | Path | None = None) -> dict[str, Any]:
         "versions": package_versions(),
         "data_hash": digest,
     }
+
+
+def find_checkpoint(name: str) -> Path:
+    """File of a checkpoint.
+
+    Args:
+        name: A file, or the name of a checkpoint that comes with the project.
+    """
+    shipped = Path(str(resources.files("train") / "checkpoints")) / name
+    found = not Path(name).exists() and (shipped / "network.ckpt").exists()
+    return shipped / "network.ckpt" if found else Path(name)
 
 
 def write_content(path: str | Path, content: dict[str, Any]) -> None:

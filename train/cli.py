@@ -17,9 +17,9 @@ def train() -> None:
     "--config",
     "configs",
     multiple=True,
-    default=["shipped"],
+    default=["split"],
     show_default=True,
-    help="A configuration that comes with the project (shipped, matched, seed, dense) "
+    help="A configuration that comes with the project (split, matched, seed, dense) "
     "or a YAML file; a further one overrides the one before.",
 )
 @click.option(
@@ -46,7 +46,7 @@ def fit(
     seed: int | None,
     resume: bool,
 ) -> None:
-    """Train a network, as in: chirpwatch train fit --config shipped --seed 1.
+    """Train a network, as in: chirpwatch train fit --config split --seed 1.
 
     Windows are made while the network trains. FOLDER gets the network (network.ckpt),
     what it finds (validation.md), a report (report.html), the logs (metrics.csv,

@@ -1,6 +1,7 @@
 """The figures of a training's report, drawn in the light and in the dark."""
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -192,8 +193,8 @@ def efficiency(result: Mapping[str, Any], rate: str) -> Draw:
     def draw(figure: Figure, theme: Theme) -> None:
         one, two, three, _ = theme.series
         optimal = result.get("optimal")
-        grid = figure.subplots(2, 2, sharex=True, sharey=True)
-        for axes, pair in zip(grid.flat, _pairs(result), strict=True):
+        grid = _grid(figure, result)
+        for axes, pair in zip(grid.flat, _pairs(result), strict=False):
             for kind, style in (
                 ("gaussian", {"color": one, "marker": "o"}),
                 ("glitches", {"color": two, "marker": "s", "mfc": theme.panel}),
@@ -203,15 +204,17 @@ def efficiency(result: Mapping[str, Any], rate: str) -> Draw:
                     words = f"network, {KINDS[kind]}"
                     n = result["signals"]
                     _bars(axes, snrs, shares, n, label=words, **style)
+            if optimal and optimal.get("bank"):
+                (best,) = _of_pair(optimal["bank"], pair)
+                axes.plot(
+                    optimal["bank_snr"], best["found"][rate], color=three, ls="--",
+                    label="bank of templates",
+                )  # fmt: skip
             if optimal:
                 (best,) = _of_pair(optimal["matched"], pair)
                 axes.plot(
-                    optimal["snr"], best["found"][rate], color=three, ls="--",
-                    label="matched filter, own template",
-                )  # fmt: skip
-                axes.plot(
-                    optimal["snr"], optimal["known"][rate], color=theme.muted, ls=":",
-                    label="known signal",
+                    optimal["snr"], best["found"][rate], color=theme.muted, lw=0.7,
+                    label="template that is known",
                 )  # fmt: skip
             axes.set(title=_words(pair), xlim=(3.5, 16.5), ylim=(0, 1.02))
         grid[0, 0].legend(loc="lower right")
@@ -221,32 +224,44 @@ def efficiency(result: Mapping[str, Any], rate: str) -> Draw:
 
 
 def efficiency_by_rate(result: Mapping[str, Any]) -> Draw:
-    """Share found in Gaussian noise at every rate, and the matched filter's."""
+    """Share found in Gaussian noise at every rate, and the bank's."""
 
     def draw(figure: Figure, theme: Theme) -> None:
         optimal = result.get("optimal")
         rates = list(result["thresholds"]["gaussian"])
-        grid = figure.subplots(2, 2, sharex=True, sharey=True)
-        for axes, pair in zip(grid.flat, _pairs(result), strict=True):
+        grid = _grid(figure, result)
+        for axes, pair in zip(grid.flat, _pairs(result), strict=False):
             for colour, rate in zip(theme.series, rates, strict=False):
                 snrs, shares = _curve(result, "gaussian", pair, rate)
                 _bars(
                     axes, snrs, shares, result["signals"], color=colour, marker="o",
                     label=f"network, {rate_words(rate)}",
                 )  # fmt: skip
-                if optimal:
-                    (best,) = _of_pair(optimal["matched"], pair)
+                if optimal and optimal.get("bank"):
+                    (best,) = _of_pair(optimal["bank"], pair)
                     axes.plot(
-                        optimal["snr"], best["found"][rate], color=colour, ls="--", lw=1
-                    )
-            if optimal:
-                label = "matched filter, same rate"
+                        optimal["bank_snr"], best["found"][rate], color=colour,
+                        ls="--", lw=1,
+                    )  # fmt: skip
+            if optimal and optimal.get("bank"):
+                label = "bank of templates, same rate"
                 axes.plot([], [], color=theme.muted, ls="--", lw=1, label=label)
             axes.set(title=_words(pair), xlim=(3.5, 16.5), ylim=(0, 1.02))
         grid[0, 0].legend(loc="lower right")
         _label(grid, "network SNR", "share found")
 
     return draw
+
+
+def _grid(figure: Figure, result: Mapping[str, Any]) -> np.ndarray:
+    """Axes for each pair of masses, in two rows."""
+    count = len(_pairs(result))
+    grid: np.ndarray = figure.subplots(
+        2, max(1, math.ceil(count / 2)), sharex=True, sharey=True, squeeze=False
+    )
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return grid
 
 
 def _label(grid: np.ndarray, x: str, y: str) -> None:

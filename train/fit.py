@@ -32,7 +32,13 @@ from train.callbacks import (
     MetricsLog,
     Printing,
 )
-from train.checkpoint import load_checkpoint, probe, provenance, save_checkpoint
+from train.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+    probe,
+    provenance,
+    save_checkpoint,
+)
 from train.deployment import LEAST_EVENTS, LEAST_WINDOWS, SELECTION_SEED
 from train.heldout import OtherNoise, strain_noise
 from train.module import Detector
@@ -54,7 +60,7 @@ SAME = (
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _content(path: str | None) -> str | None:
+def _content(path: str | Path | None) -> str | None:
     """Digest of a file that a training begins with or learns from, if there is one."""
     return None if path is None else probe(path)
 
@@ -242,7 +248,9 @@ class TrainingCLI(LightningCLI):
                 "frontend_rate": config.model.frontend_rate,
                 "filters_rate": config.model.filters_rate,
                 "initial": config.model.initial,
-                "initial_content": _content(config.model.initial),
+                "initial_content": _content(
+                    config.model.initial and find_checkpoint(config.model.initial)
+                ),
                 "bank": config.model.bank,
                 "bank_content": _content(config.model.bank),
                 "stock_batches": config.data.stock_batches,
@@ -398,7 +406,7 @@ class TrainingCLI(LightningCLI):
 
 def fit(
     folder: str | Path | None = None,
-    configs: Sequence[str | Path] = ("shipped",),
+    configs: Sequence[str | Path] = ("split",),
     seed: int | None = None,
     resume: bool = False,
     arguments: Sequence[str] = (),

@@ -488,7 +488,7 @@ class MatchedNetwork(nn.Module):
         nn.init.zeros_(self.ceiling.weight)
         assert self.ceiling.bias is not None
         nn.init.constant_(self.ceiling.bias, self.FIRST_CEILING)
-        self.projection = nn.Conv1d(inputs, channels, 1)
+        self.projection = nn.Conv1d(inputs + hidden, channels, 1)
         self.salience = nn.Conv1d(hidden, 1, 1, bias=False)
         spare_size = geometry.kernel_size - self.matched.receptive_field
         if spare_size < 0:
@@ -600,7 +600,7 @@ class MatchedNetwork(nn.Module):
             [
                 limited,
                 coarse.amax(2),
-                self.projection(seen),
+                self.projection(torch.cat([seen, hidden], 1)),
                 self.salience(hidden) + best,
             ],
             1,
@@ -627,10 +627,12 @@ class MatchedNetwork(nn.Module):
 
 
 def _fold_into(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> None:
-    """Fold a norm without weights of its own into the convolution that follows it."""
+    """Fold a norm without weights of its own into the convolution that follows it.
+
+    What the convolution has beside the norm's channels comes after these, and stays.
+    """
     assert norm.running_mean is not None and norm.running_var is not None
     assert conv.bias is not None
-    scale = torch.rsqrt(norm.running_var + norm.eps)
-    weight = conv.weight.data * scale[:, None]
+    weight = conv.weight.data[:, : norm.num_features]
+    weight *= torch.rsqrt(norm.running_var + norm.eps)[:, None]
     conv.bias.data -= (weight[:, :, 0] * norm.running_mean).sum(1)
-    conv.weight.data = weight

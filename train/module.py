@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from chirpwatch.errors import ConfigurationError, ModelError
 from chirpwatch.geometry import Geometry
 from train.bank import read_bank, shipped_bank
-from train.checkpoint import load_checkpoint
+from train.checkpoint import find_checkpoint, load_checkpoint
 from train.matched import MatchedNetwork
 from train.models import Sliding, build_model
 from train.scoring import has_slides
@@ -57,8 +57,8 @@ class Detector(lightning.LightningModule):
         frontend_rate: Factor of the learning rate in a learned frontend; 0 leaves it
             as it is.
         filters_rate: The same for matched filters.
-        initial: Checkpoint of a ``split`` network from whose frontend the
-            training starts.
+        initial: Checkpoint of a ``split`` network from whose frontend the training
+            starts: a file, or ``split``, the one that comes with the project.
         bank: Bank of templates to begin with, for a network of matched filters; the
             one that comes with the project if None.
         geometry: Kernel, stride and frame sizes.
@@ -120,7 +120,8 @@ class Detector(lightning.LightningModule):
         if isinstance(self.network, MatchedNetwork):
             self.network.set_bank(shipped_bank() if bank is None else read_bank(bank))
             if initial is not None:
-                self.network.set_learned(load_checkpoint(initial, "split")[0])
+                path = find_checkpoint(initial)
+                self.network.set_learned(load_checkpoint(path, "split")[0])
         # Lightning keeps the modes that it finds.
         self.train()
 
@@ -227,15 +228,13 @@ class Detector(lightning.LightningModule):
         apart, kinds = features[~positive], disturbances[~positive]
         totals, both = [features[positive].sum(1)], []
         for slide in range(self.slides):
-            rolled = [
-                (
-                    apart[:, i].roll(i * slide * SLIDE_STEP, 0),
-                    kinds[:, i].roll(i * slide * SLIDE_STEP, 0),
-                )
-                for i in range(apart.shape[1])
-            ]
-            totals.append(torch.stack([one for one, _ in rolled]).sum(0))
-            both.append(torch.stack([kind for _, kind in rolled], 1))
+            total, rolled = apart[:, 0], [kinds[:, 0]]
+            for i in range(1, apart.shape[1]):
+                shift = i * slide * SLIDE_STEP
+                total = total + apart[:, i].roll(shift, 0)
+                rolled.append(kinds[:, i].roll(shift, 0))
+            totals.append(total)
+            both.append(torch.stack(rolled, 1))
         kind, disturbed = torch.cat(both), (torch.cat(both) > 0).sum(1)
         classes = torch.where(disturbed > 1, 3, kind.amax(1))
         shares = torch.zeros(len(kind), device=features.device)

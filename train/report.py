@@ -259,15 +259,7 @@ def _pictures(
         name: result is not None and bool(figure.get(name))
         for name in ("efficiency", "roc", "scatter", "calibration", "optimal")
     }
-    optimum = (
-        "Dashed: the matched filter with the merger's own template, whose time (within "
-        f"{figure['optimal']['window_length']:.2f} s), phases, amplitudes and sky "
-        f"position are unknown, at the same rate, from "
-        f"{figure['optimal']['noise_windows']:,} noise windows of each pair "
-        f"and {figure['optimal']['signals']:,} mergers. "
-        if has["optimal"]
-        else "The limits that a matched filter sets were not measured. "
-    )
+    optimum = _optimum(figure) if has["optimal"] else "No limits were measured. "
     partly = f"{FIGURES} has no such figures; 'chirpwatch train validate' makes them."
     why = lost if result is None else partly
     return [
@@ -285,8 +277,8 @@ def _pictures(
             f"Efficiency at a false-positive rate of {rate and rate_words(rate)}",
             "Share of simulated mergers found, in single windows of 1 s, by network "
             f"SNR; bars: 68 % (Wilson), {figure.get('signals', 0):,} mergers a point. "
-            f"{optimum}Dotted: a signal of which all is known but whether it is there.",
-            "Share found by SNR for four pairs of masses, network and optimum.",
+            f"{optimum}",
+            "Share found by SNR for pairs of masses, network and limits.",
             figures.efficiency(figure, rate) if has["efficiency"] and rate else None,
             SQUARE,
             why,
@@ -295,8 +287,8 @@ def _pictures(
             "efficiency_by_rate",
             "Efficiency at every rate, in Gaussian noise",
             f"As above, at each rate that the noise suffices for. {noise} Dashed: the "
-            f"matched filter at the same rate{_fitted(figure)}.",
-            "Share found by SNR for four pairs of masses and several rates.",
+            f"bank of templates at the same rate{_fitted(figure)}.",
+            "Share found by SNR for pairs of masses and several rates.",
             figures.efficiency_by_rate(figure) if has["efficiency"] else None,
             SQUARE,
             why,
@@ -304,7 +296,7 @@ def _pictures(
         Picture(
             "roc",
             "ROC",
-            "Share of mergers found, all four pairs of masses together, against the "
+            "Share of mergers found, all pairs of masses together, against the "
             f"false-positive rate a window. {noise}",
             "Share found by false-positive rate for several SNRs.",
             figures.roc(figure) if has["roc"] else None,
@@ -332,10 +324,28 @@ def _pictures(
     ]
 
 
+def _optimum(figure: Mapping[str, Any]) -> str:
+    """What the limits are that an efficiency is shown beside."""
+    optimal = figure["optimal"]
+    bank = ""
+    if optimal.get("bank"):
+        bank = (
+            "Dashed: all templates of the bank that comes with the project, whole, "
+            "their likelihoods weighted by the population and added, at the same rate, "
+            f"from {optimal['bank_noise_windows']:,} noise windows and "
+            f"{optimal['bank_signals']:,} mergers. "
+        )
+    return (
+        f"{bank}Thin: the one template that is the merger's own, as if its masses were "
+        f"known. Time (within {optimal['window_length']:.2f} s), phases, amplitudes "
+        "and sky position are unknown to both, the noise's spectrum is known."
+    )
+
+
 def _fitted(figure: Mapping[str, Any]) -> str:
-    """Which rates of the matched filter no noise was enough for."""
-    matched = figure.get("optimal", {}).get("matched", [])
-    rates = {rate for one in matched for rate in one["fitted"]}
+    """Which rates of the bank no noise was enough for."""
+    found = figure.get("optimal", {}).get("bank", [])
+    rates = {rate for one in found for rate in one["fitted"]}
     rates &= set(figure.get("thresholds", {}).get("gaussian", {}))
     if not rates:
         return ""
@@ -435,15 +445,15 @@ def _tiles(
 
 
 def _distance(figure: Mapping[str, Any], entry: Mapping[str, Any], rate: str) -> str:
-    """What the matched filter finds of the same."""
+    """What the bank of templates finds of the same."""
     optimal = figure.get("optimal")
-    if not optimal or entry["snr"] not in optimal["snr"]:
+    if not optimal or entry["snr"] not in optimal.get("bank_snr", ()):
         return f"at {rate_words(rate)} a window"
-    place = optimal["snr"].index(entry["snr"])
-    for one in optimal["matched"]:
+    place = optimal["bank_snr"].index(entry["snr"])
+    for one in optimal["bank"]:
         if (one["mass_1"], one["mass_2"]) == (entry["mass_1"], entry["mass_2"]):
             share = one["found"][rate][place]
-            return f"at {rate_words(rate)} a window; matched filter {100 * share:.1f} %"
+            return f"at {rate_words(rate)} a window; bank {100 * share:.1f} %"
     return f"at {rate_words(rate)} a window"
 
 

@@ -36,7 +36,14 @@ from train.windows import WindowMaker, WindowSettings
 RUN = "O3"
 """Observing run whose curves the first noise has."""
 
-MASSES = ((35.0, 35.0), (35.0, 20.0), (20.0, 20.0), (20.0, 10.0))
+MASSES = (
+    (35.0, 35.0),
+    (35.0, 20.0),
+    (20.0, 20.0),
+    (20.0, 10.0),
+    (15.0, 8.5),
+    (150.0, 150.0),
+)
 SNRS = (6.0, 8.0, 10.0, 12.0)
 """Network SNRs of the table; a full validation has further ones for its curves."""
 
@@ -80,6 +87,7 @@ class Effort:
         batches: Batches as in training, for the calibration.
         optimum_windows: Noise windows of each pair's matched filter.
         optimum_signals: Its mergers.
+        bank_windows, bank_signals: The same of a whole bank; it is left out if 0.
         stretches: Noise stretches at a time, at least as many as slides.
         bank_size: Waveforms of the signals of any mass.
         glitch_bank_size: Analytic glitches; each comes again and again.
@@ -94,6 +102,8 @@ class Effort:
     batches: int = 60
     optimum_windows: int = 200_000
     optimum_signals: int = 2000
+    bank_windows: int = 100_000
+    bank_signals: int = 400
     stretches: int = 20
     bank_size: int = 512
     glitch_bank_size: int = 5000
@@ -108,6 +118,7 @@ QUICK = Effort(
     batches=20,
     optimum_windows=30_000,
     optimum_signals=500,
+    bank_windows=0,
 )
 # Networks whose slides are as dear as their windows, and at one score a window. At
 # 1e-4 the first has 51 windows of noise left: ten clusters, even if each is of five.
@@ -747,12 +758,13 @@ def validate(
         network.geometry,
         MASSES,
         RATES,
-        np.arange(3.0, 20.5, 0.5),
         run=result["run"],
         window_length=settings.earliest_merger - settings.latest_merger,
         seed=seed,
         noise_windows=effort.optimum_windows,
         signals=effort.optimum_signals,
+        bank_windows=effort.bank_windows,
+        bank_signals=effort.bank_signals,
     )
     return result
 
