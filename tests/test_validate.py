@@ -333,21 +333,23 @@ def test_a_banks_filters_have_unit_noise_and_the_snr_that_was_put_in(ifos) -> No
     assert len(bank.noise_statistics(300)) == 300
 
 
-def test_a_banks_statistic_is_the_mean_likelihood_of_all_templates_and_times() -> None:
-    bank = BankFilters(GEOMETRY, bank_of([[20, 10], [35, 35]]), "O3", 0.57, seed=3)
-    outputs = [bank._outputs(bank._noise(), i)[:, :3000] for i in range(2)]
+@pytest.mark.parametrize("ifos", [("H1",), ("H1", "L1"), ("H1", "L1", "V1")])
+def test_a_banks_statistic_is_the_mean_likelihood_of_templates_and_times(ifos) -> None:
+    geometry = dataclasses.replace(GEOMETRY, ifos=ifos)
+    bank = BankFilters(geometry, bank_of([[20, 10], [35, 35]]), "O3", 0.57, seed=3)
+    outputs = [bank._outputs(bank._noise(), i)[:, :3000] for i in range(len(ifos))]
     statistics = bank._statistic(
         [bank._single(one, i) for i, one in enumerate(outputs)], 1000
     )
     likelihoods = [np.exp(np.abs(one.numpy()) ** 2.0 / 2) for one in outputs]
-    reach = bank.reaches[1]
-    # Light needs 10 ms from H1 to L1, at 1024 Hz.
-    assert reach == 11
-    around = np.mean(
-        [np.roll(likelihoods[1], k, 1) for k in range(-reach, reach + 1)], 0
-    )
-    joint = (likelihoods[0] * around).mean(0).reshape(3, 1000).mean(1)
-    np.testing.assert_allclose(statistics.numpy(), np.log(joint), atol=2e-3)
+    # Light needs 10 ms from H1 to L1, and 27 ms to V1, at 1024 Hz.
+    assert bank.reaches == [0, 11, 28][: len(ifos)]
+    joint = likelihoods[0]
+    for one, reach in zip(likelihoods[1:], bank.reaches[1:], strict=True):
+        moved = [np.roll(one, k, 1) for k in range(-reach, reach + 1)]
+        joint = joint * np.mean(moved, 0)
+    expected = np.log(joint.mean(0).reshape(3, 1000).mean(1))
+    np.testing.assert_allclose(statistics.numpy(), expected, atol=2e-3)
 
 
 def test_a_bank_finds_less_the_more_it_looks_for() -> None:

@@ -387,9 +387,9 @@ class BankFilters:
     def _statistic(self, single: list[tuple[Tensor, Tensor]], size: int) -> Tensor:
         """Logarithm of the mean likelihood within pieces of ``size`` outputs."""
         joint = self.prior[:, None] * single[0][0]
-        for series, _ in single[1:-1]:
+        for series, _ in single[1:]:
             joint = joint * series
-        total = torch.linalg.vecdot(joint, single[-1][0], dim=0)
+        total = joint.sum(0)
         pieces = total[: len(total) // size * size].reshape(-1, size).mean(1)
         factors = [largest for _, largest in single]
         return pieces.clamp(min=1e-37).log() + torch.stack(factors).sum()

@@ -286,8 +286,8 @@ def _pictures(
         Picture(
             "efficiency_by_rate",
             "Efficiency at every rate, in Gaussian noise",
-            f"As above, at each rate that the noise suffices for. {noise} Dashed: the "
-            f"bank of templates at the same rate{_fitted(figure)}.",
+            f"As above, at each rate that the noise suffices for. {noise}"
+            f"{_banks(figure)}",
             "Share found by SNR for pairs of masses and several rates.",
             figures.efficiency_by_rate(figure) if has["efficiency"] else None,
             SQUARE,
@@ -340,6 +340,13 @@ def _optimum(figure: Mapping[str, Any]) -> str:
         f"known. Time (within {optimal['window_length']:.2f} s), phases, amplitudes "
         "and sky position are unknown to both, the noise's spectrum is known."
     )
+
+
+def _banks(figure: Mapping[str, Any]) -> str:
+    """What is dashed at every rate, if it was measured."""
+    if not figure.get("optimal", {}).get("bank"):
+        return ""
+    return f" Dashed: the bank of templates at the same rate{_fitted(figure)}."
 
 
 def _fitted(figure: Mapping[str, Any]) -> str:
