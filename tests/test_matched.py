@@ -1,6 +1,7 @@
 """The network of matched filters: what its filters find, and one pass for all."""
 
 import dataclasses
+import json
 import re
 
 import numpy as np
@@ -22,15 +23,32 @@ from train.bank import (
 from train.baseline import SeedResNet
 from train.checkpoint import load_checkpoint, load_sliding, save_checkpoint
 from train.fit import fit
-from train.matched import MatchedFilters, MatchedNetwork
+from train.matched import MatchedFilters, MatchedNetwork, SubBank
 from train.models import build_model, model_name
 from train.module import Detector, cross_entropy
 from train.network import Network
 from train.windows import Batch, WindowSettings
 
-GEOMETRY = Geometry(kernel_length=1.625)
+GEOMETRY = Geometry(kernel_length=2.0)
 TEMPLATES, GROUPS = 16, 8
-SIZES = {"templates": TEMPLATES, "groups": GROUPS, "ranks": (24, 16, 16)}
+# Sub-banks that share no length, and of several sizes; the longest is not the first.
+LENGTHS = ((0.9, 0.6, 0.2), (1.145, 0.7, 0.28), (0.77, 0.5, 0.25))
+COUNTS = (4, 8, 4)
+
+
+def sub_banks(*ranks: int) -> list[SubBank]:
+    return [
+        SubBank(count, ranks, lengths)
+        for count, lengths in zip(COUNTS, LENGTHS, strict=True)
+    ]
+
+
+def before_length(template: int) -> float:
+    """How long before the merger a template begins, s."""
+    return LENGTHS[int(np.searchsorted(np.cumsum(COUNTS), template, side="right"))][0]
+
+
+SIZES = {"sub_banks": sub_banks(24, 16, 16), "groups": GROUPS}
 STRIDES = 6
 
 
@@ -75,10 +93,10 @@ def strain() -> torch.Tensor:
 @torch.inference_mode()
 def test_filters_give_the_snr_of_a_direct_correlation(bank: Bank) -> None:
     """|z|²/2 of each template, from correlations at the full rate in float64."""
-    filters = MatchedFilters(TEMPLATES, TEMPLATES, (60, 40, 40), GEOMETRY.frame_size)
+    filters = MatchedFilters(sub_banks(60, 40, 40), TEMPLATES, GEOMETRY.frame_size)
     lost = filters.set_bank(bank, GEOMETRY)
     assert max(lost) < 1e-3
-    strain = torch.randn(1, 1, 3 * 2048, generator=torch.Generator().manual_seed(3))
+    strain = torch.randn(1, 1, 4 * 2048, generator=torch.Generator().manual_seed(3))
     found = filters(strain)[0].numpy()
 
     rate = GEOMETRY.sample_rate
@@ -88,12 +106,13 @@ def test_filters_give_the_snr_of_a_direct_correlation(bank: Bank) -> None:
         analytic = np.zeros(4 * rate, complex)
         analytic[: spectra.shape[1]] = 2 * spectra[template]
         # The bands have lengths of their own: all but their ends is in each of them.
-        wave = np.fft.ifft(analytic)[merger - 1577 : merger + 112]
+        before = round(2048 * before_length(template))
+        wave = np.fft.ifft(analytic)[merger - before : merger + 112]
         z = np.correlate(strain[0, 0].numpy(), wave, mode="valid")
         z /= np.sqrt((np.abs(wave) ** 2).sum() / 2)
         power = np.abs(z) ** 2 / 2
-        # Mergers from filters.merger_size on, at 512 Hz; a correlation has 1577 before.
-        first = filters.merger_size - 1577 + round(4 * bank.shift[template])
+        # Mergers from filters.merger_size on, at 512 Hz.
+        first = filters.merger_size - before + round(4 * bank.shift[template])
         frames = [
             power[first + 32 * i :][: filters.reach_size + 1 : 4].max()
             for i in range(found.shape[1])
@@ -105,11 +124,11 @@ def test_filters_give_the_snr_of_a_direct_correlation(bank: Bank) -> None:
 
 @torch.inference_mode()
 def test_a_template_in_the_strain_lights_its_group_at_its_time(bank: Bank) -> None:
-    filters = MatchedFilters(TEMPLATES, GROUPS, (60, 40, 40), GEOMETRY.frame_size)
+    filters = MatchedFilters(sub_banks(60, 40, 40), GROUPS, GEOMETRY.frame_size)
     filters.set_bank(bank, GEOMETRY)
     series = np.fft.irfft(seen_spectra(bank))
     merger = round(MERGER_LENGTH * GEOMETRY.sample_rate)
-    for template, place_ in ((0, 2300), (7, 2600), (TEMPLATES - 1, 2450)):
+    for template, place_ in ((0, 2900), (7, 3200), (TEMPLATES - 1, 3050)):
         begin = merger - place_
         piece = series[template, begin : begin + GEOMETRY.kernel_size]
         strain = torch.tensor(10 * piece, dtype=torch.float32)[None, None]
@@ -118,14 +137,15 @@ def test_a_template_in_the_strain_lights_its_group_at_its_time(bank: Bank) -> No
         assert abs(group - template * GROUPS // TEMPLATES) <= 1
         begin = filters.merger_size + 32 * frame
         assert begin - 32 <= place_ <= begin + filters.reach_size + 32
-        # Of an SNR of 10, or of what a filter of 0.77 s sees of it.
-        seen = 50 * (piece[max(0, place_ - 1577) :] ** 2).sum()
+        # Of an SNR of 10, or of what the filter sees of it.
+        before = round(2048 * before_length(template))
+        seen = 50 * (piece[max(0, place_ - before) :] ** 2).sum()
         assert power.max() == pytest.approx(seen, rel=0.05)
 
 
 @torch.inference_mode()
 def test_noise_has_the_power_of_two_gaussians(bank: Bank) -> None:
-    filters = MatchedFilters(TEMPLATES, TEMPLATES, (60, 40, 40), GEOMETRY.frame_size)
+    filters = MatchedFilters(sub_banks(60, 40, 40), TEMPLATES, GEOMETRY.frame_size)
     filters.set_bank(bank, GEOMETRY)
     filters.POOL, filters.POOL_STEP = 1, 1
     strain = torch.randn(8, 1, 20 * 2048, generator=torch.Generator().manual_seed(5))
@@ -161,7 +181,7 @@ def test_folding_the_norms_changes_nothing(network, strain) -> None:
     torch.testing.assert_close(network(strain), expected)
 
 
-@pytest.mark.parametrize("length", [1.625, 2.0])
+@pytest.mark.parametrize("length", [2.0, 2.5])
 def test_a_kernel_sees_mergers_wherever_windows_have_them(length: float) -> None:
     network, windows = MatchedNetwork(Geometry(kernel_length=length)), WindowSettings()
     reach = network.matched.reach_size / 2
@@ -292,7 +312,7 @@ def test_a_training_of_all_parts_lowers_the_loss(bank: Bank, tmp_path) -> None:
     path = tmp_path / "bank.json"
     path.write_text(bank.to_json())
     torch.manual_seed(3)
-    sizes = SIZES | {"ranks": [24, 16, 16], "width": 8, "channels": 8, "hidden": 8}
+    sizes = SIZES | {"width": 8, "channels": 8, "hidden": 8}
     detector = Detector(
         "matched",
         sizes,
@@ -337,7 +357,8 @@ def test_its_configuration_trains_from_a_bank_and_a_learned_network(
 ) -> None:
     (tmp_path / "bank.json").write_text(bank.to_json())
     save_checkpoint(tmp_path / "split.ckpt", Network(Geometry(), width=8), {})
-    sizes = "{templates: 16, groups: 8, ranks: [24, 16, 16], width: 8}"
+    network_sizes = MatchedNetwork(GEOMETRY, **SIZES).hyperparameters
+    sizes = json.dumps(network_sizes | {"width": 8})
     arguments = (
         *(one for one in TINY if "hyperparameters" not in one),
         f"--model.hyperparameters={sizes}",
@@ -353,10 +374,10 @@ def test_its_configuration_trains_from_a_bank_and_a_learned_network(
     network, details = load_sliding(tmp_path / "run" / "network.ckpt")
     assert isinstance(network, MatchedNetwork)
     assert details["slides"] == 12 and details["bank_content"]
-    expected = MatchedFilters(TEMPLATES, GROUPS, (24, 16, 16), 32)
+    expected = MatchedFilters(sub_banks(24, 16, 16), GROUPS, 32)
     expected.set_bank(bank, GEOMETRY)
     # Filters stay as they are, and so does the frontend, its norms too.
-    torch.testing.assert_close(network.matched.mix, expected.mix)
+    torch.testing.assert_close(network.matched.state_dict(), expected.state_dict())
     learned = load_checkpoint(tmp_path / "split.ckpt", "split")[0]
     for name, weight in learned.frontend.state_dict().items():
         assert torch.equal(network.frontend.state_dict()[name], weight), name
@@ -365,10 +386,11 @@ def test_its_configuration_trains_from_a_bank_and_a_learned_network(
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"groups": 7}, "groups: expected a divisor of the 16 templates, found 7"),
+        ({"groups": 7}, "as many templates in each of 7 groups"),
+        ({"groups": 2}, "whole groups in each sub-bank, found 16 templates, sub-banks"),
         ({"geometry": Geometry(kernel_length=0.75)}, "receptive field of"),
         (
-            {"geometry": Geometry(kernel_length=1.5, frame_size=64)},
+            {"geometry": Geometry(kernel_length=2.0, frame_size=64)},
             "frame_size: expected 32 for matched filters, found 64",
         ),
     ],
@@ -396,14 +418,14 @@ def test_trainings_that_cannot_be_are_refused(changes, message) -> None:
 
 
 def test_strain_of_another_rate_is_refused(bank: Bank) -> None:
-    filters = MatchedFilters(TEMPLATES, GROUPS, (8, 8, 8), 32)
+    filters = MatchedFilters(sub_banks(8, 8, 8), GROUPS, 32)
     with pytest.raises(GeometryError, match="expected 2048 Hz"):
         filters.set_bank(bank, dataclasses.replace(GEOMETRY, sample_rate=4096))
 
 
 def test_a_bank_of_another_size_is_refused(bank: Bank) -> None:
     with pytest.raises(ConfigurationError, match="expected a bank of 32 templates"):
-        MatchedNetwork(GEOMETRY, 32, 8, (8, 8, 8)).set_bank(bank)
+        MatchedNetwork(GEOMETRY, [*sub_banks(8, 8, 8)] * 2, 8).set_bank(bank)
 
 
 def test_what_the_network_does_not_take_is_named() -> None:

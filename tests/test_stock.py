@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,14 @@ from tests.test_train_fit import TINY
 from train import stock
 from train.bank import BankSettings, place
 from train.fit import fit
-from train.matched import MatchedNetwork
+from train.matched import MatchedNetwork, SubBank
 from train.stock import ARRAYS, SAYING, StockStream, identity, make_stock
 from train.windows import Batch
 
 ROOT = Path(__file__).parents[1]
-GEOMETRY = Geometry(kernel_length=1.625)
-SIZES = {"templates": 16, "groups": 8, "ranks": (8, 8, 8), "width": 8}
+GEOMETRY = Geometry(kernel_length=2.0)
+SUB_BANKS = [SubBank(16, (8, 8, 8), (1.0, 0.7, 0.28))]
+SIZES = {"sub_banks": SUB_BANKS, "groups": 8, "width": 8}
 BATCHES, WINDOWS = 3, 8
 
 
@@ -33,7 +35,7 @@ BATCHES, WINDOWS = 3, 8
 def network() -> MatchedNetwork:
     torch.manual_seed(1)
     network = MatchedNetwork(GEOMETRY, **SIZES)
-    torch.nn.init.normal_(network.matched.mix, std=0.1)
+    torch.nn.init.normal_(network.matched.parts[0].mix, std=0.1)
     return network.eval()
 
 
@@ -196,7 +198,7 @@ def arguments(tmp_path_factory) -> tuple[str, ...]:
         templates=16, candidates=60, min_mass=10, max_mass=100, max_spin=0.5
     )
     bank.write_text(place(settings, GEOMETRY).to_json())
-    sizes = "{templates: 16, groups: 8, ranks: [8, 8, 8]}"
+    sizes = json.dumps({"sub_banks": [asdict(SUB_BANKS[0])], "groups": 8})
     return (
         *(one for one in TINY if "hyperparameters" not in one),
         f"--model.hyperparameters={sizes}",

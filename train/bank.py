@@ -101,7 +101,7 @@ class BankSettings:
     max_spin: float = 0.9
     logarithmic_share: float = 0.7
     mass_flattening: float = 0.2
-    before_length: float = 0.77
+    before_length: float = 1.145
     after_length: float = 0.055
     max_frequency: float = 450.0
     runs: tuple[str, ...] = ("O3", "O4")

@@ -296,7 +296,7 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
 @click.option(
     "--before",
     type=click.FloatRange(0, 2.5, min_open=True),
-    default=0.77,
+    default=1.145,
     show_default=True,
     help="What a template keeps before its merger, s.",
 )

@@ -9,14 +9,17 @@ detectors' limited values, takes each group's largest over the kernel, and adds 
 groups up as likelihoods (log-sum-exp), each weighted by a learned prior. What a small
 network makes of learned channels, added likewise, is one more term.
 
-A filter as long as a template (0.77 s) is affordable since few shapes suffice to make
-all templates of a band: each of three bands is filtered at its own rate by the leading
-singular vectors of its templates, and one matrix makes all templates' outputs from
-these (K. Cannon et al., Phys. Rev. D 82, 044025 (2010)).
+A filter as long as a template (up to 1.15 s) is affordable since few shapes suffice to
+make all templates of a band: each of three bands is filtered at its own rate by the
+leading singular vectors of its templates, and one matrix makes all templates' outputs
+from these. Templates of similar chirp mass share more shapes, and heavy ones are short:
+so the bank is divided by chirp mass into sub-banks, each with shapes of its own
+(K. Cannon et al., Phys. Rev. D 82, 044025 (2010)).
 """
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -67,8 +70,36 @@ def _response(taps: np.ndarray, rate: float, frequencies: np.ndarray) -> np.ndar
     return gain
 
 
+@dataclass(frozen=True)
+class SubBank:
+    """Templates of neighbouring chirp mass, and the filters that make them.
+
+    Attributes:
+        templates: Templates, in the bank's order.
+        ranks: Filters of each band.
+        lengths: How long before the merger the filters of each band begin, s.
+    """
+
+    templates: int
+    ranks: tuple[int, int, int]
+    lengths: tuple[float, float, float]
+
+
+SUB_BANKS = (
+    SubBank(64, (44, 32, 22), (1.145, 0.7, 0.28)),
+    SubBank(64, (30, 12, 12), (1.145, 0.38, 0.12)),
+    SubBank(128, (26, 10, 10), (1.02, 0.22, 0.09)),
+)
+"""Of the bank that comes with the project. Templates keep 0.90 of their SNR at chirp mass
+4.6 solar masses, 0.98 at 9 and 0.99 from 10 on; the ranks leave out 0.2 to 0.3 % of the
+templates' power."""
+
+AFTER_LENGTHS = (0.055, 0.05, 0.03)
+"""How long after the merger each band's filters end, s."""
+
+
 class Band:
-    """Where one band's filters lie.
+    """Where the filters of a sub-bank's band lie.
 
     Args:
         before_length: How long before the merger they begin, s.
@@ -77,6 +108,10 @@ class Band:
 
     Attributes:
         before, taps: Samples before the merger, and in all, at the band's rate.
+        phases: Outputs for each step of the filters: the lower bands give two outputs
+            for each of their samples, the upper one gives one for every second, so
+            that all have one every STEP samples of the strain.
+        stride: Samples, at the band's rate, between two steps of the filters.
     """
 
     def __init__(self, before_length: float, after_length: float, step: int) -> None:
@@ -84,102 +119,194 @@ class Band:
         self.step = step
         self.before = round(before_length * rate)
         self.taps = self.before + round(after_length * rate)
+        self.phases, self.stride = max(1, step // STEP), max(1, STEP // step)
+
+
+class SubBankFilters(nn.Module):
+    """Outputs of a sub-bank's templates from the thinned-out strain.
+
+    Args:
+        sub_bank: Templates and filters.
+        groups: Groups of the sub-bank's templates.
+    """
+
+    def __init__(self, sub_bank: SubBank, groups: int) -> None:
+        super().__init__()
+        self.groups, self.ranks = groups, tuple(sub_bank.ranks)
+        self.bands = [
+            Band(before, after, step)
+            for before, after, step in zip(
+                sub_bank.lengths, AFTER_LENGTHS, (LOW, LOW, HIGH), strict=True
+            )
+        ]
+        self.filters = nn.ModuleList(
+            nn.Conv2d(
+                1, rank * band.phases, (1, band.taps), (1, band.stride), bias=False
+            )
+            for band, rank in zip(self.bands, self.ranks, strict=True)
+        )
+        # One template of every group at a time, the real and the imaginary part.
+        self.mix = nn.Parameter(
+            torch.zeros(sub_bank.templates // groups, 2, groups, sum(self.ranks))
+        )
+
+    def set_templates(
+        self, coefficients: Sequence[np.ndarray]
+    ) -> list[tuple[float, float]]:
+        """Make the filters of templates.
+
+        Args:
+            coefficients: Of each band, the templates' complex values at the filters'
+                taps, phase after phase, [templates, phases * taps].
+
+        Returns:
+            Power of each band, and what of it the filters do not hold.
+        """
+        columns, lost = [], []
+        for values, band, rank, conv in zip(
+            coefficients, self.bands, self.ranks, self.filters, strict=True
+        ):
+            both = np.concatenate([values.real, values.imag])
+            left, sizes, right = np.linalg.svd(both, full_matrices=False)
+            squares = sizes**2
+            lost.append((float(squares.sum()), float(squares[rank:].sum())))
+            # A small bank has fewer shapes than there are filters.
+            spare = ((0, max(0, rank - len(sizes))), (0, 0))
+            taps = np.pad(right[:rank], spare)
+            taps = taps.reshape(rank * band.phases, 1, 1, band.taps)
+            assert isinstance(conv, nn.Conv2d)
+            conv.weight.data[:] = torch.tensor(taps, dtype=torch.float32)
+            columns.append(np.pad(left[:, :rank] * sizes[:rank], spare[::-1]))
+        mix = torch.tensor(np.concatenate(columns, 1), dtype=torch.float32)
+        mix = mix.reshape(2, self.groups, -1, mix.shape[1])
+        self.mix.data[:] = mix.permute(2, 0, 1, 3)
+        return lost
+
+    def forward(
+        self, sources: Sequence[Tensor], starts: Sequence[int], stops: Sequence[int]
+    ) -> Tensor:
+        """Filter thinned-out strain.
+
+        Args:
+            sources: What each band filters, [batch, 1, 1, time].
+            starts: First sample of it that each band filters.
+            stops: Where its outputs are cut off, from the end; 0 for nowhere.
+
+        Returns:
+            Largest |z|² of each group's templates, [batch, groups, time].
+        """
+        outputs = []
+        for source, band, rank, conv, start, stop in zip(
+            sources, self.bands, self.ranks, self.filters, starts, stops, strict=True
+        ):
+            output = conv(source[..., start:])
+            if band.phases > 1:
+                rows, _, _, time = output.shape
+                output = output.reshape(rows, rank, band.phases, time)
+                output = output.transpose(2, 3)
+                output = output.reshape(rows, rank, 1, band.phases * time)
+            outputs.append(output[..., : stop or None])
+        filtered = torch.cat(outputs, 1).squeeze(2)
+        # As matrix products: a convolution with one tap takes three times as long.
+        largest: Tensor | None = None
+        for pair in self.mix:
+            real, imaginary = (torch.matmul(x, filtered).float() for x in pair)
+            power = real * real + imaginary * imaginary
+            largest = power if largest is None else torch.maximum(largest, power)
+        assert largest is not None
+        return largest
 
 
 class MatchedFilters(nn.Module):
     """Whitened strain of one detector to log-likelihood ratios of groups of templates.
 
     Args:
-        templates: Templates of the bank.
-        groups: Groups of templates, neighbours in chirp mass.
-        ranks: Filters of each band.
+        sub_banks: Parts of the bank, in its order.
+        groups: Groups of as many templates each, neighbours in chirp mass.
         frame_size: Samples between two frames.
 
     Attributes:
         receptive_field: Samples that one frame depends on.
         merger_size: Samples from a frame's first to the first merger that it stands
             for; the last one is ``reach_size`` later.
+
+    Raises:
+        GeometryError: A sub-bank cannot be divided into groups, or the frame size is
+            none that the filters have.
     """
 
     # Light needs 10 ms from H1 to L1: frames overlap by as much.
     POOL, POOL_STEP = 13, 8
-    BEFORE_LENGTHS = (0.77, 0.7, 0.28)
-    AFTER_LENGTHS = (0.055, 0.05, 0.03)
 
     def __init__(
-        self, templates: int, groups: int, ranks: Sequence[int], frame_size: int
+        self, sub_banks: Sequence[SubBank], groups: int, frame_size: int
     ) -> None:
         super().__init__()
-        if templates % groups:
-            raise GeometryError(
-                f"groups: expected a divisor of the {templates} templates, found "
-                f"{groups}"
-            )
+        self.sub_banks = tuple(sub_banks)
+        self.templates = sum(one.templates for one in self.sub_banks)
+        self.groups = groups
+        size = self.templates / groups
+        for one in self.sub_banks:
+            if one.templates % size:
+                raise GeometryError(
+                    f"groups: expected as many templates in each of {groups} groups, "
+                    f"whole groups in each sub-bank, found {self.templates} templates, "
+                    f"sub-banks of {', '.join(str(x.templates) for x in sub_banks)}"
+                )
         if frame_size != self.POOL_STEP * STEP:
             raise GeometryError(
                 f"frame_size: expected {self.POOL_STEP * STEP} for matched filters, "
                 f"found {frame_size}"
             )
-        self.templates, self.groups, self.ranks = templates, groups, tuple(ranks)
         first, second = _decimators()
         for name, taps in (("first", first), ("second", second)):
             weight = torch.tensor(taps, dtype=torch.float32)[None, None, None]
             self.register_buffer(name, weight)
         self.first: Tensor
         self.second: Tensor
-        self.bands = [
-            Band(before, after, step)
-            for before, after, step in zip(
-                self.BEFORE_LENGTHS, self.AFTER_LENGTHS, (LOW, LOW, HIGH), strict=True
-            )
-        ]
-        # The lower bands give two outputs for each of their samples, the upper one
-        # gives one for every second: all have one every STEP samples of the strain.
-        self.phases = (LOW // STEP, LOW // STEP, 1)
-        self.filters = nn.ModuleList(
-            nn.Conv2d(1, rank * phases, (1, band.taps), stride, bias=False)
-            for band, rank, phases, stride in zip(
-                self.bands,
-                self.ranks,
-                self.phases,
-                ((1, 1), (1, 1), (1, STEP // HIGH)),
-                strict=True,
-            )
+        self.parts = nn.ModuleList(
+            SubBankFilters(one, round(one.templates / size)) for one in self.sub_banks
         )
-        # One template of every group at a time, the real and the imaginary part.
-        self.mix = nn.Parameter(
-            torch.zeros(templates // groups, 2, groups, sum(self.ranks))
-        )
+        bands = [band for part in self._parts() for band in part.bands]
+        longest = max(band.before for band in bands if band.step == LOW)
+        after = max(band.taps - band.before for band in bands if band.step == LOW)
         half_first, half_second = len(first) // 2, len(second) // 2
-        low_delay = half_first + 2 * half_second
-        self.merger_size = LOW * self.bands[0].before + low_delay
-        self.starts = (
-            0,
-            self.bands[0].before - self.bands[1].before,
-            (self.merger_size - half_first) // HIGH - self.bands[2].before,
-        )
+        self.merger_size = LOW * longest + half_first + 2 * half_second
+        high = (self.merger_size - half_first) // HIGH
+        self.starts = [
+            [(longest if band.step == LOW else high) - band.before for band in x.bands]
+            for x in self._parts()
+        ]
         self.stops = self._stops()
         self.reach_size = STEP * (self.POOL - 1)
-        low_size = self.bands[0].taps - 1 + self.reach_size // LOW
+        low_size = longest + after - 1 + self.reach_size // LOW
         self.receptive_field = LOW * low_size + 2 * (len(second) - 1) + len(first)
 
-    def _stops(self) -> list[int | None]:
+    def _parts(self) -> list[SubBankFilters]:
+        """The sub-banks' filters, typed."""
+        return [part for part in self.parts if isinstance(part, SubBankFilters)]
+
+    def _stops(self) -> list[list[int]]:
         """Where each band's outputs are cut off: all then have the same length.
 
-        The band that begins last ends first. What the others have beyond it does not
-        depend on how many frames there are.
+        What the others have beyond the shortest does not depend on how many frames
+        there are.
         """
         size = 4096
         first = (size - self.first.shape[-1]) // 2 + 1
         second = (first - self.second.shape[-1]) // 4 + 1
         counts = []
-        for i, start in enumerate(self.starts):
-            band = self.bands[i]
-            if band.step == LOW:
-                counts.append(self.phases[i] * (second - start - band.taps + 1))
-            else:
-                counts.append((first - start - band.taps) // (STEP // HIGH) + 1)
-        return [min(counts) - count or None for count in counts]
+        for part, starts in zip(self._parts(), self.starts, strict=True):
+            counts.append(
+                [
+                    band.phases * (second - start - band.taps + 1)
+                    if band.step == LOW
+                    else (first - start - band.taps) // band.stride + 1
+                    for band, start in zip(part.bands, starts, strict=True)
+                ]
+            )
+        least = min(min(row) for row in counts)
+        return [[least - count for count in row] for row in counts]
 
     def set_bank(self, bank: Bank, geometry: Geometry) -> list[float]:
         """Make the filters of a bank's templates.
@@ -189,7 +316,7 @@ class MatchedFilters(nn.Module):
             geometry: Sample rate and highpass.
 
         Returns:
-            Share of each band's power that the filters do not hold.
+            Share of each sub-bank's power that the filters do not hold.
 
         Raises:
             GeometryError: The sample rate is another than 2048 Hz.
@@ -206,50 +333,34 @@ class MatchedFilters(nn.Module):
                 f"{geometry.sample_rate}"
             )
         spectra = whitened_spectra(bank.masses, bank.spins, bank.settings, geometry)
-        merger = round(MERGER_LENGTH * RATE)
         size = 2 * (spectra.shape[1] - 1)
         frequencies = np.fft.rfftfreq(size, 1 / RATE)
         first, second = (
             _response(x, r, frequencies)
             for x, r in zip(_decimators(), (RATE, RATE / 2), strict=True)
         )
+        whole = analytic(spectra)
+        series = []
+        for step, window in zip(
+            (LOW, LOW, HIGH),
+            _windows(frequencies, bank.settings.max_frequency),
+            strict=True,
+        ):
+            gain = first * second if step == LOW else first
+            inverse = np.divide(window, gain, where=window > 0, out=0 * window)
+            series.append(analytic(spectra * inverse.astype(np.float32)))
         # Strain's samples by which a template's outputs are later.
         shifts = np.round(STEP * bank.shift).astype(int)[:, None]
-        rows = np.arange(self.templates)[:, None]
-        whole = analytic(spectra)
-        begin = merger - self.bands[0].before * LOW
-        stop = merger + round(self.AFTER_LENGTHS[0] * RATE)
-        # The real part of a truncated template has unit norm.
-        norm = np.sqrt((np.abs(whole[:, begin:stop]) ** 2).sum(1) / 2)
-        lost, columns = [], []
-        for i, window in enumerate(_windows(frequencies, bank.settings.max_frequency)):
-            band, rank, phases = self.bands[i], self.ranks[i], self.phases[i]
-            gain = first * second if band.step == LOW else first
-            inverse = np.divide(window, gain, where=window > 0, out=0 * window)
-            series = analytic(spectra * inverse.astype(np.float32))
-            at = merger + band.step * (np.arange(band.taps) - band.before)
-            coefficients = np.concatenate(
-                [
-                    series[rows, at - STEP * phase - shifts] * band.step / norm[:, None]
-                    for phase in range(phases)
-                ],
-                1,
+        shares, begin = [], 0
+        for part in self._parts():
+            rows = np.arange(begin, begin + len(part.mix) * part.groups)
+            begin += len(rows)
+            lost = part.set_templates(
+                _coefficients(part.bands, rows[:, None], whole, series, shifts)
             )
-            both = np.concatenate([coefficients.real, coefficients.imag])
-            left, values, right = np.linalg.svd(both, full_matrices=False)
-            lost.append(float(1 - (values[:rank] ** 2).sum() / (values**2).sum()))
-            # A small bank has fewer shapes than there are filters.
-            spare = ((0, max(0, rank - len(values))), (0, 0))
-            taps = np.pad(right[:rank], spare)
-            taps = taps.reshape(rank * phases, 1, 1, band.taps)
-            conv = self.filters[i]
-            assert isinstance(conv, nn.Conv2d)
-            conv.weight.data[:] = torch.tensor(taps, dtype=torch.float32)
-            columns.append(np.pad(left[:, :rank] * values[:rank], spare[::-1]))
-        mix = torch.tensor(np.concatenate(columns, 1), dtype=torch.float32)
-        mix = mix.reshape(2, self.groups, -1, mix.shape[1])
-        self.mix.data[:] = mix.permute(2, 0, 1, 3)
-        return lost
+            power, missing = np.sum(lost, 0)
+            shares.append(float(missing / power))
+        return shares
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter whitened strain.
@@ -267,26 +378,52 @@ class MatchedFilters(nn.Module):
     def _filter(self, x: Tensor) -> Tensor:
         first = nn.functional.conv2d(x[:, :, None], self.first, stride=(1, 2))
         second = nn.functional.conv2d(first, self.second, stride=(1, 4))
-        outputs = []
-        for i, start in enumerate(self.starts):
-            source = second if self.bands[i].step == LOW else first
-            output = self.filters[i](source[..., start:])
-            phases = self.phases[i]
-            if phases > 1:
-                rows, _, _, time = output.shape
-                output = output.reshape(rows, self.ranks[i], phases, time)
-                output = output.transpose(2, 3)
-                output = output.reshape(rows, self.ranks[i], 1, phases * time)
-            outputs.append(output[..., : self.stops[i]])
-        filtered = torch.cat(outputs, 1).squeeze(2)
-        # As matrix products: a convolution with one tap takes three times as long.
-        largest: Tensor | None = None
-        for real, imaginary in self.mix:
-            power = torch.matmul(real, filtered).float().square()
-            power = power + torch.matmul(imaginary, filtered).float().square()
-            largest = power if largest is None else torch.maximum(largest, power)
-        assert largest is not None
+        largest = torch.cat(
+            [
+                part((second, second, first), starts, stops)
+                for part, starts, stops in zip(
+                    self.parts, self.starts, self.stops, strict=True
+                )
+            ],
+            1,
+        )
         return nn.functional.max_pool1d(largest, self.POOL, self.POOL_STEP) / 2
+
+
+def _coefficients(
+    bands: Sequence[Band],
+    rows: np.ndarray,
+    whole: np.ndarray,
+    series: Sequence[np.ndarray],
+    shifts: np.ndarray,
+) -> list[np.ndarray]:
+    """Values of templates at the taps of each band's filters.
+
+    Args:
+        bands: Of the templates' sub-bank.
+        rows: Which templates, [n, 1].
+        whole: All templates, complex, [templates, samples].
+        series: The same within each band.
+        shifts: Samples of the strain by which each one's outputs are later, likewise.
+    """
+    merger = round(MERGER_LENGTH * RATE)
+    begin = merger - bands[0].before * LOW
+    stop = merger + round(AFTER_LENGTHS[0] * RATE)
+    # The real part of a truncated template has unit norm.
+    norm = np.sqrt((np.abs(whole[rows[:, 0], begin:stop]) ** 2).sum(1) / 2)[:, None]
+    result = []
+    for band, values in zip(bands, series, strict=True):
+        at = (
+            merger
+            + band.step * (np.arange(band.taps) - band.before)
+            - shifts[rows[:, 0]]
+        )
+        phases = [
+            values[rows, at - STEP * phase] * band.step / norm
+            for phase in range(band.phases)
+        ]
+        result.append(np.concatenate(phases, 1))
+    return result
 
 
 def _windows(frequencies: np.ndarray, max_frequency: float) -> list[np.ndarray]:
@@ -429,9 +566,8 @@ class MatchedNetwork(nn.Module):
 
     Args:
         geometry: Kernel, stride and frame sizes.
-        templates: Templates of the bank.
+        sub_banks: Parts of the bank, each as :class:`SubBank` or its values by name.
         groups: Groups of templates.
-        ranks: Filters of each band.
         width: Channels of the learned frontend's stem.
         channels: Learned channels that are added up.
         hidden: Channels from which the ceilings are made.
@@ -454,24 +590,30 @@ class MatchedNetwork(nn.Module):
     def __init__(
         self,
         geometry: Geometry,
-        templates: int = 256,
+        sub_banks: Sequence[SubBank | Mapping[str, Any]] = SUB_BANKS,
         groups: int = 64,
-        ranks: Sequence[int] = (64, 40, 40),
         width: int = 16,
         channels: int = 16,
         hidden: int = 32,
     ) -> None:
         super().__init__()
         self.geometry = geometry
+        parts = [x if isinstance(x, SubBank) else SubBank(**x) for x in sub_banks]
         self.hyperparameters = {
-            "templates": templates,
+            "sub_banks": [
+                {
+                    "templates": one.templates,
+                    "ranks": list(one.ranks),
+                    "lengths": list(one.lengths),
+                }
+                for one in parts
+            ],
             "groups": groups,
-            "ranks": list(ranks),
             "width": width,
             "channels": channels,
             "hidden": hidden,
         }
-        self.matched = MatchedFilters(templates, groups, ranks, geometry.frame_size)
+        self.matched = MatchedFilters(parts, groups, geometry.frame_size)
         self.frontend = Frontend(geometry.frame_size, width)
         self.groups = groups
         inputs = groups + self.frontend.channels
