@@ -90,9 +90,9 @@ SUB_BANKS = (
     SubBank(64, (30, 12, 12), (1.145, 0.38, 0.12)),
     SubBank(128, (26, 10, 10), (1.02, 0.22, 0.09)),
 )
-"""Of the bank that comes with the project. Templates keep 0.90 of their SNR at chirp mass
-4.6 solar masses, 0.98 at 9 and 0.99 from 10 on; the ranks leave out 0.2 to 0.3 % of the
-templates' power."""
+"""Of the bank that comes with the project. Templates keep 0.90 of their SNR at a chirp
+mass of 4.6 solar masses, 0.98 at 9 and 0.99 from 10 on; the ranks leave out 0.2 to
+0.3 % of the templates' power."""
 
 AFTER_LENGTHS = (0.055, 0.05, 0.03)
 """How long after the merger each band's filters end, s."""
