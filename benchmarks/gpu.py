@@ -29,7 +29,7 @@ from train.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "model_repo" / BY_TENSORRT / "1" / UNTILED
-CHECKPOINT = ROOT / "train" / "checkpoints" / "split" / "network.ckpt"
+CHECKPOINT = ROOT / "train" / "checkpoints" / "matched" / "network.ckpt"
 ROUNDS = 20
 
 Run = Callable[[np.ndarray], np.ndarray]

@@ -30,7 +30,7 @@ from train.checkpoint import load_checkpoint
 from train.data.background import simulate_background
 
 CHECKPOINT = (
-    Path(__file__).parent.parent / "train" / "checkpoints" / "split" / "network.ckpt"
+    Path(__file__).parent.parent / "train" / "checkpoints" / "matched" / "network.ckpt"
 )
 ROUNDS = 5
 LENGTH = 256

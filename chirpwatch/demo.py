@@ -21,7 +21,7 @@ GLITCH_RATE = 0.01
 @click.option(
     "--slides",
     type=click.IntRange(4),
-    default=200,
+    default=190,
     show_default=True,
     help="Timeslides for the background.",
 )

@@ -152,7 +152,9 @@ def test_the_gpu_configurations_differ_in_where_models_run_alone(
     alone = tmp_path / "alone"
     shutil.copytree(repository / "head", alone / "head")
     path = alone / "head" / "config.pbtxt"
-    path.write_text(path.read_text().replace("dims: 33", "dims: 7"))
+    wrong = text_format.Parse(path.read_text(), pb.ModelConfig())
+    wrong.model_warmup[0].inputs["features"].dims[-1] = 7
+    path.write_text(str(wrong))
     with pytest.raises(ServerError):
         with TritonServer(alone, log=log):
             pass

@@ -29,12 +29,12 @@ from train.windows import WindowSettings
 
 GEOMETRY = Geometry()
 SETTINGS = WindowSettings(batch_size=64, bank_size=16, glitch_bank_size=16, stretches=1)
-SHIPPED = Path(__file__).parents[1] / "train" / "checkpoints" / "split" / "network.ckpt"
+SPLIT = Path(__file__).parents[1] / "train" / "checkpoints" / "split" / "network.ckpt"
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Network:
-    return load_checkpoint(SHIPPED)[0].fused()
+def split() -> Network:
+    return load_checkpoint(SPLIT)[0].fused()
 
 
 @pytest.fixture(scope="module")
@@ -69,28 +69,28 @@ def test_events_are_those_of_the_search(levels: int) -> None:
 
 
 @torch.inference_mode()
-def test_slides_score_what_shifted_strain_scores(shipped: Network) -> None:
+def test_slides_score_what_shifted_strain_scores(split: Network) -> None:
     strain = torch.randn(2, 70 * 2048, generator=torch.Generator().manual_seed(1))
-    frames = frames_of(shipped, strain)
-    assert frames.shape[-1] == shipped.features(strain[None]).shape[-1]
+    frames = frames_of(split, strain)
+    assert frames.shape[-1] == split.features(strain[None]).shape[-1]
     shift = 9 * GEOMETRY.stride_size
-    kernel = kernel_frames(shipped)
+    kernel = kernel_frames(split)
     total = frames.shape[-1]
-    (ahead, before), (behind, after) = score_slide(shipped, frames, shift // 32, kernel)
+    (ahead, before), (behind, after) = score_slide(split, frames, shift // 32, kernel)
     assert ahead == [0, shift // 32] and behind == [total - shift // 32, 0]
     slid = torch.stack([strain[0, :-shift], strain[1, shift:]])
-    expected, _ = score_stretch(shipped, slid)
+    expected, _ = score_stretch(split, slid)
     torch.testing.assert_close(before, expected, atol=1e-4, rtol=1e-4)
     # Frames at the ends see strain beyond them: more than strain that was cut gives.
     assert len(after) == (72 - kernel) // 8 + 1
 
 
 @torch.inference_mode()
-def test_each_kind_of_network_scores_a_stretch_as_its_kernels(shipped: Network) -> None:
+def test_each_kind_of_network_scores_a_stretch_as_its_kernels(split: Network) -> None:
     strain = torch.randn(2, 3 * 2048)
     windows = strain.unfold(-1, 2048, 256).transpose(0, 1)
     for network in (
-        shipped,
+        split,
         DenseResNet(GEOMETRY, width=16).fused(),
         SeedResNet(GEOMETRY, width=16).fused(),
     ):
@@ -110,9 +110,9 @@ def test_the_partial_area_counts_signals_over_the_loudest_noise() -> None:
     assert math.isnan(partial_auroc(noise[:9000], signal, 1e-3))
 
 
-def test_a_validation_is_the_same_whenever_it_is_made(shipped, validation) -> None:
-    result = validation.evaluate(shipped)
-    assert result == validation.evaluate(shipped)
+def test_a_validation_is_the_same_whenever_it_is_made(split, validation) -> None:
+    result = validation.evaluate(split)
+    assert result == validation.evaluate(split)
     assert result["valid_loss"] < 0.6
     # 10 slides of 4 minutes are 40 minutes: no rate of one an hour is in reach.
     assert 2000 < result["valid_livetime"] < 2400
@@ -120,12 +120,12 @@ def test_a_validation_is_the_same_whenever_it_is_made(shipped, validation) -> No
     again = DeployedValidation(
         GEOMETRY, SETTINGS, 7, length=240, slides=10, injections=12, windows=128
     )
-    assert again.evaluate(shipped) == result
+    assert again.evaluate(split) == result
 
 
 @torch.inference_mode()
 def test_every_loud_injection_has_an_event_of_its_own(
-    shipped: Network, monkeypatch
+    split: Network, monkeypatch
 ) -> None:
     # As near to each other as they can come.
     tightest = deployment.INJECTION_SPACING - 2 * deployment.INJECTION_JITTER
@@ -135,13 +135,13 @@ def test_every_loud_injection_has_an_event_of_its_own(
     validation = DeployedValidation(
         GEOMETRY, settings, 9, length=1600, slides=1, injections=32, windows=128
     )
-    assert np.isfinite(validation._run_injections(shipped)).all()
+    assert np.isfinite(validation._run_injections(split)).all()
 
 
 def test_slides_of_a_network_without_cheap_ones_are_the_same(
-    shipped: Network, validation, monkeypatch
+    split: Network, validation, monkeypatch
 ) -> None:
-    network, cheap = shipped.fused(), validation.run_slides(shipped.fused())
+    network, cheap = split.fused(), validation.run_slides(split.fused())
     monkeypatch.setattr(deployment, "has_slides", lambda network: False)
     monkeypatch.setattr(validation, "plain_slides", validation.slides)
     plain = validation.run_slides(network)
@@ -157,8 +157,8 @@ def test_slides_of_a_network_without_cheap_ones_are_the_same(
         assert found[place] == pytest.approx(expected[place], abs=1e-3)
 
 
-def test_places_tell_where_an_event_comes_from(shipped: Network, validation) -> None:
-    slides = validation.run_slides(shipped.fused())
+def test_places_tell_where_an_event_comes_from(split: Network, validation) -> None:
+    slides = validation.run_slides(split.fused())
     loudest = int(slides.statistics.argmax())
     # The same kernels of the same stretch, put together anew.
     apart = 2 * validation._size / 2048
@@ -167,7 +167,7 @@ def test_places_tell_where_an_event_comes_from(shipped: Network, validation) -> 
     starts = (slides.places[:, loudest] - number * apart) * 2048
     pair = [strain[i, int(start) : int(start) + 2048] for i, start in enumerate(starts)]
     with torch.inference_mode():
-        score = float(shipped.fused()(torch.stack(pair)[None]))
+        score = float(split.fused()(torch.stack(pair)[None]))
     assert score == pytest.approx(slides.statistics[loudest], abs=1e-3)
 
 
@@ -181,7 +181,7 @@ def test_events_that_share_a_glitch_are_of_one_cause() -> None:
     assert slides.causes(7.0) == 0
 
 
-def test_injections_are_found_at_their_times(shipped: Network) -> None:
+def test_injections_are_found_at_their_times(split: Network) -> None:
     settings = replace(SETTINGS, last_snr=30.0, first_snr=40.0, min_mass=20.0)
     validation = DeployedValidation(
         GEOMETRY,
@@ -192,7 +192,7 @@ def test_injections_are_found_at_their_times(shipped: Network) -> None:
         injections=20,
         windows=128,
     )
-    result = validation.evaluate(shipped)
+    result = validation.evaluate(split)
     assert result["valid_livetime"] > 36_000
     assert result["valid_found_hour"] >= 0.9
     assert math.isnan(result["valid_found_day"])

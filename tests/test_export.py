@@ -62,7 +62,7 @@ def test_export_writes_a_repository_that_says_what_it_is(
 
 
 def test_the_shipped_models_are_those_of_the_shipped_checkpoint() -> None:
-    checkpoint = ROOT / "train" / "checkpoints" / "split" / "network.ckpt"
+    checkpoint = ROOT / "train" / "checkpoints" / "matched" / "network.ckpt"
     config = text_format.Parse(
         (ROOT / "model_repo" / "detector" / "config.pbtxt").read_text(),
         pb.ModelConfig(),

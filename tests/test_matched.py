@@ -182,8 +182,16 @@ def test_folding_the_norms_changes_nothing(network, strain) -> None:
 
 
 @pytest.mark.parametrize("length", [2.0, 2.5])
-def test_a_kernel_sees_mergers_wherever_windows_have_them(length: float) -> None:
-    network, windows = MatchedNetwork(Geometry(kernel_length=length)), WindowSettings()
+@pytest.mark.parametrize("before", [1.145, 0.77])
+@torch.inference_mode()
+def test_a_kernel_sees_mergers_wherever_windows_have_them(length, before) -> None:
+    sub_banks = [SubBank(16, (8, 8, 8), (before, 0.7, 0.28))]
+    network = MatchedNetwork(Geometry(kernel_length=length), sub_banks, GROUPS).eval()
+    windows = WindowSettings()
+    scores, peaks = network.head.evaluate(
+        network.features(torch.randn(1, 2, network.geometry.kernel_size)).sum(1)
+    )
+    assert scores.shape == (1, 1) and peaks.shape[1] == network.head.kernel_frames
     reach = network.matched.reach_size / 2
     first = network.peak_size - reach
     last = network.peak_size + 32 * (network.head.kernel_frames - 1) + reach

@@ -227,7 +227,7 @@ def test_a_page_without_a_checkpoint_claims_nothing(tmp_path) -> None:
 
 
 def test_shipped_figures_make_a_page(tmp_path) -> None:
-    shipped = Path(__file__).parents[1] / "train" / "checkpoints" / "split"
+    shipped = Path(__file__).parents[1] / "train" / "checkpoints" / "matched"
     for name in ("validation.json", "network.ckpt"):
         shutil.copy(shipped / name, tmp_path)
     page = write_run_report(tmp_path).read_text()

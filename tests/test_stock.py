@@ -166,7 +166,7 @@ def test_what_frames_depend_on_makes_another_stock(network) -> None:
     key = identity(network, details)
     assert key == identity(network, details)
     assert key != identity(network, {"windows": {"min_mass": 6.0}})
-    for part in (network.matched.mix, network.frontend.stem.conv.weight):
+    for part in (network.matched.parts[0].mix, network.frontend.stem.conv.weight):
         before = part.data.clone()
         part.data += 1e-3
         assert identity(network, details) != key

@@ -19,7 +19,7 @@ from train.fit import fit
 from train.models import build_model
 from train.network import Network
 from train.simulate_cli import simulate
-from train.validate import FalsePositives
+from train.validate import MASSES, FalsePositives
 from train.windows import WindowMaker, WindowSettings
 
 GEOMETRY = Geometry()
@@ -219,7 +219,7 @@ def test_thresholds_let_the_stated_share_of_a_mixture_through(share, rate) -> No
 @torch.inference_mode()
 def test_shipped_network_finds_what_its_report_says() -> None:
     path = (
-        Path(__file__).parents[1] / "train" / "checkpoints" / "split" / "network.ckpt"
+        Path(__file__).parents[1] / "train" / "checkpoints" / "matched" / "network.ckpt"
     )
     report = json.loads(path.with_name("validation.json").read_text())
     network, details = load_checkpoint(path)
@@ -230,16 +230,18 @@ def test_shipped_network_finds_what_its_report_says() -> None:
     assert report["timing"]["peak_within_sixteenth"] > 0.95
     # At SNR 8 and 1e-4, some scatter below what was measured.
     required = {
-        "gaussian": {(35, 35): 0.88, (35, 20): 0.84, (20, 20): 0.71, (20, 10): 0.45},
-        "glitches": {(35, 35): 0.86, (35, 20): 0.82, (20, 20): 0.69, (20, 10): 0.42},
+        "gaussian": (0.82, 0.82, 0.77, 0.70, 0.60, 0.78),
+        "glitches": (0.79, 0.79, 0.72, 0.67, 0.55, 0.77),
     }
-    for kind, least in required.items():
+    for kind, shares in required.items():
+        least = dict(zip(MASSES, shares, strict=True))
         for entry in report["found"][kind]:
             share = entry["found"]["0.0001"]
             if entry["snr"] == 8:
                 assert share > least[entry["mass_1"], entry["mass_2"]]
+            # Of the heaviest, what merges in a window's last moments is not seen.
             if entry["snr"] >= 12:
-                assert share > 0.98
+                assert share > (0.85 if entry["mass_1"] == 150 else 0.98)
     assert len(report["noises"]) == 7
     for noise in report["noises"]:
         # Noise that it was not tuned on raises hardly more false alarms.

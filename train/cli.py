@@ -17,9 +17,9 @@ def train() -> None:
     "--config",
     "configs",
     multiple=True,
-    default=["split"],
+    default=["matched"],
     show_default=True,
-    help="A configuration that comes with the project (split, matched, seed, dense) "
+    help="A configuration that comes with the project (matched, split, seed, dense) "
     "or a YAML file; a further one overrides the one before.",
 )
 @click.option(
@@ -46,7 +46,7 @@ def fit(
     seed: int | None,
     resume: bool,
 ) -> None:
-    """Train a network, as in: chirpwatch train fit --config split --seed 1.
+    """Train a network, as in: chirpwatch train fit --config matched --seed 1.
 
     Windows are made while the network trains. FOLDER gets the network (network.ckpt),
     what it finds (validation.md), a report (report.html), the logs (metrics.csv,

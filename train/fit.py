@@ -406,7 +406,7 @@ class TrainingCLI(LightningCLI):
 
 def fit(
     folder: str | Path | None = None,
-    configs: Sequence[str | Path] = ("split",),
+    configs: Sequence[str | Path] = ("matched",),
     seed: int | None = None,
     resume: bool = False,
     arguments: Sequence[str] = (),

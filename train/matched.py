@@ -86,13 +86,13 @@ class SubBank:
 
 
 SUB_BANKS = (
-    SubBank(64, (44, 32, 22), (1.145, 0.7, 0.28)),
-    SubBank(64, (30, 12, 12), (1.145, 0.38, 0.12)),
-    SubBank(128, (26, 10, 10), (1.02, 0.22, 0.09)),
+    SubBank(64, (46, 34, 24), (1.145, 0.7, 0.28)),
+    SubBank(64, (32, 13, 13), (1.145, 0.38, 0.12)),
+    SubBank(128, (30, 12, 12), (1.02, 0.22, 0.09)),
 )
 """Of the bank that comes with the project. Templates keep 0.90 of their SNR at a chirp
-mass of 4.6 solar masses, 0.98 at 9 and 0.99 from 10 on; the ranks leave out 0.2 to
-0.3 % of the templates' power."""
+mass of 4.6 solar masses, 0.98 at 9 and 0.99 from 10 on; the ranks leave out less
+than 0.1 % of the templates' power."""
 
 AFTER_LENGTHS = (0.055, 0.05, 0.03)
 """How long after the merger each band's filters end, s."""
@@ -642,7 +642,9 @@ class MatchedNetwork(nn.Module):
         stride_frames = geometry.stride_size // geometry.frame_size
         # Whole strides of frames.
         kernel_frames = spare_size // geometry.frame_size + 1 - self.FRAMES_BEFORE
-        kernel_frames -= kernel_frames % stride_frames
+        # The first ones are left out: of mergers the farthest from the kernel's end.
+        self.start = kernel_frames % stride_frames
+        kernel_frames -= self.start
         if kernel_frames < stride_frames:
             raise GeometryError(
                 "kernel_length: expected room for "
@@ -651,6 +653,7 @@ class MatchedNetwork(nn.Module):
             )
         # The learned frames of the same merger times.
         peak_size = self.matched.merger_size + self.matched.reach_size / 2
+        peak_size += self.start * geometry.frame_size
         learned_size = Network.PEAK_FRACTION * self.frontend.receptive_field
         spare_size = geometry.kernel_size - self.frontend.receptive_field
         latest = spare_size // geometry.frame_size + 1
@@ -714,7 +717,8 @@ class MatchedNetwork(nn.Module):
             the learned frontend's output for the same mergers, [batch, width * 4,
             frames].
         """
-        return self.matched(x), self.frontend(x)[..., self.offset : self.stop]
+        frames = self.frontend(x)[..., self.offset : self.stop]
+        return self.matched(x)[..., self.start :], frames
 
     def limit(self, power: Tensor, frames: Tensor) -> Tensor:
         """Limit the values of a detector's groups, and join the learned channels.
