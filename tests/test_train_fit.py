@@ -13,7 +13,8 @@ from chirpwatch.errors import ConfigurationError, ModelError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import read_polarizations, read_test_signals
 from chirpwatch.strain import read_background
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.bank import shipped_bank_path
+from train.checkpoint import load_checkpoint, probe, save_checkpoint
 from train.cli import train
 from train.fit import fit
 from train.models import build_model
@@ -227,6 +228,9 @@ def test_shipped_network_finds_what_its_report_says() -> None:
     timing = report["timing"]["peak_offset_size"]
     assert details["peak_offset_size"] == pytest.approx(timing, abs=0.1)
     assert details["wall_time_length"] < 2 * 3600
+    # Where its templates come from, and the population, travel with it.
+    assert details["bank_content"] == probe(shipped_bank_path())
+    assert details["windows"]["max_mass"] == 200
     assert report["timing"]["peak_within_sixteenth"] > 0.95
     # At SNR 8 and 1e-4, some scatter below what was measured.
     required = {

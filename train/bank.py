@@ -237,9 +237,14 @@ class Bank:
 ARRAYS = ("masses", "spins", "shift", "share")
 
 
+def shipped_bank_path() -> Path:
+    """File of the bank that comes with the project, ``train/banks/shipped.json``."""
+    return Path(str(resources.files("train") / "banks" / "shipped.json"))
+
+
 def shipped_bank() -> Bank:
-    """Bank of the network that ships, ``train/banks/shipped.json``."""
-    return read_bank(Path(str(resources.files("train") / "banks" / "shipped.json")))
+    """Bank of the network that ships."""
+    return read_bank(shipped_bank_path())
 
 
 def read_bank(path: str | Path) -> Bank:

@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ConfigurationError, ModelError, StrainError
+from train.bank import shipped_bank_path
 from train.callbacks import (
     AtomicCheckpointIO,
     Checkpoints,
@@ -224,6 +225,9 @@ class TrainingCLI(LightningCLI):
         config, folder = self.config, Path(self.config.folder)
         interval = min(config.steps, config.validate_every)
         self.datamodule.validate_every = interval
+        bank = config.model.bank
+        if bank is None and config.model.model == "matched":
+            bank = shipped_bank_path()
         self.identity = Identity(
             {
                 "model": config.model.model,
@@ -252,7 +256,7 @@ class TrainingCLI(LightningCLI):
                     config.model.initial and find_checkpoint(config.model.initial)
                 ),
                 "bank": config.model.bank,
-                "bank_content": _content(config.model.bank),
+                "bank_content": _content(bank),
                 "stock_batches": config.data.stock_batches,
                 "stock_flattening": config.data.stock_flattening,
                 "ema_decay": config.ema_decay,
