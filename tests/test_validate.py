@@ -25,6 +25,7 @@ from train.deployment import LEAST_EVENTS, whiten_stretch
 from train.heldout import (
     OtherNoise,
     SpectrumStretches,
+    curve_noise,
     read_glitches,
 )
 from train.network import Network
@@ -267,6 +268,16 @@ def test_networks_of_other_kinds_are_judged_alike(model) -> None:
     assert result["noise_windows"] == 30 * windows
     assert result["thresholds"] == {"gaussian": {}, "glitches": {}}
     assert result["timing"] == {}
+
+
+def test_processes_of_their_own_score_further_noise_alike(network: Network) -> None:
+    noises = [curve_noise("O4", GEOMETRY), OtherNoise("x", glitch_weights={"blip": 1})]
+    one, two = (
+        validate(network, seed=3, slides=1, noises=noises, processes=n, **SIZES)
+        for n in (1, 3)
+    )
+    assert one == two
+    assert [noise["name"] for noise in two["noises"]] == ["O4 curves", "x"]
 
 
 def test_a_known_signal_is_found_as_often_as_a_gaussian_exceeds() -> None:

@@ -71,7 +71,14 @@ def fit(
     show_default=True,
     help="Seed of the windows; another than in training.",
 )
-@click.option("--quick", is_flag=True, help="Draw less: a minute in place of six.")
+@click.option("--quick", is_flag=True, help="Draw less.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes at a time: the others judge it in further kinds of noise.",
+)
 @click.option(
     "--curves",
     multiple=True,
@@ -107,6 +114,7 @@ def validate(
     report: Path,
     seed: int,
     quick: bool,
+    processes: int,
     curves: tuple[str, ...],
     spectra: Path | None,
     background: Path | None,
@@ -154,7 +162,7 @@ def validate(
         OtherNoise(f"glitches: {family} alone", glitch_weights={family: 1.0})
         for family in families
     ]
-    result = validate(network, seed, quick=quick, noises=noises)
+    result = validate(network, seed, quick=quick, noises=noises, processes=processes)
     write_report(report, {"checkpoint": details} | result)
     click.echo(report.with_suffix(".md").read_text())
 

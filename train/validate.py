@@ -12,7 +12,11 @@ evaluation overlap, and one fluctuation is loud in several.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import multiprocessing
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,8 +99,8 @@ class Effort:
 
     noise_length: float = 100_800
     slides: int = 16
-    signals: int = 2000
-    glitch_windows: int = 100_000
+    signals: int = 1000
+    glitch_windows: int = 60_000
     snrs: tuple[float, ...] = CURVE_SNRS
     scatter: int = 3000
     batches: int = 60
@@ -685,6 +689,7 @@ def validate(
     *,
     quick: bool = False,
     noises: Sequence[OtherNoise] = (),
+    processes: int = 1,
     **sizes: Any,
 ) -> dict[str, Any]:
     """Measure shares found, with and without glitches, and what else a report shows.
@@ -692,8 +697,11 @@ def validate(
     Args:
         network: What is judged.
         seed: Seed of all windows.
-        quick: Draw less: about a minute of one core in place of six.
+        quick: Draw less.
         noises: Further kinds of noise.
+        processes: Processes at a time, this one among them; with more than one, the
+            others score the further kinds of noise. The figures are the same for any
+            number.
         **sizes: Fields of :class:`Effort` to be set.
 
     Returns:
@@ -721,71 +729,110 @@ def validate(
             f"validation: expected at most {most} slides of {effort.stretches} noise "
             f"stretches of {ifos} detector(s), found {effort.slides}: they would repeat"
         )
-    validation = Validation(network, seed, effort)
-    result: dict[str, Any] = {
-        "run": RUN,
-        "weights": weights_hash(network),
-        "simulated": not any(recorded_parts(noise) for noise in noises),
-        "quick": quick,
-        "seed": seed,
-        "settings": {
-            **{name: getattr(validation.settings, name) for name in TOLD_SETTINGS},
-            "psd_min_length": network.geometry.psd_min_length,
-            "psd_length": network.geometry.psd_length,
-        },
-        "slides": effort.slides,
-        "signals": effort.signals,
-        "glitch_windows": effort.glitch_windows,
-        # First, since it takes the noise and the waveforms in the training's order.
-        "calibration": reliability(validation, effort.batches),
-    }
-    tells = has_slides(network)
-    result["timing"] = calibrate(validation, effort.signals) if tells else {}
-    result["scatter"] = scatter(validation, effort.scatter)
-    scores = _score(validation, effort)
-    per_pass = effort.stretches * validation.maker.pools[0].per_stretch
-    per_pass_length = per_pass * network.geometry.psd_refresh_length
-    passes = math.ceil(effort.noise_length / per_pass_length)
-    result["noise_length"] = passes * per_pass_length
-    result |= _tables(scores, effort)
-    result["roc"] = _roc(scores, effort)
-    result["noises"] = [
-        _other_noise(network, seed, noise, effort, result["thresholds"])
-        for noise in noises
-    ]
-    settings = validation.settings
-    result["optimal"] = optimal_curves(
-        network.geometry,
-        MASSES,
-        RATES,
-        run=result["run"],
-        window_length=settings.earliest_merger - settings.latest_merger,
-        seed=seed,
-        noise_windows=effort.optimum_windows,
-        signals=effort.optimum_signals,
-        bank_windows=effort.bank_windows,
-        bank_signals=effort.bank_signals,
-    )
+    other_effort = _other_effort(effort)
+    with _scores_of_others(
+        network, seed, other_effort, noises, processes - 1
+    ) as others:
+        validation = Validation(network, seed, effort)
+        result: dict[str, Any] = {
+            "run": RUN,
+            "weights": weights_hash(network),
+            "simulated": not any(recorded_parts(noise) for noise in noises),
+            "quick": quick,
+            "seed": seed,
+            "settings": {
+                **{name: getattr(validation.settings, name) for name in TOLD_SETTINGS},
+                "psd_min_length": network.geometry.psd_min_length,
+                "psd_length": network.geometry.psd_length,
+            },
+            "slides": effort.slides,
+            "signals": effort.signals,
+            "glitch_windows": effort.glitch_windows,
+            # First, since it takes the noise and the waveforms in the training's order.
+            "calibration": reliability(validation, effort.batches),
+        }
+        tells = has_slides(network)
+        result["timing"] = calibrate(validation, effort.signals) if tells else {}
+        result["scatter"] = scatter(validation, effort.scatter)
+        scores = _score(validation, effort)
+        per_pass = effort.stretches * validation.maker.pools[0].per_stretch
+        per_pass_length = per_pass * network.geometry.psd_refresh_length
+        passes = math.ceil(effort.noise_length / per_pass_length)
+        result["noise_length"] = passes * per_pass_length
+        result |= _tables(scores, effort)
+        result["roc"] = _roc(scores, effort)
+        result["noises"] = [
+            _other_noise(noise, other_effort, one, result["thresholds"])
+            for noise, one in zip(noises, others, strict=True)
+        ]
+        settings = validation.settings
+        result["optimal"] = optimal_curves(
+            network.geometry,
+            MASSES,
+            RATES,
+            run=result["run"],
+            window_length=settings.earliest_merger - settings.latest_merger,
+            seed=seed,
+            noise_windows=effort.optimum_windows,
+            signals=effort.optimum_signals,
+            bank_windows=effort.bank_windows,
+            bank_signals=effort.bank_signals,
+        )
     return result
 
 
-def _other_noise(
-    network: Scorer,
-    seed: int,
-    noise: OtherNoise,
-    effort: Effort,
-    held: Mapping[str, Mapping[str, float]],
-) -> dict[str, Any]:
-    """Judge a network in one further kind of noise."""
+def _other_effort(effort: Effort) -> Effort:
+    """How much is drawn of a further kind of noise."""
     share = OTHER_NOISE_SHARE
-    effort = replace(
+    return replace(
         effort,
         noise_length=effort.noise_length * share,
         signals=round(effort.signals * share),
         glitch_windows=round(effort.glitch_windows * share),
         snrs=SNRS,
     )
-    scores = _score(Validation(network, seed, effort, noise), effort)
+
+
+def _score_other(task: bytes) -> bytes:
+    """Score one further kind of noise in a process of its own.
+
+    Bytes go there and back: tensors would take the shared memory that a container has
+    little of.
+    """
+    torch.set_num_threads(1)
+    network, seed, effort, noise = pickle.loads(task)  # noqa: S301 (our own)
+    return pickle.dumps(_score(Validation(network, seed, effort, noise), effort))
+
+
+@contextmanager
+def _scores_of_others(
+    network: Scorer,
+    seed: int,
+    effort: Effort,
+    noises: Sequence[OtherNoise],
+    processes: int,
+) -> Iterator[Iterator[Scores]]:
+    """Score further kinds of noise, meanwhile in as many processes, or when asked."""
+    if not (processes and noises):
+        yield (
+            _score(Validation(network, seed, effort, noise), effort) for noise in noises
+        )
+        return
+    tasks = [pickle.dumps((network, seed, effort, noise)) for noise in noises]
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    try:
+        yield map(pickle.loads, pool.map(_score_other, tasks))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _other_noise(
+    noise: OtherNoise,
+    effort: Effort,
+    scores: Scores,
+    held: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """What is found in one further kind of noise."""
     tables = _tables(scores, effort)
     del tables["efficiency"]
     rates = {
