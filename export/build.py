@@ -12,7 +12,7 @@ import torch
 from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
 from export import head, preprocessor, snapshotter, stream, timeslides
-from export.networks import export_networks, tiled
+from export.networks import export_networks, longest_delay, tiled
 from export.parity import measure
 from export.repository import UNTILED, write_repository
 from train.data.background import simulate_background
@@ -89,6 +89,7 @@ def export_repository(
         path,
         geometry,
         models,
+        longest_delay(geometry, peak_offset_size),
         provenance | {"export_versions": versions},
         reports | {"parity.json": parity.to_json()},
     )

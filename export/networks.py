@@ -33,6 +33,20 @@ class FrontendModel(nn.Module):
         return self.network.features(whitened)
 
 
+def longest_delay(geometry: Geometry, peak_offset_size: float) -> float:
+    """Delay of a merger in the first of a kernel's frames, s.
+
+    It is the longest by which the right edge of a score's strain lags the merger that
+    the score tells.
+
+    Args:
+        geometry: Of the network.
+        peak_offset_size: See :class:`HeadModel`.
+    """
+    size = geometry.kernel_size + geometry.filter_size // 2 - peak_offset_size
+    return size / geometry.sample_rate
+
+
 class HeadModel(nn.Module):
     """Feature frames to scores and delays.
 
@@ -47,10 +61,7 @@ class HeadModel(nn.Module):
         self.head = network.head
         geometry = network.geometry
         self.frame_length = geometry.frame_size / geometry.sample_rate
-        kernel_start_size = geometry.kernel_size + geometry.filter_size // 2
-        self.start_length = (
-            kernel_start_size - peak_offset_size
-        ) / geometry.sample_rate
+        self.longest_delay = longest_delay(geometry, peak_offset_size)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Score each kernel and estimate the merger's time in it.
@@ -65,7 +76,7 @@ class HeadModel(nn.Module):
         return self._timed(*self.head(features))
 
     def _timed(self, score: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
-        return score, self.start_length - self.frame_length * peak
+        return score, self.longest_delay - self.frame_length * peak
 
 
 class SumHeadModel(HeadModel):

@@ -139,6 +139,7 @@ def write_repository(
     path: str | Path,
     geometry: Geometry,
     models: Mapping[str, onnx.ModelProto],
+    longest_delay: float,
     provenance: Mapping[str, Any],
     reports: Mapping[str, str],
 ) -> str:
@@ -150,6 +151,8 @@ def write_repository(
         geometry: The analysis, written to the ensembles' parameters and to each ONNX
             model's metadata.
         models: The models by name: all of :data:`MODELS`, and :data:`UNTILED`.
+        longest_delay: The longest that the models' delays can be, s, written to the
+            ensembles' parameters.
         provenance: What the network was made from, written to the ensembles'
             parameters.
         reports: Text files, by name, to write beside the models.
@@ -180,6 +183,7 @@ def write_repository(
     parameters = {
         "geometry": geometry.to_json(),
         "model": key,
+        "longest_delay": f"{longest_delay:.6f}",
         "provenance": json.dumps(provenance, sort_keys=True),
     }
     configurations = {name: _model_config(name, models[name]) for name in MODELS}

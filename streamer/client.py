@@ -57,17 +57,20 @@ class Detector:
     Attributes:
         geometry: The geometry that the server publishes.
         model: Digest of the served models.
+        longest_delay: The longest of the scores' delays, s.
 
     Raises:
         ServerError: There is no server at that address.
-        ModelError: It serves no detector, or one that says no geometry.
+        ModelError: It serves no detector, or one that does not say these.
     """
 
     def __init__(self, address: str, window: int = 4, deadline: float = 60) -> None:
         self.address = address
         self.window = window
         self.deadline = deadline
-        self.geometry, self.model = describe(address, MODEL)
+        served = describe(address, MODEL)
+        self.geometry, self.model = served.geometry, served.model
+        self.longest_delay = served.longest_delay
 
     def stream(
         self,

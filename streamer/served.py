@@ -22,8 +22,24 @@ AWAY = {
 KEEPALIVE = grpc.KeepAliveOptions(keepalive_time_ms=10_000, keepalive_timeout_ms=10_000)
 
 
-def describe(address: str, name: str) -> tuple[Geometry, str]:
-    """Ask a server for the geometry and the digest of the models it serves.
+@dataclass(frozen=True)
+class Served:
+    """What a server says of the models that it serves.
+
+    Attributes:
+        geometry: The analysis.
+        model: Digest of the models.
+        longest_delay: The longest by which the right edge of a score's strain can lag
+            the merger that the score tells, s.
+    """
+
+    geometry: Geometry
+    model: str
+    longest_delay: float
+
+
+def describe(address: str, name: str) -> Served:
+    """Ask a server about the models that it serves.
 
     Args:
         address: ``host:port`` of the server's gRPC service.
@@ -31,7 +47,8 @@ def describe(address: str, name: str) -> tuple[Geometry, str]:
 
     Raises:
         ServerError: There is no server at that address.
-        ModelError: It serves no such ensemble, or one that says no geometry.
+        ModelError: It serves no such ensemble, or one that does not say its geometry
+            or its longest delay.
     """
     client = grpc.InferenceServerClient(address)
     try:
@@ -60,7 +77,16 @@ def describe(address: str, name: str) -> tuple[Geometry, str]:
         geometry = Geometry.from_json(config.parameters["geometry"].string_value)
     except GeometryError as error:
         raise ModelError(f"the model served at {address}: {error}") from None
-    return geometry, config.parameters["model"].string_value
+    delay = config.parameters["longest_delay"].string_value
+    try:
+        longest_delay = float(delay)
+    except ValueError:
+        raise ModelError(
+            f"the model served at {address}: expected a time as its parameter "
+            f"longest_delay, found {delay!r}; export its network anew with "
+            "'chirpwatch export'"
+        ) from None
+    return Served(geometry, config.parameters["model"].string_value, longest_delay)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ class Timeslides:
     def __init__(self, address: str, deadline: float = 300) -> None:
         self.address = address
         self.deadline = deadline
-        self.geometry, self.model = describe(address, MODEL)
+        served = describe(address, MODEL)
+        self.geometry, self.model = served.geometry, served.model
 
     def events(self, strain: np.ndarray, shifts: np.ndarray) -> SlideEvents:
         """Find the events of each slide.

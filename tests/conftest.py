@@ -198,7 +198,7 @@ def repository(once: Once, request: pytest.FixtureRequest, geometry: Geometry) -
         from export.repository import write_repository
 
         models = request.getfixturevalue("models")
-        write_repository(folder / "models", geometry, models, {}, {})
+        write_repository(folder / "models", geometry, models, 1.0, {}, {})
 
     return once("repository", make) / "models"
 
@@ -214,7 +214,7 @@ def energy_repository(once: Once, geometry: Geometry) -> Path:
 
         network = EnergyNetwork(geometry)
         models = build_models(network, geometry.frame_size / 2)
-        write_repository(folder / "models", geometry, models, {}, {})
+        write_repository(folder / "models", geometry, models, 1.0, {}, {})
 
     return once("energy_repository", make) / "models"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
@@ -16,6 +17,7 @@ from chirpwatch.geometry import Geometry
 from export import parity, preprocessor
 from export.build import parity_strain
 from export.cli import export
+from export.networks import HeadModel, longest_delay
 from export.repository import write_repository
 from train.checkpoint import save_checkpoint
 from train.network import Network
@@ -45,6 +47,9 @@ def test_export_writes_a_repository_that_says_what_it_is(
     )
     parameters = {name: p.string_value for name, p in config.parameters.items()}
     assert Geometry.from_json(parameters["geometry"]) == geometry
+    # Kernel and half a filter before the edge, less where a frame's merger lies.
+    latest = geometry.kernel_length + geometry.fduration / 2 - 64 / 2048
+    assert float(parameters["longest_delay"]) == pytest.approx(latest, abs=1e-6)
     provenance = json.loads(parameters["provenance"])
     assert provenance["seed"] == 1
     assert "onnxruntime" in provenance["export_versions"]
@@ -72,21 +77,32 @@ def test_the_shipped_models_are_those_of_the_shipped_checkpoint() -> None:
     assert provenance["checkpoint_sha256"] == digest
 
 
+def test_no_delay_is_longer_than_the_repository_says(
+    network: Network, geometry: Geometry
+) -> None:
+    with torch.inference_mode():
+        frames = network.features(torch.randn(8, 2, 16 * geometry.sample_rate))
+        _, delays = HeadModel(network, 64.0)(frames)
+    longest = longest_delay(geometry, 64.0)
+    assert longest - 0.1 < float(delays.max()) <= longest
+    assert float(delays.min()) > longest - geometry.kernel_length
+
+
 def test_a_failed_export_leaves_what_was_there(
     models: dict[str, onnx.ModelProto], geometry: Geometry, tmp_path: Path
 ) -> None:
     repository = tmp_path / "repository"
-    write_repository(repository, geometry, models, {}, {})
+    write_repository(repository, geometry, models, 1.0, {}, {})
     before = contents(repository)
     broken = dict(models)
     broken["head"] = models["preprocessor"]
     with pytest.raises(ModelError, match="no model gives its output score"):
-        write_repository(repository, geometry, broken, {}, {})
+        write_repository(repository, geometry, broken, 1.0, {}, {})
     with pytest.raises(TypeError):
-        write_repository(repository, geometry, models, {}, {"report": None})  # type: ignore[dict-item]
+        write_repository(repository, geometry, models, 1.0, {}, {"report": None})  # type: ignore[dict-item]
     assert contents(repository) == before
     assert [path.name for path in tmp_path.iterdir()] == ["repository"]
-    write_repository(repository, geometry, models, {"new": True}, {})
+    write_repository(repository, geometry, models, 1.0, {"new": True}, {})
     assert contents(repository) != before
 
 
@@ -95,7 +111,7 @@ def test_a_directory_of_other_things_is_not_replaced(
 ) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ModelError, match="something else"):
-        write_repository(tmp_path, geometry, models, {}, {})
+        write_repository(tmp_path, geometry, models, 1.0, {}, {})
     assert contents(tmp_path) == {"thesis.tex": b"precious"}
 
 

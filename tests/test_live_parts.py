@@ -215,7 +215,7 @@ def test_a_rate_that_changes_or_does_not_fit_is_refused():
 def spotted(score, delay, size=None, threshold=5.0):
     """What is spotted in scores that come in pieces of a size."""
     size = size or len(score)
-    spotter = Spotter(Geometry(), GPS * 10**9)
+    spotter = Spotter(Geometry(), 1.25, GPS * 10**9)
     found = []
     for first in range(0, len(score), size):
         part = slice(first, first + size)
@@ -233,14 +233,27 @@ def test_a_signal_is_one_candidate_once_its_kernel_has_passed():
         (one,) = spotted(score, delay, size)
         assert one.statistic == 9
         assert one.time_ns == (GPS + 2) * 10**9
-        # Its kernel and half a filter later, and not a stride more.
-        assert one.decided_ns == GPS * 10**9 + 3_500_000_000
+        # The longest delay later, and not a stride more.
+        assert one.decided_ns == GPS * 10**9 + 3_250_000_000
     # One that is not over is told at the end.
     (one,) = spotted(score[:24], delay[:24])
     assert one.time_ns == (GPS + 2) * 10**9
     # Another one right after is another one.
     score[60], delay[60] = 7.0, 1.0
     assert [one.statistic for one in spotted(score, delay, 8)] == [9, 7]
+
+
+def test_a_signal_on_its_way_out_is_no_other_candidate():
+    def found(*statistics):
+        score, delay = np.zeros(120), np.full(120, 1.0)
+        # 1 s apart: both within what one kernel and its filter see.
+        score[24], score[32] = statistics
+        # Long after.
+        score[60] = 6.0
+        return [one.statistic for one in spotted(score, delay, 8)]
+
+    assert found(9.0, 8.0) == [9, 6]
+    assert found(8.0, 9.0) == [8, 9, 6]
 
 
 def test_scores_that_stay_loud_are_told_and_told_again():

@@ -283,7 +283,7 @@ def test_a_model_of_another_geometry_is_refused(
     geometry = Geometry(sample_rate=4096)
     repository = tmp_path / "repository"
     network = EnergyNetwork(geometry)
-    write_repository(repository, geometry, build_models(network, 0.0), {}, {})
+    write_repository(repository, geometry, build_models(network, 0.0), 1.0, {}, {})
     message = refusal(
         "replay",
         *("--background", background, "--repository", repository),

@@ -442,7 +442,9 @@ class Live:
         if stretch.spotter is None:
             skipped = stretch.decimator.skipped * NANOSECONDS // geometry.sample_rate
             stretch.t0_ns = block[0].gps * NANOSECONDS + skipped
-            stretch.spotter = Spotter(geometry, stretch.t0_ns)
+            stretch.spotter = Spotter(
+                geometry, self._detector.longest_delay, stretch.t0_ns
+            )
             stretch.sent = self._strides_until(stretch, self._state.until_ns)
             stretch.recent = strain[:, :0]
         scores = stretch.sequence.push(strain)

@@ -30,23 +30,26 @@ class Spotted:
 class Spotter:
     """Finds the loud scores of one sequence.
 
-    The loudest score above a threshold is a candidate once the kernel and its filter
-    have passed the merger that it says: nothing that comes later looks at that signal.
-    So a signal is one candidate, and it waits for no more than what its score needs;
-    the events of the results, apart by the cluster's length, come later.
+    The loudest score above a threshold is a candidate once the longest delay has passed
+    since the merger that it says: no later score looks for a merger there. So a signal
+    is one candidate, and it waits for no more than what its score needs. Kernels that
+    still hold a part of it may be loud too: what they say is told only if it is louder.
+    The events of the results, apart by the cluster's length, come later.
 
     Args:
         geometry: The analysis.
+        longest_delay: The longest of the scores' delays, s.
         t0_ns: GPS time of the sequence's first sample, ns.
     """
 
-    def __init__(self, geometry: Geometry, t0_ns: int) -> None:
+    def __init__(self, geometry: Geometry, longest_delay: float, t0_ns: int) -> None:
         self._t0_ns = t0_ns
         self._stride_ns = round(geometry.stride_length * NANOSECONDS)
-        reach = geometry.kernel_length + geometry.fduration / 2
-        self._reach_ns = round(reach * NANOSECONDS)
+        self._reach_ns = round(longest_delay * NANOSECONDS)
+        seen = geometry.kernel_length + geometry.fduration / 2
+        self._seen_ns = round(seen * NANOSECONDS)
         self._best: tuple[float, int] | None = None
-        self._told_ns = t0_ns - SAME_NS - 1
+        self._told: tuple[float, int] | None = None
 
     def push(
         self,
@@ -69,20 +72,27 @@ class Spotter:
             edge_ns = self._t0_ns + (first + i + 1) * self._stride_ns
             if valid[i] and score[i] >= threshold:
                 time_ns = edge_ns - round(float(delay[i]) * NANOSECONDS)
-                # The last one's signal on its way out is not told once more.
-                new = time_ns > self._told_ns + SAME_NS
-                if new and (self._best is None or score[i] > self._best[0]):
+                louder = self._best is None or score[i] > self._best[0]
+                if louder and self._is_new(float(score[i]), time_ns):
                     self._best = float(score[i]), time_ns
             if self._best and edge_ns >= self._best[1] + self._reach_ns:
-                yield self._told(edge_ns)
+                yield self._tell(edge_ns)
 
     def flush(self, edge_ns: int) -> Iterator[Spotted]:
         """End the sequence, and tell a candidate that was still open."""
         if self._best:
-            yield self._told(edge_ns)
+            yield self._tell(edge_ns)
 
-    def _told(self, edge_ns: int) -> Spotted:
+    def _is_new(self, score: float, time_ns: int) -> bool:
+        """Whether a score is not the last candidate's signal on its way out."""
+        if self._told is None:
+            return True
+        statistic, told_ns = self._told
+        after_ns = time_ns - told_ns
+        return after_ns > self._seen_ns or (after_ns > SAME_NS and score > statistic)
+
+    def _tell(self, edge_ns: int) -> Spotted:
         assert self._best is not None
         statistic, time_ns = self._best
-        self._best, self._told_ns = None, time_ns
+        self._best, self._told = None, self._best
         return Spotted(time_ns, statistic, edge_ns)
