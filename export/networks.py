@@ -13,7 +13,7 @@ from chirpwatch.geometry import Geometry
 from export.graph import IR_VERSION, OPSET, Graph, Value
 from train.models import Sliding
 
-TILE_FRAMES = 8192
+TILE_FRAMES = 512
 """Frames that the frontend computes at a time."""
 
 

@@ -1,5 +1,6 @@
 """The network of matched filters: what its filters find, and one pass for all."""
 
+import copy
 import dataclasses
 import json
 import re
@@ -9,6 +10,11 @@ import onnxruntime
 import pytest
 import torch
 
+from benchmarks.parts import (
+    without_ceilings,
+    without_learned_channels,
+    without_small_network,
+)
 from chirpwatch.errors import ConfigurationError, GeometryError, ModelError
 from chirpwatch.geometry import Geometry
 from export.networks import export_networks, tiled
@@ -223,6 +229,30 @@ def test_ceilings_limit_what_a_template_is_worth(network, strain) -> None:
     # Softly: the ceiling's own scale is 4.
     assert loud.shape == (3, 2, GROUPS, frames)
     assert loud.max() < 200
+
+
+@torch.inference_mode()
+def test_parts_are_left_out_one_at_a_time(network, strain) -> None:
+    power, frames = network.filter(strain.flatten(0, 1)[:, None])
+    changed = copy.deepcopy(network)
+    without_ceilings(changed)
+    limited = changed.limit(power, frames)[:, :GROUPS]
+    whole = power[..., changed.FRAMES_BEFORE :]
+    torch.testing.assert_close(limited, whole, rtol=1e-4, atol=1e-3)
+    total = network.features(strain).sum(1)
+    limited, coarse, learned = network.head.terms(total)
+    for leave_out, rest in (
+        (without_learned_channels, torch.zeros_like(learned)),
+        (without_small_network, learned),
+    ):
+        changed = copy.deepcopy(network)
+        leave_out(changed)
+        terms = changed.head.terms(total)
+        for found, expected in zip(terms, (limited, coarse, rest), strict=True):
+            torch.testing.assert_close(found, expected)
+    plain = network.head.weights[0] * limited + network.head.weights[1] * learned
+    score, _ = changed.head.evaluate(total)
+    torch.testing.assert_close(score, plain + network.head.offset)
 
 
 def test_exported_halves_give_the_same_scores(network, strain) -> None:

@@ -122,7 +122,8 @@ QUICK = Effort(
     batches=20,
     optimum_windows=30_000,
     optimum_signals=500,
-    bank_windows=0,
+    bank_windows=30_000,
+    bank_signals=200,
 )
 # Networks whose slides are as dear as their windows, and at one score a window. At
 # 1e-4 the first has 51 windows of noise left: ten clusters, even if each is of five.

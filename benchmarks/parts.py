@@ -1,0 +1,131 @@
+"""What each part of ``matched`` contributes: ``python -m benchmarks.parts FOLDER``.
+
+Of the network that ships, one part after the other is left out, without training the
+others anew, and each of what remains is validated alike: what is found at SNR 8, in
+Gaussian noise and with glitches. Writes ``FOLDER/parts.md`` and two figures, in about a
+quarter of an hour of two cores.
+"""
+
+import math
+import multiprocessing
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.seed import CORES
+from train.checkpoint import find_checkpoint, load_checkpoint
+from train.figures import KINDS, LIGHT, comparison, rate_words, render
+from train.matched import MatchedNetwork
+from train.validate import MASSES, validate
+
+MODEL = "matched"
+SNR, RATE = 8.0, 1e-4
+NO_CEILING = 400.0
+"""A ceiling above all values that there are."""
+
+JUDGEMENT: dict[str, Any] = {
+    "noise_length": 12_000,
+    "signals": 300,
+    "glitch_windows": 10_000,
+    "snrs": (SNR,),
+    "batches": 1,
+    "scatter": 10,
+    "optimum_windows": 500,
+    "optimum_signals": 10,
+    "bank_windows": 0,
+}
+"""Fields of :class:`train.validate.Effort`: next to nothing of what is not shown."""
+
+Shares = dict[str, dict[tuple[float, float], float]]
+
+
+def _silence(layer: nn.Module) -> None:
+    assert isinstance(layer, nn.Conv1d) and layer.bias is not None
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
+def without_nothing(network: MatchedNetwork) -> None:
+    """Leave it whole."""
+
+
+def without_ceilings(network: MatchedNetwork) -> None:
+    """Let each template be worth all that it says."""
+    _silence(network.ceiling)
+    assert network.ceiling.bias is not None
+    nn.init.constant_(network.ceiling.bias, NO_CEILING)
+
+
+def without_learned_channels(network: MatchedNetwork) -> None:
+    """Take the learned channels' term out of the score."""
+    _silence(network.head.learned[-1])
+
+
+def without_small_network(network: MatchedNetwork) -> None:
+    """Leave the plain sum of the terms."""
+    _silence(network.head.combine[-1])
+
+
+PARTS: dict[str, Callable[[MatchedNetwork], None]] = {
+    "whole": without_nothing,
+    "without ceilings": without_ceilings,
+    "without learned channels": without_learned_channels,
+    "without the last network": without_small_network,
+}
+
+
+def measure(name: str) -> Shares:
+    """What is found without one of the parts, by kind of noise and masses."""
+    torch.set_num_threads(1)
+    network, _ = load_checkpoint(find_checkpoint(MODEL))
+    assert isinstance(network, MatchedNetwork)
+    with torch.no_grad():
+        PARTS[name](network)
+    result = validate(network, **JUDGEMENT)
+    return {
+        kind: {
+            (entry["mass_1"], entry["mass_2"]): entry["found"].get(str(RATE), math.nan)
+            for entry in result["found"][kind]
+        }
+        for kind in KINDS
+    }
+
+
+def table(shares: Shares) -> str:
+    """Lay out one kind of noise as Markdown."""
+    heads = " | ".join(f"{a:g}, {b:g}" for a, b in MASSES)
+    lines = [f"| | {heads} |", "|---|" + "---|" * len(MASSES)]
+    for name, found in shares.items():
+        cells = [f"{100 * found[pair]:.1f} %" for pair in MASSES]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(folder: Path) -> None:
+    """Measure, write and print."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")) as pool:
+        shares = dict(zip(PARTS, pool.map(measure, PARTS), strict=True))
+    text = ""
+    for kind, title in KINDS.items():
+        one = {name: found[kind] for name, found in shares.items()}
+        text += f"{title}:\n\n{table(one)}\n"
+        draw = comparison(
+            {
+                name: {pair: [share] for pair, share in found.items()}
+                for name, found in one.items()
+            },
+            f"share found at SNR {SNR:g} and {rate_words(RATE)}",
+        )
+        (folder / f"parts-{kind}.png").write_bytes(render(draw, LIGHT, (8.0, 4.2)))
+    (folder / "parts.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
