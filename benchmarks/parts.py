@@ -7,10 +7,8 @@ quarter of an hour of two cores.
 """
 
 import math
-import multiprocessing
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from torch import nn
 
 from benchmarks.seed import CORES
+from chirpwatch.process import process_pool
 from train.checkpoint import find_checkpoint, load_checkpoint
 from train.figures import KINDS, LIGHT, comparison, rate_words, render
 from train.matched import MatchedNetwork
@@ -109,7 +108,7 @@ def table(shares: Shares) -> str:
 def main(folder: Path) -> None:
     """Measure, write and print."""
     folder.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")) as pool:
+    with process_pool(CORES) as pool:
         shares = dict(zip(PARTS, pool.map(measure, PARTS), strict=True))
     text = ""
     for kind, title in KINDS.items():

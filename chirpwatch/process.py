@@ -2,12 +2,14 @@
 
 import ctypes
 import errno
+import multiprocessing
 import os
 import random
 import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 _PR_SET_PDEATHSIG = 1
 _PORTS = range(10_000, 32_768)  # Linux hands out those above (ip(7)).
@@ -31,6 +33,21 @@ def with_parent(parent: int) -> Callable[[], None]:
             os._exit(1)
 
     return arrange
+
+
+def process_pool(count: int) -> ProcessPoolExecutor:
+    """Processes for work in parallel that end when this one does, even by SIGKILL.
+
+    They begin anew, so that what they are given and give back is pickled. Submit from
+    the main thread, see :func:`with_parent`.
+    """
+    return ProcessPoolExecutor(
+        count, multiprocessing.get_context("spawn"), _begin, (os.getpid(),)
+    )
+
+
+def _begin(parent: int) -> None:
+    with_parent(parent)()
 
 
 def stop(process: "subprocess.Popen[bytes]", timeout: float) -> None:

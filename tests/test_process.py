@@ -1,7 +1,10 @@
-"""Ports that servers are given before they start."""
+"""Ports of servers to be started, and processes that end with their parent."""
 
 import subprocess
 import sys
+
+import psutil
+import pytest
 
 from chirpwatch.process import free_ports
 
@@ -26,3 +29,33 @@ def test_a_port_is_one_processes_until_that_process_ends() -> None:
     assert max(ours) < 32_768
     port = port_of_another_process()
     assert port_of_another_process(*ours, port) == port
+
+
+PARENT = """
+import os
+import time
+from chirpwatch.process import process_pool
+
+if __name__ == "__main__":
+    pool = process_pool(2)
+    print(*pool.map(abs, [-1, -2]), flush=True)
+    pool.map(time.sleep, [600, 600])
+    print(*pool._processes, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("end", ["terminate", "kill"])
+def test_a_pools_processes_end_with_their_parent(tmp_path, end) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"1 2\n"
+    children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+    assert len(children) == 2 and all(child.is_running() for child in children)
+    getattr(parent, end)()
+    parent.wait()
+    parent.stdout.close()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive

@@ -12,10 +12,8 @@ evaluation overlap, and one fluctuation is loud in several.
 import hashlib
 import json
 import math
-import multiprocessing
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from torch import Tensor
 
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ConfigurationError
+from chirpwatch.process import process_pool
 from chirpwatch.statistics import wilson_interval
 from train.baseline import SeedResNet
 from train.data.recorded import RecordedStretches
@@ -820,7 +819,7 @@ def _scores_of_others(
         )
         return
     tasks = [pickle.dumps((network, seed, effort, noise)) for noise in noises]
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    pool = process_pool(processes)
     try:
         yield map(pickle.loads, pool.map(_score_other, tasks))
     finally:
