@@ -210,11 +210,19 @@ class SubBankFilters(nn.Module):
         # As matrix products: a convolution with one tap takes three times as long.
         largest: Tensor | None = None
         for pair in self.mix:
-            real, imaginary = (torch.matmul(x, filtered).float() for x in pair)
+            real, imaginary = (_product(x, filtered).float() for x in pair)
             power = real * real + imaginary * imaginary
             largest = power if largest is None else torch.maximum(largest, power)
         assert largest is not None
         return largest
+
+
+def _product(matrix: Tensor, series: Tensor) -> Tensor:
+    """Multiply each row's series by one matrix, [batch, groups, time]."""
+    if torch.compiler.is_exporting():
+        return torch.matmul(matrix, series)
+    # PyTorch's matmul would lay the series out anew for each product.
+    return torch.bmm(matrix.expand(len(series), -1, -1), series)
 
 
 class MatchedFilters(nn.Module):
