@@ -323,11 +323,25 @@ def whitened_spectra(
             round((length - AFTER_MERGER_LENGTH) * rate),
             rate,
         )
-        spectra = np.fft.rfft(waves.numpy()) * weight
-        # Parseval: no power at 0 Hz, and none at half the sample rate.
-        power = 2 / size * (np.abs(spectra) ** 2).sum(1)
-        result[rows] = spectra / np.sqrt(power)[:, None]
+        result[rows] = unit_spectra(waves.numpy(), weight)
     return result
+
+
+def unit_spectra(waves: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Spectra of whitened series, so scaled that these have a sum of squares of 1.
+
+    Args:
+        waves: Strain, [n, size].
+        weight: From :func:`whitening`, [size // 2 + 1].
+
+    Returns:
+        complex128, [n, size // 2 + 1].
+    """
+    spectra = np.fft.rfft(waves) * weight
+    # Parseval: no power at 0 Hz, and none at half the sample rate.
+    power = 2 / waves.shape[-1] * (np.abs(spectra) ** 2).sum(1)
+    scaled: np.ndarray = spectra / np.sqrt(power)[:, None]
+    return scaled
 
 
 def whitening(settings: BankSettings, geometry: Geometry, size: int) -> np.ndarray:
@@ -449,22 +463,34 @@ class Grid:
             after_size + 2 * lag_size]; the sum of ``|x|²`` is the share of the whole
             signal's SNR² that they hold.
         """
-        settings, geometry = self.settings, self.geometry
-        merger = round((length - AFTER_MERGER_LENGTH) * geometry.sample_rate)
+        size = self.before_size + self.after_size + 2 * self.lag_size
+        result = torch.empty(len(masses), size, dtype=torch.complex64)
+        for rows in _chunks(masses):
+            spectra = whitened_spectra(
+                masses[rows], spins[rows], self.settings, self.geometry, length
+            )
+            result[rows] = self.cut(spectra, length)
+        return result
+
+    def cut(self, spectra: np.ndarray, length: float) -> Tensor:
+        """Cut whitened mergers about their merger, and sample them on this grid.
+
+        Args:
+            spectra: As from :func:`whitened_spectra`, complex64, [n, bins].
+            length: Of their series, s.
+
+        Returns:
+            As from :meth:`signals`.
+        """
+        merger = round((length - AFTER_MERGER_LENGTH) * self.geometry.sample_rate)
         before, after = (
             self.before_size + self.lag_size,
             self.after_size + self.lag_size,
         )
         samples = merger + self.step * np.arange(-before, after)
-        result = torch.empty(len(masses), before + after, dtype=torch.complex64)
-        for rows in _chunks(masses):
-            spectra = whitened_spectra(
-                masses[rows], spins[rows], settings, geometry, length
-            )
-            spectra[:, math.floor(settings.max_frequency * length) + 1 :] = 0
-            series = analytic(spectra)[:, samples] * math.sqrt(self.step / 2)
-            result[rows] = torch.from_numpy(series)
-        return result
+        low = spectra.copy()
+        low[:, math.floor(self.settings.max_frequency * length) + 1 :] = 0
+        return torch.from_numpy(analytic(low)[:, samples] * math.sqrt(self.step / 2))
 
     def templates(self, masses: np.ndarray, spins: np.ndarray) -> Tensor:
         """Truncated templates of unit power.

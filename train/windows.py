@@ -349,7 +349,7 @@ class WindowMaker:
             Whitened signals, [n, ifos, kernel_size + 2 * margin_size], and the samples
             of these at which the merger reaches each detector, [n, ifos].
         """
-        n, settings = len(snrs), self.settings
+        n = len(snrs)
         if bank is None:
             bank = torch.randint(len(self.bank), (n,))
         spectra = self.bank[bank.to(self.device)]
@@ -368,17 +368,30 @@ class WindowMaker:
         # Of the SNR, the buffer has the part that its waveform's power is.
         kept = self.kept[bank.to(self.device)]
         factors = snrs.to(self.device) * (kept / powers.sum(1)).sqrt()
-        span = settings.earliest_merger - settings.latest_merger
-        earliest = self.geometry.kernel_length - settings.earliest_merger
-        mergers = earliest + span * torch.rand(n)
-        delays = arrival_delays(angles, self.geometry.ifos).float()
-        times = mergers[:, None] + delays
-        series = self._render(
+        times = self.draw_arrivals(angles)
+        series = self.render(
             spectra, amplitudes * factors[:, None], times, rows, margin_size
         )
         return series, times * self.geometry.sample_rate + margin_size
 
-    def _render(
+    def draw_arrivals(self, angles: Mapping[str, Tensor]) -> Tensor:
+        """Draw merger times between the settings' earliest and latest.
+
+        Args:
+            angles: As from :func:`train.data.signals.sky`, each [n].
+
+        Returns:
+            Times within the kernel at which the mergers reach each detector, s, [n,
+            ifos].
+        """
+        settings = self.settings
+        span = settings.earliest_merger - settings.latest_merger
+        earliest = self.geometry.kernel_length - settings.earliest_merger
+        mergers = earliest + span * torch.rand(len(angles["dec"]))
+        delays = arrival_delays(dict(angles), self.geometry.ifos).float()
+        return mergers[:, None] + delays
+
+    def render(
         self,
         spectra: Tensor,
         amplitudes: Tensor,
@@ -386,7 +399,19 @@ class WindowMaker:
         rows: Tensor,
         margin_size: int = 0,
     ) -> Tensor:
-        """Move spectra to times within the kernel, and whiten them, detector-wise."""
+        """Move spectra to times within the kernel, and whiten them, detector-wise.
+
+        Args:
+            spectra: Strain times :data:`train.data.pool.SCALE` of mergers at the
+                buffer's first sample, strain per Hz, [n, bins].
+            amplitudes: What each detector multiplies them with, [n, ifos].
+            times: Merger times within the kernel, s, [n, ifos].
+            rows: Noise block of each detector, [n, ifos].
+            margin_size: Samples wanted before and after the kernel as well.
+
+        Returns:
+            Whitened strain, [n, ifos, kernel_size + 2 * margin_size].
+        """
         times, rows = times.to(self.device), rows.to(self.device)
         start = round(WINDOW_START_LENGTH * self.geometry.sample_rate)
         stop = start + self.geometry.kernel_size
@@ -434,7 +459,7 @@ class WindowMaker:
             ).to(self.device)
             times = self.geometry.kernel_length * torch.rand(n, 1).expand(n, ifos)
             amplitudes = torch.ones(n, ifos, device=self.device)
-            series = self._render(spectra, amplitudes, times, rows)[:, i]
+            series = self.render(spectra, amplitudes, times, rows)[:, i]
             snrs = (min_snrs * ratios ** torch.rand(n, 1)).to(self.device)
             result.append(series * snrs / series.norm(dim=-1, keepdim=True))
         return torch.stack(result, 1)

@@ -83,8 +83,16 @@ def draw_components(
     kept = rng.choice(drawn, n, replace=False, p=weights / weights.sum())
     masses = masses[kept]
     # The cosine of the angle between an isotropic direction and an axis is uniform.
-    spins = ranges.max_spin * rng.random((n, 2)) ** 2 * rng.uniform(-1, 1, (n, 2))
+    spins = draw_spin_magnitudes(n, ranges, rng) * rng.uniform(-1, 1, (n, 2))
     return masses, spins
+
+
+def draw_spin_magnitudes(
+    n: int, ranges: ComponentRanges, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the dimensionless spin magnitudes of :func:`draw_components`, [n, 2]."""
+    magnitudes: np.ndarray = ranges.max_spin * rng.random((n, 2)) ** 2
+    return magnitudes
 
 
 @dataclass(frozen=True)

@@ -166,12 +166,32 @@ def precessing_polarizations(
             phic=one["phase"],
             inclination=one["inclination"],
         )
-        pair = [_analytic(spectrum, sample_rate) for spectrum in (plus, cross)]
-        peaks = torch.stack([wave.abs() ** 2 for wave in pair]).sum(0).argmax(-1)
-        for row, wave in zip(placed, pair, strict=True):
-            row[batch] = _placed(wave.real, peaks, size, merger_size)
-    plus, cross = placed * _taper(size, sample_rate)
-    return plus, cross
+        placed[:, batch] = place_polarizations(
+            plus, cross, size, merger_size, sample_rate
+        )
+    return placed[0], placed[1]
+
+
+def place_polarizations(
+    plus: Tensor, cross: Tensor, size: int, merger_size: int, sample_rate: int
+) -> Tensor:
+    """Turn both polarizations' spectra into series whose mergers lie at one sample.
+
+    Args:
+        plus: Spectrum of a series that ends after the merger, strain per Hz, [n, bins].
+        cross: Likewise.
+        size: Samples wanted.
+        merger_size: Sample of the merger.
+        sample_rate: Hz.
+
+    Returns:
+        Strain of plus and cross polarization, float64, [2, n, size], tapered and cut
+        as that of :func:`face_on_waveforms`.
+    """
+    pair = [_analytic(spectrum, sample_rate) for spectrum in (plus, cross)]
+    peaks = torch.stack([wave.abs() ** 2 for wave in pair]).sum(0).argmax(-1)
+    placed = [_placed(wave.real, peaks, size, merger_size) for wave in pair]
+    return torch.stack(placed) * _taper(size, sample_rate)
 
 
 def _analytic(spectrum: Tensor, sample_rate: int) -> Tensor:
