@@ -1,0 +1,474 @@
+"""What higher modes and precession cost: ``python -m benchmarks.waveforms FOLDER``.
+
+The network and its bank are made of IMRPhenomD, which has the (2, 2) mode alone and
+spins along the orbit's axis. The same mergers are scored as four waveforms of
+LALSimulation:
+
+- IMRPhenomD (arXiv:1508.07253), with the spins' components along the orbit's axis;
+- IMRPhenomXHM (arXiv:2001.10914), with the same components, and higher modes;
+- IMRPhenomXP (arXiv:2004.06503), with whole spins, so that the orbit precesses;
+- IMRPhenomXPHM (arXiv:2004.06503), with both.
+
+Each is scaled to the same network SNR, and put into the same noise at the same time. So
+the shares found differ by the waveform alone, and the error of a difference is that of
+pairs. Writes ``FOLDER/waveforms.md`` and ``.json``, in about six minutes of one core.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import lal
+import lalsimulation
+import numpy as np
+import torch
+from torch import Tensor
+
+from chirpwatch.statistics import wilson_interval
+from train.bank import (
+    AFTER_MERGER_LENGTH,
+    Bank,
+    BankSettings,
+    Grid,
+    best_matches,
+    shipped_bank,
+    unit_spectra,
+    whitening,
+)
+from train.checkpoint import find_checkpoint, load_checkpoint
+from train.data.injections import (
+    WAVEFORM_DISTANCE,
+    network_snr,
+    project_polarizations,
+)
+from train.data.pool import SCALE
+from train.data.population import draw_components, draw_spin_magnitudes
+from train.data.signals import (
+    MIN_FREQUENCY,
+    WAVEFORM_BATCH,
+    antenna_responses,
+    chirp_mass,
+    place_polarizations,
+    sky,
+)
+from train.scoring import score_windows
+from train.validate import RUN, FalsePositives, Validation, effort_of
+from train.windows import BANK_MERGER_LENGTH, WindowMaker
+
+WAVEFORMS = {
+    "IMRPhenomD": False,
+    "IMRPhenomXHM": False,
+    "IMRPhenomXP": True,
+    "IMRPhenomXPHM": True,
+}
+"""Approximants of LALSimulation, and whether they take whole spins."""
+
+REFERENCE, WHOLE = "IMRPhenomD", "IMRPhenomXPHM"
+"""What the network was trained on, and what it is compared with."""
+
+CLASSES: dict[str, tuple[float, float] | None] = {
+    "35, 35": (35.0, 35.0),
+    "20, 10": (20.0, 10.0),
+    "100, 30": (100.0, 30.0),
+    "150, 150": (150.0, 150.0),
+    "population": None,
+}
+"""Component masses, detector frame, solar masses; None for those of the population."""
+
+SNRS = (8.0, 10.0, 12.0)
+RATE = 1e-4
+SEED = 2000
+"""Another than those of training and validation."""
+
+LENGTHS = ((20.0, 8.0), (10.0, 16.0), (0.0, 32.0))
+"""Smallest chirp mass, solar masses, and length of its series, s.
+
+The (2, 2) mode lasts less than half of it from 20 Hz on, and the (4, 4) mode less than
+all of it from 32 Hz on, down to a chirp mass of 4.6.
+"""
+
+
+@dataclass(frozen=True)
+class Mergers:
+    """Mergers as they may be seen.
+
+    Attributes:
+        masses: Heavier and lighter, detector frame, solar masses, [n, 2].
+        spins: Dimensionless spins at 20 Hz; z is along the orbit's axis, [n, 2, 3].
+        angles: As from :func:`train.data.signals.sky`; the inclination is that of the
+            orbit at 20 Hz, each [n].
+    """
+
+    masses: np.ndarray
+    spins: np.ndarray
+    angles: dict[str, Tensor]
+
+    def batches(self) -> Iterator[tuple[np.ndarray, float]]:
+        """Rows of a few mergers at a time, and the length of their series, s."""
+        chirp_masses = chirp_mass(*self.masses.T)
+        above = math.inf
+        for lowest, length in LENGTHS:
+            rows = np.flatnonzero((chirp_masses >= lowest) & (chirp_masses < above))
+            for start in range(0, len(rows), WAVEFORM_BATCH):
+                yield rows[start : start + WAVEFORM_BATCH], length
+            above = lowest
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Mergers of one waveform.
+
+    Attributes:
+        polarizations: Plus and cross as :meth:`train.windows.WindowMaker.render` takes
+            them, complex64, [2, n, bins].
+        snrs: Network SNR at 100 Mpc, of the whole signal, float64, [n].
+        seen: What the first detector sees, whitened and cut as
+            :meth:`train.bank.Grid.signals` has it, complex64, [n, samples].
+        first_snrs: SNR in it at 100 Mpc, [n].
+    """
+
+    polarizations: Tensor
+    snrs: Tensor
+    seen: Tensor
+    first_snrs: Tensor
+
+
+def draw(
+    pair: tuple[float, float] | None,
+    n: int,
+    settings: BankSettings,
+    rng: np.random.Generator,
+) -> Mergers:
+    """Draw mergers with isotropic spins, positions and orientations.
+
+    Angles come from PyTorch's generator.
+
+    Args:
+        pair: Component masses, heavier first; those of the population if None.
+        n: How many.
+        settings: Masses of the population, and the spins' distribution.
+        rng: Where masses and spins are from.
+    """
+    masses = np.tile(pair or (0.0, 0.0), (n, 1))
+    if pair is None:
+        masses, _ = draw_components(n, settings, rng)
+    directions = rng.standard_normal((n, 2, 3))
+    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    magnitudes = draw_spin_magnitudes(n, settings, rng)
+    return Mergers(masses, magnitudes[..., None] * directions, sky(n))
+
+
+def generate(
+    mergers: Mergers, rows: np.ndarray, name: str, length: float, rate: int
+) -> tuple[Tensor, Tensor]:
+    """Spectra of both polarizations at 100 Mpc, conditioned as LALSimulation does.
+
+    Args:
+        mergers: Of which some are wanted.
+        rows: Which, [k].
+        name: A key of :data:`WAVEFORMS`.
+        length: Of the series, s.
+        rate: Its sample rate, Hz.
+
+    Returns:
+        Plus and cross, strain per Hz, complex128, [k, bins] each.
+    """
+    approximant = lalsimulation.GetApproximantFromString(name)
+    axes = np.ones(3) if WAVEFORMS[name] else np.array([0.0, 0.0, 1.0])
+    pairs = []
+    for row in rows.tolist():
+        series = lalsimulation.SimInspiralFD(
+            *(mergers.masses[row] * lal.MSUN_SI),
+            *(mergers.spins[row] * axes).flatten(),
+            WAVEFORM_DISTANCE * 1e6 * lal.PC_SI,
+            float(mergers.angles["inclination"][row]),
+            float(mergers.angles["phase"][row]),
+            *(0.0, 0.0, 0.0),
+            1 / length,
+            MIN_FREQUENCY,
+            rate / 2,
+            MIN_FREQUENCY,
+            None,
+            approximant,
+        )
+        pairs.append([one.data.data for one in series])
+    plus, cross = torch.from_numpy(np.array(pairs)).transpose(0, 1)
+    return plus, cross
+
+
+def make_waves(mergers: Mergers, name: str, maker: WindowMaker, grid: Grid) -> Waves:
+    """Generate mergers, measure their SNR, and cut them as the network sees them."""
+    geometry, rate = maker.geometry, maker.geometry.sample_rate
+    n, merger_size = len(mergers.masses), round(BANK_MERGER_LENGTH * rate)
+    polarizations = torch.empty(2, n, maker.size // 2 + 1, dtype=torch.complex64)
+    snrs, first_snrs = torch.empty(2, n, dtype=torch.float64)
+    samples = grid.before_size + grid.after_size + 2 * grid.lag_size
+    seen = torch.empty(n, samples, dtype=torch.complex64)
+    for rows, length in mergers.batches():
+        pair = generate(mergers, rows, name, length, rate)
+        angles = {key: column[rows] for key, column in mergers.angles.items()}
+        size = round(length * rate)
+        whole = place_polarizations(
+            *pair, size, size - round(AFTER_MERGER_LENGTH * rate), rate
+        )
+        strain, _ = project_polarizations(*whole, angles, geometry.ifos, rate)
+        for ifos, found in ((geometry.ifos, snrs), (geometry.ifos[:1], first_snrs)):
+            found[rows] = network_snr(
+                strain[:, : len(ifos)], RUN, ifos, rate, geometry.highpass
+            ).double()
+        # Without the delay: the merger stays where it is.
+        first = torch.einsum("pnt,np->nt", whole, _responses(angles, geometry.ifos)[0])
+        weight = whitening(grid.settings, geometry, size)
+        spectra = unit_spectra(first.numpy(), weight).astype(np.complex64)
+        seen[rows] = grid.cut(spectra, length)
+        cut = place_polarizations(*pair, maker.size, merger_size, rate)
+        # Rolled so that the merger is at the first sample; a phase moves it on.
+        spectrum = torch.fft.rfft(cut.roll(-merger_size, -1) * SCALE) / rate
+        polarizations[:, rows] = spectrum.to(torch.complex64)
+    return Waves(polarizations, snrs, seen, first_snrs)
+
+
+def _responses(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
+    """Antenna responses, float64, [ifos, n, 2]."""
+    return antenna_responses(angles, ifos).double().permute(2, 0, 1)
+
+
+def whitened(
+    maker: WindowMaker, mergers: Mergers, waves: Waves, times: Tensor, rows: Tensor
+) -> Tensor:
+    """Whiten mergers of network SNR 1 as the detectors see them.
+
+    Args:
+        maker: Of whose noise the filters are.
+        mergers: Their positions.
+        waves: Their waveforms.
+        times: Merger times within the kernel, s, [n, ifos].
+        rows: Noise block of each detector, [n, ifos].
+
+    Returns:
+        [n, ifos, kernel_size].
+    """
+    responses = antenna_responses(mergers.angles, maker.geometry.ifos).float()
+    plus, cross = (
+        maker.render(spectra, response, times, rows)
+        for spectra, response in zip(
+            waves.polarizations, responses.unbind(1), strict=True
+        )
+    )
+    return (plus + cross) / waves.snrs.float()[:, None, None]
+
+
+@torch.inference_mode()
+def score(
+    validation: Validation, mergers: Mergers, waves: dict[str, Waves]
+) -> dict[str, Tensor]:
+    """Score mergers at :data:`SNRS`, in the same noise whatever their waveform.
+
+    Returns:
+        For each waveform scores, [SNRs, n].
+    """
+    maker = validation.maker
+    rows = maker.draw_rows(len(mergers.masses))
+    noise = maker.noise(rows)
+    times = maker.draw_arrivals(mergers.angles)
+    result = {}
+    for name, one in waves.items():
+        scaled = whitened(maker, mergers, one, times, rows)
+        result[name] = torch.stack(
+            [score_windows(validation.network, noise + snr * scaled) for snr in SNRS]
+        )
+    return result
+
+
+def share(found: np.ndarray) -> dict[str, float]:
+    """Mean of a yes or no, [n], with its error of one sigma."""
+    low, high = wilson_interval(int(found.sum()), len(found))
+    return {"value": float(found.mean()), "error": (high - low) / 2}
+
+
+def mean(values: np.ndarray) -> dict[str, float]:
+    """Mean of values, [n], with its error of one sigma."""
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    return {"value": float(values.mean()), "error": float(error)}
+
+
+def recovered_fraction(fitting: np.ndarray, snrs: np.ndarray) -> dict[str, float]:
+    """Share of the sensitive volume that a bank's fitting factors leave.
+
+    The mean of the cubed fitting factor, each merger weighted by the volume in which it
+    is as loud (signal recovery fraction: Harry, Calderón Bustillo and Nitz,
+    arXiv:1709.09181).
+
+    Args:
+        fitting: Fitting factors, [n].
+        snrs: SNR at one distance, [n].
+    """
+    weights = snrs**3 / (snrs**3).sum()
+    value = (weights * fitting**3).sum()
+    error = math.sqrt((weights**2 * (fitting**3 - value) ** 2).sum())
+    return {"value": float(value), "error": error}
+
+
+def found_at(
+    scores: dict[str, Tensor], limits: tuple[float, float, float]
+) -> list[dict[str, Any]]:
+    """Shares found at each SNR.
+
+    Args:
+        scores: For each waveform, [SNRs, n].
+        limits: Threshold, and those if fewer or more noise had been above it.
+    """
+    result = []
+    for index, snr in enumerate(SNRS):
+        rows = {name: one[index].numpy() for name, one in scores.items()}
+        found = {name: row > limits[0] for name, row in rows.items()}
+        result.append(
+            {
+                "snr": snr,
+                "found": {name: share(one) for name, one in found.items()},
+                "found_low": {
+                    name: float((row > limits[1]).mean()) for name, row in rows.items()
+                },
+                "found_high": {
+                    name: float((row > limits[2]).mean()) for name, row in rows.items()
+                },
+                "difference": mean(
+                    found[WHOLE].astype(float) - found[REFERENCE].astype(float)
+                ),
+            }
+        )
+    return result
+
+
+def fitting_of(grid: Grid, bank: Bank, waves: list[dict[str, Waves]]) -> list[Any]:
+    """Fitting factors of the bank in the first detector, for each class of mergers."""
+    ordered = [one for each in waves for one in each.values()]
+    signals = grid.transform(torch.cat([one.seen for one in ordered]))
+    factors = best_matches(grid, signals, bank).mean(0)
+    pieces = iter(np.split(factors, np.cumsum([len(one.seen) for one in ordered])[:-1]))
+    result = []
+    for each in waves:
+        fitting = {name: next(pieces) for name in each}
+        result.append(
+            {
+                "fitting": {name: mean(one) for name, one in fitting.items()},
+                "difference": mean(fitting[WHOLE] - fitting[REFERENCE]),
+                "recovered": {
+                    name: recovered_fraction(one, each[name].first_snrs.numpy())
+                    for name, one in fitting.items()
+                },
+            }
+        )
+    return result
+
+
+def measure(checkpoint: str, signals: int, noise_length: float) -> dict[str, Any]:
+    """Measure what is found of each waveform, JSON-ready."""
+    torch.set_num_threads(1)
+    network, _ = load_checkpoint(find_checkpoint(checkpoint))
+    effort = replace(effort_of(network, quick=True), bank_size=2, glitch_bank_size=1)
+    validation = Validation(network, SEED, effort)
+    noise = validation.noise_scores(noise_length, effort.slides)
+    geometry, bank = network.geometry, shipped_bank()
+    strides = geometry.kernel_size // geometry.stride_size
+    false = FalsePositives(noise, torch.empty(0), 0, strides)
+    limits = (
+        false.threshold(RATE).value,
+        false.moved(RATE, -1),
+        false.moved(RATE, 1),
+    )
+    rng, grid = np.random.default_rng(SEED), Grid(bank.settings, geometry)
+    found, waves = {}, []
+    for label, pair in CLASSES.items():
+        mergers = draw(pair, signals, bank.settings, rng)
+        waves.append(
+            {
+                name: make_waves(mergers, name, validation.maker, grid)
+                for name in WAVEFORMS
+            }
+        )
+        found[label] = found_at(score(validation, mergers, waves[-1]), limits)
+    fitting = dict(zip(CLASSES, fitting_of(grid, bank, waves), strict=True))
+    return {
+        "checkpoint": checkpoint,
+        "bank": bank.digest,
+        "seed": SEED,
+        "signals": signals,
+        "rate": RATE,
+        "noise_length": noise_length,
+        "noise_windows": noise.numel(),
+        "clusters": false.threshold(RATE).above,
+        "threshold": limits[0],
+        "threshold_low": limits[2],
+        "threshold_high": limits[1],
+        "found": found,
+        "fitting": fitting,
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """Lay out :func:`measure`'s figures as Markdown."""
+    names = list(WAVEFORMS)
+    text = (
+        f"Mergers found at a false-positive rate of {result['rate']:g} a window, per "
+        f"cent: {result['signals']} mergers of each kind, the same for every waveform "
+        "and SNR, one window each. The threshold is that of "
+        f"{result['noise_windows']:,} windows of noise of {RUN}'s curves, "
+        f"{result['clusters']:.0f} clusters of which exceed it. *Difference* is "
+        f"{WHOLE} less {REFERENCE}, with the error of pairs.\n\n"
+    )
+    heads = ["Masses", "SNR", *names, "difference"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for label, entries in result["found"].items():
+        for entry in entries:
+            cells = [label, f"{entry['snr']:g}"]
+            cells += [_percent(entry["found"][name]) for name in names]
+            cells.append(_percent(entry["difference"], "+"))
+            lines.append("| " + " | ".join(cells) + " |")
+    text += "\n".join(lines) + "\n\n"
+    text += (
+        "Fitting factor of the bank for the signal that the first detector sees, "
+        "per cent: the mean over the mergers; and the share of the sensitive volume "
+        "that is left (mean of its cube, each merger weighted by the SNR cubed that "
+        "it has at one distance).\n\n"
+    )
+    heads = ["Masses", *names, "difference"]
+    heads += [f"volume, {name}" for name in (REFERENCE, WHOLE)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for label, entry in result["fitting"].items():
+        cells = [label, *(_percent(entry["fitting"][name]) for name in names)]
+        cells.append(_percent(entry["difference"], "+"))
+        cells += [_percent(entry["recovered"][name]) for name in (REFERENCE, WHOLE)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return text + "\n".join(lines) + "\n"
+
+
+def _percent(figure: dict[str, float], sign: str = "") -> str:
+    return f"{100 * figure['value']:{sign}.1f} ± {100 * figure['error']:.1f}"
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--checkpoint", default="matched", show_default=True)
+@click.option("--signals", default=300, show_default=True, help="Mergers of each kind.")
+@click.option(
+    "--noise-length",
+    default=12_000.0,
+    show_default=True,
+    help="Noise of each detector that the threshold comes from, s.",
+)
+def main(folder: Path, checkpoint: str, signals: int, noise_length: float) -> None:
+    """Measure what higher modes and precession cost, and write it to FOLDER."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result = measure(checkpoint, signals, noise_length)
+    (folder / "waveforms.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / "waveforms.md").write_text(report(result))
+    print(report(result))
+
+
+if __name__ == "__main__":
+    main()
