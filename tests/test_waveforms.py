@@ -22,6 +22,7 @@ from benchmarks.waveforms import (
     recovered_fraction,
     score,
     share,
+    turn_noise,
     whitened,
 )
 from chirpwatch.geometry import Geometry
@@ -149,6 +150,32 @@ def test_all_waveforms_are_as_loud_and_in_the_same_noise(maker, mergers, waves) 
         assert (power > 0.8).all() and (power < 1.2).all()
     twice = score(validation, mergers, {"a": waves[WHOLE], "b": waves[WHOLE]})
     assert torch.equal(twice["a"], twice["b"])
+
+
+def test_noise_is_turned_and_moved_along_with_the_signal() -> None:
+    torch.manual_seed(2)
+    rate, size, margin = 2048, 4096, 512
+    noise = torch.randn(20, 2, size + 2 * margin)
+    times = torch.arange(size) / rate
+
+    def wave(begin: float, phase: float) -> Tensor:
+        envelope = torch.exp(-(((times - begin) / 0.05) ** 2))
+        series = envelope * torch.cos(2 * torch.pi * 90 * (times - begin) + phase)
+        return series.expand(20, 2, size)
+
+    reference = wave(1.2, 0.3)
+    same = turn_noise(noise, reference, reference, rate)
+    inside = noise[..., margin:-margin]
+    torch.testing.assert_close(same, inside, rtol=0, atol=1e-4)
+    other = wave(1.2 + 9 / rate, 2.0)
+    turned = turn_noise(noise, reference, other, rate)
+    expected, found = (inside * reference).sum(-1), (turned * other).sum(-1)
+    torch.testing.assert_close(
+        found, expected, rtol=0, atol=0.02 * float(expected.std())
+    )
+    unturned = (inside * other).sum(-1)
+    assert (unturned - expected).std() > 0.5 * expected.std()
+    assert turned.std() == pytest.approx(1, abs=0.02)
 
 
 def test_shares_are_those_above_the_threshold_and_errors_those_of_pairs() -> None:
