@@ -135,7 +135,7 @@ def test_every_loud_injection_has_an_event_of_its_own(
     validation = DeployedValidation(
         GEOMETRY, settings, 9, length=1600, slides=1, injections=32, windows=128
     )
-    assert np.isfinite(validation._run_injections(split)).all()
+    assert np.isfinite(validation.run_injections(split)).all()
 
 
 def test_slides_of_a_network_without_cheap_ones_are_the_same(

@@ -13,14 +13,15 @@ Timeslides are cheap for a network that looks at each detector alone first, whos
 can be shifted. Any other network is run again for each slide.
 """
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from ml4gw.gw import compute_network_snr
+from ml4gw.gw import compute_ifo_snr
 from scipy import ndimage, sparse
 from torch import Tensor
 
@@ -42,6 +43,7 @@ from train.scoring import (
     frames_of,
     has_slides,
     kernel_frames,
+    score_frames_and_peaks,
     score_slide,
     score_stretch,
     score_windows,
@@ -183,6 +185,20 @@ def partial_auroc(noise: Tensor, signal: Tensor, limit: float) -> float:
     return float((signal[:, None] > loudest).double().mean())
 
 
+class Glitch(NamedTuple):
+    """A glitch in a whitened stretch.
+
+    Attributes:
+        ifo: Which detector has it, by index.
+        center: Sample of the stretch at which it is centred.
+        snr: Its SNR in that detector.
+    """
+
+    ifo: int
+    center: int
+    snr: float
+
+
 @dataclass(frozen=True)
 class Injections:
     """A whitened stretch with mergers in it.
@@ -191,11 +207,32 @@ class Injections:
         strain: Whitened, float32, [ifos, time].
         mergers: Sample of it at which each merger reaches the first detector, [n].
         snrs: Network SNR of each, [n].
+        ifo_snrs: SNR in each detector, [n, ifos].
+        masses: Component masses, detector frame, heavier first, solar masses, [n, 2].
+        glitches: Those in the stretch.
     """
 
     strain: Tensor
     mergers: np.ndarray
     snrs: np.ndarray
+    ifo_snrs: np.ndarray
+    masses: np.ndarray
+    glitches: list[Glitch]
+
+
+class Piece(NamedTuple):
+    """Scores of one gap-free part of a timeslide.
+
+    Attributes:
+        stretch: Which background stretch it is of.
+        begins: Sample of the stretch at which the first kernel begins in each detector,
+            [ifos].
+        scores: Of successive strides, [strides].
+    """
+
+    stretch: int
+    begins: np.ndarray
+    scores: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -237,6 +274,34 @@ class Slides:
         graph = sparse.coo_array((np.ones(len(one)), (one, other)), (count, count))
         return int(sparse.csgraph.connected_components(graph)[0])
 
+    def effective_count(self, statistic: float) -> float:
+        """Effective number of independent events at least as loud, n² / variance of n.
+
+        The same data of a detector are met in many slides. The variance of the number n
+        of events is therefore that of data clustered in two or more ways (Cameron,
+        Gelbach and Miller 2011, J. Bus. Econ. Stat. 29, 238, eq. 2.11): the sum over
+        detectors of the variance from blocks of one detector's time, less what events
+        share in all detectors, which would count once for each of them. Unlike
+        :meth:`causes`, it holds where there are so many events that all are linked.
+
+        Returns:
+            At most n; 0 without events.
+        """
+        loud = self.statistics >= statistic
+        count = int(loud.sum())
+        if not count:
+            return 0.0
+        blocks = (self.places[:, loud] // CLUSTER_LENGTH).astype(np.int64)
+        variance = 0.0
+        for place, every in zip(blocks, self.places, strict=True):
+            _, sizes = np.unique(place, return_counts=True)
+            total = len(np.unique(every // CLUSTER_LENGTH))
+            variance += float((sizes**2).sum()) - count**2 / total
+        _, sizes = np.unique(blocks, axis=1, return_counts=True)
+        shared = float((sizes**2).sum())
+        variance -= (len(blocks) - 1) * shared
+        return count**2 / max(variance, shared)
+
 
 class DeployedValidation:
     """Draws strain once, and judges networks by it.
@@ -249,11 +314,16 @@ class DeployedValidation:
         length: Background strain, s, in :data:`STRETCHES` stretches.
         slides: Timeslides of it, for a network whose frames can be shifted.
         injections: Mergers, one every :data:`INJECTION_SPACING` of other strain.
-        windows: Single windows without a signal.
+        windows: Single windows without a signal; there are none with a signal either
+            if 0, and no loss.
         plain_slides: Timeslides for any other network, which runs again for each; no
             share at a false-alarm rate is given for none.
         sources: Where each detector's strain comes from; the settings' noise curves
             if None.
+        stretches: Background stretches, each with sources and glitches of its own.
+        loud_injections: Further mergers, of the same distribution of SNR above
+            ``loud_snr`` alone.
+        loud_snr: Smallest network SNR of these.
 
     Raises:
         ConfigurationError: The stretches are too short for as many slides.
@@ -271,11 +341,14 @@ class DeployedValidation:
         windows: int = 40_960,
         plain_slides: int = 0,
         sources: Mapping[str, StretchSource] | None = None,
+        stretches: int = STRETCHES,
+        loud_injections: int = 0,
+        loud_snr: float = 15.0,
     ) -> None:
         self.geometry, self.settings = geometry, settings
         self.slides, self.plain_slides = slides, plain_slides
         self._rng = np.random.default_rng([seed, DEPLOYED])
-        each = round(length / STRETCHES * geometry.inference_sampling_rate)
+        each = round(length / stretches * geometry.inference_sampling_rate)
         self._size = each * geometry.stride_size
         usable = each - geometry.warmup_strides
         # The last detector is shifted most, and stays a step short of the whole circle.
@@ -286,7 +359,7 @@ class DeployedValidation:
         if step < least:
             raise ConfigurationError(
                 f"validation: expected at least {least:g} s between two of the "
-                f"{slides} slides, found {step:g} s in {STRETCHES} stretches of "
+                f"{slides} slides, found {step:g} s in {stretches} stretches of "
                 f"{self._size / geometry.sample_rate:g} s; ask for fewer slides or "
                 "for more strain"
             )
@@ -299,18 +372,72 @@ class DeployedValidation:
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._background = [self._draw_stretch() for _ in range(STRETCHES)]
-            self._injections = self._draw_injections(injections)
+            drawn = [self._draw_stretch() for _ in range(stretches)]
+            self._background = [strain for strain, _ in drawn]
+            self.glitches = [glitches for _, glitches in drawn]
+            self.injections = self._draw_injections(injections)
+            self.injections += self._draw_injections(loud_injections, loud_snr)
             self._windows, self._labels = self._draw_windows(windows, seed)
 
-    def _draw_strain(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Strain with glitches, and ASDs: [ifos, size] and [ifos, bins]."""
+    def with_kernel_of(self, geometry: Geometry) -> Self:
+        """The same strain for networks whose kernel is shorter.
+
+        Args:
+            geometry: Like this validation's in all but ``kernel_length``, which is no
+                longer.
+
+        Raises:
+            ConfigurationError: It differs in something else.
+        """
+        own = self.geometry
+        wanted = replace(geometry, kernel_length=own.kernel_length)
+        if wanted != own or geometry.kernel_length > own.kernel_length:
+            raise ConfigurationError(
+                "validation: expected geometries that differ in kernel_length alone, "
+                f"the longest first, found {own.to_json()} and {geometry.to_json()}"
+            )
+        # The first kernel ends where it did.
+        cut = own.kernel_size - geometry.kernel_size
+
+        def moved(glitches: list[Glitch]) -> list[Glitch]:
+            return [one._replace(center=one.center - cut) for one in glitches]
+
+        result = copy.copy(self)
+        result.geometry = geometry
+        result._background = [strain[:, cut:] for strain in self._background]
+        result.glitches = [moved(glitches) for glitches in self.glitches]
+        result.injections = [
+            replace(
+                one,
+                strain=one.strain[:, cut:],
+                mergers=one.mergers - cut,
+                glitches=moved(one.glitches),
+            )
+            for one in self.injections
+        ]
+        result._windows = self._windows[..., cut:]
+        return result
+
+    @property
+    def _lost_size(self) -> int:
+        """Samples of strain before the whitened ones."""
+        geometry = self.geometry
+        first_size = (geometry.warmup_strides + 1) * geometry.stride_size
+        return first_size - geometry.filter_size // 2 - geometry.kernel_size
+
+    def _draw_strain(self, size: int) -> tuple[np.ndarray, np.ndarray, list[Glitch]]:
+        """Strain with glitches, ASDs, and the glitches.
+
+        Returns:
+            [ifos, size], [ifos, bins], and the glitches by their place in what is
+            whitened of the strain.
+        """
         geometry, settings, rng = self.geometry, self.settings, self._rng
         rate = geometry.sample_rate
         glitch_size = round(GLITCH_LENGTH * rate)
         low, high = np.log([settings.min_glitch_snr, settings.max_disturbance_snr])
-        strains, asds = [], []
-        for ifo in geometry.ifos:
+        strains, asds, glitches = [], [], []
+        for index, ifo in enumerate(geometry.ifos):
             strain, asd = self.sources[ifo].draw(size, rng)
             for _ in range(rng.poisson(GLITCH_RATE * size / rate)):
                 start = rng.integers(0, size - glitch_size + 1)
@@ -321,17 +448,18 @@ class DeployedValidation:
                 strain[start : start + glitch_size] += scale_to_snr(
                     shape, asd, snr, rate, geometry.highpass
                 )
+                center = int(start) + glitch_size // 2 - self._lost_size
+                glitches.append(Glitch(index, center, float(snr)))
             strains.append(strain)
             asds.append(asd)
-        return np.stack(strains), np.stack(asds)
+        return np.stack(strains), np.stack(asds), glitches
 
-    def _draw_stretch(self) -> Tensor:
-        strain, _ = self._draw_strain(self._size)
-        return torch.from_numpy(
-            np.stack([whiten_stretch(one, self.geometry) for one in strain])
-        )
+    def _draw_stretch(self) -> tuple[Tensor, list[Glitch]]:
+        strain, _, glitches = self._draw_strain(self._size)
+        whitened = np.stack([whiten_stretch(one, self.geometry) for one in strain])
+        return torch.from_numpy(whitened), glitches
 
-    def _draw_injections(self, wanted: int) -> list[Injections]:
+    def _draw_injections(self, wanted: int, min_snr: float = 0.0) -> list[Injections]:
         """Mergers at a regular spacing with jitter, in stretches of their own."""
         geometry, rate = self.geometry, self.geometry.sample_rate
         spacing_size = round(INJECTION_SPACING * rate)
@@ -342,14 +470,17 @@ class DeployedValidation:
             n = min(room, wanted - done)
             size = warmup_size + (n + 1) * spacing_size
             size = -(-size // geometry.stride_size) * geometry.stride_size
-            strain, asds = self._draw_strain(size)
+            strain, asds, glitches = self._draw_strain(size)
             jitter = INJECTION_JITTER * rate * self._rng.uniform(-1, 1, n)
             times = warmup_size + spacing_size * np.arange(n) + jitter.round()
             times = times.astype(int)
-            snrs, loud = self._draw_snrs(n), strain.copy()
+            snrs, loud = self._draw_snrs(n, min_snr), strain.copy()
+            ifo_snrs, masses = [], []
             for first in range(0, n, WAVEFORM_BATCH):
                 batch = slice(first, first + WAVEFORM_BATCH)
-                signals = self._draw_signals(snrs[batch], asds)
+                signals, ifo_snr, mass = self._draw_signals(snrs[batch], asds)
+                ifo_snrs.append(ifo_snr)
+                masses.append(mass)
                 start_size = round(MERGER_LENGTH * rate)
                 for time, signal in zip(times[batch], signals, strict=True):
                     start = time - start_size
@@ -358,15 +489,25 @@ class DeployedValidation:
                 whiten_stretch(one, geometry, other)
                 for one, other in zip(strain, loud, strict=True)
             ]
-            first_size = (geometry.warmup_strides + 1) * geometry.stride_size
-            lost = first_size - geometry.filter_size // 2 - geometry.kernel_size
             result.append(
-                Injections(torch.from_numpy(np.stack(whitened)), times - lost, snrs)
+                Injections(
+                    torch.from_numpy(np.stack(whitened)),
+                    times - self._lost_size,
+                    snrs,
+                    np.concatenate(ifo_snrs),
+                    np.concatenate(masses),
+                    glitches,
+                )
             )
         return result
 
-    def _draw_snrs(self, n: int) -> np.ndarray:
-        """Network SNRs of the training's end: a power law, some louder."""
+    def _draw_snrs(self, n: int, min_snr: float = 0.0) -> np.ndarray:
+        """Network SNRs of the training's end: a power law, some louder.
+
+        Args:
+            n: How many.
+            min_snr: Those below are drawn again.
+        """
         settings, limits = (
             self.settings,
             (self.settings.last_snr, self.settings.max_snr),
@@ -374,10 +515,20 @@ class DeployedValidation:
         loud = self._rng.random(n) < settings.loud_share
         faint = draw_snrs(n, limits, settings.snr_index, self._rng)
         snrs: np.ndarray = np.where(loud, draw_snrs(n, limits, -1, self._rng), faint)
+        low = snrs < min_snr
+        if low.any():
+            snrs[low] = self._draw_snrs(int(low.sum()), min_snr)
         return snrs
 
-    def _draw_signals(self, snrs: np.ndarray, asds: np.ndarray) -> np.ndarray:
-        """Projected mergers, float64, [n, ifos, SIGNAL_LENGTH * sample_rate]."""
+    def _draw_signals(
+        self, snrs: np.ndarray, asds: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw mergers and project them.
+
+        Returns:
+            Strain, float64, [n, ifos, SIGNAL_LENGTH * sample_rate]; SNR in each
+            detector, [n, ifos]; component masses, [n, 2].
+        """
         settings, n, rate = self.settings, len(snrs), self.geometry.sample_rate
         masses, spins = map(torch.from_numpy, draw_components(n, settings, self._rng))
         waveforms = face_on_waveforms(
@@ -393,16 +544,18 @@ class DeployedValidation:
         frequencies = np.fft.rfftfreq(strain.shape[-1], 1 / rate)
         grid = np.linspace(0, rate / 2, asds.shape[1])
         psd = np.stack([np.interp(frequencies, grid, asd) ** 2 for asd in asds])
-        found = compute_network_snr(
+        found = compute_ifo_snr(
             strain, torch.from_numpy(psd), rate, self.geometry.highpass
         )
-        scaled: np.ndarray = (
-            strain * (torch.from_numpy(snrs) / found)[:, None, None]
-        ).numpy()
-        return scaled
+        factors = torch.from_numpy(snrs) / found.square().sum(1).sqrt()
+        scaled: np.ndarray = (strain * factors[:, None, None]).numpy()
+        return scaled, (found * factors[:, None]).numpy(), masses.numpy()
 
     def _draw_windows(self, noise: int, seed: int) -> tuple[Tensor, Tensor]:
         """Windows and labels as in training, with fewer signals."""
+        if not noise:
+            shape = (0, len(self.geometry.ifos), self.geometry.kernel_size)
+            return torch.empty(shape).half(), torch.empty(0)
         bank_size = min(BANK_SIZE, self.settings.bank_size)
         settings = replace(self.settings, bank_size=bank_size, refresh_batches=1)
         maker = WindowMaker(self.geometry, settings, seed, self.sources)
@@ -452,7 +605,7 @@ class DeployedValidation:
         if slides is None:
             return result
         result["valid_livetime"] = slides.livetime
-        loudest = self._run_injections(network)
+        loudest = self.run_injections(network)
         for name, spacing in SPACINGS.items():
             if slides.livetime < LEAST_EVENTS * spacing:
                 continue
@@ -464,11 +617,15 @@ class DeployedValidation:
         return result
 
     @torch.inference_mode()
-    def run_slides(self, network: Any) -> Slides | None:
+    def run_slides(
+        self, network: Any, seen: Callable[[Piece], None] | None = None
+    ) -> Slides | None:
         """Run a network over all slides of all stretches.
 
         Args:
             network: In evaluation mode.
+            seen: Called with each piece of each slide, for what is wanted of its scores
+                beside the events.
 
         Returns:
             Its events; None where it has no slides, as one detector alone.
@@ -498,6 +655,8 @@ class DeployedValidation:
                     begins = events * geometry.stride_size + first[:, None]
                     # Stretches are as far apart as one is long.
                     places.append(begins + 2 * number * self._size)
+                    if seen is not None:
+                        seen(Piece(number, first, series))
         if not strides:
             return None
         return Slides(
@@ -523,13 +682,36 @@ class DeployedValidation:
                 parts.append((begins, score_stretch(network, slid)[0]))
         return parts
 
-    def _run_injections(self, network: Any) -> np.ndarray:
-        """Statistic of the event that belongs to each injection, else -inf, [n]."""
-        geometry = self.geometry
+    @torch.inference_mode()
+    def run_injections(
+        self,
+        network: Any,
+        seen: Callable[[Injections, Tensor], None] | None = None,
+    ) -> np.ndarray:
+        """Run a network over all injections.
+
+        Args:
+            network: In evaluation mode.
+            seen: Called with each stretch and its frames, [ifos, channels, frames], if
+                the network has slides.
+
+        Returns:
+            Statistic of the event that belongs to each injection, else -inf, [n].
+        """
+        geometry, sliding = self.geometry, has_slides(network)
+        kernel = kernel_frames(network) if sliding else 0
         cluster_size = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
         scored, residuals = [], []
-        for stretch in self._injections:
-            tensor, peaks = score_stretch(network, stretch.strain)
+        for stretch in self.injections:
+            peaks: Tensor | None
+            if sliding:
+                frames = frames_of(network, stretch.strain)
+                summed = frames.sum(0)
+                tensor, peaks = score_frames_and_peaks(network, summed, kernel)
+                if seen is not None:
+                    seen(stretch, frames)
+            else:
+                tensor, peaks = score_stretch(network, stretch.strain)
             scores = tensor.cpu().numpy()
             places = np.arange(len(scores)) * float(geometry.stride_size)
             if peaks is not None:
@@ -544,7 +726,7 @@ class DeployedValidation:
                     residuals.append(merger - places[best])
         offset = float(np.median(residuals))
         result = []
-        for stretch, (scores, places) in zip(self._injections, scored, strict=True):
+        for stretch, (scores, places) in zip(self.injections, scored, strict=True):
             chosen = np.flatnonzero(find_events(scores, cluster_size))
             nanoseconds = 1e9 / geometry.sample_rate
             matched = match_injections(

@@ -168,6 +168,22 @@ def score_slide(
 
 def score_frames(network: Any, total: Tensor, kernel: int) -> Tensor:
     """Score frames that were added up, [channels, frames], chunk by chunk."""
+    return score_frames_and_peaks(network, total, kernel)[0]
+
+
+def score_frames_and_peaks(
+    network: Any, total: Tensor, kernel: int
+) -> tuple[Tensor, Tensor]:
+    """Score frames that were added up, chunk by chunk.
+
+    Args:
+        network: As of :func:`frames_of`.
+        total: Frames of all detectors, added, [channels, frames].
+        kernel: From :func:`kernel_frames`.
+
+    Returns:
+        Scores, and the frame of each kernel that tells the merger's time, [strides].
+    """
     step = network.geometry.stride_size // network.geometry.frame_size
     strides = (total.shape[-1] - kernel) // step + 1
     chunks, rest = divmod(strides, CHUNK_STRIDES)
@@ -176,10 +192,13 @@ def score_frames(network: Any, total: Tensor, kernel: int) -> Tensor:
         size = (CHUNK_STRIDES - 1) * step + kernel
         cut = total.unfold(-1, size, CHUNK_STRIDES * step)[:, :chunks].transpose(0, 1)
         result = [
-            network.head.forward_sum(channels_last(piece))[0].flatten()
+            network.head.forward_sum(channels_last(piece))
             for piece in torch.split(cut, CHUNKS)
         ]
     if rest:
         tail = total[None, :, chunks * CHUNK_STRIDES * step :]
-        result.append(network.head.forward_sum(tail)[0][0, :rest])
-    return torch.cat(result)
+        result.append([x[:, :rest] for x in network.head.forward_sum(tail)])
+    scores, peaks = (
+        torch.cat([x.flatten() for x in parts]) for parts in zip(*result, strict=True)
+    )
+    return scores, peaks
