@@ -1,0 +1,687 @@
+"""What networks find in a search: ``python -m benchmarks.deployed FOLDER``.
+
+Several networks are judged by the same strain, of the population that ``matched`` is
+trained for, as :mod:`train.deployment` draws it. Written as ``FOLDER/deployed.json``
+and ``.md``, in about eight minutes of one core:
+
+- the share of injections found at one false alarm an hour and one a day, and how many
+  independent causes in the noise these thresholds rest on;
+- every merger above a network SNR that is missed at one a day;
+- the scores of mergers that one detector alone has, and of glitches, against SNR: in
+  timeslides a real merger meets other strain in the other detector;
+- the share of windows with a merger of SNR 8 found at false-positive rates down to
+  1e-6.
+"""
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from benchmarks.deployed_report import report
+from chirpwatch.atomic import replacing
+from chirpwatch.geometry import Geometry
+from chirpwatch.statistics import wilson_interval
+from chirpwatch.units import JULIAN_YEAR
+from train.checkpoint import find_checkpoint, load_sliding
+from train.data.sources import SimulatedStretches
+from train.deployment import (
+    GLITCH_LENGTH,
+    INJECTION_SPACING,
+    LEAST_CAUSES,
+    LEAST_EVENTS,
+    SPACINGS,
+    DeployedValidation,
+    Glitch,
+    Injections,
+    Piece,
+    Slides,
+)
+from train.fit import find_config
+from train.heldout import OtherNoise
+from train.scoring import kernel_frames, score_slide
+from train.validate import MASSES, RATES, Effort, Validation, weights_hash
+from train.windows import WindowSettings
+
+NETWORKS = ("matched", "split")
+POPULATION = "matched"
+"""Configuration whose mergers are injected."""
+
+SEED = 1003
+"""Seed of everything that is drawn; no training's and no other validation's."""
+
+WINDOW_SNR = 8.0
+WINDOW_STRETCHES = 20
+"""Noise stretches that these windows are cut from."""
+
+LOUD_SNR = 15.0
+LONE_SLIDES = 8
+"""Timeslides of the injections' stretches: each merger meets as much other strain."""
+
+LONE_DISTANCE = 3.0
+"""Least time between mergers of two detectors in these, s."""
+
+LONE_EDGES = (8.0, 12.0, 20.0, 40.0, 70.0, 100.0)
+GLITCH_EDGES = (4.0, *LONE_EDGES)
+FLOOR_RATE = 1e-2
+"""Share of a first slide's windows whose scores are kept; thresholds need fewer."""
+
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+class Sizes(NamedTuple):
+    """How much is drawn.
+
+    Attributes:
+        length: Background strain of each detector, s.
+        stretches: Stretches that it comes in.
+        slides: Timeslides of each stretch.
+        injections: Mergers of the whole population.
+        loud: Further ones above :data:`LOUD_SNR`.
+        windows: Windows for each pair of masses.
+    """
+
+    length: float = 16_384.0
+    stretches: int = 16
+    slides: int = 160
+    injections: int = 1000
+    loud: int = 500
+    windows: int = 1000
+
+
+class Source(NamedTuple):
+    """What one detector alone has, and what it scored.
+
+    Attributes:
+        snr: Its SNR in that detector.
+        scores: Largest score of the kernels that hold it, for each other strain that it
+            meets, [meetings].
+    """
+
+    snr: float
+    scores: np.ndarray
+
+
+def population() -> WindowSettings:
+    """Masses, spins, SNRs, noise curves and glitches of the training."""
+    config = yaml.safe_load(find_config(POPULATION).read_text())
+    return WindowSettings(**config["data"]["windows"])
+
+
+def kernels_with(
+    center: int, begin: int, strides: int, geometry: Geometry, margin_size: int = 0
+) -> slice:
+    """Which kernels of a piece hold a sample, or come near it.
+
+    Args:
+        center: The sample, of the stretch.
+        begin: Sample at which the first kernel begins.
+        strides: Kernels of the piece.
+        geometry: Length and stride of the kernels.
+        margin_size: Most samples from a kernel's end to ``center``.
+    """
+    after = center - begin
+    first = (after - margin_size - geometry.kernel_size) // geometry.stride_size + 1
+    stop = (after + margin_size) // geometry.stride_size + 1
+    return slice(min(max(first, 0), strides), min(max(stop, 0), strides))
+
+
+class Recorder:
+    """Keeps of all slides' scores what events do not show.
+
+    Args:
+        geometry: Of the network.
+        glitches: Those of each stretch.
+
+    Attributes:
+        windows: Number of windows, and of those without a glitch in reach.
+    """
+
+    def __init__(self, geometry: Geometry, glitches: Sequence[Sequence[Glitch]]):
+        self.geometry, self.glitches = geometry, glitches
+        self.windows = {"all": 0, "quiet": 0}
+        self._floor: float | None = None
+        self._loudest: dict[tuple[int, int], list[float]] = {}
+        self._scores: list[np.ndarray] = []
+        self._places: list[np.ndarray] = []
+        self._quiet: list[np.ndarray] = []
+        # Half a whitening filter beyond the glitch's own series.
+        length = GLITCH_LENGTH / 2 + geometry.fduration / 2
+        self._margin_size = round(length * geometry.sample_rate)
+
+    def add(self, piece: Piece) -> None:
+        """Look at a piece of a slide."""
+        scores, strides = piece.scores, len(piece.scores)
+        quiet = np.ones(strides, bool)
+        for index, glitch in enumerate(self.glitches[piece.stretch]):
+            place = glitch.center, int(piece.begins[glitch.ifo]), strides, self.geometry
+            quiet[kernels_with(*place, self._margin_size)] = False
+            near = scores[kernels_with(*place)]
+            if len(near):
+                key = piece.stretch, index
+                self._loudest.setdefault(key, []).append(float(near.max()))
+        self.windows["all"] += strides
+        self.windows["quiet"] += int(quiet.sum())
+        if self._floor is None:
+            self._floor = float(np.quantile(scores, 1 - FLOOR_RATE))
+        kept = np.flatnonzero(scores > self._floor)
+        begins = kept * self.geometry.stride_size + piece.begins[:, None]
+        self._scores.append(scores[kept])
+        self._quiet.append(quiet[kept])
+        # As far apart as no stretch is long.
+        self._places.append(begins / self.geometry.sample_rate + piece.stretch * 1e6)
+
+    def false_positives(self, kind: str) -> "WindowRates":
+        """Windows without a merger: ``all``, or those ``quiet`` that have no glitch."""
+        chosen = np.concatenate(self._quiet) | (kind == "all")
+        geometry = self.geometry
+        slides = Slides(
+            np.concatenate(self._scores)[chosen],
+            np.concatenate(self._places, axis=1)[:, chosen],
+            self.windows[kind] * geometry.stride_length,
+            geometry.kernel_length,
+        )
+        return WindowRates(slides, self.windows[kind])
+
+    def sources(self) -> list[Source]:
+        """Glitches, and what they scored."""
+        return [
+            Source(self.glitches[stretch][index].snr, np.array(scores))
+            for (stretch, index), scores in self._loudest.items()
+        ]
+
+
+class WindowRates:
+    """False-positive rates of windows that overlap, from many slides.
+
+    Other than :class:`train.validate.FalsePositives`, which takes every row of windows
+    as independent, this one knows that slides show the same strain again.
+
+    Args:
+        loud: The loudest windows, as events.
+        total: All windows.
+    """
+
+    def __init__(self, loud: Slides, total: int) -> None:
+        self._loud, self._total = loud, total
+        self._sorted = -np.sort(-loud.statistics)
+
+    def threshold(self, rate: float) -> float | None:
+        """Smallest score that no more than this share exceed; None if not kept."""
+        place = int(rate * self._total + 1e-9)
+        return float(self._sorted[place]) if place < len(self._sorted) else None
+
+    def clusters(self, threshold: float) -> float:
+        """Effective number of independent windows above a score."""
+        return self._loud.effective_count(math.nextafter(threshold, math.inf))
+
+    def limits(self, rate: float) -> dict[str, float] | None:
+        """Threshold, with what it rests on.
+
+        Returns:
+            ``threshold``, ``clusters``, ``windows`` above it, and ``low`` and ``high``,
+            the thresholds if √n fewer or more of n clusters were above; None where
+            there are fewer than :data:`train.deployment.LEAST_EVENTS` clusters.
+        """
+        threshold = self.threshold(rate)
+        if threshold is None:
+            return None
+        clusters = self.clusters(threshold)
+        if clusters < LEAST_EVENTS:
+            return None
+        error = 1 / math.sqrt(clusters)
+        low, high = (self.threshold(rate * (1 + sign * error)) for sign in (-1, 1))
+        assert low is not None
+        return {
+            "threshold": threshold,
+            "clusters": clusters,
+            "windows": int((self._loud.statistics > threshold).sum()),
+            "low": low,
+            "high": threshold if high is None else high,
+        }
+
+
+class LoneMergers:
+    """Scores mergers of one detector against other strain of the other.
+
+    In a timeslide of a stretch with injections by a multiple of their spacing and a
+    half, each merger of a detector meets strain between those of the other.
+
+    Args:
+        network: One with slides.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.network, self.kernel = network, kernel_frames(network)
+        self.sources: list[Source] = []
+
+    def add(self, stretch: Injections, frames: Tensor) -> None:
+        """Slide one stretch."""
+        geometry: Geometry = self.network.geometry
+        rate = geometry.sample_rate // geometry.frame_size
+        scores: dict[tuple[int, int], list[float]] = {}
+        for slide in range(LONE_SLIDES):
+            shift = round((slide + 0.5) * INJECTION_SPACING * rate) % frames.shape[-1]
+            for begins, series in score_slide(self.network, frames, shift, self.kernel):
+                places = geometry.frame_size * np.array(begins)
+                for key, loudest in self._loudest(stretch, places, series.cpu()):
+                    scores.setdefault(key, []).append(loudest)
+        self.sources += [
+            Source(float(stretch.ifo_snrs[key]), np.array(found))
+            for key, found in scores.items()
+        ]
+
+    def _loudest(
+        self, stretch: Injections, begins: np.ndarray, series: Tensor
+    ) -> Iterator[tuple[tuple[int, int], float]]:
+        """Merger and detector, and the largest score, of those in a piece of a slide.
+
+        Where a slide goes around the end of the stretch, mergers of two detectors may
+        come together: those are left out.
+        """
+        geometry, strides = self.network.geometry, len(series)
+        apart = LONE_DISTANCE * geometry.sample_rate
+        for ifo, begin in enumerate(begins):
+            for index, merger in enumerate(stretch.mergers):
+                others = np.delete(begins, ifo) - begin + merger
+                near = np.abs(stretch.mergers[:, None] - others) < apart
+                place = kernels_with(int(merger), int(begin), strides, geometry)
+                if place.stop > place.start and not near.any():
+                    yield (index, ifo), float(series[place].max())
+
+
+def by_snr(
+    sources: Sequence[Source], edges: Sequence[float], thresholds: dict[str, float]
+) -> list[dict[str, Any]]:
+    """Scores of sources in bins of SNR.
+
+    Args:
+        sources: Glitches, or mergers of one detector.
+        edges: Of the bins; the upper one is exclusive.
+        thresholds: By name.
+
+    Returns:
+        For each bin ``low``, ``high``, ``sources``, ``meetings``, ``quantiles`` of the
+        score at :data:`QUANTILES`, and ``above``: for each threshold the share of the
+        meetings above it, and its standard error from how sources differ.
+    """
+    bins = []
+    for low, high in itertools.pairwise(edges):
+        inside = [one.scores for one in sources if low <= one.snr < high]
+        entry: dict[str, Any] = {"low": low, "high": high, "sources": len(inside)}
+        entry["meetings"] = sum(map(len, inside))
+        if inside:
+            scores = np.concatenate(inside)
+            entry["quantiles"] = [float(x) for x in np.quantile(scores, QUANTILES)]
+            entry["above"] = {
+                name: _mean_share([one >= limit for one in inside])
+                for name, limit in thresholds.items()
+            }
+        bins.append(entry)
+    return bins
+
+
+def _mean_share(hits: Sequence[np.ndarray]) -> dict[str, float]:
+    """Mean of the sources' shares, and its standard error.
+
+    With all or none above, the error is what one more source that differs would make.
+    """
+    shares = np.array([hit.mean() for hit in hits])
+    n = len(shares)
+    spread = float(shares.std(ddof=1)) if n > 1 else 1.0
+    return {
+        "share": float(shares.mean()),
+        "error": max(spread / math.sqrt(n), 1 / (n + 1) if not spread else 0.0),
+    }
+
+
+def found(
+    loudest: np.ndarray, slides: Slides, spacing: float, known: int
+) -> dict[str, Any]:
+    """What is found at one false alarm in a time.
+
+    Args:
+        loudest: Statistic of the event of each injection, -inf without one, [n].
+        slides: The background.
+        spacing: Time between two false alarms, s.
+        known: Injections of the population, which come first.
+
+    Returns:
+        ``events`` and ``causes`` above the threshold and ``clusters``, their effective
+        number; unless these are too few, as in
+        :meth:`train.deployment.DeployedValidation.evaluate`, ``threshold``, ``low`` and
+        ``high``, the thresholds if √n fewer or more of n clusters were above, and the
+        shares found at them, ``share``, ``share_low`` and ``share_high``, with
+        ``wilson``, the binomial error's interval (68 %).
+    """
+    background, rate = slides.background, JULIAN_YEAR / spacing
+    if slides.livetime < LEAST_EVENTS * spacing:
+        return {"events": 0, "causes": 0, "clusters": 0.0}
+    threshold = background.threshold_at_far(rate)
+    clusters = slides.effective_count(threshold)
+    result: dict[str, Any] = {
+        "events": background.count(threshold),
+        "causes": slides.causes(threshold),
+        "clusters": clusters,
+    }
+    if result["causes"] < LEAST_CAUSES:
+        return result
+    least = background.lowest_far_per_year
+    assert least is not None
+    error = 1 / math.sqrt(clusters)
+    low, high = (
+        background.threshold_at_far(max(rate * (1 + sign * error), least))
+        for sign in (-1, 1)
+    )
+    share = loudest[:known] >= threshold
+    return result | {
+        "threshold": threshold,
+        "low": low,
+        "high": high,
+        "share": float(share.mean()),
+        "wilson": wilson_interval(int(share.sum()), known),
+        "share_low": float((loudest[:known] >= low).mean()),
+        "share_high": float((loudest[:known] >= high).mean()),
+    }
+
+
+def missed(
+    injections: Sequence[Injections],
+    loudest: np.ndarray,
+    limits: dict[str, float],
+    geometry: Geometry,
+) -> dict[str, Any]:
+    """Mergers above :data:`LOUD_SNR` that are not found.
+
+    Args:
+        injections: All of them.
+        loudest: Statistic of the event of each, [n].
+        limits: ``threshold``, and ``low`` and ``high``.
+        geometry: Of the network.
+
+    Returns:
+        ``mergers`` above the SNR, how many are ``missed``, and at ``low`` and ``high``;
+        ``wilson``, the interval of their share (68 %); ``list``, each missed one.
+    """
+    rows, statistics = [], iter(loudest)
+    for stretch in injections:
+        for index, snr in enumerate(stretch.snrs):
+            statistic = float(next(statistics))
+            if snr < LOUD_SNR:
+                continue
+            row = {
+                "statistic": statistic if math.isfinite(statistic) else None,
+                "snr": float(snr),
+                "ifo_snrs": dict(
+                    zip(geometry.ifos, map(float, stretch.ifo_snrs[index]), strict=True)
+                ),
+                "masses": [float(mass) for mass in stretch.masses[index]],
+                "glitches": _glitches_near(
+                    int(stretch.mergers[index]), stretch.glitches, geometry
+                ),
+            }
+            rows.append((statistic, row))
+    scores = np.array([statistic for statistic, _ in rows])
+    lost = int((scores < limits["threshold"]).sum())
+    return {
+        "mergers": len(rows),
+        "missed": lost,
+        "wilson": wilson_interval(lost, len(rows)),
+        "missed_low": int((scores < limits["low"]).sum()),
+        "missed_high": int((scores < limits["high"]).sum()),
+        "list": [row for score, row in rows if score < limits["threshold"]],
+    }
+
+
+def _glitches_near(
+    merger: int, glitches: Sequence[Glitch], geometry: Geometry
+) -> list[dict[str, Any]]:
+    """Glitches whose centre a kernel with the merger may hold."""
+    return [
+        {
+            "ifo": geometry.ifos[glitch.ifo],
+            "snr": glitch.snr,
+            "after": (glitch.center - merger) / geometry.sample_rate,
+        }
+        for glitch in glitches
+        if abs(glitch.center - merger) < geometry.kernel_size
+    ]
+
+
+def window_shares(
+    network: Any, recorder: Recorder, settings: WindowSettings, n: int
+) -> list[dict[str, Any]]:
+    """Share of windows of :data:`WINDOW_SNR` found at false-positive rates.
+
+    Args:
+        network: In evaluation mode.
+        recorder: What the slides scored.
+        settings: Whose noise curves the windows have.
+        n: Windows for each pair of masses.
+
+    Returns:
+        For each kind of noise and each rate ``limits`` (None where too few clusters
+        are above), and ``found``: for each pair the share at ``threshold``, ``low`` and
+        ``high``.
+    """
+    geometry = network.geometry
+    sources = {
+        ifo: SimulatedStretches(ifo, settings.runs, geometry.sample_rate)
+        for ifo in geometry.ifos
+    }
+    validation = Validation(
+        network,
+        SEED,
+        Effort(stretches=WINDOW_STRETCHES, bank_size=2, glitch_bank_size=1),
+        OtherNoise(" and ".join(settings.runs), sources),
+    )
+    validation.maker.set_bank(torch.tensor(MASSES), torch.zeros(len(MASSES), 2))
+    scores = [
+        validation.window_scores(
+            torch.full((n,), index), torch.full((n,), WINDOW_SNR), torch.full((n,), -1)
+        )
+        for index in range(len(MASSES))
+    ]
+    result = []
+    for kind in recorder.windows:
+        rates = recorder.false_positives(kind)
+        for rate in RATES:
+            limits = rates.limits(rate)
+            shares = [
+                {
+                    name: float((score > limits[name]).double().mean())
+                    for name in ("threshold", "low", "high")
+                }
+                for score in scores
+                if limits
+            ]
+            result.append(
+                {"kind": kind, "rate": rate, "limits": limits, "found": shares}
+            )
+    return result
+
+
+def judge(network: Any, validation: DeployedValidation, sizes: Sizes) -> dict[str, Any]:
+    """Measure everything of one network.
+
+    Args:
+        network: One with slides.
+        validation: For the network's kernel.
+        sizes: How much is drawn.
+
+    Returns:
+        JSON-ready figures.
+    """
+    began = time.process_time()
+    geometry, weights = network.geometry, weights_hash(network)
+    network = network.fused()
+    recorder = Recorder(geometry, validation.glitches)
+    slides = validation.run_slides(network, recorder.add)
+    assert slides is not None  # this kind of network has them
+    lone = LoneMergers(network)
+    loudest = validation.run_injections(network, lone.add)
+    rates = {
+        name: found(loudest, slides, spacing, sizes.injections)
+        for name, spacing in SPACINGS.items()
+    }
+    thresholds = {
+        name: one["threshold"] for name, one in rates.items() if "threshold" in one
+    }
+    return {
+        "weights": weights,
+        "livetime": slides.livetime,
+        "rates": rates,
+        "missed": {
+            name: missed(validation.injections, loudest, rates[name], geometry)
+            for name in thresholds
+        },
+        "lone": by_snr(lone.sources, LONE_EDGES, thresholds),
+        "glitches": by_snr(recorder.sources(), GLITCH_EDGES, thresholds),
+        "windows": recorder.windows,
+        "found": window_shares(network, recorder, validation.settings, sizes.windows),
+        "time": time.process_time() - began,
+    }
+
+
+def measure(names: Sequence[str], sizes: Sizes, seed: int = SEED) -> dict[str, Any]:
+    """Judge networks by the same strain.
+
+    Args:
+        names: Checkpoints, files or names of those that come with the project.
+        sizes: How much is drawn.
+        seed: Seed of everything that is drawn.
+
+    Returns:
+        JSON-ready figures.
+
+    Raises:
+        ConfigurationError: Geometries differ in more than the kernel's length, or the
+            stretches are too short for the slides.
+        ModelError: A checkpoint is malformed, or of a network without slides.
+    """
+    torch.set_num_threads(1)
+    networks = {name: load_sliding(find_checkpoint(name))[0] for name in names}
+    longest = max(
+        (network.geometry for network in networks.values()),
+        key=lambda geometry: geometry.kernel_length,
+    )
+    began, settings = time.process_time(), population()
+    whole = DeployedValidation(
+        longest,
+        settings,
+        seed,
+        length=sizes.length,
+        stretches=sizes.stretches,
+        slides=sizes.slides,
+        injections=sizes.injections,
+        loud_injections=sizes.loud,
+        loud_snr=LOUD_SNR,
+        windows=0,
+    )
+    drawn = time.process_time() - began
+    figures = {
+        name: judge(network, whole.with_kernel_of(network.geometry), sizes)
+        for name, network in networks.items()
+    }
+    return {
+        "seed": seed,
+        "sizes": sizes._asdict(),
+        "population": {
+            key: getattr(settings, key)
+            for key in (
+                "runs",
+                "min_mass",
+                "max_mass",
+                "max_spin",
+                "mass_flattening",
+                "last_snr",
+                "max_snr",
+            )
+        },
+        "loud_snr": LOUD_SNR,
+        "lone_slides": LONE_SLIDES,
+        "drawing_time": drawn,
+        "networks": figures,
+    }
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    default=NETWORKS,
+    show_default=True,
+    help="A checkpoint, or the name of one that comes with the project; once for each.",
+)
+@click.option(
+    "--length",
+    type=click.FloatRange(0, min_open=True),
+    default=Sizes().length,
+    show_default=True,
+    help="Background strain of each detector, s: more gives more independent causes.",
+)
+@click.option(
+    "--stretches",
+    type=click.IntRange(1),
+    default=Sizes().stretches,
+    show_default=True,
+    help="Stretches that it comes in.",
+)
+@click.option(
+    "--slides",
+    type=click.IntRange(1),
+    default=Sizes().slides,
+    show_default=True,
+    help="Timeslides of each stretch: livetime is their number times the length.",
+)
+@click.option(
+    "--injections",
+    type=click.IntRange(1),
+    default=Sizes().injections,
+    show_default=True,
+    help="Mergers of the whole population.",
+)
+@click.option(
+    "--loud",
+    type=click.IntRange(0),
+    default=Sizes().loud,
+    show_default=True,
+    help=f"Further mergers above SNR {LOUD_SNR:g}.",
+)
+@click.option(
+    "--windows",
+    type=click.IntRange(1),
+    default=Sizes().windows,
+    show_default=True,
+    help=f"Windows of SNR {WINDOW_SNR:g} for each pair of masses.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=SEED,
+    show_default=True,
+    help="Seed of everything that is drawn.",
+)
+def main(folder: Path, networks: tuple[str, ...], seed: int, **sizes: Any) -> None:
+    """Judge networks as in a search; write FOLDER/deployed.json and .md."""
+    result = measure(networks, Sizes(**sizes), seed)
+    text = report(result)
+    for suffix, content in (("json", json.dumps(result, indent=2)), ("md", text)):
+        with replacing(folder / f"deployed.{suffix}") as temporary:
+            temporary.write_text(content.rstrip() + "\n")
+    click.echo(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Tables of :mod:`benchmarks.deployed`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from train.validate import MASSES, NOT_MEASURED
+
+WORDS = {"hour": "one an hour", "day": "one a day"}
+KINDS = {"quiet": "no glitch in reach", "all": "all windows"}
+WANTED_CAUSES = 10
+"""Independent causes that a threshold should rest on."""
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """Lay out all figures as Markdown.
+
+    Args:
+        result: From :func:`benchmarks.deployed.measure`.
+    """
+    parts = [
+        _preamble(result),
+        "## Found at a false-alarm rate",
+        _found(result),
+        f"## Missed above SNR {result['loud_snr']:g}",
+        _missed(result),
+        "## In one detector alone",
+        _lone(result),
+        "## Windows at SNR 8",
+        _windows(result),
+    ]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _half_width(interval: Sequence[float]) -> float:
+    return (interval[1] - interval[0]) / 2
+
+
+def _preamble(result: Mapping[str, Any]) -> str:
+    sizes, drawn = result["sizes"], result["population"]
+    times = ", ".join(
+        f"{name} {one['time'] / 60:.1f} minutes"
+        for name, one in result["networks"].items()
+    )
+    days = next(iter(result["networks"].values()))["livetime"] / 86400
+    return (
+        "# Deployed\n\n"
+        f"Simulated noise of the curves of {' and '.join(drawn['runs'])} with 0.6 "
+        f"glitches a minute in each detector: {sizes['length']:,.0f} s in "
+        f"{sizes['stretches']} stretches, {sizes['slides']} timeslides, livetime "
+        f"{days:.1f} days. {sizes['injections']:,} mergers of "
+        f"{drawn['min_mass']:g} to {drawn['max_mass']:g} solar masses, chirp masses "
+        f"flattened ({drawn['mass_flattening']:g}), spins up to "
+        f"{drawn['max_spin']:g}, network SNR {drawn['last_snr']:g} to "
+        f"{drawn['max_snr']:g}, and {sizes['loud']:,} further ones above "
+        f"{result['loud_snr']:g}; seed {result['seed']}. CPU time: "
+        f"drawing and whitening {result['drawing_time'] / 60:.1f} minutes, {times}."
+    )
+
+
+def _found(result: Mapping[str, Any]) -> str:
+    rows, notes = [], []
+    for name, one in result["networks"].items():
+        for rate, words in WORDS.items():
+            figure = one["rates"][rate]
+            share = threshold = moved = NOT_MEASURED
+            if "share" in figure:
+                error = _half_width(figure["wilson"])
+                share = f"{_percent(figure['share'])} ± {_percent(error)}"
+                moved = (
+                    f"{_percent(figure['share_low'])} to "
+                    f"{_percent(figure['share_high'])}"
+                )
+                threshold = f"{figure['threshold']:.2f}"
+            rows.append(
+                [
+                    name,
+                    words,
+                    threshold,
+                    f"{figure['events']}",
+                    f"{figure['causes']}",
+                    f"{figure['clusters']:.1f}",
+                    share,
+                    moved,
+                ]
+            )
+            if 0 < figure["causes"] < WANTED_CAUSES:
+                more = WANTED_CAUSES / figure["causes"]
+                length = more * result["sizes"]["length"]
+                spent = result["drawing_time"] + one["time"]
+                notes.append(
+                    f"- {name}, {words}: {figure['causes']} causes; "
+                    f"{WANTED_CAUSES} would take about `--length {length:.0f}` "
+                    f"and at most {more * spent / 60:.0f} minutes of CPU time."
+                )
+    heads = [
+        *("network", "false alarms", "threshold", "events above", "causes"),
+        *("effective number", "found, %", "at thresholds moved by √n, %"),
+    ]
+    return (
+        "Errors are binomial (68 %); the last column is the share at the thresholds if "
+        "√n fewer or more of the n effective events were above. Causes are events that "
+        "share no kernel's time of any detector, directly or by others.\n\n"
+        + _table(heads, rows)
+        + "\n"
+        + "\n".join(notes)
+    )
+
+
+def _missed(result: Mapping[str, Any]) -> str:
+    parts = []
+    for name, one in result["networks"].items():
+        for rate, figure in one["missed"].items():
+            low, high = figure["wilson"]
+            count = figure["mergers"]
+            parts.append(
+                f"{name}, {WORDS[rate]}: {figure['missed']} of {count} missed, "
+                f"{100 * figure['missed'] / count:.2f} % (68 %: {100 * low:.2f} to "
+                f"{100 * high:.2f}); {figure['missed_high']} to "
+                f"{figure['missed_low']} at thresholds moved by √n."
+            )
+            if rate == "day" and figure["list"]:
+                parts.append(_each(figure["list"]))
+    return "\n\n".join(parts) or "No threshold at one a day.\n"
+
+
+def _each(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each missed merger."""
+    ifos = list(rows[0]["ifo_snrs"])
+    cells = []
+    for row in sorted(rows, key=lambda row: -row["snr"]):
+        glitches = "; ".join(
+            f"{one['ifo']}, SNR {one['snr']:.0f}, {one['after']:+.1f} s"
+            for one in row["glitches"]
+        )
+        score = row["statistic"]
+        cells.append(
+            [
+                ", ".join(f"{mass:.1f}" for mass in row["masses"]),
+                f"{row['snr']:.1f}",
+                *(f"{row['ifo_snrs'][ifo]:.1f}" for ifo in ifos),
+                "no event" if score is None else f"{score:.2f}",
+                glitches or "none",
+            ]
+        )
+    heads = ["masses", "network SNR", *ifos, "score", "glitch within the kernel"]
+    return _table(heads, cells)
+
+
+def _lone(result: Mapping[str, Any]) -> str:
+    rows = []
+    for name, one in result["networks"].items():
+        for kind, words in (("lone", "merger"), ("glitches", "glitch")):
+            for entry in one[kind]:
+                shares = [NOT_MEASURED] * len(WORDS)
+                spread = NOT_MEASURED
+                if entry["sources"]:
+                    spread = ", ".join(f"{x:.1f}" for x in entry["quantiles"])
+                    shares = [
+                        f"{100 * above['share']:.2f} ± {100 * above['error']:.2f}"
+                        if (above := entry["above"].get(rate))
+                        else NOT_MEASURED
+                        for rate in WORDS
+                    ]
+                span = f"{entry['low']:g} to {entry['high']:g}"
+                counts = f"{entry['sources']}", f"{entry['meetings']:,}"
+                rows.append([name, words, span, *counts, spread, *shares])
+    heads = [
+        *("network", "source", "SNR", "sources", "meetings"),
+        "score: 5 %, median, 95 %",
+        *(f"above {words}, %" for words in WORDS.values()),
+    ]
+    return (
+        "The largest score of the kernels that hold the source, for each other strain "
+        f"that it meets ({result['lone_slides']} slides for mergers). Errors from how "
+        "sources of one SNR differ.\n\n" + _table(heads, rows)
+    )
+
+
+def _windows(result: Mapping[str, Any]) -> str:
+    pairs = [f"{mass_1:g}, {mass_2:g}" for mass_1, mass_2 in MASSES]
+    rows = []
+    for name, one in result["networks"].items():
+        for entry in one["found"]:
+            limits = entry["limits"]
+            cells = [NOT_MEASURED] * (3 + len(pairs))
+            if limits:
+                cells = [
+                    f"{limits['threshold']:.2f}",
+                    f"{limits['windows']:,}",
+                    f"{limits['clusters']:.0f}",
+                    *(
+                        f"{_percent(share['threshold'])} ({_percent(share['low'])} to "
+                        f"{_percent(share['high'])})"
+                        for share in entry["found"]
+                    ),
+                ]
+            rows.append([name, KINDS[entry["kind"]], f"{entry['rate']:g}", *cells])
+    heads = ["network", "noise", "rate", "threshold", "windows above", "clusters"]
+    counts = "; ".join(
+        f"{name}: {one['windows']['all']:,} windows, {one['windows']['quiet']:,} of "
+        "them with no glitch in reach"
+        for name, one in result["networks"].items()
+    )
+    return (
+        f"{counts}. Shares in per cent of {result['sizes']['windows']:,} windows each "
+        "(half of them found is known to "
+        f"{50 / result['sizes']['windows'] ** 0.5:.1f} %), in brackets at the "
+        "thresholds if √n fewer or more of the n clusters were above.\n\n"
+        + _table([*heads, *pairs], rows)
+    )
