@@ -191,9 +191,9 @@ def test_a_disk_without_room_is_said_and_nothing_half_made_stays(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope="module")
-def arguments(tmp_path_factory) -> tuple[str, ...]:
-    bank = tmp_path_factory.mktemp("bank") / "bank.json"
+def small_matched(folder: Path) -> tuple[str, ...]:
+    """Keys of a training of ``matched`` that takes seconds, but for its steps."""
+    bank = folder / "bank.json"
     settings = BankSettings(
         templates=16, candidates=60, min_mass=10, max_mass=100, max_spin=0.5
     )
@@ -204,6 +204,13 @@ def arguments(tmp_path_factory) -> tuple[str, ...]:
         f"--model.hyperparameters={sizes}",
         f"--model.bank={bank}",
         "--data.windows.first_snr=30",
+    )
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory) -> tuple[str, ...]:
+    return (
+        *small_matched(tmp_path_factory.mktemp("bank")),
         "--steps=12",
         "--validate_every=4",
         "--monitor=valid_loss",
