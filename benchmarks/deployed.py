@@ -4,11 +4,11 @@ Several networks are judged by the same strain, of the population that ``matched
 trained for, as :mod:`train.deployment` draws it. Written as ``FOLDER/deployed.json``
 and ``.md``, in about eight minutes of one core:
 
-- the share of injections found at one false alarm an hour and one a day, and how many
-  independent causes in the noise these thresholds rest on;
+- the share of injections found at one false alarm an hour and one a day, and the number
+  of independent causes above these thresholds;
 - every merger above a network SNR that is missed at one a day;
-- the scores of mergers that one detector alone has, and of glitches, against SNR: in
-  timeslides a real merger meets other strain in the other detector;
+- the scores of mergers in one detector alone, and of glitches, against SNR: timeslides
+  of data with real mergers have such mergers;
 - the share of windows with a merger of SNR 8 found at false-positive rates down to
   1e-6.
 """
@@ -65,10 +65,10 @@ WINDOW_STRETCHES = 20
 
 LOUD_SNR = 15.0
 LONE_SLIDES = 8
-"""Timeslides of the injections' stretches: each merger meets as much other strain."""
+"""Timeslides of the stretches with injections."""
 
 LONE_DISTANCE = 3.0
-"""Least time between mergers of two detectors in these, s."""
+"""Least time between mergers of two detectors in these slides, s."""
 
 LONE_EDGES = (8.0, 12.0, 20.0, 40.0, 70.0, 100.0)
 GLITCH_EDGES = (4.0, *LONE_EDGES)
@@ -92,19 +92,18 @@ class Sizes(NamedTuple):
 
     length: float = 16_384.0
     stretches: int = 16
-    slides: int = 160
+    slides: int = 144
     injections: int = 1000
     loud: int = 500
-    windows: int = 1000
+    windows: int = 600
 
 
 class Source(NamedTuple):
-    """What one detector alone has, and what it scored.
+    """A glitch or a merger in one detector alone, and its scores in timeslides.
 
     Attributes:
         snr: Its SNR in that detector.
-        scores: Largest score of the kernels that hold it, for each other strain that it
-            meets, [meetings].
+        scores: Largest score of the kernels that hold it, in each slide, [pairings].
     """
 
     snr: float
@@ -136,14 +135,15 @@ def kernels_with(
 
 
 class Recorder:
-    """Keeps of all slides' scores what events do not show.
+    """Collects the loudest windows of all slides, and the loudest near each glitch.
 
     Args:
         geometry: Of the network.
         glitches: Those of each stretch.
 
     Attributes:
-        windows: Number of windows, and of those without a glitch in reach.
+        windows: Number of windows: ``all``, and ``quiet`` ones, which no glitch
+            overlaps.
     """
 
     def __init__(self, geometry: Geometry, glitches: Sequence[Sequence[Glitch]]):
@@ -159,7 +159,7 @@ class Recorder:
         self._margin_size = round(length * geometry.sample_rate)
 
     def add(self, piece: Piece) -> None:
-        """Look at a piece of a slide."""
+        """Add the scores of one piece of a slide."""
         scores, strides = piece.scores, len(piece.scores)
         quiet = np.ones(strides, bool)
         for index, glitch in enumerate(self.glitches[piece.stretch]):
@@ -181,7 +181,7 @@ class Recorder:
         self._places.append(begins / self.geometry.sample_rate + piece.stretch * 1e6)
 
     def false_positives(self, kind: str) -> "WindowRates":
-        """Windows without a merger: ``all``, or those ``quiet`` that have no glitch."""
+        """False-positive rates of ``all`` windows, or of ``quiet`` ones."""
         chosen = np.concatenate(self._quiet) | (kind == "all")
         geometry = self.geometry
         slides = Slides(
@@ -193,7 +193,7 @@ class Recorder:
         return WindowRates(slides, self.windows[kind])
 
     def sources(self) -> list[Source]:
-        """Glitches, and what they scored."""
+        """Glitches and their scores."""
         return [
             Source(self.glitches[stretch][index].snr, np.array(scores))
             for (stretch, index), scores in self._loudest.items()
@@ -201,14 +201,14 @@ class Recorder:
 
 
 class WindowRates:
-    """False-positive rates of windows that overlap, from many slides.
+    """False-positive rates of overlapping windows from many slides.
 
-    Other than :class:`train.validate.FalsePositives`, which takes every row of windows
-    as independent, this one knows that slides show the same strain again.
+    :class:`train.validate.FalsePositives` treats slides as independent. Here they share
+    strain: clusters are counted by :meth:`train.deployment.Slides.effective_count`.
 
     Args:
         loud: The loudest windows, as events.
-        total: All windows.
+        total: Number of all windows.
     """
 
     def __init__(self, loud: Slides, total: int) -> None:
@@ -251,10 +251,10 @@ class WindowRates:
 
 
 class LoneMergers:
-    """Scores mergers of one detector against other strain of the other.
+    """Scores mergers in one detector against noise in the others, in timeslides.
 
-    In a timeslide of a stretch with injections by a multiple of their spacing and a
-    half, each merger of a detector meets strain between those of the other.
+    Stretches with injections are shifted by an odd multiple of half their spacing:
+    mergers in one detector then coincide with noise between mergers in the other.
 
     Args:
         network: One with slides.
@@ -283,10 +283,13 @@ class LoneMergers:
     def _loudest(
         self, stretch: Injections, begins: np.ndarray, series: Tensor
     ) -> Iterator[tuple[tuple[int, int], float]]:
-        """Merger and detector, and the largest score, of those in a piece of a slide.
+        """Largest score of each merger in a piece of a slide.
 
-        Where a slide goes around the end of the stretch, mergers of two detectors may
-        come together: those are left out.
+        A slide is circular, and its second piece may bring mergers of two detectors
+        together: these are left out.
+
+        Yields:
+            Index of the merger and of the detector, and the score.
         """
         geometry, strides = self.network.geometry, len(series)
         apart = LONE_DISTANCE * geometry.sample_rate
@@ -310,15 +313,15 @@ def by_snr(
         thresholds: By name.
 
     Returns:
-        For each bin ``low``, ``high``, ``sources``, ``meetings``, ``quantiles`` of the
+        For each bin ``low``, ``high``, ``sources``, ``pairings``, ``quantiles`` of the
         score at :data:`QUANTILES`, and ``above``: for each threshold the share of the
-        meetings above it, and its standard error from how sources differ.
+        pairings above it, and its standard error from how sources differ.
     """
     bins = []
     for low, high in itertools.pairwise(edges):
         inside = [one.scores for one in sources if low <= one.snr < high]
         entry: dict[str, Any] = {"low": low, "high": high, "sources": len(inside)}
-        entry["meetings"] = sum(map(len, inside))
+        entry["pairings"] = sum(map(len, inside))
         if inside:
             scores = np.concatenate(inside)
             entry["quantiles"] = [float(x) for x in np.quantile(scores, QUANTILES)]

@@ -10,6 +10,12 @@ KINDS = {"quiet": "no glitch in reach", "all": "all windows"}
 WANTED_CAUSES = 10
 """Independent causes that a threshold should rest on."""
 
+FAINT_SNR = 4.0
+"""Below this a detector shows little of a merger."""
+
+MOST_ROWS = 40
+"""Missed mergers in a table; the JSON has all."""
+
 
 def report(result: Mapping[str, Any]) -> str:
     """Lay out all figures as Markdown.
@@ -107,8 +113,8 @@ def _found(result: Mapping[str, Any]) -> str:
     ]
     return (
         "Errors are binomial (68 %); the last column is the share at the thresholds if "
-        "√n fewer or more of the n effective events were above. Causes are events that "
-        "share no kernel's time of any detector, directly or by others.\n\n"
+        "√n fewer or more of the n effective events were above. Events that share "
+        "strain of a detector within one kernel's length are of one cause.\n\n"
         + _table(heads, rows)
         + "\n"
         + "\n".join(notes)
@@ -120,15 +126,19 @@ def _missed(result: Mapping[str, Any]) -> str:
     for name, one in result["networks"].items():
         for rate, figure in one["missed"].items():
             low, high = figure["wilson"]
-            count = figure["mergers"]
+            count, rows = figure["mergers"], figure["list"]
+            faint = sum(min(row["ifo_snrs"].values()) < FAINT_SNR for row in rows)
+            glitches = sum(bool(row["glitches"]) for row in rows)
             parts.append(
                 f"{name}, {WORDS[rate]}: {figure['missed']} of {count} missed, "
                 f"{100 * figure['missed'] / count:.2f} % (68 %: {100 * low:.2f} to "
                 f"{100 * high:.2f}); {figure['missed_high']} to "
-                f"{figure['missed_low']} at thresholds moved by √n."
+                f"{figure['missed_low']} at thresholds moved by √n. Of those missed, "
+                f"{faint} have an SNR below {FAINT_SNR:g} in one detector, and "
+                f"{glitches} a glitch within a kernel's length."
             )
-            if rate == "day" and figure["list"]:
-                parts.append(_each(figure["list"]))
+            if rate == "day" and rows:
+                parts.append(_each(rows))
     return "\n\n".join(parts) or "No threshold at one a day.\n"
 
 
@@ -136,7 +146,7 @@ def _each(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row for each missed merger."""
     ifos = list(rows[0]["ifo_snrs"])
     cells = []
-    for row in sorted(rows, key=lambda row: -row["snr"]):
+    for row in sorted(rows, key=lambda row: -row["snr"])[:MOST_ROWS]:
         glitches = "; ".join(
             f"{one['ifo']}, SNR {one['snr']:.0f}, {one['after']:+.1f} s"
             for one in row["glitches"]
@@ -152,7 +162,8 @@ def _each(rows: Sequence[Mapping[str, Any]]) -> str:
             ]
         )
     heads = ["masses", "network SNR", *ifos, "score", "glitch within the kernel"]
-    return _table(heads, cells)
+    more = len(rows) - len(cells)
+    return _table(heads, cells) + (f"\nAnd {more} fainter ones.\n" if more else "")
 
 
 def _lone(result: Mapping[str, Any]) -> str:
@@ -171,17 +182,18 @@ def _lone(result: Mapping[str, Any]) -> str:
                         for rate in WORDS
                     ]
                 span = f"{entry['low']:g} to {entry['high']:g}"
-                counts = f"{entry['sources']}", f"{entry['meetings']:,}"
+                counts = f"{entry['sources']}", f"{entry['pairings']:,}"
                 rows.append([name, words, span, *counts, spread, *shares])
     heads = [
-        *("network", "source", "SNR", "sources", "meetings"),
+        *("network", "source", "SNR", "sources", "pairings"),
         "score: 5 %, median, 95 %",
         *(f"above {words}, %" for words in WORDS.values()),
     ]
     return (
-        "The largest score of the kernels that hold the source, for each other strain "
-        f"that it meets ({result['lone_slides']} slides for mergers). Errors from how "
-        "sources of one SNR differ.\n\n" + _table(heads, rows)
+        "The largest score of the kernels that hold the source, in each slide "
+        f"({result['lone_slides']} for mergers, all for glitches). Errors are standard "
+        "errors of the mean over sources, 1 / (n + 1) where n sources are alike.\n\n"
+        + _table(heads, rows)
     )
 
 

@@ -25,6 +25,7 @@ from benchmarks.deployed import (
     missed,
     population,
 )
+from benchmarks.deployed_report import MOST_ROWS, _each, _missed
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from tests.networks import EnergyNetwork
@@ -266,6 +267,23 @@ def test_missed_mergers_are_listed_with_what_was_near() -> None:
     assert row["glitches"] == [{"ifo": "L1", "snr": 12.0, "after": 1.0}]
 
 
+def test_the_table_says_how_faint_the_missed_ones_are() -> None:
+    row = {"snr": 20.0, "statistic": None, "masses": [9.0, 8.0], "glitches": []}
+    faint = {**row, "ifo_snrs": {"H1": 3.0, "L1": 19.8}}
+    loud = {**row, "snr": 30.0, "statistic": 1.0, "ifo_snrs": {"H1": 9.0, "L1": 28.6}}
+    loud["glitches"] = [{"ifo": "L1", "snr": 12.4, "after": -0.5}]
+    figure = {
+        **{"mergers": 400, "missed": 2, "wilson": (0.002, 0.01)},
+        **{"missed_low": 3, "missed_high": 2, "list": [faint, loud]},
+    }
+    text = _missed({"networks": {"one": {"missed": {"day": figure}}}})
+    assert "2 of 400 missed, 0.50 %" in text
+    assert "1 have an SNR below 4 in one detector, and 1 a glitch" in text
+    first = "| 9.0, 8.0 | 30.0 | 9.0 | 28.6 | 1.00 | L1, SNR 12, -0.5 s |"
+    assert text.index(first) < text.index("| 9.0, 8.0 | 20.0 | 3.0 | 19.8 | no event |")
+    assert "And 3 fainter ones" in _each([loud] * (MOST_ROWS + 3))
+
+
 def test_the_command_writes_figures_and_tables(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(deployed, "WINDOW_STRETCHES", 1)
     options = {
@@ -289,5 +307,5 @@ def test_the_command_writes_figures_and_tables(tmp_path, monkeypatch) -> None:
     assert {(entry["kind"], entry["rate"]) for entry in one["found"]} == {
         (kind, rate) for kind in ("all", "quiet") for rate in (1e-3, 1e-4, 1e-5, 1e-6)
     }
-    assert sum(entry["meetings"] for entry in one["glitches"]) >= 64
+    assert sum(entry["pairings"] for entry in one["glitches"]) >= 64
     assert "| split | one a day | n/a |" in text
