@@ -213,7 +213,7 @@ class Ideal:
         self,
         ifos: tuple[str, ...],
         lowest: float,
-        masses: int = 40,
+        masses: int = 12,
         factors: int = 2000,
     ) -> None:
         low, high = MASSES
