@@ -44,7 +44,7 @@ from benchmarks.pairs import (
     score_loud,
 )
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import Background, match_injections, poisson_interval
+from chirpwatch.statistics import Background, match_injections
 from chirpwatch.strain import NANOSECONDS
 from chirpwatch.units import JULIAN_YEAR
 from streamer.options import SHIPPED
@@ -424,20 +424,25 @@ def controlled(
 
 
 def measure_rate(
-    rate: int, events: Events, foreground: Foreground, ideal: Ideal, geometry: Geometry
+    rate: int,
+    events: Events,
+    stretches: int,
+    foreground: Foreground,
+    ideal: Ideal,
+    geometry: Geometry,
 ) -> dict[str, Any]:
     """Distance at a false-alarm rate, JSON-ready.
 
-    The background's error is that of the threshold: as far up and down as the Poisson
-    interval of the number of independent causes reaches, at 68 %.
+    The background's interval has the distances at the thresholds that a standard error
+    of the false-alarm rate more and less would have given.
     """
     background = Background.of(events.statistics, events.livetime)
     threshold = background.threshold_at_far(rate / MONTH * JULIAN_YEAR)
     count = background.count(threshold)
-    causes = events.slides(geometry).causes(threshold)
+    error = events.rate_error(threshold, stretches) if count else math.inf
+    ranks = [count * math.exp(sign * error) for sign in (-1, 1)]
     limits = [
-        background.at_rank(max(1, min(background.size, round(count * one / causes))))
-        for one in poisson_interval(causes)
+        background.at_rank(round(min(max(rank, 1), background.size))) for rank in ranks
     ]
     plain = weights(foreground.columns) * (foreground.statistics >= threshold)
     challenge = estimate(plain)
@@ -447,7 +452,8 @@ def measure_rate(
         "false_alarms_a_month": rate,
         "threshold": threshold,
         "events": count,
-        "causes": causes,
+        "causes": events.slides(geometry).causes(threshold),
+        "rate_error": error,
         "livetime": events.livetime,
         "found": int((foreground.statistics >= threshold).sum()),
         "distance": best.distance,
@@ -504,7 +510,12 @@ def measure(path: Path, injections: int, stretches: int, seed: int) -> dict[str,
         },
         "rates": [
             measure_rate(
-                rate, whole if rate > FLOOR_RATE else loud, foreground, seen, geometry
+                rate,
+                whole if rate > FLOOR_RATE else loud,
+                stretches,
+                foreground,
+                seen,
+                geometry,
             )
             for rate in RATES
         ],
@@ -544,9 +555,10 @@ def table(result: dict[str, Any]) -> str:
             f"{result['draws']} mergers were drawn, and {result['injections']} of a "
             f"network SNR of at least {result['min_snr']:g} injected. Background: "
             f"{result['noise_length']} s of noise of each detector, in timeslides of "
-            f"{months:.1f} months. Errors are of the number of mergers; in brackets, "
-            "the range that the number of independent causes of the background allows "
-            f"(68 %). {result['events_lost']} of {result['events_above_floor']} events "
+            f"{months:.1f} months. Errors are standard errors from the number of "
+            "mergers; in brackets, the distances if the rate of false alarms were one "
+            "standard error higher or lower, from its scatter between stretches. "
+            f"{result['events_lost']} of {result['events_above_floor']} events "
             "were lost to the preselection. A search that finds exactly the mergers "
             f"above SNR 8: {ideal}.",
             "",
@@ -565,7 +577,7 @@ def table(result: dict[str, Any]) -> str:
 )
 @click.option("--injections", default=1500, show_default=True, help="Mergers.")
 @click.option(
-    "--stretches", default=10, show_default=True, help="Of 1024 s, for the background."
+    "--stretches", default=20, show_default=True, help="Of 1024 s, for the background."
 )
 @click.option("--seed", default=1, show_default=True, help="Of all that is drawn.")
 def main(

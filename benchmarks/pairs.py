@@ -1,12 +1,13 @@
-"""Background of a model repository in-process: every two stretches in all timeslides.
+"""Background of a model repository in-process: timeslides of pairs of stretches.
 
-A stretch of noise is whitened and converted to feature frames once. Any stretch of the
-first detector is then combined with any of the second at many shifts, which runs only
-the head. A year of that takes hours, but only few pairs of kernels can be loud, and
-each detector alone shows which: the head's score is nearly a convex function of the
-detectors' summed frames, so that the score of frames ``a + b`` exceeds the mean of the
-scores of ``a + a`` and ``b + b`` at most by a small margin. Pairs whose mean is below a
-floor are not scored. :func:`lost_events` measures how many events that loses.
+A stretch of noise is whitened and converted to feature frames once. A stretch of the
+first detector is then combined with several of the second at many shifts, which runs
+only the head. Scoring every kernel of ten months takes ten minutes. But only few pairs
+of kernels can be loud, and each detector alone shows which: the head's score is nearly
+a convex function of the detectors' summed frames, so that the score of ``a + b``
+exceeds the mean of the scores of ``a + a`` and ``b + b`` at most by a small margin.
+Pairs whose mean is below a floor are not scored. :func:`lost_events` measures how many
+events that loses.
 """
 
 import math
@@ -29,6 +30,9 @@ from train.deployment import Slides, find_events
 MODELS = ("stretch", "preprocessor", "frontend", "slides", "head")
 MARGIN = 0.5
 """How far a score may exceed the mean of its kernels' own scores."""
+
+PARTNERS = 5
+"""Stretches of the second detector for each one of the first."""
 
 BATCH = 256
 """Pairs of kernels that the head scores at a time."""
@@ -77,6 +81,24 @@ class Events:
         """The same events as the validation has them, to count independent causes."""
         places = APART * self.stretches + geometry.stride_length * self.strides
         return Slides(self.statistics, places, self.livetime, geometry.kernel_length)
+
+    def rate_error(self, statistic: float, stretches: int) -> float:
+        """Relative standard error of the rate of events at least as loud.
+
+        From the scatter of the counts between stretches, of each detector: a loud
+        moment of one detector is in many slides, and counts are not Poisson's.
+
+        Args:
+            statistic: Threshold.
+            stretches: How many there are.
+        """
+        loud = self.stretches[:, self.statistics >= statistic]
+        variance = 0.0
+        # Where stretches meet themselves alone, both detectors have the same counts.
+        for row in np.unique(loud, axis=0):
+            counts = np.bincount(row, minlength=stretches)
+            variance += counts.var(ddof=1) / stretches / counts.mean() ** 2
+        return math.sqrt(variance)
 
 
 class Repository:
@@ -198,7 +220,8 @@ class Repository:
         # The score does not need these inputs: which strides are valid is known.
         size = first.usable.shape[-1] - (first.strides - 1) * step
         usable, whole = first.usable[:, :size], np.ones(1, bool)
-        scores = [np.empty(0, np.float32)]
+        # Double precision: thresholds lie between two scores.
+        scores = [np.empty(0)]
         for begin in range(0, strides.shape[1], BATCH):
             chosen = strides[:, begin : begin + BATCH]
             rows = np.stack(
@@ -242,16 +265,19 @@ def score_all(
             first = stride[slide, window]
             second = (first + np.array(group)[slide]) % frames.strides
             same = np.full(len(slide), number)
-            parts.append((peak[slide, window], same, same, first, second))
+            statistic = peak[slide, window].astype(np.float64)
+            parts.append((statistic, same, same, first, second))
     return _joined(parts, valid_strides * geometry.stride_length)
 
 
 def score_loud(
     repository: Repository, stretches: Sequence[Frames], floor: float
 ) -> Events:
-    """Events above a floor of all slides of every two stretches.
+    """Events above a floor of all slides of each stretch and its partners.
 
-    Pairs of kernels that cannot reach the floor are not scored; see the module.
+    Its partners are the second detector's data of itself and of the stretches that
+    follow, circularly. Pairs of kernels that cannot reach the floor are not scored; see
+    the module.
 
     Args:
         repository: The models.
@@ -263,8 +289,9 @@ def score_loud(
     reach = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
     parts: list[tuple[np.ndarray, ...]] = []
     valid_strides = 0
-    for one, two in np.ndindex(len(stretches), len(stretches)):
-        strides = stretches[one].strides
+    count = len(stretches)
+    for one, step in np.ndindex(count, min(count, PARTNERS)):
+        two, strides = (one + step) % count, stretches[one].strides
         # Different stretches are independent without any shift.
         shifts = slide_shifts(geometry, strides) + [0] * (one != two)
         places = []
@@ -278,7 +305,7 @@ def score_loud(
         ends = np.cumsum([place.shape[1] for place in places])[:-1]
         slides = zip(np.split(scores, ends), places, strict=True)
         for score, place in slides:
-            row = np.full(strides, -np.inf, np.float32)
+            row = np.full(strides, -np.inf)
             row[place[0]] = np.where(score >= floor, score, -np.inf)
             events = find_events(row[None], reach)[0][place[0]]
             same = np.ones(int(events.sum()), int)

@@ -28,6 +28,7 @@ from benchmarks.challenge import (
     weights,
 )
 from benchmarks.pairs import (
+    Events,
     Repository,
     lost_events,
     score_all,
@@ -180,6 +181,20 @@ def test_loud_pairs_have_the_events_of_all(repository: Repository, short: None) 
     assert expected > 10 and lost == 0
     assert (loud.statistics >= floor).all()
     assert lost_events(whole, loud, floor - 1)[1] > 0
+
+
+def test_one_loud_moment_in_many_slides_makes_the_rate_uncertain() -> None:
+    rng = np.random.default_rng(5)
+    spread = Events(
+        np.ones(400), rng.integers(20, size=(2, 400)), np.zeros((2, 400)), 1
+    )
+    # Each detector's stretches scatter as Poisson's do.
+    expected = math.sqrt(2 / 400)
+    assert spread.rate_error(1.0, 20) == pytest.approx(expected, rel=0.5)
+    crowded = spread.stretches.copy()
+    crowded[1, :200] = 7
+    worse = Events(spread.statistics, crowded, spread.strides, 1)
+    assert worse.rate_error(1.0, 20) > 0.4
 
 
 def test_command_writes_what_it_measured(
