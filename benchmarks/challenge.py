@@ -459,7 +459,7 @@ def measure_rate(
         "distance": best.distance,
         "injections_error": best.error,
         "background_interval": sorted(ends),
-        "ideal_snr": snr,
+        "control_snr": snr,
         "challenge_distance": challenge.distance,
         "challenge_error": challenge.error,
     }
