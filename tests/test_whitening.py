@@ -203,6 +203,7 @@ def test_scores_of_a_detector_that_is_off_or_absurd_are_not_valid(
         {"psd_refresh_length": 4.0, "psd_min_length": 4.0},
         {"psd_length": 24.0},
         {"fftlength": 4.0},
+        {"fftlength": 1.0},
         {"fduration": 0.5},
         {"sample_rate": 1024},
         {"ifos": ("H1", "L1", "V1")},

@@ -15,7 +15,7 @@ can be shifted. Any other network is run again for each slide.
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -98,8 +98,62 @@ BANK_SIZE = 1000
 WAVEFORM_BATCH = 64
 
 
+def stretch_filters(
+    strain: np.ndarray,
+    geometry: Geometry,
+    design: whitening.Design = whitening.design_filter,
+) -> list[np.ndarray]:
+    """Design the whitening filters of one sequence as they are made on the server.
+
+    Args:
+        strain: One detector's, [size].
+        geometry: The analysis.
+        design: Makes a filter of the periodograms.
+
+    Returns:
+        One filter for every ``psd_refresh_length`` of strain after the first, of the
+        PSD of what came before.
+    """
+    spectra = whitening.periodograms(strain, geometry.fft_size, geometry.sample_rate)
+    filters = []
+    for due in range(geometry.psd_refresh_size, len(strain), geometry.psd_refresh_size):
+        # Segments overlap by half, and the last begins one whole length before.
+        count = 2 * due // geometry.fft_size - 1
+        seen = spectra[max(0, count - geometry.max_segments) : count]
+        filters.append(design(seen, geometry))
+    return filters
+
+
+def apply_filters(
+    strain: np.ndarray, filters: Sequence[np.ndarray], geometry: Geometry
+) -> np.ndarray:
+    """Whiten strain by the filters of a sequence; see :func:`whiten_stretch`.
+
+    Args:
+        strain: One detector's, or what was added to it, [size].
+        filters: From :func:`stretch_filters`.
+        geometry: The analysis.
+    """
+    refresh, half = geometry.psd_refresh_size, geometry.filter_size // 2
+    begin, pieces = whitened_start(geometry), []
+    for number, taps in enumerate(filters, 1):
+        end = min(len(strain) - half, (number + 1) * refresh - half)
+        pieces.append(whitening.whiten(strain[begin - half : end + half], taps))
+        begin = end
+    return np.concatenate(pieces).astype(np.float32)
+
+
+def whitened_start(geometry: Geometry) -> int:
+    """Sample of a sequence's strain that its first whitened sample belongs to."""
+    first = (geometry.warmup_strides + 1) * geometry.stride_size
+    return first - geometry.filter_size // 2 - geometry.kernel_size
+
+
 def whiten_stretch(
-    strain: np.ndarray, geometry: Geometry, added: np.ndarray | None = None
+    strain: np.ndarray,
+    geometry: Geometry,
+    added: np.ndarray | None = None,
+    design: whitening.Design = whitening.design_filter,
 ) -> np.ndarray:
     """Whiten a stretch as one sequence is whitened on the server.
 
@@ -109,31 +163,14 @@ def whiten_stretch(
         strain: One detector's, [size]; gives the PSD.
         geometry: The analysis.
         added: What is whitened instead, by the same filters, [size].
+        design: Makes a filter of the periodograms.
 
     Returns:
         Whitened strain, float32: from the begin of the kernel of the first valid score
         to half a filter before the end.
     """
-    refresh, half = geometry.psd_refresh_size, geometry.filter_size // 2
-    first = (geometry.warmup_strides + 1) * geometry.stride_size - half
-    begin, pieces = first - geometry.kernel_size, []
-    spectra = whitening.periodograms(strain, geometry.fft_size, geometry.sample_rate)
-    source = strain if added is None else added
-    for due in range(refresh, len(strain), refresh):
-        # Segments overlap by half, and the last begins one whole length before.
-        count = 2 * due // geometry.fft_size - 1
-        seen = spectra[max(0, count - geometry.max_segments) : count]
-        taps = whitening.whitening_taps(
-            whitening.median_psd(seen),
-            len(seen),
-            geometry.filter_size,
-            geometry.sample_rate,
-            geometry.highpass,
-        )
-        end = min(len(strain) - half, due + refresh - half)
-        pieces.append(whitening.whiten(source[begin - half : end + half], taps))
-        begin = end
-    return np.concatenate(pieces).astype(np.float32)
+    filters = stretch_filters(strain, geometry, design)
+    return apply_filters(strain if added is None else added, filters, geometry)
 
 
 def find_events(scores: np.ndarray, cluster_size: int) -> np.ndarray:
@@ -303,6 +340,48 @@ class Slides:
         return count**2 / max(variance, shared)
 
 
+def project_mergers(
+    masses: np.ndarray,
+    spins: np.ndarray,
+    snrs: np.ndarray,
+    asds: np.ndarray,
+    geometry: Geometry,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mergers as the detectors see them, of random sky position and orientation.
+
+    Args:
+        masses: Heavier and lighter, detector frame, solar masses, [n, 2].
+        spins: Dimensionless aligned spins, [n, 2].
+        snrs: Network SNR of each above the highpass, [n].
+        asds: Amplitude spectral densities that define it, evenly spaced from 0 Hz to
+            half the sample rate, 1/sqrt(Hz), [ifos, bins].
+        geometry: Detectors, sample rate and highpass.
+
+    Returns:
+        Strain, float64, [n, ifos, SIGNAL_LENGTH * sample_rate], that reaches the first
+        detector MERGER_LENGTH after its start; and SNR in each detector, [n, ifos].
+    """
+    n, rate = len(snrs), geometry.sample_rate
+    components, along = torch.from_numpy(masses), torch.from_numpy(spins)
+    waveforms = face_on_waveforms(
+        components[:, 0],
+        components[:, 1],
+        along[:, 0],
+        along[:, 1],
+        round(SIGNAL_LENGTH * rate),
+        round(MERGER_LENGTH * rate),
+        rate,
+    )
+    strain, _ = project(waveforms, sky(n), geometry.ifos, rate)
+    frequencies = np.fft.rfftfreq(strain.shape[-1], 1 / rate)
+    grid = np.linspace(0, rate / 2, asds.shape[1])
+    psd = np.stack([np.interp(frequencies, grid, asd) ** 2 for asd in asds])
+    found = compute_ifo_snr(strain, torch.from_numpy(psd), rate, geometry.highpass)
+    factors = torch.from_numpy(snrs) / found.square().sum(1).sqrt()
+    scaled: np.ndarray = (strain * factors[:, None, None]).numpy()
+    return scaled, (found * factors[:, None]).numpy()
+
+
 class DeployedValidation:
     """Draws strain once, and judges networks by it.
 
@@ -418,13 +497,6 @@ class DeployedValidation:
         result._windows = self._windows[..., cut:]
         return result
 
-    @property
-    def _lost_size(self) -> int:
-        """Samples of strain before the whitened ones."""
-        geometry = self.geometry
-        first_size = (geometry.warmup_strides + 1) * geometry.stride_size
-        return first_size - geometry.filter_size // 2 - geometry.kernel_size
-
     def _draw_strain(self, size: int) -> tuple[np.ndarray, np.ndarray, list[Glitch]]:
         """Strain with glitches, ASDs, and the glitches.
 
@@ -448,7 +520,7 @@ class DeployedValidation:
                 strain[start : start + glitch_size] += scale_to_snr(
                     shape, asd, snr, rate, geometry.highpass
                 )
-                center = int(start) + glitch_size // 2 - self._lost_size
+                center = int(start) + glitch_size // 2 - whitened_start(geometry)
                 glitches.append(Glitch(index, center, float(snr)))
             strains.append(strain)
             asds.append(asd)
@@ -492,7 +564,7 @@ class DeployedValidation:
             result.append(
                 Injections(
                     torch.from_numpy(np.stack(whitened)),
-                    times - self._lost_size,
+                    times - whitened_start(geometry),
                     snrs,
                     np.concatenate(ifo_snrs),
                     np.concatenate(masses),
@@ -529,27 +601,8 @@ class DeployedValidation:
             Strain, float64, [n, ifos, SIGNAL_LENGTH * sample_rate]; SNR in each
             detector, [n, ifos]; component masses, [n, 2].
         """
-        settings, n, rate = self.settings, len(snrs), self.geometry.sample_rate
-        masses, spins = map(torch.from_numpy, draw_components(n, settings, self._rng))
-        waveforms = face_on_waveforms(
-            masses[:, 0],
-            masses[:, 1],
-            spins[:, 0],
-            spins[:, 1],
-            round(SIGNAL_LENGTH * rate),
-            round(MERGER_LENGTH * rate),
-            rate,
-        )
-        strain, _ = project(waveforms, sky(n), self.geometry.ifos, rate)
-        frequencies = np.fft.rfftfreq(strain.shape[-1], 1 / rate)
-        grid = np.linspace(0, rate / 2, asds.shape[1])
-        psd = np.stack([np.interp(frequencies, grid, asd) ** 2 for asd in asds])
-        found = compute_ifo_snr(
-            strain, torch.from_numpy(psd), rate, self.geometry.highpass
-        )
-        factors = torch.from_numpy(snrs) / found.square().sum(1).sqrt()
-        scaled: np.ndarray = (strain * factors[:, None, None]).numpy()
-        return scaled, (found * factors[:, None]).numpy(), masses.numpy()
+        masses, spins = draw_components(len(snrs), self.settings, self._rng)
+        return *project_mergers(masses, spins, snrs, asds, self.geometry), masses
 
     def _draw_windows(self, noise: int, seed: int) -> tuple[Tensor, Tensor]:
         """Windows and labels as in training, with fewer signals."""

@@ -351,7 +351,7 @@ class MatchedFilters(nn.Module):
         series = []
         for step, window in zip(
             (LOW, LOW, HIGH),
-            _windows(frequencies, bank.settings.max_frequency),
+            band_windows(frequencies, bank.settings.max_frequency),
             strict=True,
         ):
             gain = first * second if step == LOW else first
@@ -434,8 +434,13 @@ def _coefficients(
     return result
 
 
-def _windows(frequencies: np.ndarray, max_frequency: float) -> list[np.ndarray]:
-    """Weights of the bands over frequency; they add up to 1 below the highest."""
+def band_windows(frequencies: np.ndarray, max_frequency: float) -> list[np.ndarray]:
+    """Weights of the bands over frequency; they add up to 1 below the highest.
+
+    Args:
+        frequencies: Hz, [bins].
+        max_frequency: Highest frequency of a template, Hz.
+    """
 
     def below(edge: float, width: float) -> np.ndarray:
         ramp = np.clip((frequencies - edge + width / 2) / width, 0, 1)

@@ -14,7 +14,8 @@ from chirpwatch.errors import ShiftError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import Background
 from chirpwatch.strain import NANOSECONDS, Segment
-from train.deployment import whiten_stretch
+from train.data.whitening import Design, design_filter
+from train.deployment import whiten_stretch, whitened_start
 from train.models import Sliding
 from train.scoring import frames_of, kernel_frames, score_frames
 
@@ -48,7 +49,11 @@ def check_shiftable(geometry: Geometry) -> None:
 
 @torch.inference_mode()
 def rank_event(
-    network: Sliding, segment: Segment, time: float, background: Background
+    network: Sliding,
+    segment: Segment,
+    time: float,
+    background: Background,
+    design: Design = design_filter,
 ) -> dict[str, Any]:
     """Score an event, and every background window of the strain that it lies in.
 
@@ -57,6 +62,7 @@ def rank_event(
         segment: Recorded strain of all detectors, as long as there are valid scores.
         time: GPS time of the event, s.
         background: Background of this network in other strain.
+        design: Makes a whitening filter of periodograms.
 
     Returns:
         JSON-ready: ``statistic``, the largest score of a kernel that contains the
@@ -75,7 +81,9 @@ def rank_event(
     network, geometry = network.fused(), network.geometry
     step = geometry.stride_size // geometry.frame_size
     whitened = [
-        whiten_stretch(segment.read(ifo, 0, segment.size).astype(float), geometry)
+        whiten_stretch(
+            segment.read(ifo, 0, segment.size).astype(float), geometry, design=design
+        )
         for ifo in geometry.ifos
     ]
     frames = frames_of(network, torch.from_numpy(np.stack(whitened)))
@@ -83,9 +91,8 @@ def rank_event(
     zero_lag = score_frames(network, frames.sum(0), kernel).numpy()
     kernels = len(zero_lag)
     # The first kernel begins a kernel and half a filter before its score's time.
-    first = (geometry.warmup_strides + 1) * geometry.stride_size
-    first -= geometry.filter_size // 2 + geometry.kernel_size
-    event = (time - segment.t0_ns / NANOSECONDS) * geometry.sample_rate - first
+    event = (time - segment.t0_ns / NANOSECONDS) * geometry.sample_rate
+    event -= whitened_start(geometry)
     begins = np.arange(kernels) * geometry.stride_size
     within = (begins <= event) & (event < begins + geometry.kernel_size)
     if not within.any():

@@ -117,13 +117,7 @@ class NoisePool:
         for block in range(self.per_stretch):
             end = (block + 1) * per_refresh - 1
             seen = spectra[max(0, end - geometry.max_segments) : end]
-            taps = whitening.whitening_taps(
-                whitening.median_psd(seen),
-                len(seen),
-                filter_size,
-                geometry.sample_rate,
-                geometry.highpass,
-            )
+            taps = whitening.design_filter(seen, geometry)
             start = (block + 1) * refresh_size - filter_size // 2
             piece = strain[start : start + refresh_size + filter_size]
             blocks.append(whitening.whiten(piece, taps))

@@ -9,9 +9,15 @@ exceeds 1/mean.
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy import integrate, signal, special
+
+from chirpwatch.geometry import Geometry
+
+Design = Callable[[np.ndarray, Geometry], np.ndarray]
+"""Makes a whitening filter's taps of periodograms; see :func:`design_filter`."""
 
 MEDIAN_CORRELATIONS = (1.0, 0.26112, 0.01351)
 """Correlation of the median of many Hann-windowed periodograms, 0, 1 and 2 bins apart.
@@ -139,6 +145,25 @@ def whitening_taps(
     window = signal.windows.hann(filter_size, sym=False)
     taps: np.ndarray = (impulse[start : start + filter_size] * window)[1:]
     return taps
+
+
+def design_filter(seen: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Design the filter that the served models whiten by.
+
+    Args:
+        seen: Periodograms of the strain before, [segments, bins].
+        geometry: Length of the filter, sample rate, and highpass.
+
+    Returns:
+        Taps, see :func:`whitening_taps`.
+    """
+    return whitening_taps(
+        median_psd(seen),
+        len(seen),
+        geometry.filter_size,
+        geometry.sample_rate,
+        geometry.highpass,
+    )
 
 
 def whiten(strain: np.ndarray, taps: np.ndarray) -> np.ndarray:
