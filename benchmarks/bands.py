@@ -11,7 +11,7 @@ is judged with the network that ships, not trained anew, on the same noise and m
 
 DATA is a folder with ``*LOSC_4_V2*.hdf5`` (32 s of H1 and L1 around GW150914, GWOSC),
 ``o3a_noise_500s.hdf`` (:mod:`train.data.pycbc_series`) and ``psds/{ifo}/*.hdf``. Writes
-``FOLDER/bands.json`` and ``bands.md``, in about eight minutes of one core.
+``FOLDER/bands.json`` and ``bands.md``, in about five minutes of one core.
 """
 
 import functools
@@ -59,7 +59,9 @@ MASSES = ((35.0, 35.0), (20.0, 20.0), (20.0, 10.0), (15.0, 8.5))
 SNR = 8.0
 RATES = (1e-3, 1e-4)
 SEED = 4000
-SLIDES = 60
+SLIDES, SHORT_SLIDES = 60, 240
+"""Most timeslides of a stretch, and of the 32 s around an event."""
+
 MERGER_SPACING = 6.0
 """Time between mergers that are whitened together, s; none is seen in two windows."""
 
@@ -195,6 +197,16 @@ def simulated(
     return np.stack([np.concatenate(list(stream.pieces())) for stream in streams])
 
 
+NOISES = (
+    GAUSSIAN,
+    "Gaussian, measured spectra",
+    "simulated lines on O3's curves",
+    "recorded, O3a against itself",
+    "recorded, O3a against O3's curves",
+    O1,
+)
+
+
 def read_noises(data: Path, geometry: Geometry, mergers: int) -> dict[str, Noise]:
     """All kinds of noise, by name; the Gaussian one first."""
     rate, rng = geometry.sample_rate, np.random.default_rng(SEED)
@@ -217,19 +229,17 @@ def read_noises(data: Path, geometry: Geometry, mergers: int) -> dict[str, Noise
         [segment.read(ifo, 0, segment.size).astype(float) for ifo in geometry.ifos]
     )
     event = (EVENT_TIME - segment.t0_ns / NANOSECONDS) * rate
-    simulated_beside = curves["O3"][1, : len(series)]
-    return {
-        GAUSSIAN: Noise(list(curves.values()), mergers),
-        "Gaussian, measured spectra": Noise(spectra),
-        "simulated lines on O3's curves": Noise(
-            [simulated(512, "O3", geometry, lines=True)], mergers
-        ),
-        "recorded, O3a against itself": Noise([np.stack([series, series])], mergers),
-        "recorded O3a against O3's curves": Noise(
-            [np.stack([series[: len(simulated_beside)], simulated_beside])]
-        ),
-        O1: Noise([around], mergers, event),
-    }
+    lines = simulated(512, "O3", geometry, lines=True)
+    beside = curves["O3"][1, : len(series)]
+    kinds = (
+        Noise(list(curves.values()), mergers),
+        Noise(spectra),
+        Noise([lines], mergers),
+        Noise([np.stack([series, series])], mergers),
+        Noise([np.stack([series[: len(beside)], beside])]),
+        Noise([around], mergers, event),
+    )
+    return dict(zip(NOISES, kinds, strict=True))
 
 
 def event_segment(data: Path, geometry: Geometry) -> Segment:
@@ -367,7 +377,8 @@ class Judge:
         least = np.ceil(least / geometry.stride_size) * geometry.stride_size
         least_frames = int(least) // frame_size
         step = geometry.stride_size // frame_size
-        shifts = np.linspace(least_frames, total - least_frames, SLIDES)
+        slides = SLIDES if event is None else SHORT_SLIDES
+        shifts = np.linspace(least_frames, total - least_frames, slides)
         shifts = np.unique(shifts // step * step).astype(int)
         values, blocks = [], []
         for shift in shifts:
@@ -659,6 +670,16 @@ def _variances(figures: Mapping[str, Any], band: int) -> str:
     return "; ".join(f"{mean[band]:.2f} ± {spread[band]:.2f}" for mean, spread in both)
 
 
+def _rate(entry: Mapping[str, Any]) -> str:
+    """A false-positive rate, and its ratio to that of the choice that ships."""
+    if not entry["rate"]:
+        return "none"
+    cell = f"{entry['rate']:.2g} ± {entry['error']:.1g}"
+    if "ratio" in entry:
+        cell += f", {entry['ratio']:.2f} ± {entry['ratio_error']:.2f}"
+    return cell
+
+
 def render(summary: Mapping[str, Any]) -> str:
     """Lay out as Markdown."""
     any_choice = next(iter(summary.values()))
@@ -682,11 +703,7 @@ def render(summary: Mapping[str, Any]) -> str:
             figures = entry["noise"][name]
             cells = [choice]
             cells += [_variances(figures, band) for band in range(len(BANDS))]
-            for part in figures["false_positives"]:
-                cell = f"{part['rate']:.2g} ± {part['error']:.1g}"
-                if "ratio" in part:
-                    cell += f", {part['ratio']:.2f} ± {part['ratio_error']:.2f}"
-                cells.append(cell)
+            cells += [_rate(part) for part in figures["false_positives"]]
             for part in figures.get("found", ()):
                 cell = _percent(part, "found")
                 if part and "change" in part:
@@ -702,18 +719,23 @@ def render(summary: Mapping[str, Any]) -> str:
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Network to judge.")
 @click.option("--mergers", default=100, show_default=True, help="For each masses.")
 @click.option("--choice", "names", multiple=True, type=click.Choice(list(CHOICES)))
+@click.option("--noise", "kinds", multiple=True, type=click.Choice(NOISES))
 def main(
     folder: Path,
     data: Path,
     checkpoint: Path | None,
     mergers: int,
     names: tuple[str, ...],
+    kinds: tuple[str, ...],
 ) -> None:
-    """Measure, write and print."""
+    """Measure, write and print: all choices and kinds of noise if none is named."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     network, _ = load_sliding(checkpoint or find_checkpoint(MODEL))
     noises = read_noises(data, network.geometry, mergers)
+    if kinds:
+        # Thresholds are those of Gaussian noise.
+        noises = {x: noises[x] for x in NOISES if x == GAUSSIAN or x in kinds}
     chosen = {"shipped": CHOICES["shipped"]} | {x: CHOICES[x] for x in names or CHOICES}
     results = {
         name: judge(network, choice, noises, data) for name, choice in chosen.items()
