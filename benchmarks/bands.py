@@ -143,27 +143,25 @@ class Choice:
     """A way to whiten.
 
     Attributes:
-        fftlength, fduration: As in :class:`chirpwatch.geometry.Geometry`, s; the
-            network's own if None.
+        fftlength, fduration: As in :class:`chirpwatch.geometry.Geometry`, s.
         design: Makes a filter of periodograms.
     """
 
-    fftlength: float | None = None
-    fduration: float | None = None
+    fftlength: float
+    fduration: float
     design: whitening.Design = whitening.design_filter
 
     def geometry(self, geometry: Geometry) -> Geometry:
         """A network's geometry with this whitening."""
-        return replace(
-            geometry,
-            fftlength=self.fftlength or geometry.fftlength,
-            fduration=self.fduration or geometry.fduration,
-        )
+        return replace(geometry, fftlength=self.fftlength, fduration=self.fduration)
 
+
+REFERENCE = "PSD 2 s, filter 1 s"
+"""The choice that others are compared with."""
 
 CHOICES = {
-    "shipped": Choice(),
-    "band gains": Choice(design=gained_filter),
+    REFERENCE: Choice(2.0, 1.0),
+    "the same, band gains": Choice(2.0, 1.0, gained_filter),
     "PSD 4 s, filter 2 s": Choice(4.0, 2.0),
     "PSD 2 s, filter 2 s": Choice(2.0, 2.0),
     "PSD 1 s, filter 1 s": Choice(1.0, 1.0),
@@ -522,7 +520,7 @@ def rate_figures(
     Args:
         scores: Of the noise in question.
         gaussian: Of Gaussian noise, whose rates give the thresholds.
-        references: What this returned for the choice that ships, on the same noise.
+        references: What this returned for the reference choice, on the same noise.
 
     Returns:
         For each of :data:`RATES`.
@@ -563,7 +561,7 @@ def found_figures(
     Args:
         mergers: Scores, [masses, n].
         scores: Of the noise.
-        references: What this returned for the choice that ships: the same mergers.
+        references: What this returned for the reference choice: the same mergers.
 
     Returns:
         For each of :data:`RATES`, shares with errors of mergers and threshold; None if
@@ -671,7 +669,7 @@ def _variances(figures: Mapping[str, Any], band: int) -> str:
 
 
 def _rate(entry: Mapping[str, Any]) -> str:
-    """A false-positive rate, and its ratio to that of the choice that ships."""
+    """A false-positive rate, and its ratio to that of the reference choice."""
     if not entry["rate"]:
         return "none"
     cell = f"{entry['rate']:.2g} ± {entry['error']:.1g}"
@@ -736,7 +734,7 @@ def main(
     if kinds:
         # Thresholds are those of Gaussian noise.
         noises = {x: noises[x] for x in NOISES if x == GAUSSIAN or x in kinds}
-    chosen = {"shipped": CHOICES["shipped"]} | {x: CHOICES[x] for x in names or CHOICES}
+    chosen = {x: CHOICES[x] for x in (REFERENCE, *(names or CHOICES))}
     results = {
         name: judge(network, choice, noises, data) for name, choice in chosen.items()
     }
