@@ -18,6 +18,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ from train.deployment import (
     Injections,
     Piece,
     Slides,
+    check_kernels,
 )
 from train.fit import find_config
 from train.heldout import OtherNoise
@@ -556,7 +558,7 @@ def judge(network: Any, validation: DeployedValidation, sizes: Sizes) -> dict[st
 
 
 def measure(names: Sequence[str], sizes: Sizes, seed: int = SEED) -> dict[str, Any]:
-    """Judge networks by the same strain.
+    """Judge networks by the same strain, whitened as that of the longest kernel has it.
 
     Args:
         names: Checkpoints, files or names of those that come with the project.
@@ -567,8 +569,8 @@ def measure(names: Sequence[str], sizes: Sizes, seed: int = SEED) -> dict[str, A
         JSON-ready figures.
 
     Raises:
-        ConfigurationError: Geometries differ in more than the kernel's length, or the
-            stretches are too short for the slides.
+        ConfigurationError: Geometries differ in more than the lengths of kernel and
+            periodograms, or the stretches are too short for the slides.
         ModelError: A checkpoint is malformed, or of a network without slides.
     """
     torch.set_num_threads(1)
@@ -577,6 +579,10 @@ def measure(names: Sequence[str], sizes: Sizes, seed: int = SEED) -> dict[str, A
         (network.geometry for network in networks.values()),
         key=lambda geometry: geometry.kernel_length,
     )
+    for network in networks.values():
+        # Whitened alike, by periodograms of one length.
+        network.geometry = replace(network.geometry, fftlength=longest.fftlength)
+        check_kernels(longest, network.geometry)
     began, settings = time.process_time(), population()
     whole = DeployedValidation(
         longest,

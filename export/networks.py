@@ -1,6 +1,7 @@
 """The network's two halves as ONNX models."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ from chirpwatch.geometry import Geometry
 from export.graph import IR_VERSION, OPSET, Graph, Value
 from train.models import Sliding
 
-TILE_FRAMES = 512
+TILE_FRAMES = 256
 """Frames that the frontend computes at a time."""
 
 
@@ -117,7 +118,7 @@ def export_networks(
         "whole", min=geometry.kernel_size // geometry.frame_size, max=2**20
     )
     samples = geometry.frame_size * whole
-    frames = torch.export.Dim("frames", min=fused.head.kernel_frames + 2, max=2**20)
+    frames = _frames(fused)
     whitened = torch.zeros(2, len(geometry.ifos), 4 * geometry.kernel_size)
     with torch.no_grad():
         features = fused.features(whitened)
@@ -143,6 +144,17 @@ def export_networks(
         {"features": {0: rows, 2: frames}},
     )
     return frontend, head, sum_head
+
+
+def _frames(network: Sliding) -> Any:
+    """How many frames a head is given: whole strides where its kernels are."""
+    geometry = network.geometry
+    kernel_frames = network.head.kernel_frames
+    stride_frames = geometry.stride_size // geometry.frame_size
+    if kernel_frames % stride_frames:
+        return torch.export.Dim("frames", min=kernel_frames + 2, max=2**20)
+    strides = torch.export.Dim("strides", min=kernel_frames // stride_frames, max=2**17)
+    return stride_frames * strides
 
 
 def tiled(geometry: Geometry, frontend: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,7 +16,7 @@ from export.head import finite_scores, usable_kernels
 from export.layout import Layout, Turn
 from export.snapshotter import whole_kernels
 
-TILE_STRIDES = 512
+TILE_STRIDES = 128
 """Strides of a slide that the head scores at a time; their frames fit in the cache."""
 
 GROUP_SLIDES = 64

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from click.testing import CliRunner
 
@@ -29,6 +30,7 @@ def test_without_a_gpu_it_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_seeds_are_trained_and_put_side_by_side(tmp_path) -> None:
     folder = tmp_path / "run"
     options = ("--seed", "1", "--seed", "2", "--steps", "4", "--stock", "2")

@@ -382,6 +382,24 @@ def project_mergers(
     return scaled, (found * factors[:, None]).numpy()
 
 
+def check_kernels(longest: Geometry, geometry: Geometry) -> None:
+    """Check that strain for one kernel holds that for another.
+
+    Args:
+        longest: What the strain is made for.
+        geometry: Like it in all but ``kernel_length``, which is no longer.
+
+    Raises:
+        ConfigurationError: It differs in something else.
+    """
+    wanted = replace(geometry, kernel_length=longest.kernel_length)
+    if wanted != longest or geometry.kernel_length > longest.kernel_length:
+        raise ConfigurationError(
+            "validation: expected geometries that differ in kernel_length alone, the "
+            f"longest first, found {longest.to_json()} and {geometry.to_json()}"
+        )
+
+
 class DeployedValidation:
     """Draws strain once, and judges networks by it.
 
@@ -469,12 +487,7 @@ class DeployedValidation:
             ConfigurationError: It differs in something else.
         """
         own = self.geometry
-        wanted = replace(geometry, kernel_length=own.kernel_length)
-        if wanted != own or geometry.kernel_length > own.kernel_length:
-            raise ConfigurationError(
-                "validation: expected geometries that differ in kernel_length alone, "
-                f"the longest first, found {own.to_json()} and {geometry.to_json()}"
-            )
+        check_kernels(own, geometry)
         # The first kernel ends where it did.
         cut = own.kernel_size - geometry.kernel_size
 

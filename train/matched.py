@@ -47,6 +47,9 @@ filter."""
 STEP = 4
 """Samples of the strain between two outputs of the templates."""
 
+PHASES = LOW // STEP
+"""Outputs of each template for one step of the filters, which is ``LOW`` samples."""
+
 LARGEST, MIDDLE = 120.0, 40.0
 """Largest logarithm of a likelihood ratio that is told from larger ones, and the value
 about which likelihoods are added."""
@@ -108,9 +111,6 @@ class Band:
 
     Attributes:
         before, taps: Samples before the merger, and in all, at the band's rate.
-        phases: Outputs for each step of the filters: the lower bands give two outputs
-            for each of their samples, the upper one gives one for every second, so
-            that all have one every STEP samples of the strain.
         stride: Samples, at the band's rate, between two steps of the filters.
     """
 
@@ -119,7 +119,7 @@ class Band:
         self.step = step
         self.before = round(before_length * rate)
         self.taps = self.before + round(after_length * rate)
-        self.phases, self.stride = max(1, step // STEP), max(1, STEP // step)
+        self.stride = LOW // step
 
 
 class SubBankFilters(nn.Module):
@@ -140,15 +140,12 @@ class SubBankFilters(nn.Module):
             )
         ]
         self.filters = nn.ModuleList(
-            nn.Conv2d(
-                1, rank * band.phases, (1, band.taps), (1, band.stride), bias=False
-            )
+            nn.Conv2d(1, PHASES * rank, (1, band.taps), (1, band.stride), bias=False)
             for band, rank in zip(self.bands, self.ranks, strict=True)
         )
-        # One template of every group at a time, the real and the imaginary part.
-        self.mix = nn.Parameter(
-            torch.zeros(sub_bank.templates // groups, 2, groups, sum(self.ranks))
-        )
+        # The real parts' rows and those of the imaginary parts, in each one template of
+        # every group after the other.
+        self.mix = nn.Parameter(torch.zeros(2, sub_bank.templates, sum(self.ranks)))
 
     def set_templates(
         self, coefficients: Sequence[np.ndarray]
@@ -172,14 +169,14 @@ class SubBankFilters(nn.Module):
             lost.append((float(squares.sum()), float(squares[rank:].sum())))
             # A small bank has fewer shapes than there are filters.
             spare = ((0, max(0, rank - len(sizes))), (0, 0))
-            taps = np.pad(right[:rank], spare)
-            taps = taps.reshape(rank * band.phases, 1, 1, band.taps)
+            taps = np.pad(right[:rank], spare).reshape(rank, PHASES, band.taps)
             assert isinstance(conv, nn.Conv2d)
-            conv.weight.data[:] = torch.tensor(taps, dtype=torch.float32)
+            weight = torch.tensor(taps, dtype=torch.float32).transpose(0, 1)
+            conv.weight.data[:] = weight.reshape(conv.weight.shape)
             columns.append(np.pad(left[:, :rank] * sizes[:rank], spare[::-1]))
         mix = torch.tensor(np.concatenate(columns, 1), dtype=torch.float32)
-        mix = mix.reshape(2, self.groups, -1, mix.shape[1])
-        self.mix.data[:] = mix.permute(2, 0, 1, 3)
+        mix = mix.reshape(2, self.groups, -1, mix.shape[1]).transpose(1, 2)
+        self.mix.data[:] = mix.reshape(self.mix.shape)
         return lost
 
     def forward(
@@ -190,31 +187,27 @@ class SubBankFilters(nn.Module):
         Args:
             sources: What each band filters, [batch, 1, 1, time].
             starts: First sample of it that each band filters.
-            stops: Where its outputs are cut off, from the end; 0 for nowhere.
+            stops: Where its steps are cut off, from the end; 0 for nowhere.
 
         Returns:
-            Largest |z|² of each group's templates, [batch, groups, time].
+            |z|² of the templates, [batch, outputs, groups, steps]. The outputs of a
+            group in a step are those of each of its templates, ``PHASES`` times.
         """
         outputs = []
-        for source, band, rank, conv, start, stop in zip(
-            sources, self.bands, self.ranks, self.filters, starts, stops, strict=True
+        for source, conv, start, stop in zip(
+            sources, self.filters, starts, stops, strict=True
         ):
-            output = conv(source[..., start:])
-            if band.phases > 1:
-                rows, _, _, time = output.shape
-                output = output.reshape(rows, rank, band.phases, time)
-                output = output.transpose(2, 3)
-                output = output.reshape(rows, rank, 1, band.phases * time)
-            outputs.append(output[..., : stop or None])
-        filtered = torch.cat(outputs, 1).squeeze(2)
+            output = conv(source[..., start:])[..., 0, : stop or None]
+            outputs.append(output.unflatten(1, (PHASES, -1)).flatten(0, 1))
+        filtered = torch.cat(outputs, 1)
         # As matrix products: a convolution with one tap takes three times as long.
-        largest: Tensor | None = None
-        for pair in self.mix:
-            real, imaginary = (_product(x, filtered).float() for x in pair)
-            power = real * real + imaginary * imaginary
-            largest = power if largest is None else torch.maximum(largest, power)
-        assert largest is not None
-        return largest
+        real, imaginary = (_product(part, filtered).float() for part in self.mix)
+        power = real * real + imaginary * imaginary
+        return (
+            power.unflatten(0, (-1, PHASES))
+            .unflatten(2, (-1, self.groups))
+            .flatten(1, 2)
+        )
 
 
 def _product(matrix: Tensor, series: Tensor) -> Tensor:
@@ -243,8 +236,8 @@ class MatchedFilters(nn.Module):
             none that the filters have.
     """
 
-    # Light needs 10 ms from H1 to L1: frames overlap by as much.
-    POOL, POOL_STEP = 13, 8
+    # Steps of the filters. Light needs 10 ms from H1 to L1: frames overlap by as much.
+    POOL, POOL_STEP = 7, 4
 
     def __init__(
         self, sub_banks: Sequence[SubBank], groups: int, frame_size: int
@@ -261,9 +254,9 @@ class MatchedFilters(nn.Module):
                     f"whole groups in each sub-bank, found {self.templates} templates, "
                     f"sub-banks of {', '.join(str(x.templates) for x in sub_banks)}"
                 )
-        if frame_size != self.POOL_STEP * STEP:
+        if frame_size != self.POOL_STEP * LOW:
             raise GeometryError(
-                f"frame_size: expected {self.POOL_STEP * STEP} for matched filters, "
+                f"frame_size: expected {self.POOL_STEP * LOW} for matched filters, "
                 f"found {frame_size}"
             )
         first, second = _decimators()
@@ -286,8 +279,8 @@ class MatchedFilters(nn.Module):
             for x in self._parts()
         ]
         self.stops = self._stops()
-        self.reach_size = STEP * (self.POOL - 1)
-        low_size = longest + after - 1 + self.reach_size // LOW
+        self.reach_size = STEP * (PHASES * self.POOL - 1)
+        low_size = longest + after + self.POOL - 2
         self.receptive_field = LOW * low_size + 2 * (len(second) - 1) + len(first)
 
     def _parts(self) -> list[SubBankFilters]:
@@ -307,9 +300,9 @@ class MatchedFilters(nn.Module):
         for part, starts in zip(self._parts(), self.starts, strict=True):
             counts.append(
                 [
-                    band.phases * (second - start - band.taps + 1)
-                    if band.step == LOW
-                    else (first - start - band.taps) // band.stride + 1
+                    ((second if band.step == LOW else first) - start - band.taps)
+                    // band.stride
+                    + 1
                     for band, start in zip(part.bands, starts, strict=True)
                 ]
             )
@@ -361,7 +354,7 @@ class MatchedFilters(nn.Module):
         shifts = np.round(STEP * bank.shift).astype(int)[:, None]
         shares, begin = [], 0
         for part in self._parts():
-            rows = np.arange(begin, begin + len(part.mix) * part.groups)
+            rows = np.arange(begin, begin + part.mix.shape[1])
             begin += len(rows)
             lost = part.set_templates(
                 _coefficients(part.bands, rows[:, None], whole, series, shifts)
@@ -384,18 +377,19 @@ class MatchedFilters(nn.Module):
         return torch.cat([self._filter(part) for part in torch.split(x, ROWS)])
 
     def _filter(self, x: Tensor) -> Tensor:
+        largest = torch.cat([power.amax(1) for power in self.powers(x)], 1)
+        return nn.functional.max_pool1d(largest, self.POOL, self.POOL_STEP) / 2
+
+    def powers(self, x: Tensor) -> list[Tensor]:
+        """|z|² of each sub-bank's templates, see :meth:`SubBankFilters.forward`."""
         first = nn.functional.conv2d(x[:, :, None], self.first, stride=(1, 2))
         second = nn.functional.conv2d(first, self.second, stride=(1, 4))
-        largest = torch.cat(
-            [
-                part((second, second, first), starts, stops)
-                for part, starts, stops in zip(
-                    self.parts, self.starts, self.stops, strict=True
-                )
-            ],
-            1,
-        )
-        return nn.functional.max_pool1d(largest, self.POOL, self.POOL_STEP) / 2
+        return [
+            part((second, second, first), starts, stops)
+            for part, starts, stops in zip(
+                self.parts, self.starts, self.stops, strict=True
+            )
+        ]
 
 
 def _coefficients(
@@ -428,7 +422,7 @@ def _coefficients(
         )
         phases = [
             values[rows, at - STEP * phase] * band.step / norm
-            for phase in range(band.phases)
+            for phase in range(PHASES)
         ]
         result.append(np.concatenate(phases, 1))
     return result
@@ -553,14 +547,14 @@ class MatchedHead(nn.Module):
     def _largest(self, total: Tensor) -> Tensor:
         """Largest value of each kernel, [batch, channels, strides]."""
         # Of each stride first, since kernels overlap.
-        step = self.stride_frames
-        whole = total.shape[-1] // step
-        parts = total[..., : whole * step].unflatten(-1, (whole, step)).amax(-1)
-        count = self.kernel_frames // step
-        strides = whole - count + 1
-        largest = parts[..., :strides]
+        step, count = self.stride_frames, self.kernel_frames // self.stride_frames
+        if not torch.compiler.is_exporting():
+            # The exported head is given whole strides alone.
+            total = total[..., : total.shape[-1] // step * step]
+        parts = total.unflatten(-1, (-1, step)).amax(-1)
+        largest = parts[..., count - 1 :]
         for i in range(1, count):
-            largest = torch.maximum(largest, parts[..., i : strides + i])
+            largest = torch.maximum(largest, parts[..., count - 1 - i : -i])
         return largest
 
 
