@@ -25,6 +25,7 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.markdown import lay_out
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import Background
 from chirpwatch.strain import NANOSECONDS, Segment, read_gwosc
@@ -696,7 +697,7 @@ def render(summary: Mapping[str, Any]) -> str:
         head += [f"false positives at Gaussian {rate}, ratio" for rate in rates]
         if "found" in noise:
             head += [f"found at {rate}, %; change" for rate in rates]
-        lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        rows = []
         for choice, entry in summary.items():
             figures = entry["noise"][name]
             cells = [choice]
@@ -707,7 +708,8 @@ def render(summary: Mapping[str, Any]) -> str:
                 if part and "change" in part:
                     cell += f"; {_percent(part, 'change')}"
                 cells.append(cell)
-            lines.append("| " + " | ".join(cells) + " |")
+            rows.append(cells)
+        lines.append(lay_out(head, rows).rstrip())
     return "\n".join(lines) + "\n"
 
 

@@ -33,9 +33,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import lalsimulation
 import numpy as np
 import torch
 
+from benchmarks.markdown import lay_out
 from benchmarks.pairs import (
     Events,
     Repository,
@@ -101,8 +103,6 @@ REFERENCES = {
 @cache
 def design_curve() -> np.ndarray:
     """The curve aLIGOZeroDetHighPower, 1/sqrt(Hz), at 0, 0.5, …, 1024 Hz."""
-    import lalsimulation  # type: ignore[import-untyped]
-
     frequencies = np.arange(0, MAX_FREQUENCY + SPACING / 2, SPACING)
     return np.sqrt(
         [
@@ -526,21 +526,23 @@ def measure(path: Path, injections: int, stretches: int, seed: int) -> dict[str,
 def table(result: dict[str, Any]) -> str:
     """Lay the figures out as Markdown."""
     names = list(REFERENCES)
-    lines = [
-        "| False alarms a month | distance, Mpc | challenge's estimate, Mpc "
-        f"| events (causes) | found | {' | '.join(names)} |",
-        "|---|---|---|---|---|" + "---|" * len(names),
-    ]
+    heads = ["False alarms a month", "distance, Mpc", "challenge's estimate, Mpc"]
+    heads += ["events (causes)", "found", *names]
+    rows = []
     for one in result["rates"]:
         rate = one["false_alarms_a_month"]
         low, high = one["background_interval"]
         others = [str(REFERENCES[name].get(rate, "n/a")) for name in names]
-        lines.append(
-            f"| {rate} | {one['distance']:.0f} ± {one['injections_error']:.0f} "
-            f"({low:.0f} to {high:.0f}) "
-            f"| {one['challenge_distance']:.0f} ± {one['challenge_error']:.0f} "
-            f"| {one['events']} ({one['causes']}) | {one['found']} "
-            f"| {' | '.join(others)} |"
+        rows.append(
+            [
+                f"{rate}",
+                f"{one['distance']:.0f} ± {one['injections_error']:.0f} "
+                f"({low:.0f} to {high:.0f})",
+                f"{one['challenge_distance']:.0f} ± {one['challenge_error']:.0f}",
+                f"{one['events']} ({one['causes']})",
+                f"{one['found']}",
+                *others,
+            ]
         )
     ideal = ", ".join(
         f"{distance:.0f} Mpc above {lowest} Hz"
@@ -549,8 +551,7 @@ def table(result: dict[str, Any]) -> str:
     months = result["rates"][-1]["livetime"] / MONTH
     return "\n".join(
         [
-            *lines,
-            "",
+            lay_out(heads, rows),
             f"{result['draws']} mergers were drawn, and {result['injections']} of a "
             f"network SNR of at least {result['min_snr']:g} injected. Background: "
             f"{result['noise_length']} s of noise of each detector, in timeslides of "

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.markdown import lay_out
 from train.validate import MASSES, NOT_MEASURED
 
 WORDS = {"hour": "one an hour", "day": "one a day"}
@@ -35,11 +36,6 @@ def report(result: Mapping[str, Any]) -> str:
         _windows(result),
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def _percent(share: float) -> str:
@@ -115,7 +111,7 @@ def _found(result: Mapping[str, Any]) -> str:
         "Errors are binomial (68 %); the last column is the share at the thresholds if "
         "√n fewer or more of the n effective events were above. Events that share "
         "strain of a detector within one kernel's length are of one cause.\n\n"
-        + _table(heads, rows)
+        + lay_out(heads, rows)
         + "\n"
         + "\n".join(notes)
     )
@@ -163,7 +159,7 @@ def _each(rows: Sequence[Mapping[str, Any]]) -> str:
         )
     heads = ["masses", "network SNR", *ifos, "score", "glitch within the kernel"]
     more = len(rows) - len(cells)
-    return _table(heads, cells) + (f"\nAnd {more} fainter ones.\n" if more else "")
+    return lay_out(heads, cells) + (f"\nAnd {more} fainter ones.\n" if more else "")
 
 
 def _lone(result: Mapping[str, Any]) -> str:
@@ -193,7 +189,7 @@ def _lone(result: Mapping[str, Any]) -> str:
         "The largest score of the kernels that hold the source, in each slide "
         f"({result['lone_slides']} for mergers, all for glitches). Errors are standard "
         "errors of the mean over sources, 1 / (n + 1) where n sources are alike.\n\n"
-        + _table(heads, rows)
+        + lay_out(heads, rows)
     )
 
 
@@ -227,5 +223,5 @@ def _windows(result: Mapping[str, Any]) -> str:
         "(half of them found is known to "
         f"{50 / result['sizes']['windows'] ** 0.5:.1f} %), in brackets at the "
         "thresholds if √n fewer or more of the n clusters were above.\n\n"
-        + _table([*heads, *pairs], rows)
+        + lay_out([*heads, *pairs], rows)
     )

@@ -25,6 +25,7 @@ from typing import Any
 import click
 import torch
 
+from benchmarks.markdown import lay_out
 from chirpwatch.atomic import replacing
 from chirpwatch.process import process_pool
 from train.fit import fit
@@ -175,18 +176,18 @@ def _percent(share: float | None) -> float | None:
 
 def _rows(heads: Sequence[str], rows: Mapping[int, Sequence[float | None]]) -> str:
     """A table with a last row of means and standard deviations."""
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for seed, values in rows.items():
-        cells = [NOT_MEASURED if x is None else f"{x:.1f}" for x in values]
-        lines.append(f"| {seed} | " + " | ".join(cells) + " |")
-    cells = []
+    lines = [
+        [str(seed), *(NOT_MEASURED if x is None else f"{x:.1f}" for x in values)]
+        for seed, values in rows.items()
+    ]
+    cells = ["mean"]
     for column in zip(*rows.values(), strict=True):
         values = [x for x in column if x is not None]
         cells.append(NOT_MEASURED)
         if len(values) == len(column) > 1:
             spread = statistics.stdev(values)
             cells[-1] = f"{statistics.mean(values):.1f} ± {spread:.1f}"
-    return "\n".join([*lines, "| mean | " + " | ".join(cells) + " |"]) + "\n"
+    return lay_out(heads, [*lines, cells])
 
 
 @click.command(

@@ -17,6 +17,7 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.markdown import lay_out
 from chirpwatch.geometry import Geometry
 from train.bank import (
     AFTER_MERGER_LENGTH,
@@ -150,14 +151,14 @@ def report(result: dict[str, Any]) -> str:
         *(f"{length:g} s" for length in LENGTHS),
     ]
     heads += ["own template", "bank", "volume"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    rows = []
     for one in result["mergers"]:
         cells = [f"{one['mass_1']:g}, {one['mass_2']:g}"]
         cells += [f"{one['chirp_mass']:.2f}", f"{one['in_band']:.2f}"]
         shares = [*one["within"].values(), one["own"], one["bank"], one["bank"] ** 3]
         cells += [_percent(share) for share in shares]
-        lines.append("| " + " | ".join(cells) + " |")
-    return text + "\n".join(lines) + "\n"
+        rows.append(cells)
+    return text + lay_out(heads, rows)
 
 
 def _percent(share: float) -> str:

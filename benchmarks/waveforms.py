@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import lal  # type: ignore[import-untyped]
-import lalsimulation  # type: ignore[import-untyped]
+import lal
+import lalsimulation
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.markdown import lay_out
 from chirpwatch.statistics import wilson_interval
 from train.bank import (
     AFTER_MERGER_LENGTH,
@@ -468,14 +469,14 @@ def report(result: dict[str, Any]) -> str:
         f"{WHOLE} less {REFERENCE}, with the error of pairs.\n\n"
     )
     heads = ["Masses", "SNR", *names, "difference"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    rows = []
     for label, entries in result["found"].items():
         for entry in entries:
             cells = [label, f"{entry['snr']:g}"]
             cells += [_percent(entry["found"][name]) for name in names]
             cells.append(_percent(entry["difference"], "+"))
-            lines.append("| " + " | ".join(cells) + " |")
-    text += "\n".join(lines) + "\n\n"
+            rows.append(cells)
+    text += lay_out(heads, rows) + "\n"
     text += (
         "Fitting factor of the bank for the signal that the first detector sees, "
         "per cent: the mean over the mergers; and the share of the sensitive volume "
@@ -484,13 +485,13 @@ def report(result: dict[str, Any]) -> str:
     )
     heads = ["Masses", *names, "difference"]
     heads += [f"volume, {name}" for name in (REFERENCE, WHOLE)]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    rows = []
     for label, entry in result["fitting"].items():
         cells = [label, *(_percent(entry["fitting"][name]) for name in names)]
         cells.append(_percent(entry["difference"], "+"))
         cells += [_percent(entry["recovered"][name]) for name in (REFERENCE, WHOLE)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return text + "\n".join(lines) + "\n"
+        rows.append(cells)
+    return text + lay_out(heads, rows)
 
 
 def _percent(figure: dict[str, float], sign: str = "") -> str:
