@@ -53,6 +53,26 @@ def without_nothing(network: MatchedNetwork) -> None:
     """Leave it whole."""
 
 
+def without_templates(network: MatchedNetwork) -> None:
+    """Leave what the learned frontend alone tells."""
+    for part in network.matched.parts:
+        nn.init.zeros_(part.mix)
+    _ignore(network, slice(0, network.groups))
+
+
+def without_learned_frontend(network: MatchedNetwork) -> None:
+    """Leave ceilings and learned channels that are made of the templates alone."""
+    _ignore(network, slice(network.groups, network.norm.num_features))
+
+
+def _ignore(network: MatchedNetwork, inputs: slice) -> None:
+    """Give ceilings and learned channels the mean of some of their inputs."""
+    assert isinstance(network.norm, nn.BatchNorm1d)
+    for layer in (network.hidden[0], network.projection):
+        assert isinstance(layer, nn.Conv1d)
+        nn.init.zeros_(layer.weight[:, inputs])
+
+
 def without_ceilings(network: MatchedNetwork) -> None:
     """Let each template be worth all that it says."""
     _silence(network.ceiling)
@@ -72,6 +92,8 @@ def without_small_network(network: MatchedNetwork) -> None:
 
 PARTS: dict[str, Callable[[MatchedNetwork], None]] = {
     "whole": without_nothing,
+    "without templates": without_templates,
+    "without learned frontend": without_learned_frontend,
     "without ceilings": without_ceilings,
     "without learned channels": without_learned_channels,
     "without the last network": without_small_network,

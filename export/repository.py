@@ -17,6 +17,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from chirpwatch.atomic import exchange
 from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
+from chirpwatch.limits import MAX_LENGTH
 from export.merge import merge
 
 VERSION = 1
@@ -121,7 +122,7 @@ Request = tuple[float, int]
 USUAL: Request = (64.0, 2)
 """A replay's request, for which TensorRT optimizes the engine."""
 
-LONGEST: Request = (1024.0, MAX_ROWS)
+LONGEST: Request = (MAX_LENGTH, MAX_ROWS)
 """The longest request with the most rows for which the engine is built."""
 
 

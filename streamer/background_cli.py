@@ -15,9 +15,9 @@ from rich.console import Console
 
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ServerError
+from chirpwatch.limits import STRETCH_LENGTH
 from chirpwatch.units import JULIAN_YEAR
 from streamer.cluster import BATCH_SYSTEMS, connect
-from streamer.limits import STRETCH_LENGTH
 from streamer.options import (
     DATA,
     REPOSITORY,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from chirpwatch.errors import StatisticsError
 from chirpwatch.statistics import Background
 from chirpwatch.strain import NANOSECONDS
 from chirpwatch.units import JULIAN_YEAR
@@ -20,6 +21,15 @@ from streamer.results import RunDirectory
 
 LOUDEST = 10
 """Events at the end of the IFAR curve that the report lists."""
+
+RATES = {
+    "one an hour": JULIAN_YEAR / 3600,
+    "one a day": JULIAN_YEAR / 86_400,
+    "one a week": JULIAN_YEAR / 604_800,
+    "one a month": 12.0,
+    "one a year": 1.0,
+}
+"""False-alarm rates whose thresholds the report lists, per year."""
 
 
 def show_plan(plan: Plan, facts: Mapping[str, Any], console: Console) -> None:
@@ -102,9 +112,9 @@ def summarise(
 
     Returns:
         ``run``, ``model``, ``simulated``, ``data``, ``stretches``, ``slides``,
-        ``jobs``, ``livetime`` (s), ``events``, ``loudest`` (the end of the IFAR
-        curve), ``wall`` (where the time went, s), ``throughput`` (livetime per wall
-        time), ``file`` and ``page``.
+        ``jobs``, ``livetime`` (s), ``events``, ``thresholds`` (those of
+        :data:`RATES` that the livetime reaches), ``loudest`` (the end of the IFAR
+        curve), ``wall`` (where the time went, s), ``file`` and ``page``.
     """
     plan, facts = results.plan, results.facts
     with h5py.File(path) as file:
@@ -136,6 +146,7 @@ def summarise(
         "jobs": len(plan.jobs),
         "livetime": livetime,
         "events": len(statistic),
+        "thresholds": _thresholds(background, statistic, time_ns),
         "loudest": loudest,
         "wall": {
             "total": measured.wall_length,
@@ -149,6 +160,37 @@ def summarise(
         "file": str(path),
         "page": page,
     }
+
+
+def _thresholds(
+    background: Background | None, statistic: np.ndarray, time_ns: np.ndarray
+) -> list[dict[str, Any]]:
+    """Smallest statistics at which false-alarm rates hold, and events above them.
+
+    Slides show the same strain again: ``seconds`` is in how many whole seconds of the
+    first detector these events lie.
+    """
+    found: list[dict[str, Any]] = []
+    for name, far_per_year in RATES.items() if background else ():
+        assert background is not None
+        try:
+            threshold = background.threshold_at_far(far_per_year)
+        except StatisticsError:
+            # The livetime is too short for this rate, and so for those that follow.
+            break
+        if np.isfinite(threshold):
+            # Thresholds are nearer to a statistic than single precision can tell.
+            above = statistic.astype(np.float64) >= threshold
+            found.append(
+                {
+                    "rate": name,
+                    "far_per_year": far_per_year,
+                    "statistic": threshold,
+                    "events": int(above.sum()),
+                    "seconds": len(np.unique(time_ns[above] // NANOSECONDS)),
+                }
+            )
+    return found
 
 
 def show_summary(report: Mapping[str, Any], console: Console) -> None:
@@ -173,6 +215,17 @@ def show_summary(report: Mapping[str, Any], console: Console) -> None:
             "of it, workers added up",
             f"{wall['reading']:.1f} s reading strain, {wall['server']:.1f} s at the "
             f"server; {wall['storing']:.1f} s storing; {wall['retries']} retries",
+        )
+    console.print(table)
+    table = Table(title="Thresholds")
+    for column in ("false alarms", "statistic", "events above", "in seconds of strain"):
+        table.add_column(column, justify="right")
+    for one in report["thresholds"]:
+        table.add_row(
+            one["rate"],
+            f"{one['statistic']:.2f}",
+            f"{one['events']}",
+            f"{one['seconds']}",
         )
     console.print(table)
     table = Table(title="The end of the IFAR curve")

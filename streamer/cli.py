@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from chirpwatch.atomic import replacing
+from chirpwatch.limits import STRETCH_LENGTH
 from chirpwatch.units import JULIAN_YEAR
 from streamer.options import (
     DATA,
@@ -46,7 +47,8 @@ from streamer.options import (
     default=100,
     show_default=True,
     help="Timeslides for the background, as many as the strain gives: each detector "
-    "read later than the one before it, circularly in stretches of 1024 s at most.",
+    "read later than the one before it, circularly in stretches of "
+    f"{STRETCH_LENGTH:g} s at most.",
 )
 @click.option(
     "--slide-length",

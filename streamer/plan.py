@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from chirpwatch.errors import ConfigurationError, ShiftError, StrainError
 from chirpwatch.geometry import Geometry
+from chirpwatch.limits import MAX_LENGTH, STRETCH_LENGTH
 from chirpwatch.strain import Segment
-from streamer.limits import MAX_LENGTH, STRETCH_LENGTH
 
 LIGHT_LENGTH = 12_756.27 / 299_792.458
 """Longest time that light takes between two detectors, whichever they are: through the

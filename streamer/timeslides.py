@@ -10,8 +10,8 @@ from tritonclient.utils import InferenceServerException
 
 from chirpwatch.errors import ServerError, ShiftError, StrainError
 from chirpwatch.geometry import Geometry
+from chirpwatch.limits import MAX_LENGTH, MAX_SLIDE_LENGTH
 from streamer.events import CLUSTER_LENGTH
-from streamer.limits import MAX_LENGTH, MAX_SLIDE_LENGTH
 from streamer.served import KEEPALIVE, Output, describe, take_outputs
 
 MODEL = "timeslides"
@@ -108,8 +108,9 @@ class Timeslides:
         Raises:
             ShiftError: There are no shifts, a slide is given twice, or a shift is not
                 shorter than the stretch or not a whole number of frames.
-            StrainError: The stretch is shorter than the warm-up, longer than 1024 s,
-                or not a whole number of strides.
+            StrainError: The stretch is shorter than the warm-up, longer than
+                :data:`chirpwatch.limits.MAX_LENGTH`, or not a whole number of
+                strides.
             ServerError: The server failed, or did not answer in time.
         """
         peak, stride, delay, is_event, valid = self._infer(

@@ -244,6 +244,7 @@ def test_a_run_says_what_it_does_and_what_it_found(run, expected, api):
         "slides     320 in all, 2.04688 s apart",
         "jobs       40",
         "takes about",
+        "Thresholds",
         "end of the IFAR curve",
         f"The page: {api.url}/",
     ):
@@ -254,7 +255,8 @@ def test_a_run_says_what_it_does_and_what_it_found(run, expected, api):
         assert result["livetime"] == file["slides/livetime"][:].sum()
         assert result["events"] == len(file["events/statistic"]) > 500
         assert file.attrs["simulated"]
-        loudest = np.sort(file["events/statistic"][:])[::-1][:10]
+        statistic = file["events/statistic"][:].astype(float)
+        loudest = np.sort(statistic)[::-1][:10]
         stretch = file["events/stretch"][:]
         stride = file["events/stride"][:].astype(np.int64)
         edges = file["stretches/start_ns"][:][stretch] + (stride + 1) * 10**9 // 8
@@ -269,6 +271,12 @@ def test_a_run_says_what_it_does_and_what_it_found(run, expected, api):
         )
         assert not file["slides/shifts"][:, 0].any()
     assert [event["statistic"] for event in result["loudest"]] == loudest.tolist()
+    # Four hours and more: one an hour is reached, one a day is not.
+    (hourly,) = result["thresholds"]
+    assert hourly["rate"] == "one an hour"
+    above = (statistic >= hourly["statistic"]).sum()
+    assert 1 <= hourly["seconds"] <= above
+    assert hourly["events"] == above == int(result["livetime"] / 3600) - 1
     with api.client() as client:
         expected.check(run, client)
         assert sum(b["events"] for b in expected.blocks) == result["events"]

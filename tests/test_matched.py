@@ -13,7 +13,9 @@ import torch
 from benchmarks.parts import (
     without_ceilings,
     without_learned_channels,
+    without_learned_frontend,
     without_small_network,
+    without_templates,
 )
 from chirpwatch.errors import ConfigurationError, GeometryError, ModelError
 from chirpwatch.geometry import Geometry
@@ -256,6 +258,27 @@ def test_parts_are_left_out_one_at_a_time(network, strain) -> None:
     torch.testing.assert_close(score, plain + network.head.offset)
 
 
+def test_inputs_are_left_out_one_at_a_time(network, strain) -> None:
+    power, frames = network.filter(strain.flatten(0, 1)[:, None])
+    values = network.limit(power, frames)
+    changed = copy.deepcopy(network)
+    without_learned_frontend(changed)
+    without = changed.limit(power, frames)
+    torch.testing.assert_close(changed.limit(power, frames + 5), without)
+    assert (without - values).abs().max() > 1e-3
+    changed = copy.deepcopy(network)
+    without_templates(changed)
+    silent, frames = changed.filter(strain.flatten(0, 1)[:, None])
+    assert not silent.any()
+    without = changed.limit(silent, frames)
+    # Nothing but the templates' own values would tell of them.
+    learned = slice(GROUPS + GROUPS // changed.COARSE_GROUPS, -1)
+    torch.testing.assert_close(
+        changed.limit(power, frames)[:, learned], without[:, learned]
+    )
+    assert (without[:, learned] - values[:, learned]).abs().max() > 1e-3
+
+
 def test_exported_halves_give_the_same_scores(network, strain) -> None:
     frontend, head, total_head = export_networks(network, 100.0)
     sessions = [
@@ -420,6 +443,34 @@ def test_its_configuration_trains_from_a_bank_and_a_learned_network(
     learned = load_checkpoint(tmp_path / "split.ckpt", "split")[0]
     for name, weight in learned.frontend.state_dict().items():
         assert torch.equal(network.frontend.state_dict()[name], weight), name
+
+
+def test_a_training_goes_on_from_a_whole_network(bank: Bank, tmp_path) -> None:
+    before = MatchedNetwork(GEOMETRY, **SIZES)
+    before.set_bank(bank)
+    before.head.offset.data.fill_(-11.0)
+    path = tmp_path / "matched.ckpt"
+    save_checkpoint(path, before, {})
+    going_on = {
+        "model": "matched",
+        "hyperparameters": before.hyperparameters,
+        "geometry": GEOMETRY,
+        "initial": str(path),
+    }
+    weights = Detector(**going_on).network.state_dict()
+    for name, weight in before.state_dict().items():
+        assert torch.equal(weights[name], weight), name
+    with pytest.raises(ConfigurationError, match=r"model\.bank: expected none, since"):
+        Detector(**going_on, bank="bank.json")
+    for changes, message in (
+        ({"geometry": dataclasses.replace(GEOMETRY, highpass=30.0)}, "the geometry"),
+        ({"hyperparameters": before.hyperparameters | {"width": 8}}, "'width': 8"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            Detector(**going_on | changes)
+    save_checkpoint(path, SeedResNet(GEOMETRY, width=16), {})
+    with pytest.raises(ModelError, match="the model split or matched, found seed"):
+        Detector(**going_on)
 
 
 @pytest.mark.parametrize(

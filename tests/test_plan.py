@@ -249,9 +249,9 @@ def test_the_least_step_covers_kernel_filter_and_light(geometry):
             "less than the stretches of 100 s, found 100 s",
         ),
         (
-            {"slides": 1, "stretch_length": 1025.0},
+            {"slides": 1, "stretch_length": 1281.0},
             ConfigurationError,
-            "at most 1024 s, which is what a server takes at once, found 1025 s",
+            "at most 1280 s, which is what a server takes at once, found 1281 s",
         ),
         ({"slides": 1, "stretch_length": 8.0}, StrainError, "warm-up of 8 s"),
         ({"slides": 1, "stretch_length": 2.0}, ShiftError, "less than the stretches"),

@@ -257,7 +257,7 @@ def test_shifts_that_are_no_slides_are_refused(timeslides, noise, shifts, messag
     ("shape", "message"),
     [
         ((2, 7 * 2048), "at least 8 s, the warm-up"),
-        ((2, 1025 * 2048), "at most 1024 s, found 1025 s"),
+        ((2, 1281 * 2048), "at most 1280 s, found 1281 s"),
         ((2, 20 * 2048 + 1), "whole strides"),
         ((1, 20480), "2 detectors"),
     ],

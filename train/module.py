@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from chirpwatch.errors import ConfigurationError, ModelError
 from chirpwatch.geometry import Geometry
 from train.bank import read_bank, shipped_bank
-from train.checkpoint import find_checkpoint, load_checkpoint
+from train.checkpoint import check_same, find_checkpoint, load_checkpoint
 from train.matched import MatchedNetwork
 from train.models import Sliding, build_model
+from train.network import Network
 from train.scoring import has_slides
 from train.stock import FrameBatch
 from train.windows import Batch
@@ -57,16 +58,17 @@ class Detector(lightning.LightningModule):
         frontend_rate: Factor of the learning rate in a learned frontend; 0 leaves it
             as it is.
         filters_rate: The same for matched filters.
-        initial: Checkpoint of a ``split`` network from whose frontend the training
-            starts: a file, or ``split``, the one that comes with the project.
+        initial: Checkpoint from which the training of a network of matched filters
+            starts, a file or the name of one that comes with the project: of ``split``,
+            whose frontend it takes, or of ``matched``, from whose weights it goes on.
         bank: Bank of templates to begin with, for a network of matched filters; the
-            one that comes with the project if None.
+            one that comes with the project if None, unless ``initial`` has templates.
         geometry: Kernel, stride and frame sizes.
         steps: Steps of the whole training, for the learning-rate cycle.
 
     Raises:
         ConfigurationError: A value is none that the network can be trained with.
-        ModelError: ``initial`` is no checkpoint of a ``split`` network.
+        ModelError: ``initial`` is no checkpoint that the network can start from.
     """
 
     def __init__(
@@ -118,12 +120,37 @@ class Detector(lightning.LightningModule):
                 f"together, found {slides} and {self.disturbed_shares}"
             )
         if isinstance(self.network, MatchedNetwork):
-            self.network.set_bank(shipped_bank() if bank is None else read_bank(bank))
-            if initial is not None:
-                path = find_checkpoint(initial)
-                self.network.set_learned(load_checkpoint(path, "split")[0])
+            self._begin(self.network, initial, bank)
         # Lightning keeps the modes that it finds.
         self.train()
+
+    @staticmethod
+    def _begin(network: MatchedNetwork, initial: str | None, bank: str | None) -> None:
+        """Give a network the weights that its training starts from."""
+        if initial is not None:
+            path = find_checkpoint(initial)
+            before, details = load_checkpoint(path)
+            if isinstance(before, MatchedNetwork):
+                check_same(path, details, {"geometry": network.geometry.to_json()})
+                if before.hyperparameters != network.hyperparameters:
+                    raise ModelError(
+                        f"{path}: expected a checkpoint with the hyperparameters "
+                        f"{network.hyperparameters}, found {before.hyperparameters}"
+                    )
+                if bank is not None:
+                    raise ConfigurationError(
+                        f"model.bank: expected none, since {path} has templates, found "
+                        f"{bank}"
+                    )
+                network.load_state_dict(before.state_dict())
+                return
+            if not isinstance(before, Network):
+                raise ModelError(
+                    f"{path}: expected a checkpoint of the model split or matched, "
+                    f"found {details['model']}"
+                )
+            network.set_learned(before)
+        network.set_bank(shipped_bank() if bank is None else read_bank(bank))
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; a frontend that is not trained keeps its norms as well."""
