@@ -376,14 +376,19 @@ def comparison(
         width = 0.8 / max(1, len(shares))
         pairs = list(next(iter(shares.values())))
         for number, (name, found) in enumerate(shares.items()):
-            colour = theme.series[number % len(theme.series)]
+            # Where the colours begin again, marks and bars are others.
+            turn, kind = divmod(number, len(theme.series))
+            colour, marker = theme.series[kind], "osD"[turn % 3]
+            bars: dict[str, Any] = {"color": colour, "alpha": 0.35}
+            if turn:
+                bars |= {"edgecolor": colour, "hatch": "///"}
             for place, pair in enumerate(pairs):
                 x = place + (number - (len(shares) - 1) / 2) * width
                 values = np.array(found[pair])
-                axes.bar(x, values.mean(), width * 0.9, color=colour, alpha=0.35)
+                axes.bar(x, values.mean(), width * 0.9, **bars)
                 spots = x + width * 0.12 * (np.arange(len(values)) - len(values) / 2)
-                axes.plot(spots, values, "o", color=colour, ms=5)
-            axes.plot([], [], "o", color=colour, label=name)
+                axes.plot(spots, values, marker, color=colour, ms=5)
+            axes.plot([], [], marker, color=colour, label=name)
         axes.set_xticks(range(len(pairs)), [f"{a:g}, {b:g}" for a, b in pairs])
         axes.set(xlabel="solar masses", ylabel=words, ylim=(0, 1))
         axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
