@@ -7,11 +7,11 @@ twelve minutes of two cores.
 """
 
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import click
 import torch
 from torch import nn
 
@@ -20,17 +20,14 @@ from chirpwatch.process import process_pool
 from train.checkpoint import find_checkpoint, load_checkpoint
 from train.figures import KINDS, LIGHT, comparison, rate_words, render
 from train.matched import MatchedNetwork
-from train.validate import MASSES, validate
+from train.validate import MASSES, RATES, validate
 
 MODEL = "matched"
-SNR, RATE = 8.0, 1e-4
+SNR, DRAWN_RATE = 8.0, 1e-4
 NO_CEILING = 400.0
 """A ceiling above all values that there are."""
 
 JUDGEMENT: dict[str, Any] = {
-    "noise_length": 12_000,
-    "signals": 300,
-    "glitch_windows": 10_000,
     "snrs": (SNR,),
     "batches": 1,
     "scatter": 10,
@@ -40,7 +37,7 @@ JUDGEMENT: dict[str, Any] = {
 }
 """Fields of :class:`train.validate.Effort`: next to nothing of what is not shown."""
 
-Shares = dict[str, dict[tuple[float, float], float]]
+Shares = dict[tuple[float, float], float]
 
 
 def _silence(layer: nn.Module) -> None:
@@ -100,53 +97,107 @@ PARTS: dict[str, Callable[[MatchedNetwork], None]] = {
 }
 
 
-def measure(name: str) -> Shares:
-    """What is found without one of the parts, by kind of noise and masses."""
+class Task(NamedTuple):
+    """One network to judge, and how much is drawn.
+
+    Attributes:
+        name: Of :data:`PARTS`.
+        sizes: Fields of :class:`train.validate.Effort`.
+    """
+
+    name: str
+    sizes: dict[str, Any]
+
+
+def measure(task: Task) -> dict[str, Any]:
+    """Validate the network without one of the parts."""
     torch.set_num_threads(1)
     network, _ = load_checkpoint(find_checkpoint(MODEL))
     assert isinstance(network, MatchedNetwork)
     with torch.no_grad():
-        PARTS[name](network)
-    result = validate(network, **JUDGEMENT)
+        PARTS[task.name](network)
+    return validate(network, **JUDGEMENT, **task.sizes)
+
+
+def shares(result: dict[str, Any], kind: str, rate: float) -> Shares:
+    """Share found of each pair of masses; NaN at a rate that was not reached."""
     return {
-        kind: {
-            (entry["mass_1"], entry["mass_2"]): entry["found"].get(str(RATE), math.nan)
-            for entry in result["found"][kind]
-        }
-        for kind in KINDS
+        (entry["mass_1"], entry["mass_2"]): entry["found"].get(str(rate), math.nan)
+        for entry in result["found"][kind]
     }
 
 
-def table(shares: Shares) -> str:
-    """Lay out one kind of noise as Markdown."""
+def table(found: dict[str, Shares], clusters: dict[str, float]) -> str:
+    """Lay out what is found at one rate as Markdown."""
     heads = " | ".join(f"{a:g}, {b:g}" for a, b in MASSES)
-    lines = [f"| | {heads} |", "|---|" + "---|" * len(MASSES)]
-    for name, found in shares.items():
-        cells = [f"{100 * found[pair]:.1f} %" for pair in MASSES]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines = [f"| | {heads} | clusters above |", "|---|" + "---|" * (len(MASSES) + 1)]
+    for name, one in found.items():
+        cells = [f"{100 * one[pair]:.1f} %" for pair in MASSES]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {clusters[name]:.0f} |")
     return "\n".join(lines) + "\n"
 
 
-def main(folder: Path) -> None:
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(list(PARTS)),
+    multiple=True,
+    default=list(PARTS),
+    help="What is judged; all of them unless given.",
+)
+@click.option(
+    "--noise-length",
+    type=click.FloatRange(0, min_open=True),
+    default=12_000.0,
+    show_default=True,
+    help="Noise of each detector, s.",
+)
+@click.option(
+    "--signals",
+    type=click.IntRange(1),
+    default=300,
+    show_default=True,
+    help="Mergers of each pair of masses.",
+)
+@click.option(
+    "--glitch-windows",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Noise windows with a glitch.",
+)
+def main(folder: Path, parts: tuple[str, ...], **sizes: Any) -> None:
     """Measure, write and print."""
     folder.mkdir(parents=True, exist_ok=True)
     with process_pool(CORES) as pool:
-        shares = dict(zip(PARTS, pool.map(measure, PARTS), strict=True))
+        tasks = [Task(name, sizes) for name in parts]
+        results = dict(zip(parts, pool.map(measure, tasks), strict=True))
     text = ""
     for kind, title in KINDS.items():
-        one = {name: found[kind] for name, found in shares.items()}
-        text += f"{title}:\n\n{table(one)}\n"
-        draw = comparison(
-            {
-                name: {pair: [share] for pair, share in found.items()}
-                for name, found in one.items()
-            },
-            f"share found at SNR {SNR:g} and {rate_words(RATE)}",
-        )
-        (folder / f"parts-{kind}.png").write_bytes(render(draw, LIGHT, (8.0, 4.2)))
+        for rate in RATES:
+            clusters = {
+                name: result["clusters"][kind].get(str(rate), 0.0)
+                for name, result in results.items()
+            }
+            if not any(clusters.values()):
+                continue
+            found = {name: shares(one, kind, rate) for name, one in results.items()}
+            text += f"{title}, {rate_words(rate)}:\n\n{table(found, clusters)}\n"
+            if rate == DRAWN_RATE:
+                draw = comparison(
+                    {
+                        name: {pair: [share] for pair, share in one.items()}
+                        for name, one in found.items()
+                    },
+                    f"share found at SNR {SNR:g} and {rate_words(rate)}",
+                )
+                path = folder / f"parts-{kind}.png"
+                path.write_bytes(render(draw, LIGHT, (8.0, 4.2)))
     (folder / "parts.md").write_text(text)
     print(text)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
