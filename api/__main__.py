@@ -1,5 +1,5 @@
-"""`python -m api`: the same as `chirpwatch api`."""
+"""`python -m chirpwatch.api`: the same as `chirpwatch api`."""
 
-from api.cli import command
+from chirpwatch.api.cli import command
 
 command(prog_name="chirpwatch api")

@@ -9,14 +9,29 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 
 import chirpwatch
-from api.accumulated import Accumulated
-from api.answers import Problem
-from api.database import Database
-from api.guard import TOKEN_SCHEME, Guard
-from api.live import Changes
-from api.metrics import Timing, make_registry
-from api.problems import add_problem_handlers, problem_responses
-from api.routes import ingest, page, results, runs, service
+from chirpwatch.api.analysis.summaries import Accumulated
+from chirpwatch.api.contract.answers import Problem
+from chirpwatch.api.storage.database import Database
+from chirpwatch.api.web.change_feed import Changes
+from chirpwatch.api.web.guard import (
+    TOKEN_SCHEME,
+    Guard,
+)
+from chirpwatch.api.web.metrics import (
+    Timing,
+    make_registry,
+)
+from chirpwatch.api.web.problems import (
+    add_problem_handlers,
+    problem_responses,
+)
+from chirpwatch.api.web.routes import (
+    ingest,
+    page,
+    results,
+    runs,
+    service,
+)
 
 DESCRIPTION = """
 Results of a search for gravitational waves: chunks of scores and blocks of

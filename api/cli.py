@@ -10,7 +10,10 @@ from pathlib import Path
 
 import click
 
-from chirpwatch.errors import ApiError, ChirpwatchError
+from chirpwatch.errors import (
+    ApiError,
+    ChirpwatchError,
+)
 
 TOKEN_VARIABLE = "CHIRPWATCH_API_TOKEN"  # noqa: S105 - the name, not a token
 READY = "chirpwatch API at "
@@ -101,8 +104,8 @@ def serve(
             f"--host {host} lets other machines write; give a --token-file as well"
         )
 
-    from api.app import create_app
-    from api.server import Server
+    from chirpwatch.api.app import create_app
+    from chirpwatch.api.server import Server
 
     app = create_app(database, token, triton)
     listener = _listen(host, port)

@@ -1,4 +1,4 @@
-"""A typed client: sends bodies of `api.schema`, returns those of `api.answers`."""
+"""A typed client: sends what `contract.requests` has, returns `contract.answers`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from api.answers import (
+from chirpwatch.api.contract.answers import (
     BackgroundAnswer,
     CandidateDetail,
     Candidates,
@@ -28,7 +28,7 @@ from api.answers import (
     VolumesAnswer,
     Whitened,
 )
-from api.schema import (
+from chirpwatch.api.contract.requests import (
     Block,
     Chunk,
     EventKind,
@@ -39,7 +39,14 @@ from api.schema import (
     Stream,
     Veto,
 )
-from api.status import BlockAnswer, Health, Runs, RunStatus, Stored, StreamAnswer
+from chirpwatch.api.contract.status import (
+    BlockAnswer,
+    Health,
+    Runs,
+    RunStatus,
+    Stored,
+    StreamAnswer,
+)
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ApiError
 
@@ -71,7 +78,7 @@ class ApiRefused(ApiError):
 class ApiClient:
     """Talks to one API; a context manager, safe to use from several threads.
 
-    Every method raises :class:`ApiUnavailable` or :class:`ApiRefused`. The `put_`
+    Every method raises ``ApiUnavailable`` or ``ApiRefused``. The `put_`
     methods may be repeated freely; they return whether the content was new.
 
     Args:

@@ -9,10 +9,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from api.cli import READY, TOKEN_VARIABLE
-from api.client import ApiClient, ApiUnavailable
+from chirpwatch.api.cli import (
+    READY,
+    TOKEN_VARIABLE,
+)
+from chirpwatch.api.client import (
+    ApiClient,
+    ApiUnavailable,
+)
 from chirpwatch.errors import ApiError
-from chirpwatch.process import stop, with_parent
+from chirpwatch.process import (
+    stop,
+    with_parent,
+)
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 5.0
@@ -51,7 +60,7 @@ class ApiProcess:
         triton: str | None = None,
     ) -> None:
         self.token = token or secrets.token_urlsafe(32)
-        self._command = [sys.executable, "-m", "api"]
+        self._command = [sys.executable, "-m", "chirpwatch.api"]
         self._command += ["--database", str(database), "--port", str(port)]
         self._command += ["--triton", triton] if triton else []
         self._log = Path(log)

@@ -10,8 +10,8 @@ is judged with the network that ships, not trained anew, on the same noise and m
 - the score of GW150914.
 
 DATA is a folder with ``*LOSC_4_V2*.hdf5`` (32 s of H1 and L1 around GW150914, GWOSC),
-``o3a_noise_500s.hdf`` (:mod:`train.data.pycbc_series`) and ``psds/{ifo}/*.hdf``. Writes
-``FOLDER/bands.json`` and ``bands.md``, in about five minutes of one core.
+``o3a_noise_500s.hdf`` (``train.data.noise.pycbc_series``) and ``psds/{ifo}/*.hdf``.
+Writes ``FOLDER/bands.json`` and ``bands.md``, in about five minutes of one core.
 """
 
 import functools
@@ -28,25 +28,40 @@ import torch
 from benchmarks.markdown import lay_out
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import Background
-from chirpwatch.strain import NANOSECONDS, Segment, read_gwosc
-from train.checkpoint import find_checkpoint, load_sliding
-from train.data import whitening
-from train.data.background import BackgroundSettings, BackgroundStream
-from train.data.injections import MERGER_LENGTH
-from train.data.noise import coloured_noise
-from train.data.pycbc_series import read_series
-from train.deployment import (
+from chirpwatch.strain import (
+    NANOSECONDS,
+    Segment,
+    read_gwosc,
+)
+from chirpwatch.train.data import whitening
+from chirpwatch.train.data.noise.background import (
+    BackgroundSettings,
+    BackgroundStream,
+)
+from chirpwatch.train.data.noise.pycbc_series import read_series
+from chirpwatch.train.data.noise.spectra import coloured_noise
+from chirpwatch.train.data.signals.injections import MERGER_LENGTH
+from chirpwatch.train.evaluation.deployment import (
     LEAST_EVENTS,
     apply_filters,
     project_mergers,
     stretch_filters,
     whitened_start,
 )
-from train.heldout import SpectrumStretches
-from train.matched import band_windows
-from train.models import Sliding
-from train.rank import rank_event
-from train.scoring import frames_of, kernel_frames, score_slide, score_windows
+from chirpwatch.train.evaluation.heldout import SpectrumStretches
+from chirpwatch.train.evaluation.rank import rank_event
+from chirpwatch.train.evaluation.scoring import (
+    frames_of,
+    kernel_frames,
+    score_slide,
+    score_windows,
+)
+from chirpwatch.train.networks.checkpoint import (
+    find_checkpoint,
+    load_sliding,
+)
+from chirpwatch.train.networks.matched import band_windows
+from chirpwatch.train.networks.models import Sliding
 
 MODEL = "matched"
 EVENT_TIME = 1126259462.42
@@ -144,7 +159,7 @@ class Choice:
     """A way to whiten.
 
     Attributes:
-        fftlength, fduration: As in :class:`chirpwatch.geometry.Geometry`, s.
+        fftlength, fduration: As in ``Geometry``, s.
         design: Makes a filter of periodograms.
     """
 
@@ -279,8 +294,8 @@ class Scores:
             time have one number in all detectors.
 
     Attributes:
-        thresholds: Score of each of :data:`RATES`, NaN if fewer than
-            :data:`train.deployment.LEAST_EVENTS` windows lie above it, [rates]; and
+        thresholds: Score of each of ``RATES``, NaN if fewer than
+            ``LEAST_EVENTS`` windows lie above it, [rates]; and
             the same without one block after the other, [blocks, rates].
     """
 
@@ -457,7 +472,7 @@ def window_starts(
 ) -> np.ndarray:
     """First samples of windows with a merger in each detector, [ifos, n].
 
-    They lie :data:`MERGER_SPACING` apart in each detector; no two detectors' windows of
+    They lie ``MERGER_SPACING`` apart in each detector; no two detectors' windows of
     one merger share strain, and none sees the event.
     """
     rate = geometry.sample_rate
@@ -524,7 +539,7 @@ def rate_figures(
         references: What this returned for the reference choice, on the same noise.
 
     Returns:
-        For each of :data:`RATES`.
+        For each of ``RATES``.
     """
     limits, moved_limits = gaussian.thresholds
     shares, left_out = scores.shares(limits)
@@ -565,7 +580,7 @@ def found_figures(
         references: What this returned for the reference choice: the same mergers.
 
     Returns:
-        For each of :data:`RATES`, shares with errors of mergers and threshold; None if
+        For each of ``RATES``, shares with errors of mergers and threshold; None if
         there is too little noise.
     """
     limits, moved_limits = scores.thresholds

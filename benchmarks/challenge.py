@@ -14,11 +14,11 @@ the project's own simulation:
 The waveform is IMRPhenomD; the challenge's is IMRPhenomXPHM with the (2, 2) mode alone.
 
 What differs in method, not in what is estimated: false alarms are counted in timeslides
-(:mod:`benchmarks.pairs`) in place of 30 days of zero-lag noise; mergers of a network
+(``benchmarks.pairs``) in place of 30 days of zero-lag noise; mergers of a network
 SNR below 4 are counted as missed, and not injected; and beside the challenge's estimate
 of the sensitive volume is one with a control variate, which has the same expectation
 and a smaller error: what a search would find that finds exactly the mergers above some
-SNR, and whose volume is an integral (:class:`Ideal`).
+SNR, and whose volume is an integral (``Ideal``).
 
 Writes ``FOLDER/challenge.json`` and ``.md``.
 """
@@ -46,15 +46,27 @@ from benchmarks.pairs import (
     score_loud,
 )
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import Background, match_injections
+from chirpwatch.statistics import (
+    Background,
+    match_injections,
+)
 from chirpwatch.strain import NANOSECONDS
-from chirpwatch.units import JULIAN_YEAR
-from streamer.options import SHIPPED
-from train.data.curves import MAX_FREQUENCY, SPACING
-from train.data.injections import Columns, project, rejection_batches
-from train.data.noise import coloured_noise
-from train.data.population import InjectionSettings, draw_masses
-from train.data.signals import (
+from chirpwatch.streamer.options import SHIPPED
+from chirpwatch.train.data.noise.curves import (
+    MAX_FREQUENCY,
+    SPACING,
+)
+from chirpwatch.train.data.noise.spectra import coloured_noise
+from chirpwatch.train.data.signals.injections import (
+    Columns,
+    project,
+    rejection_batches,
+)
+from chirpwatch.train.data.signals.population import (
+    InjectionSettings,
+    draw_masses,
+)
+from chirpwatch.train.data.signals.waveforms import (
     MIN_FREQUENCY,
     antenna_amplitudes,
     chirp_mass,
@@ -62,6 +74,7 @@ from train.data.signals import (
     face_on_waveforms,
     sky,
 )
+from chirpwatch.units import JULIAN_YEAR
 
 MONTH = 30 * 86_400.0
 """The challenge's noise, s."""

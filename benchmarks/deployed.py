@@ -1,8 +1,8 @@
 """What networks find in a search: ``python -m benchmarks.deployed FOLDER``.
 
 Several networks are judged by the same strain, of the population that ``matched`` is
-trained for, as :mod:`train.deployment` draws it. Written as ``FOLDER/deployed.json``
-and ``.md``, in about eight minutes of one core:
+trained for, as ``train.evaluation.deployment`` draws it. Written as
+``FOLDER/deployed.json`` and ``.md``, in about eight minutes of one core:
 
 - the share of injections found at one false alarm an hour and one a day, and the number
   of independent causes above these thresholds;
@@ -32,10 +32,9 @@ from benchmarks.deployed_report import report
 from chirpwatch.atomic import replacing
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import wilson_interval
-from chirpwatch.units import JULIAN_YEAR
-from train.checkpoint import find_checkpoint, load_sliding
-from train.data.sources import SimulatedStretches
-from train.deployment import (
+from chirpwatch.train.data.noise.sources import SimulatedStretches
+from chirpwatch.train.data.windows import WindowSettings
+from chirpwatch.train.evaluation.deployment import (
     GLITCH_LENGTH,
     INJECTION_SPACING,
     LEAST_CAUSES,
@@ -48,11 +47,24 @@ from train.deployment import (
     Slides,
     check_kernels,
 )
-from train.fit import find_config
-from train.heldout import OtherNoise
-from train.scoring import kernel_frames, score_slide
-from train.validate import MASSES, RATES, Effort, Validation, weights_hash
-from train.windows import WindowSettings
+from chirpwatch.train.evaluation.heldout import OtherNoise
+from chirpwatch.train.evaluation.scoring import (
+    kernel_frames,
+    score_slide,
+)
+from chirpwatch.train.evaluation.validate import (
+    MASSES,
+    RATES,
+    Effort,
+    Validation,
+    weights_hash,
+)
+from chirpwatch.train.fitting.fit import find_config
+from chirpwatch.train.networks.checkpoint import (
+    find_checkpoint,
+    load_sliding,
+)
+from chirpwatch.units import JULIAN_YEAR
 
 NETWORKS = ("matched", "split")
 POPULATION = "matched"
@@ -88,7 +100,7 @@ class Sizes(NamedTuple):
         stretches: Stretches that it comes in.
         slides: Timeslides of each stretch.
         injections: Mergers of the whole population.
-        loud: Further ones above :data:`LOUD_SNR`.
+        loud: Further ones above ``LOUD_SNR``.
         windows: Windows for each pair of masses.
     """
 
@@ -205,8 +217,8 @@ class Recorder:
 class WindowRates:
     """False-positive rates of overlapping windows from many slides.
 
-    :class:`train.validate.FalsePositives` treats slides as independent. Here they share
-    strain: clusters are counted by :meth:`train.deployment.Slides.effective_count`.
+    ``FalsePositives`` treats slides as independent. Here they share
+    strain: clusters are counted by ``Slides.effective_count``.
 
     Args:
         loud: The loudest windows, as events.
@@ -232,7 +244,7 @@ class WindowRates:
         Returns:
             ``threshold``, ``clusters``, ``windows`` above it, and ``low`` and ``high``,
             the thresholds if √n fewer or more of n clusters were above; None where
-            there are fewer than :data:`train.deployment.LEAST_EVENTS` clusters.
+            there are fewer than ``LEAST_EVENTS`` clusters.
         """
         threshold = self.threshold(rate)
         if threshold is None:
@@ -316,7 +328,7 @@ def by_snr(
 
     Returns:
         For each bin ``low``, ``high``, ``sources``, ``pairings``, ``quantiles`` of the
-        score at :data:`QUANTILES`, and ``above``: for each threshold the share of the
+        score at ``QUANTILES``, and ``above``: for each threshold the share of the
         pairings above it, and its standard error from how sources differ.
     """
     bins = []
@@ -363,7 +375,7 @@ def found(
     Returns:
         ``events`` and ``causes`` above the threshold and ``clusters``, their effective
         number; unless these are too few, as in
-        :meth:`train.deployment.DeployedValidation.evaluate`, ``threshold``, ``low`` and
+        ``DeployedValidation.evaluate``, ``threshold``, ``low`` and
         ``high``, the thresholds if √n fewer or more of n clusters were above, and the
         shares found at them, ``share``, ``share_low`` and ``share_high``, with
         ``wilson``, the binomial error's interval (68 %).
@@ -405,7 +417,7 @@ def missed(
     limits: dict[str, float],
     geometry: Geometry,
 ) -> dict[str, Any]:
-    """Mergers above :data:`LOUD_SNR` that are not found.
+    """Mergers above ``LOUD_SNR`` that are not found.
 
     Args:
         injections: All of them.
@@ -465,7 +477,7 @@ def _glitches_near(
 def window_shares(
     network: Any, recorder: Recorder, settings: WindowSettings, n: int
 ) -> list[dict[str, Any]]:
-    """Share of windows of :data:`WINDOW_SNR` found at false-positive rates.
+    """Share of windows of ``WINDOW_SNR`` found at false-positive rates.
 
     Args:
         network: In evaluation mode.

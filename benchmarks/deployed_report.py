@@ -1,10 +1,13 @@
-"""Tables of :mod:`benchmarks.deployed`."""
+"""Tables of ``benchmarks.deployed``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.markdown import lay_out
-from train.validate import MASSES, NOT_MEASURED
+from chirpwatch.train.evaluation.validate import (
+    MASSES,
+    NOT_MEASURED,
+)
 
 WORDS = {"hour": "one an hour", "day": "one a day"}
 KINDS = {"quiet": "no glitch in reach", "all": "all windows"}
@@ -22,7 +25,7 @@ def report(result: Mapping[str, Any]) -> str:
     """Lay out all figures as Markdown.
 
     Args:
-        result: From :func:`benchmarks.deployed.measure`.
+        result: From ``measure``.
     """
     parts = [
         _preamble(result),

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from export.repository import (
+from chirpwatch.export.repository import (
     BY_TENSORRT,
     LONGEST,
     UNTILED,
@@ -24,8 +24,8 @@ from export.repository import (
     shortest,
     warm_ups,
 )
-from export.repository import profile as shape_of
-from train.checkpoint import load_checkpoint
+from chirpwatch.export.repository import profile as shape_of
+from chirpwatch.train.networks.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "model_repo" / BY_TENSORRT / "1" / UNTILED

@@ -28,9 +28,18 @@ import torch
 from benchmarks.markdown import lay_out
 from chirpwatch.atomic import replacing
 from chirpwatch.process import process_pool
-from train.fit import fit
-from train.report import FIGURES, LOG, NETWORK, read_figures, read_log
-from train.validate import MASSES, NOT_MEASURED
+from chirpwatch.train.evaluation.report import (
+    FIGURES,
+    LOG,
+    NETWORK,
+    read_figures,
+    read_log,
+)
+from chirpwatch.train.evaluation.validate import (
+    MASSES,
+    NOT_MEASURED,
+)
+from chirpwatch.train.fitting.fit import fit
 
 CONFIGURATION = "matched"
 STEPS, STOCK_BATCHES = 6000, 960
@@ -109,7 +118,7 @@ def judge(folder: Path) -> None:
         return
     command = ["train", "validate", str(folder / NETWORK), str(folder / FIGURES)]
     subprocess.run(
-        [sys.executable, "-m", "chirpwatch.cli", *command, "--quick"],
+        [sys.executable, "-m", "chirpwatch", *command, "--quick"],
         check=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,

@@ -23,8 +23,11 @@ from benchmarks.live import LiveSystem, live_system, run
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import read_test_signals
 from chirpwatch.strain import read_background
-from streamer.injections import add_signals, signal_starts
-from streamer.live.write import FrameWriter
+from chirpwatch.streamer.live.frame_writer import FrameWriter
+from chirpwatch.streamer.replay.injections import (
+    add_signals,
+    signal_starts,
+)
 
 COUNT = 20
 TOLERANCE = 1 / 16

@@ -19,7 +19,9 @@ import torch
 
 from benchmarks.markdown import lay_out
 from chirpwatch.geometry import Geometry
-from train.bank import (
+from chirpwatch.train.data.signals.waveforms import chirp_mass
+from chirpwatch.train.evaluation.validate import RUN
+from chirpwatch.train.networks.bank import (
     AFTER_MERGER_LENGTH,
     Bank,
     Grid,
@@ -27,9 +29,10 @@ from train.bank import (
     shipped_bank,
     whitened_spectra,
 )
-from train.checkpoint import find_checkpoint, load_checkpoint
-from train.data.signals import chirp_mass
-from train.validate import RUN
+from chirpwatch.train.networks.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+)
 
 MASSES = (
     (150.0, 150.0),
@@ -91,8 +94,8 @@ def measure(
 
     Returns:
         ``settings``, and ``mergers``: of each pair ``within``, the share of the SNR in
-        each of :data:`LENGTHS`; ``in_band``, the time before the merger, s, from which
-        on :data:`POWER_SHARE` of the SNR lies; ``own`` and ``bank``, the shares that
+        each of ``LENGTHS``; ``in_band``, the time before the merger, s, from which
+        on ``POWER_SHARE`` of the SNR lies; ``own`` and ``bank``, the shares that
         its own truncated template and the bank recover.
     """
     masses = np.array(pairs)
@@ -130,7 +133,7 @@ def measure(
 
 
 def report(result: dict[str, Any]) -> str:
-    """Lay out :func:`measure`'s figures as Markdown."""
+    """Lay out ``measure``'s figures as Markdown."""
     text = (
         f"Share of the SNR above {result['highpass']:g} Hz, per cent, from a time "
         "before the merger to the end of the ringdown: whole IMRPhenomD waveforms "

@@ -13,14 +13,14 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.process import ApiProcess
-from serve.embedded import TritonServer
-from streamer.options import SHIPPED
+from chirpwatch.api.process import ApiProcess
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.streamer.options import SHIPPED
 
 
 def run(*arguments: object) -> list[str]:
     """A command line of chirpwatch."""
-    return [sys.executable, "-m", "chirpwatch.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "chirpwatch", *map(str, arguments)]
 
 
 @dataclass(frozen=True)

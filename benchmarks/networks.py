@@ -16,10 +16,16 @@ from typing import Any
 
 import torch
 
-from train.checkpoint import load_checkpoint
-from train.compare import SNR
-from train.report import FIGURES, NETWORK
-from train.validate import validate, write_report
+from chirpwatch.train.evaluation.compare import SNR
+from chirpwatch.train.evaluation.report import (
+    FIGURES,
+    NETWORK,
+)
+from chirpwatch.train.evaluation.validate import (
+    validate,
+    write_report,
+)
+from chirpwatch.train.networks.checkpoint import load_checkpoint
 
 CORES = 2
 SEEDS = (1, 2, 3)
@@ -51,7 +57,7 @@ JUDGEMENT: dict[str, Any] = {
 def chirpwatch(*arguments: object) -> None:
     """Run a command on one core."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "chirpwatch.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "chirpwatch", *map(str, arguments)]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 

@@ -6,7 +6,7 @@ only the head. Scoring every kernel of ten months takes ten minutes. But only fe
 of kernels can be loud, and each detector alone shows which: the head's score is nearly
 a convex function of the detectors' summed frames, so that the score of ``a + b``
 exceeds the mean of the scores of ``a + a`` and ``b + b`` at most by a small margin.
-Pairs whose mean is below a floor are not scored. :func:`lost_events` measures how many
+Pairs whose mean is below a floor are not scored. ``lost_events`` measures how many
 events that loses.
 """
 
@@ -24,8 +24,11 @@ from tritonclient.grpc import model_config_pb2
 
 from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
-from streamer.events import CLUSTER_LENGTH
-from train.deployment import Slides, find_events
+from chirpwatch.streamer.clustering import CLUSTER_LENGTH
+from chirpwatch.train.evaluation.deployment import (
+    Slides,
+    find_events,
+)
 
 MODELS = ("stretch", "preprocessor", "frontend", "slides", "head")
 MARGIN = 0.5
@@ -41,7 +44,7 @@ GROUP = 64
 """Slides in one run of the model ``slides``; bounds the memory."""
 
 APART = 1e6
-"""Distance between two stretches in :attr:`train.deployment.Slides.places`, s."""
+"""Distance between two stretches in ``Slides.places``, s."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,11 +317,11 @@ def score_loud(
 
 
 def lost_events(whole: Events, loud: Events, floor: float) -> tuple[int, int]:
-    """How many events above the floor :func:`score_loud` lost.
+    """How many events above the floor ``score_loud`` lost.
 
     Args:
-        whole: From :func:`score_all`.
-        loud: From :func:`score_loud`, of the same stretches.
+        whole: From ``score_all``.
+        loud: From ``score_loud``, of the same stretches.
         floor: Its floor.
 
     Returns:

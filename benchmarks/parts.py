@@ -17,10 +17,23 @@ from torch import nn
 
 from benchmarks.seed import CORES
 from chirpwatch.process import process_pool
-from train.checkpoint import find_checkpoint, load_checkpoint
-from train.figures import KINDS, LIGHT, comparison, rate_words, render
-from train.matched import MatchedNetwork
-from train.validate import MASSES, RATES, validate
+from chirpwatch.train.evaluation.figures import (
+    KINDS,
+    LIGHT,
+    comparison,
+    rate_words,
+    render,
+)
+from chirpwatch.train.evaluation.validate import (
+    MASSES,
+    RATES,
+    validate,
+)
+from chirpwatch.train.networks.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+)
+from chirpwatch.train.networks.matched import MatchedNetwork
 
 MODEL = "matched"
 SNR, DRAWN_RATE = 8.0, 1e-4
@@ -35,7 +48,7 @@ JUDGEMENT: dict[str, Any] = {
     "optimum_signals": 10,
     "bank_windows": 0,
 }
-"""Fields of :class:`train.validate.Effort`: next to nothing of what is not shown."""
+"""Fields of ``Effort``: next to nothing of what is not shown."""
 
 Shares = dict[tuple[float, float], float]
 
@@ -101,8 +114,8 @@ class Task(NamedTuple):
     """One network to judge, and how much is drawn.
 
     Attributes:
-        name: Of :data:`PARTS`.
-        sizes: Fields of :class:`train.validate.Effort`.
+        name: Of ``PARTS``.
+        sizes: Fields of ``Effort``.
     """
 
     name: str

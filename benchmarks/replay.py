@@ -15,10 +15,10 @@ import onnxruntime
 
 from benchmarks.memory import server_memory
 from benchmarks.seed import CORES, IFOS, RATE, STRIDE, time_seed
-from serve.embedded import TritonServer
-from streamer.client import Detector
-from streamer.options import SHIPPED
-from train.data.background import simulate_background
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.options import SHIPPED
+from chirpwatch.train.data.noise.background import simulate_background
 
 ROUNDS = 5
 LENGTH = 1024

@@ -18,8 +18,14 @@ import click
 import httpx
 import numpy as np
 
-from api.process import ApiProcess
-from api.schema import Chunk, Event, GeometryBody, Run, Stream
+from chirpwatch.api.contract.requests import (
+    Chunk,
+    Event,
+    GeometryBody,
+    Run,
+    Stream,
+)
+from chirpwatch.api.process import ApiProcess
 from chirpwatch.geometry import Geometry
 from chirpwatch.units import JULIAN_YEAR
 

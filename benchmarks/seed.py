@@ -10,9 +10,9 @@ import torch
 from ml4gw.transforms import SpectralDensity, Whiten
 from onnx import TensorProto
 
+from chirpwatch.export.graph import Graph
 from chirpwatch.geometry import Geometry
-from export.graph import Graph
-from train.baseline import SeedResNet
+from chirpwatch.train.networks.baseline import SeedResNet
 
 CORES = 2
 BATCH = 128

@@ -91,7 +91,7 @@ class Watch:
     Attributes:
         roots: Processes that are watched, with all that they start.
         seen: For each process: its name and, of each look, the strain that had been
-            analysed, s, and what :func:`look` found.
+            analysed, s, and what ``look`` found.
     """
 
     roots: set[int]

@@ -20,14 +20,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.memory import PeakMemory
 from benchmarks.seed import CORES, RATE, STRIDE, matrix_product_rate, time_seed
 from chirpwatch.geometry import Geometry
+from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.strain import Segment
-from serve.embedded import TritonServer
-from streamer.client import Detector
-from streamer.jobs import Job
-from streamer.options import SHIPPED
-from streamer.timeslides import PEAKS, Timeslides
-from train.checkpoint import load_checkpoint
-from train.data.background import simulate_background
+from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.options import SHIPPED
+from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.timeslides import (
+    PEAKS,
+    Timeslides,
+)
+from chirpwatch.train.data.noise.background import simulate_background
+from chirpwatch.train.networks.checkpoint import load_checkpoint
 
 CHECKPOINT = (
     Path(__file__).parent.parent / "train" / "checkpoints" / "matched" / "network.ckpt"

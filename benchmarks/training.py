@@ -4,7 +4,7 @@ The traditional way is that of a ``make_dataset`` script: for each sample second
 noise, gwpy's median PSD of them, gwpy's whitening, the middle second cut out; for half
 of the samples a merger from a bank in memory, projected onto both detectors with one
 merger time for both, scaled to its network SNR and added to the noise before. Ours is
-:class:`train.windows.WindowMaker`, all that a training process asks for: noise of its
+``WindowMaker``, all that a training process asks for: noise of its
 own whitening, mergers, glitches, labels, merger times. Its bank and its first noise are
 made once, as is the noise that the traditional way cuts from, and not timed; noise that
 is replaced while training is.
@@ -23,13 +23,19 @@ from torch.utils.data import DataLoader
 
 from benchmarks.seed import RATE
 from chirpwatch.geometry import Geometry
-from train.data.background import simulate_background
-from train.data.curves import read_curve
-from train.data.injections import project
-from train.data.signals import face_on_waveforms, sky
-from train.models import MODELS
-from train.stream import WindowStream
-from train.windows import WindowMaker, WindowSettings
+from chirpwatch.train.data.noise.background import simulate_background
+from chirpwatch.train.data.noise.curves import read_curve
+from chirpwatch.train.data.signals.injections import project
+from chirpwatch.train.data.signals.waveforms import (
+    face_on_waveforms,
+    sky,
+)
+from chirpwatch.train.data.windows import (
+    WindowMaker,
+    WindowSettings,
+)
+from chirpwatch.train.fitting.stream import WindowStream
+from chirpwatch.train.networks.models import MODELS
 
 RUN = "O3"
 CONTEXT_LENGTH = 8
@@ -135,7 +141,7 @@ def loading_share(model: str) -> dict[str, float]:
     """Share of the time that training steps wait for a worker's windows.
 
     Args:
-        model: Key of :data:`train.models.MODELS`.
+        model: Key of ``MODELS``.
 
     Returns:
         The share, over steps of forward, backward and AdamW in bf16, and the steps a

@@ -32,7 +32,36 @@ from torch import Tensor
 
 from benchmarks.markdown import lay_out
 from chirpwatch.statistics import wilson_interval
-from train.bank import (
+from chirpwatch.train.data.pool import SCALE
+from chirpwatch.train.data.signals.injections import (
+    WAVEFORM_DISTANCE,
+    network_snr,
+    project_polarizations,
+)
+from chirpwatch.train.data.signals.population import (
+    draw_components,
+    draw_spin_magnitudes,
+)
+from chirpwatch.train.data.signals.waveforms import (
+    MIN_FREQUENCY,
+    WAVEFORM_BATCH,
+    antenna_responses,
+    chirp_mass,
+    place_polarizations,
+    sky,
+)
+from chirpwatch.train.data.windows import (
+    BANK_MERGER_LENGTH,
+    WindowMaker,
+)
+from chirpwatch.train.evaluation.scoring import score_windows
+from chirpwatch.train.evaluation.validate import (
+    RUN,
+    FalsePositives,
+    Validation,
+    effort_of,
+)
+from chirpwatch.train.networks.bank import (
     AFTER_MERGER_LENGTH,
     LAG_LENGTH,
     Bank,
@@ -43,25 +72,10 @@ from train.bank import (
     unit_spectra,
     whitening,
 )
-from train.checkpoint import find_checkpoint, load_checkpoint
-from train.data.injections import (
-    WAVEFORM_DISTANCE,
-    network_snr,
-    project_polarizations,
+from chirpwatch.train.networks.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
 )
-from train.data.pool import SCALE
-from train.data.population import draw_components, draw_spin_magnitudes
-from train.data.signals import (
-    MIN_FREQUENCY,
-    WAVEFORM_BATCH,
-    antenna_responses,
-    chirp_mass,
-    place_polarizations,
-    sky,
-)
-from train.scoring import score_windows
-from train.validate import RUN, FalsePositives, Validation, effort_of
-from train.windows import BANK_MERGER_LENGTH, WindowMaker
 
 WAVEFORMS = {
     "IMRPhenomD": False,
@@ -106,7 +120,7 @@ class Mergers:
     Attributes:
         masses: Heavier and lighter, detector frame, solar masses, [n, 2].
         spins: Dimensionless spins at 20 Hz; z is along the orbit's axis, [n, 2, 3].
-        angles: As from :func:`train.data.signals.sky`; the inclination is that of the
+        angles: As from ``sky``; the inclination is that of the
             orbit at 20 Hz, each [n].
     """
 
@@ -130,11 +144,11 @@ class Waves:
     """Mergers of one waveform.
 
     Attributes:
-        polarizations: Plus and cross as :meth:`train.windows.WindowMaker.render` takes
+        polarizations: Plus and cross as ``WindowMaker.render`` takes
             them, complex64, [2, n, bins].
         snrs: Network SNR at 100 Mpc, of the whole signal, float64, [n].
         seen: What the first detector sees, whitened and cut as
-            :meth:`train.bank.Grid.signals` has it, complex64, [n, samples].
+            ``Grid.signals`` has it, complex64, [n, samples].
         first_snrs: SNR in it at 100 Mpc, [n].
     """
 
@@ -177,7 +191,7 @@ def generate(
     Args:
         mergers: Of which some are wanted.
         rows: Which, [k].
-        name: A key of :data:`WAVEFORMS`.
+        name: A key of ``WAVEFORMS``.
         length: Of the series, s.
         rate: Its sample rate, Hz.
 
@@ -308,11 +322,11 @@ def turn_noise(
 def score(
     validation: Validation, mergers: Mergers, waves: dict[str, Waves]
 ) -> dict[str, Tensor]:
-    """Score mergers at :data:`SNRS`, in the same noise whatever their waveform.
+    """Score mergers at ``SNRS``, in the same noise whatever their waveform.
 
     Returns:
         For each waveform scores, [SNRs, n]; the noise is that of the first one, see
-        :func:`turn_noise`.
+        ``turn_noise``.
     """
     maker, rate = validation.maker, validation.maker.geometry.sample_rate
     rows = maker.draw_rows(len(mergers.masses))
@@ -458,7 +472,7 @@ def measure(checkpoint: str, signals: int, noise_length: float) -> dict[str, Any
 
 
 def report(result: dict[str, Any]) -> str:
-    """Lay out :func:`measure`'s figures as Markdown."""
+    """Lay out ``measure``'s figures as Markdown."""
     names = list(WAVEFORMS)
     text = (
         f"Mergers found at a false-positive rate of {result['rate']:g} a window, per "

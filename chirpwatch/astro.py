@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from chirpwatch.errors import StatisticsError
-from chirpwatch.statistics import Background, FalseAlarmRate
+from chirpwatch.statistics import (
+    Background,
+    FalseAlarmRate,
+)
 
 NEIGHBOURS = 30
 """Injections about a statistic that the density of signals there is taken from."""
@@ -46,8 +49,8 @@ def astrophysical_odds(
     p_astro = s / (s + n) for the densities s and n of signals and noise in the
     statistic (Farr et al. 2015, arXiv:1302.5341, for rates that are known). The noise's
     is the false-alarm rate, (n + 1) / T, times the slope of its logarithm there, or
-    that of the loudest :data:`TAIL` events where there are fewer. The signals' is the
-    volume of the :data:`NEIGHBOURS` injections nearest to the statistic over what they
+    that of the loudest ``TAIL`` events where there are fewer. The signals' is the
+    volume of the ``NEIGHBOURS`` injections nearest to the statistic over what they
     span.
 
     Args:

@@ -180,7 +180,7 @@ class Geometry:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read back what :meth:`to_json` wrote.
+        """Read back what ``to_json`` wrote.
 
         Raises:
             GeometryError: Not JSON, or not exactly the fields of a geometry.
@@ -200,5 +200,5 @@ class Geometry:
 
     @property
     def digest(self) -> str:
-        """First 12 hex digits of the SHA-256 of :meth:`to_json`."""
+        """First 12 hex digits of the SHA-256 of ``to_json``."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]

@@ -39,7 +39,7 @@ def process_pool(count: int) -> ProcessPoolExecutor:
     """Processes for work in parallel that end when this one does, even by SIGKILL.
 
     They begin anew, so that what they are given and give back is pickled. Submit from
-    the main thread, see :func:`with_parent`.
+    the main thread, see ``with_parent``.
     """
     return ProcessPoolExecutor(
         count, multiprocessing.get_context("spawn"), _begin, (os.getpid(),)

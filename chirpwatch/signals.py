@@ -21,7 +21,11 @@ from numpy.typing import NDArray
 
 from chirpwatch.errors import SignalError
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import AmendedFile, amending, damaged
+from chirpwatch.strain import (
+    AmendedFile,
+    amending,
+    damaged,
+)
 
 NANOSECONDS = 1_000_000_000
 STORAGE = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -79,7 +83,7 @@ class ProjectedSignals:
         ifos: Detectors, in the order of the strain's axis.
         sample_rate: Hz.
         strain: Dimensionless, float32, [n, ifos, size]: an array, or a
-            :class:`StoredStrain`.
+            ``StoredStrain``.
         merger_size: Sample at which the merger reaches the first detector, the same in
             each signal: sample 0 belongs to ``gps_time - merger_size / sample_rate``.
         gps_time_ns: Arrival of the merger at the first detector, integer nanoseconds,
@@ -241,7 +245,7 @@ def _append(group: h5py.Group, name: str, rows: NDArray[Any]) -> None:
 def amending_signals(path: str | Path) -> Iterator[AmendedFile]:
     """Open a signal file to add sets; it changes as a whole or not at all.
 
-    A file that is there already is copied, see :func:`chirpwatch.strain.amending`.
+    A file that is there already is copied, see ``amending``.
 
     Raises:
         SignalError: The file cannot be read or written; it is as it was.
@@ -313,7 +317,7 @@ def read_test_signals(
         span: Read only the signals whose ``gps_time`` is in this range, from the first
             up to but without the second, GPS s; memory then grows with their number.
         stored: Look through the strain, but leave it in the file, which stays open, and
-            read each signal as it is asked for: see :class:`StoredStrain`.
+            read each signal as it is asked for: see ``StoredStrain``.
 
     Raises:
         SignalError: The file, the set, a detector, a column or an attribute is

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from chirpwatch.atomic import replacing
-from chirpwatch.errors import ChirpwatchError, StrainError
+from chirpwatch.errors import (
+    ChirpwatchError,
+    StrainError,
+)
 
 NANOSECONDS = 1_000_000_000
 
@@ -176,7 +179,7 @@ class _SilentFile(io.FileIO):
 
 
 class AmendedFile(h5py.File):  # type: ignore[misc]  # h5py has no types
-    """An HDF5 file that :func:`writing` or :func:`amending` opened."""
+    """An HDF5 file that ``writing`` or ``amending`` opened."""
 
     def __init__(self, handle: _SilentFile, mode: str) -> None:
         super().__init__(handle, mode)
@@ -351,7 +354,7 @@ def write_background(
     sample_rate: int,
     attributes: Mapping[str, Any],
 ) -> None:
-    """Add one segment that is in memory, as :func:`write_segments` does.
+    """Add one segment that is in memory, as ``write_segments`` does.
 
     Args:
         path: The file; made where it is not there.

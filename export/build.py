@@ -8,15 +8,29 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from chirpwatch.errors import ModelError
+from chirpwatch.export import (
+    head,
+    preprocessor,
+    snapshotter,
+    stream,
+    timeslides,
+)
+from chirpwatch.export.networks import (
+    export_networks,
+    longest_delay,
+    tiled,
+)
+from chirpwatch.export.parity import measure
+from chirpwatch.export.repository import (
+    UNTILED,
+    write_repository,
+)
 from chirpwatch.geometry import Geometry
-from export import head, preprocessor, snapshotter, stream, timeslides
-from export.networks import export_networks, longest_delay, tiled
-from export.parity import measure
-from export.repository import UNTILED, write_repository
-from train.data.background import simulate_background
-from train.models import Sliding
+from chirpwatch.train.data.noise.background import simulate_background
+from chirpwatch.train.networks.models import Sliding
 
 PACKAGES = ("onnx", "onnxruntime", "torch", "numpy")
 
@@ -26,7 +40,7 @@ def build_models(
 ) -> dict[str, onnx.ModelProto]:
     """Build the models of all ensembles, by name.
 
-    The frontend for TensorRT is among them, as :data:`export.repository.UNTILED`.
+    The frontend for TensorRT is among them, as ``UNTILED``.
 
     Raises:
         ModelError: The network is for one detector, which has no timeslides.
@@ -69,7 +83,7 @@ def export_repository(
 
     Args:
         network: The trained network.
-        peak_offset_size: See :class:`export.networks.HeadModel`.
+        peak_offset_size: See ``HeadModel``.
         provenance: What the network was made from.
         reports: Text files, by name, written beside the models like the parity report.
         path: The model repository; an existing one is replaced.
@@ -95,7 +109,7 @@ def export_repository(
     )
 
 
-def parity_strain(geometry: Geometry) -> np.ndarray:
+def parity_strain(geometry: Geometry) -> NDArray[Any]:
     """Simulated noise with the detectors' O3 noise curves, [1, ifos, size].
 
     It is four PSD refreshes longer than a full PSD.
@@ -104,4 +118,5 @@ def parity_strain(geometry: Geometry) -> np.ndarray:
     strain, _ = simulate_background(
         length, "O3", geometry.ifos, geometry.sample_rate, seed=0
     )
-    return np.stack([strain[ifo] for ifo in geometry.ifos])[None]
+    result: NDArray[Any] = np.stack([strain[ifo] for ifo in geometry.ifos])[None]
+    return result

@@ -22,8 +22,8 @@ def export(checkpoint: Path, repository: Path) -> None:
     """
     # Imported here: the other commands must not need torch.
     try:
-        from export.build import export_repository
-        from train.checkpoint import load_sliding
+        from chirpwatch.export.build import export_repository
+        from chirpwatch.train.networks.checkpoint import load_sliding
     except ModuleNotFoundError as error:
         raise ModelError(
             f"export needs {error.name}: pip install 'chirpwatch[train]'"

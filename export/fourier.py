@@ -6,9 +6,15 @@ times as long as two small matrix products.
 Source: D. H. Bailey, J. Supercomputing 4, 23 (1990), for the four-step algorithm.
 """
 
-import numpy as np
+from typing import Any
 
-from export.graph import Graph, Value
+import numpy as np
+from numpy.typing import NDArray
+
+from chirpwatch.export.graph import (
+    Graph,
+    Value,
+)
 
 
 def power(graph: Graph, x: Value, size: int) -> Value:
@@ -50,7 +56,7 @@ def factors(size: int) -> tuple[int, int]:
 
 
 def _transform(
-    graph: Graph, x: Value, size: int, columns: np.ndarray
+    graph: Graph, x: Value, size: int, columns: NDArray[Any]
 ) -> tuple[Value, Value]:
     """Real and imaginary parts of the transform: [rows, A / 2 + 1, columns] each.
 
@@ -62,9 +68,10 @@ def _transform(
     a_size, b_size = factors(size)
     rows = np.arange(a_size // 2 + 1)
 
-    def waves(n: np.ndarray, k: np.ndarray, period: int) -> np.ndarray:
+    def waves(n: NDArray[Any], k: NDArray[Any], period: int) -> NDArray[Any]:
         # Taking the product modulo the period keeps the angle exact.
-        return np.exp(-2j * np.pi * (np.outer(n, k) % period) / period)
+        result: NDArray[Any] = np.exp(-2j * np.pi * (np.outer(n, k) % period) / period)
+        return result
 
     first = waves(rows, np.arange(a_size), a_size)
     shaped = graph.Reshape(x, [-1, a_size, b_size])
@@ -88,8 +95,8 @@ def _transform(
     return real, imaginary
 
 
-def _places(bins: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bins' indices in :func:`_transform`'s flattened result, and the columns it needs.
+def _places(bins: NDArray[Any], size: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Bins' indices in ``_transform``'s flattened result, and the columns it needs.
 
     Bins ``k`` and ``size - k`` of real data are complex conjugates. So a bin with ``q``
     above ``A / 2`` is read from its mirror bin; its imaginary part has the opposite

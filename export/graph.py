@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 18
@@ -93,7 +94,7 @@ class Graph:
             array = array.astype(np.float32)
         return self.constant(array)
 
-    def constant(self, array: np.ndarray) -> Value:
+    def constant(self, array: NDArray[Any]) -> Value:
         """Add a constant of the array's own data type."""
         name = self._edge()
         self._add("Constant", [], [name], value=numpy_helper.from_array(array))

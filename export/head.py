@@ -3,8 +3,11 @@
 import onnx
 from onnx import TensorProto
 
+from chirpwatch.export.graph import (
+    Graph,
+    Value,
+)
 from chirpwatch.geometry import Geometry
-from export.graph import Graph, Value
 
 
 def build(geometry: Geometry, head: onnx.ModelProto) -> onnx.ModelProto:

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Self
 
+from chirpwatch.export import whitening
+from chirpwatch.export.graph import (
+    Graph,
+    Value,
+)
 from chirpwatch.geometry import Geometry
-from export import whitening
-from export.graph import Graph, Value
 
 SCALE = 2.0**66
 """Factor that strain is multiplied by first: the square of 1e-21 underflows float32.
@@ -125,7 +128,8 @@ class Turn:
 
         def whole(samples: Value, length_size: int) -> Value:
             # Division rounds negative numbers towards zero; all of them count as zero.
-            return graph.Max(graph.Div(samples, length_size), [0])
+            result: str = graph.Max(graph.Div(samples, length_size), [0])
+            return result
 
         hop_size, refresh_size = geometry.fft_size // 2, geometry.psd_refresh_size
         # A segment is two hops long.

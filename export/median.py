@@ -8,15 +8,21 @@ sorting every window would take. All comparisons are elementwise minima and maxi
 whole rows, for many windows at a time.
 """
 
-import numpy as np
+from typing import Any
 
-from export.graph import Graph, Value
+import numpy as np
+from numpy.typing import NDArray
+
+from chirpwatch.export.graph import (
+    Graph,
+    Value,
+)
 
 Rows = list[Value]
 """Rows of sorted groups, in ascending order: one edge each, [groups, 1, bins]."""
 
 
-def unseen(size: int) -> np.ndarray:
+def unseen(size: int) -> NDArray[Any]:
     """Placeholders for the periodograms of a group before the data begin: [size].
 
     The first half is minus infinity and the second half plus infinity, so that a group

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import compose, helper
 
-from export.graph import IR_VERSION, OPSET
+from chirpwatch.export.graph import (
+    IR_VERSION,
+    OPSET,
+)
 
 
 def merge(

@@ -10,9 +10,14 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from chirpwatch.export.graph import (
+    IR_VERSION,
+    OPSET,
+    Graph,
+    Value,
+)
 from chirpwatch.geometry import Geometry
-from export.graph import IR_VERSION, OPSET, Graph, Value
-from train.models import Sliding
+from chirpwatch.train.networks.models import Sliding
 
 TILE_FRAMES = 256
 """Frames that the frontend computes at a time."""
@@ -42,7 +47,7 @@ def longest_delay(geometry: Geometry, peak_offset_size: float) -> float:
 
     Args:
         geometry: Of the network.
-        peak_offset_size: See :class:`HeadModel`.
+        peak_offset_size: See ``HeadModel``.
     """
     size = geometry.kernel_size + geometry.filter_size // 2 - peak_offset_size
     return size / geometry.sample_rate
@@ -90,7 +95,7 @@ class SumHeadModel(HeadModel):
             features: Summed over the detectors, [rows, channels, frames].
 
         Returns:
-            The same as :meth:`HeadModel.forward`.
+            The same as ``HeadModel.forward``.
         """
         return self._timed(*self.head.forward_sum(features))
 
@@ -102,7 +107,7 @@ def export_networks(
 
     Args:
         network: The trained network.
-        peak_offset_size: See :class:`HeadModel`.
+        peak_offset_size: See ``HeadModel``.
 
     Returns:
         The frontend (``whitened`` to ``features``), the head (``features`` to
@@ -207,7 +212,8 @@ def _reach_size(geometry: Geometry, frontend: onnx.ModelProto) -> int:
     session = onnxruntime.InferenceSession(frontend.SerializeToString())
     shape = (1, len(geometry.ifos), geometry.kernel_size)
     (features,) = session.run(None, {"whitened": np.zeros(shape, np.float32)})
-    return geometry.kernel_size - (features.shape[3] - 1) * geometry.frame_size
+    result: int = geometry.kernel_size - (features.shape[3] - 1) * geometry.frame_size
+    return result
 
 
 def _export(

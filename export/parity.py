@@ -3,18 +3,20 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 from gwpy.frequencyseries import FrequencySeries
 from gwpy.timeseries import TimeSeries
+from numpy.typing import NDArray
 
 from chirpwatch.errors import ModelError
+from chirpwatch.export import reference
+from chirpwatch.export.layout import SCALE
 from chirpwatch.geometry import Geometry
-from export import reference
-from export.layout import SCALE
-from train.models import Sliding
+from chirpwatch.train.networks.models import Sliding
 
 LIMITS = {
     "whitening_against_float64": 5e-4,
@@ -40,18 +42,18 @@ class Chain:
         valid: [strides].
     """
 
-    whitened: np.ndarray
+    whitened: NDArray[Any]
     start: int
-    psds: dict[int, np.ndarray]
-    score: np.ndarray
-    delay: np.ndarray
-    valid: np.ndarray
+    psds: dict[int, NDArray[Any]]
+    score: NDArray[Any]
+    delay: NDArray[Any]
+    valid: NDArray[Any]
 
 
 def run_chain(
     models: Mapping[str, onnx.ModelProto],
     geometry: Geometry,
-    strain: np.ndarray,
+    strain: NDArray[Any],
     request_size: int,
 ) -> Chain:
     """Run the models in ONNX Runtime as the server does.
@@ -70,7 +72,7 @@ def run_chain(
     }
     overlap = geometry.kernel_size - geometry.stride_size
     state = np.zeros(1, np.float32)
-    pieces: dict[str, list[np.ndarray]] = {
+    pieces: dict[str, list[NDArray[Any]]] = {
         name: [] for name in ("whitened", "score", "delay", "valid")
     }
     psds = {}
@@ -105,7 +107,7 @@ def run_chain(
 
 def gwpy_whiten(
     series: TimeSeries, asd: FrequencySeries, geometry: Geometry, wanted: slice
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Whiten in short pieces with gwpy, which designs its filter differently.
 
     gwpy interpolates the ASD to the frequency resolution of the series, which broadens
@@ -166,7 +168,7 @@ def measure(
     models: Mapping[str, onnx.ModelProto],
     geometry: Geometry,
     network: Sliding,
-    strain: np.ndarray,
+    strain: NDArray[Any],
 ) -> Parity:
     """Compare exported models with independent calculations on the same strain.
 

@@ -11,10 +11,17 @@ import onnx
 from onnx import TensorProto
 
 from chirpwatch.errors import GeometryError
+from chirpwatch.export import whitening
+from chirpwatch.export.graph import (
+    Graph,
+    Value,
+)
+from chirpwatch.export.layout import (
+    BLOCK_SIZE,
+    Layout,
+    Turn,
+)
 from chirpwatch.geometry import Geometry
-from export import whitening
-from export.graph import Graph, Value
-from export.layout import BLOCK_SIZE, Layout, Turn
 
 
 def build(geometry: Geometry) -> onnx.ModelProto:
@@ -151,7 +158,8 @@ def _whiten(
         product = body.cut(product, [0], [-1], axis=1)
         centers = body.Gather(strain, body.Add(members, middle), axis=1)
         total = body.cut(filter_, [0], [1], axis=0)
-        return body.Add(product, body.Mul(centers, total))
+        result: str = body.Add(product, body.Mul(centers, total))
+        return result
 
     nothing = graph.cut(strain, [0], [0], axis=1)
     whitened = graph.collect(graph.Squeeze(trips), nothing, 1, whiten)

@@ -5,11 +5,26 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from export import fourier, whitening
-from export.graph import Graph, Value
-from export.layout import Layout, Turn
-from export.median import sliding_medians, unseen
-from train.data.whitening import median_bias, whitened_variance
+from chirpwatch.export import (
+    fourier,
+    whitening,
+)
+from chirpwatch.export.graph import (
+    Graph,
+    Value,
+)
+from chirpwatch.export.layout import (
+    Layout,
+    Turn,
+)
+from chirpwatch.export.median import (
+    sliding_medians,
+    unseen,
+)
+from chirpwatch.train.data.whitening import (
+    median_bias,
+    whitened_variance,
+)
 
 SEGMENTS = 16
 """Periodograms that are computed at a time, which bounds the memory."""
@@ -62,7 +77,8 @@ def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Val
         pieces = body.Mul(pieces, body.constant(window))
         power = fourier.power(body, pieces, size)
         power = body.Mul(body.Cast(power, to=TensorProto.FLOAT), gain)
-        return body.Where(real, power, float("inf"))
+        result: str = body.Where(real, power, float("inf"))
+        return result
 
     nothing = graph.ConstantOfShape([0, layout.bins])
     return graph.collect(graph.Squeeze(trips), nothing, 0, transform)
@@ -91,7 +107,7 @@ class OldPeriodograms:
         return values
 
     def _unseen(self, graph: Graph, first: Value) -> Value:
-        """Placeholders from index ``first`` on, see :func:`unseen`: [rows, bins]."""
+        """Placeholders from index ``first`` on, see ``unseen``: [rows, bins]."""
         layout = self.layout
         pattern = np.tile(unseen(layout.group_size), layout.groups)
         # Groups end at PSDs; the first group's oldest segment has no data.
@@ -200,7 +216,8 @@ def refreshes(
         sound = body.And(body.Less(body.Reshape(spoilt, [-1]), 0.5), whole)
         # Noise is whitened to unit variance, see `whitened_variance`.
         filters = whitening.design(body, geometry, body.Mul(psd, variance), sound)
-        return body.Concat(psd, filters, axis=1)
+        result: str = body.Concat(psd, filters, axis=1)
+        return result
 
     trips = graph.Div(graph.Add(turn.due, REFRESHES - 1), REFRESHES)
     nothing = graph.ConstantOfShape([0, layout.bins + layout.filter_values])

@@ -7,14 +7,16 @@ PyTorch. The parity report and the tests compare the served models with it.
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import integrate, signal, stats
 
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from train.models import Sliding
+from chirpwatch.train.networks.models import Sliding
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,12 @@ class Whitened:
         psds: One-sided PSDs, [ifos, bins], by the sample at which each fell due.
     """
 
-    strain: np.ndarray
+    strain: NDArray[Any]
     start: int
-    psds: dict[int, np.ndarray]
+    psds: dict[int, NDArray[Any]]
 
 
-def whiten(strain: np.ndarray, geometry: Geometry) -> Whitened:
+def whiten(strain: NDArray[Any], geometry: Geometry) -> Whitened:
     """Whiten a stretch as the server whitens it in one sequence.
 
     Args:
@@ -69,7 +71,7 @@ def whiten(strain: np.ndarray, geometry: Geometry) -> Whitened:
     return Whitened(output, half, psds)
 
 
-def _design(psd: np.ndarray, psd_size: int, geometry: Geometry) -> np.ndarray:
+def _design(psd: NDArray[Any], psd_size: int, geometry: Geometry) -> NDArray[Any]:
     """The truncated inverse spectrum as a filter, [ifos, filter_size + 1] taps."""
     frequencies = np.fft.rfftfreq(geometry.fft_size, 1 / geometry.sample_rate)
     inverse = np.where(frequencies >= geometry.highpass, psd**-0.5, 0)
@@ -83,7 +85,7 @@ def _design(psd: np.ndarray, psd_size: int, geometry: Geometry) -> np.ndarray:
     )
     window = signal.get_window("hann", geometry.filter_size + 1, fftbins=False)
     variance = whitened_variance(psd_size, geometry)
-    scaled: np.ndarray = taps * window * np.sqrt(2 / geometry.sample_rate / variance)
+    scaled: NDArray[Any] = taps * window * np.sqrt(2 / geometry.sample_rate / variance)
     return scaled
 
 
@@ -135,11 +137,11 @@ def _median_correlation(correlation: float) -> float:
 
 
 def score(
-    strain: np.ndarray,
+    strain: NDArray[Any],
     geometry: Geometry,
     network: Sliding,
     peak_offset_size: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Score a stretch as the server scores it in one sequence.
 
     Args:

@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 import onnxruntime
 from google.protobuf import text_format
+from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2 as pb
 
 from chirpwatch.atomic import exchange
 from chirpwatch.errors import ModelError
+from chirpwatch.export.merge import merge
 from chirpwatch.geometry import Geometry
 from chirpwatch.limits import MAX_LENGTH
-from export.merge import merge
 
 VERSION = 1
 IDLE_LENGTH = 60
@@ -79,7 +80,7 @@ MERGED = ("detector",)
 
 An update then takes one hop. Timeslides gain nothing: as one model they are a quarter
 slower, measured with two concurrent requests. Clients of `stream` treat only an
-ensemble as stateful; see `export.stream`.
+ensemble as stateful; see `chirpwatch.export.stream`.
 """
 
 MODELS = tuple(
@@ -151,7 +152,7 @@ def write_repository(
             is complete.
         geometry: The analysis, written to the ensembles' parameters and to each ONNX
             model's metadata.
-        models: The models by name: all of :data:`MODELS`, and :data:`UNTILED`.
+        models: The models by name: all of ``MODELS``, and ``UNTILED``.
         longest_delay: The longest that the models' delays can be, s, written to the
             ensembles' parameters.
         provenance: What the network was made from, written to the ensembles'
@@ -419,7 +420,7 @@ def _shapes(
     ifos = len(geometry.ifos)
     for length, rows in warm_ups(geometry):
         size = round(length * geometry.inference_sampling_rate) * geometry.stride_size
-        made: dict[str, np.ndarray] = {
+        made: dict[str, NDArray[Any]] = {
             "strain": np.zeros((rows, ifos, size), np.float32),
             "position": np.zeros(ifos, np.int64),
             "state": np.zeros(1, np.float32),

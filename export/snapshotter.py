@@ -20,11 +20,22 @@ from typing import Self
 import onnx
 from onnx import TensorProto
 
+from chirpwatch.export import whitening
+from chirpwatch.export.graph import (
+    Graph,
+    Value,
+)
+from chirpwatch.export.layout import (
+    SCALE,
+    Layout,
+    Turn,
+)
+from chirpwatch.export.psd import (
+    OldPeriodograms,
+    periodograms,
+    refreshes,
+)
 from chirpwatch.geometry import Geometry
-from export import whitening
-from export.graph import Graph, Value
-from export.layout import SCALE, Layout, Turn
-from export.psd import OldPeriodograms, periodograms, refreshes
 
 DIGIT = 2**23
 """Base in which the state stores a position, as two digits.

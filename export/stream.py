@@ -14,10 +14,10 @@ from collections.abc import Mapping
 import onnx
 from onnx import TensorProto
 
+from chirpwatch.export import snapshotter
+from chirpwatch.export.graph import Graph
+from chirpwatch.export.merge import merge
 from chirpwatch.geometry import Geometry
-from export import snapshotter
-from export.graph import Graph
-from export.merge import merge
 
 
 def build(geometry: Geometry, models: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:

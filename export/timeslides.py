@@ -5,16 +5,29 @@ the other detectors' frames later than the first detector's, circularly within t
 stretch, and runs only the head.
 """
 
+from typing import Any
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from chirpwatch.export import whitening
+from chirpwatch.export.graph import (
+    Graph,
+    Mapped,
+    Value,
+)
+from chirpwatch.export.head import (
+    finite_scores,
+    usable_kernels,
+)
+from chirpwatch.export.layout import (
+    Layout,
+    Turn,
+)
+from chirpwatch.export.snapshotter import whole_kernels
 from chirpwatch.geometry import Geometry
-from export import whitening
-from export.graph import Graph, Mapped, Value
-from export.head import finite_scores, usable_kernels
-from export.layout import Layout, Turn
-from export.snapshotter import whole_kernels
 
 TILE_STRIDES = 128
 """Strides of a slide that the head scores at a time; their frames fit in the cache."""
@@ -30,7 +43,7 @@ def build_stretch(snapshotter: onnx.ModelProto, ifos: int) -> onnx.ModelProto:
     """Make the snapshotter stateless, for sequences of a single request.
 
     Args:
-        snapshotter: The model from :func:`export.snapshotter.build`.
+        snapshotter: The model from ``build``.
         ifos: Number of detectors.
 
     Returns:
@@ -41,7 +54,7 @@ def build_stretch(snapshotter: onnx.ModelProto, ifos: int) -> onnx.ModelProto:
     model.CopyFrom(snapshotter)
     graph = model.graph
     graph.name = "stretch"
-    fixed: dict[str, np.ndarray] = {
+    fixed: dict[str, NDArray[Any]] = {
         "state": np.zeros(1, np.float32),
         "position": np.zeros(ifos, np.int64),
     }
@@ -147,7 +160,8 @@ def build(
     def sampled(body: Graph, flags: Value, edge: Value) -> Value:
         """One flag for each stride of a tile; the first is that of frame ``edge``."""
         stop = body.Add(edge, tile_frames)
-        return body.Slice(flags, edge, stop, [0], [stride_frames])
+        result: str = body.Slice(flags, edge, stop, [0], [stride_frames])
+        return result
 
     trips = graph.Mul(slides, tiles)
     shape = graph.Concat(slides, [-1], axis=0)

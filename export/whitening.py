@@ -21,9 +21,12 @@ import math
 import numpy as np
 from onnx import TensorProto
 
+from chirpwatch.export import fourier
+from chirpwatch.export.graph import (
+    Graph,
+    Value,
+)
 from chirpwatch.geometry import Geometry
-from export import fourier
-from export.graph import Graph, Value
 
 
 def filter_values(geometry: Geometry) -> int:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import click
 
-from serve.entries import CONFIGURATION, ENTRIES
+from chirpwatch.serve.entries import (
+    CONFIGURATION,
+    ENTRIES,
+)
 
 PORT = click.IntRange(0, 65535)
 REPOSITORY = Path(__file__).parent.parent / "model_repo"
@@ -56,7 +59,7 @@ def serve(
     REPOSITORY is the shipped one unless another is given. The server is NVIDIA's own,
     from the package nvidia-pytriton: no Docker and no GPU are needed.
     """
-    from serve.embedded import TritonServer
+    from chirpwatch.serve.embedded import TritonServer
 
     server = TritonServer(
         repository,

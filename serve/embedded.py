@@ -17,10 +17,22 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from chirpwatch.errors import ServerError
-from chirpwatch.process import free_ports, port_is_free, stop, with_parent
-from serve.entries import CONFIGURATION, ENTRIES
-from serve.reaper import ModelProcess, ended_children, model_processes
-from serve.runtime import find_runtime
+from chirpwatch.process import (
+    free_ports,
+    port_is_free,
+    stop,
+    with_parent,
+)
+from chirpwatch.serve.entries import (
+    CONFIGURATION,
+    ENTRIES,
+)
+from chirpwatch.serve.reaper import (
+    ModelProcess,
+    ended_children,
+    model_processes,
+)
+from chirpwatch.serve.runtime import find_runtime
 
 LOG_TAIL_SIZE = 4096
 """Bytes of the server's log quoted by an error if the log has no error lines."""
@@ -164,7 +176,12 @@ class TritonServer:
             )
             # It must outlive this process, to clean up if this process is killed too.
             self._reaper = subprocess.Popen(
-                [sys.executable, "-m", "serve.reaper", str(self._process.pid)],
+                [
+                    sys.executable,
+                    "-m",
+                    "chirpwatch.serve.reaper",
+                    str(self._process.pid),
+                ],
                 stdin=subprocess.PIPE,
                 bufsize=0,
                 stdout=log,

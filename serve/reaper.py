@@ -1,4 +1,4 @@
-"""Watchdog for a server's processes: ``python -m serve.reaper PID``.
+"""Watchdog for a server's processes: ``python -m chirpwatch.serve.reaper PID``.
 
 The processes of the server's Python-based backends, and the memory they share with it,
 outlive a server that is killed. A server that loses one of these processes keeps
@@ -59,7 +59,7 @@ def ended_children(server: int) -> set[int]:
     """Process ids of the server's children that ended and that it has not waited for.
 
     One that is killed before it runs the model's program has no name yet, and is no
-    :class:`ModelProcess`.
+    ``ModelProcess``.
 
     Source: proc_pid_stat(5).
     """

@@ -10,15 +10,24 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from chirpwatch.errors import ModelError, ServerError
-from streamer.served import KEEPALIVE, Output, describe, take_outputs
+from chirpwatch.errors import (
+    ModelError,
+    ServerError,
+)
+from chirpwatch.streamer.served import (
+    KEEPALIVE,
+    Output,
+    describe,
+    take_outputs,
+)
 
 MODEL = "detector"
 
-Read = Callable[[int, int], np.ndarray]
+Read = Callable[[int, int], NDArray[Any]]
 """Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start].
 
 The rows may be another number for each piece: a row that was not in the piece before
@@ -40,9 +49,9 @@ class Scores:
     """
 
     first: int
-    score: np.ndarray
-    delay: np.ndarray
-    valid: np.ndarray
+    score: NDArray[Any]
+    delay: NDArray[Any]
+    valid: NDArray[Any]
     latency: float
 
 
@@ -239,7 +248,7 @@ class OpenSequence:
         self._client.close()
 
     def send(
-        self, strain: np.ndarray, first: int, stop: int, end: bool = False
+        self, strain: NDArray[Any], first: int, stop: int, end: bool = False
     ) -> None:
         """Send the strain of strides ``first`` to ``stop``.
 

@@ -2,9 +2,9 @@
 
 from rich.console import Console
 
-from api.process import ApiProcess
+from chirpwatch.api.process import ApiProcess
 from chirpwatch.errors import ApiError
-from streamer.outbox import Outbox
+from chirpwatch.streamer.outbox import Outbox
 
 
 def deliver(outbox: Outbox, console: Console) -> int:
@@ -14,7 +14,7 @@ def deliver(outbox: Outbox, console: Console) -> int:
         How many results still wait.
 
     Raises:
-        ApiError: See :meth:`streamer.outbox.Outbox.check`.
+        ApiError: See ``Outbox.check``.
     """
     try:
         return outbox.deliver()

@@ -12,9 +12,9 @@ from rich.console import Console
 from chirpwatch.errors import ApiError
 
 if TYPE_CHECKING:
-    from api.process import ApiProcess
-    from serve.embedded import TritonServer
-    from streamer.source import Source
+    from chirpwatch.api.process import ApiProcess
+    from chirpwatch.serve.embedded import TritonServer
+    from chirpwatch.streamer.source import Source
 
 SHIPPED = Path(__file__).parent.parent / "model_repo"
 
@@ -45,7 +45,7 @@ DATA: list[Option] = [
         help="Which segments of the background file.",
     ),
 ]
-"""Which strain; see :func:`chosen`. For a :class:`StrainCommand`."""
+"""Which strain; see ``chosen``. For a ``StrainCommand``."""
 
 
 class StrainCommand(click.Command):
@@ -122,7 +122,7 @@ def with_options(*groups: Sequence[Option]) -> Option:
 def chosen(
     strain_files: tuple[Path, ...], background_file: Path | None, split: str
 ) -> "Source":
-    """The strain that the options :data:`DATA` name.
+    """The strain that the options ``DATA`` name.
 
     Raises:
         click.UsageError: They name none, or two.
@@ -130,7 +130,7 @@ def chosen(
     if bool(strain_files) == (background_file is not None):
         raise click.UsageError("give either --strain or --background")
 
-    from streamer.source import Source
+    from chirpwatch.streamer.source import Source
 
     # A worker may have another working directory.
     if background_file is not None:

@@ -10,8 +10,12 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from api.client import ApiClient, ApiRefused, ApiUnavailable
-from api.schema import (
+from chirpwatch.api.client import (
+    ApiClient,
+    ApiRefused,
+    ApiUnavailable,
+)
+from chirpwatch.api.contract.requests import (
     Block,
     Chunk,
     InjectionSet,
@@ -166,7 +170,7 @@ class Outbox:
             How many results still wait: none, or the API is away.
 
         Raises:
-            ApiError: See :meth:`check`.
+            ApiError: See ``check``.
         """
         self._end()
         with contextlib.suppress(ApiUnavailable):

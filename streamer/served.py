@@ -2,12 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from chirpwatch.errors import GeometryError, ModelError, ServerError
+from chirpwatch.errors import (
+    GeometryError,
+    ModelError,
+    ServerError,
+)
 from chirpwatch.geometry import Geometry
 
 ANSWER_TIMEOUT = 10
@@ -109,7 +115,7 @@ class Output:
 
 def take_outputs(
     result: grpc.InferResult, outputs: Iterable[Output], request: str
-) -> list[np.ndarray]:
+) -> list[NDArray[Any]]:
     """Take the outputs out of the answer to a request.
 
     A server that loses a model's process while a request is under way may answer
@@ -145,5 +151,5 @@ def take_outputs(
     return arrays
 
 
-def _tensor(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> str:
+def _tensor(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
     return f"{name!r} ({dtype} {list(shape)})"

@@ -9,10 +9,13 @@ from typing import Self
 
 from rich.console import Console
 
-from chirpwatch.errors import ModelError, ServerError
+from chirpwatch.errors import (
+    ModelError,
+    ServerError,
+)
 from chirpwatch.geometry import Geometry
-from serve.embedded import TritonServer
-from streamer.timeslides import Timeslides
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.streamer.timeslides import Timeslides
 
 START_PAUSE_LENGTH = 5.0
 """Pause before a server is started that died before a job was done, s."""
@@ -51,7 +54,7 @@ class Servers:
     Args:
         addresses: gRPC addresses of servers that run.
         repository: Model repository for the one that is started.
-        log: File for its log, as :class:`serve.embedded.TritonServer` takes it.
+        log: File for its log, as ``TritonServer`` takes it.
         console: Where a server's end is reported.
 
     Attributes:

@@ -10,7 +10,11 @@ import numpy as np
 
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import Segment, read_background, read_gwosc
+from chirpwatch.strain import (
+    Segment,
+    read_background,
+    read_gwosc,
+)
 
 PROBES = 64
 PROBE_SIZE = 256
@@ -57,7 +61,7 @@ def open_once(source: Source, geometry: Geometry) -> tuple[list[Segment], list[s
     """The segments of a source with their fingerprints, kept for the next job.
 
     Raises:
-        StrainError: See :meth:`Source.segments`.
+        StrainError: See ``Source.segments``.
     """
     segments = source.segments(geometry)
     return segments, [fingerprint(segment, geometry.ifos) for segment in segments]

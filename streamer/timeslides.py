@@ -3,16 +3,30 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from chirpwatch.errors import ServerError, ShiftError, StrainError
+from chirpwatch.errors import (
+    ServerError,
+    ShiftError,
+    StrainError,
+)
 from chirpwatch.geometry import Geometry
-from chirpwatch.limits import MAX_LENGTH, MAX_SLIDE_LENGTH
-from streamer.events import CLUSTER_LENGTH
-from streamer.served import KEEPALIVE, Output, describe, take_outputs
+from chirpwatch.limits import (
+    MAX_LENGTH,
+    MAX_SLIDE_LENGTH,
+)
+from chirpwatch.streamer.clustering import CLUSTER_LENGTH
+from chirpwatch.streamer.served import (
+    KEEPALIVE,
+    Output,
+    describe,
+    take_outputs,
+)
 
 MODEL = "timeslides"
 SCORES: Mapping[str, type] = {
@@ -44,11 +58,11 @@ class SlideEvents:
             s, float32 [events].
     """
 
-    valid: np.ndarray
-    slide: np.ndarray
-    stride: np.ndarray
-    statistic: np.ndarray
-    delay: np.ndarray
+    valid: NDArray[Any]
+    slide: NDArray[Any]
+    stride: NDArray[Any]
+    statistic: NDArray[Any]
+    delay: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -62,9 +76,9 @@ class SlideScores:
         valid: Whether each score depends on real data alone, bool [slides, strides].
     """
 
-    score: np.ndarray
-    delay: np.ndarray
-    valid: np.ndarray
+    score: NDArray[Any]
+    delay: NDArray[Any]
+    valid: NDArray[Any]
 
 
 class Timeslides:
@@ -93,11 +107,11 @@ class Timeslides:
         served = describe(address, MODEL)
         self.geometry, self.model = served.geometry, served.model
 
-    def events(self, strain: np.ndarray, shifts: np.ndarray) -> SlideEvents:
+    def events(self, strain: NDArray[Any], shifts: NDArray[Any]) -> SlideEvents:
         """Find the events of each slide.
 
         The server clusters the scores with the same result as
-        :class:`streamer.events.Clusterer`: an event is the loudest valid score of its
+        ``Clusterer``: an event is the loudest valid score of its
         window of 8 s, if none within 8 s is louder.
 
         Args:
@@ -109,7 +123,7 @@ class Timeslides:
             ShiftError: There are no shifts, a slide is given twice, or a shift is not
                 shorter than the stretch or not a whole number of frames.
             StrainError: The stretch is shorter than the warm-up, longer than
-                :data:`chirpwatch.limits.MAX_LENGTH`, or not a whole number of
+                ``MAX_LENGTH``, or not a whole number of
                 strides.
             ServerError: The server failed, or did not answer in time.
         """
@@ -125,13 +139,13 @@ class Timeslides:
             delay=delay[slide, window],
         )
 
-    def scores(self, strain: np.ndarray, shifts: np.ndarray) -> SlideScores:
-        """Score each slide; arguments and errors are those of :meth:`events`."""
+    def scores(self, strain: NDArray[Any], shifts: NDArray[Any]) -> SlideScores:
+        """Score each slide; arguments and errors are those of ``events``."""
         return SlideScores(*self._infer(strain, shifts, [*SCORES]))
 
     def _infer(
-        self, strain: np.ndarray, shifts: np.ndarray, names: list[str]
-    ) -> list[np.ndarray]:
+        self, strain: NDArray[Any], shifts: NDArray[Any], names: list[str]
+    ) -> list[NDArray[Any]]:
         check_stretch(strain.shape, self.geometry)
         shifts = np.asarray(shifts)
         period = strain.shape[1] // self.geometry.frame_size
@@ -147,8 +161,8 @@ class Timeslides:
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def _request(
-        self, strain: np.ndarray, shifts: np.ndarray, names: list[str]
-    ) -> list[np.ndarray]:
+        self, strain: NDArray[Any], shifts: NDArray[Any], names: list[str]
+    ) -> list[NDArray[Any]]:
         inputs = [
             grpc.InferInput("strain", list(strain.shape), "FP32"),
             grpc.InferInput("shifts", list(shifts.shape), "INT64"),
@@ -193,7 +207,7 @@ def check_stretch(shape: tuple[int, ...], geometry: Geometry) -> None:
         geometry: The analysis.
 
     Raises:
-        StrainError: See :meth:`Timeslides.events`.
+        StrainError: See ``Timeslides.events``.
     """
     ifos, stride = len(geometry.ifos), geometry.stride_size
     if len(shape) != 2 or shape[0] != ifos or shape[1] % stride:
@@ -209,7 +223,7 @@ def check_stretch(shape: tuple[int, ...], geometry: Geometry) -> None:
         )
 
 
-def check_shifts(shifts: np.ndarray, period: int, ifos: int) -> None:
+def check_shifts(shifts: NDArray[Any], period: int, ifos: int) -> None:
     """Refuse shifts that are not distinct slides of a stretch.
 
     Args:
@@ -218,7 +232,7 @@ def check_shifts(shifts: np.ndarray, period: int, ifos: int) -> None:
         ifos: Number of detectors.
 
     Raises:
-        ShiftError: See :meth:`Timeslides.events`.
+        ShiftError: See ``Timeslides.events``.
     """
     if ifos < 2:
         raise ShiftError("timeslides need two detectors; found one")

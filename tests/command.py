@@ -8,7 +8,7 @@ import io
 
 import pytest
 
-from chirpwatch.cli import main
+from chirpwatch.commands.cli import main
 
 
 def refusal(*arguments: object, statuses: tuple[int, ...] = (1,)) -> str:

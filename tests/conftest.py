@@ -20,7 +20,7 @@ import pytest
 from hypothesis import settings
 
 from chirpwatch.geometry import Geometry
-from serve.embedded import TritonServer
+from chirpwatch.serve.embedded import TritonServer
 from tests import needs
 from tests.postgresql import PostgresServer, find_programs
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from playwright.sync_api import Browser
 
-    from train.network import Network
+    from chirpwatch.train.networks.network import Network
 
 # The same examples each time: a failure is of the change at hand. Others are drawn
 # with --hypothesis-profile=default.
@@ -143,8 +143,8 @@ def network(once: Once, geometry: Geometry) -> "Network":
     """A network with random weights whose norms have seen some noise."""
     import torch
 
+    from chirpwatch.train.networks.network import Network
     from tests.networks import untrained_network
-    from train.network import Network
 
     def make(folder: Path) -> None:
         torch.save(untrained_network(geometry).state_dict(), folder / "weights.pt")
@@ -161,7 +161,7 @@ def noise(geometry: Geometry) -> np.ndarray:
 
     float32 [2, ifos, size].
     """
-    from train.data.background import simulate_background
+    from chirpwatch.train.data.noise.background import simulate_background
 
     strain, _ = simulate_background(
         180, "O3", geometry.ifos, geometry.sample_rate, seed=7
@@ -179,7 +179,7 @@ def models(once: Once, request: pytest.FixtureRequest) -> "dict[str, ModelProto]
     import onnx
 
     def make(folder: Path) -> None:
-        from export.build import build_models
+        from chirpwatch.export.build import build_models
         from tests.networks import OFFSET_SIZE
 
         network = request.getfixturevalue("network")
@@ -195,7 +195,7 @@ def repository(once: Once, request: pytest.FixtureRequest, geometry: Geometry) -
     """A model repository of the untrained network."""
 
     def make(folder: Path) -> None:
-        from export.repository import write_repository
+        from chirpwatch.export.repository import write_repository
 
         models = request.getfixturevalue("models")
         write_repository(folder / "models", geometry, models, 1.0, {}, {})
@@ -208,8 +208,8 @@ def energy_repository(once: Once, geometry: Geometry) -> Path:
     """A model repository of the energy network."""
 
     def make(folder: Path) -> None:
-        from export.build import build_models
-        from export.repository import write_repository
+        from chirpwatch.export.build import build_models
+        from chirpwatch.export.repository import write_repository
         from tests.networks import EnergyNetwork
 
         network = EnergyNetwork(geometry)

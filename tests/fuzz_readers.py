@@ -17,7 +17,10 @@ import h5py
 import numpy as np
 
 with atheris.instrument_imports(include=["chirpwatch"]):
-    from chirpwatch import signals, strain
+    from chirpwatch import (
+        signals,
+        strain,
+    )
     from chirpwatch.errors import ChirpwatchError
 
 START, SIZE, RATE = 1_262_304_000, 4096, 2048

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from chirpwatch.geometry import Geometry
-from train.network import Network
+from chirpwatch.train.networks.network import Network
 
 OFFSET_SIZE = 64.0
 """Samples from a frame to the merger, as if calibrated, of the untrained network."""

@@ -18,11 +18,12 @@ import pytest
 from astropy.time import Time
 from pydantic import ValidationError
 
-from api.client import ApiClient, ApiRefused, ApiUnavailable
-from api.database import Database
-from api.guard import MAX_BODY_SIZE
-from api.process import ApiProcess
-from api.schema import (
+from chirpwatch.api.client import (
+    ApiClient,
+    ApiRefused,
+    ApiUnavailable,
+)
+from chirpwatch.api.contract.requests import (
     Block,
     BlockSlide,
     Chunk,
@@ -37,10 +38,16 @@ from api.schema import (
     Stream,
     Veto,
 )
+from chirpwatch.api.process import ApiProcess
+from chirpwatch.api.storage.database import Database
+from chirpwatch.api.web.guard import MAX_BODY_SIZE
 from chirpwatch.errors import ApiError
 from chirpwatch.geometry import Geometry
 from chirpwatch.units import JULIAN_YEAR
-from chirpwatch.volume import sensitive_volume, volume_of_each
+from chirpwatch.volume import (
+    sensitive_volume,
+    volume_of_each,
+)
 
 GPS = 1_264_316_116
 SECOND = 10**9
@@ -881,7 +888,13 @@ def test_a_database_that_cannot_be_opened_is_named(tmp_path, content):
 
 
 def test_other_machines_need_a_token(tmp_path):
-    command = [sys.executable, "-m", "api", "--database", str(tmp_path / "x.db")]
+    command = [
+        sys.executable,
+        "-m",
+        "chirpwatch.api",
+        "--database",
+        str(tmp_path / "x.db"),
+    ]
     done = subprocess.run(
         [*command, "--host", "0.0.0.0", "--port", "0"],
         capture_output=True,
@@ -896,7 +909,13 @@ def test_other_machines_need_a_token(tmp_path):
 
 def test_a_token_file_is_made_for_its_owner_alone(tmp_path):
     path = tmp_path / "token"
-    command = [sys.executable, "-m", "api", "--database", str(tmp_path / "x.db")]
+    command = [
+        sys.executable,
+        "-m",
+        "chirpwatch.api",
+        "--database",
+        str(tmp_path / "x.db"),
+    ]
     with subprocess.Popen(
         [*command, "--port", "0", "--token-file", str(path)],
         stdout=subprocess.PIPE,
@@ -911,7 +930,7 @@ def test_a_token_file_is_made_for_its_owner_alone(tmp_path):
 
 def test_the_api_ends_with_its_killed_parent(tmp_path):
     script = (
-        "import sys, time; from api.process import ApiProcess\n"
+        "import sys, time; from chirpwatch.api.process import ApiProcess\n"
         f"with ApiProcess({str(tmp_path / 'x.db')!r}, log={str(tmp_path / 'log')!r}) "
         "as api: print(api.url, flush=True); time.sleep(60)"
     )

@@ -9,9 +9,9 @@ import time
 import pytest
 from sqlalchemy import create_engine, text
 
-from api.client import ApiUnavailable
-from api.process import ApiProcess
-from api.schema import InjectionSet
+from chirpwatch.api.client import ApiUnavailable
+from chirpwatch.api.contract.requests import InjectionSet
+from chirpwatch.api.process import ApiProcess
 from tests.test_api import RUN, STRIDE, ZERO_LAG, block, chunk, drawn, injected, slide
 
 KILLS = 50

@@ -18,7 +18,7 @@ from tritonclient import grpc
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
-from serve.embedded import TritonServer
+from chirpwatch.serve.embedded import TritonServer
 
 INITIAL = 100.0
 """What the sum begins with."""

@@ -22,12 +22,12 @@ import pytest
 from distributed import LocalCluster
 
 import tests.command
-from api.client import ApiClient
-from api.process import ApiProcess
-from chirpwatch.cli import main
+from chirpwatch.api.client import ApiClient
+from chirpwatch.api.process import ApiProcess
+from chirpwatch.commands.cli import main
 from chirpwatch.process import free_ports
+from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.strain import write_background
-from serve.embedded import TritonServer
 from tests.between import Between
 
 RATE = 2048
@@ -74,7 +74,7 @@ class Running:
         return ["background", *(str(word) for pair in options.items() for word in pair)]
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "chirpwatch.cli", *self.arguments()]
+        return [sys.executable, "-m", "chirpwatch", *self.arguments()]
 
     def __enter__(self) -> "Running":
         self.process = subprocess.Popen(
@@ -679,7 +679,7 @@ def test_a_cluster_that_is_not_configured_is_refused(run, system):
 
 
 def test_a_scheduler_that_is_away_is_an_error(run, monkeypatch):
-    monkeypatch.setattr("streamer.cluster.CONNECT_TIMEOUT", 1)
+    monkeypatch.setattr("chirpwatch.streamer.background.cluster.CONNECT_TIMEOUT", 1)
     (port,) = free_ports(1)
     message = refusal(run, scheduler=f"tcp://127.0.0.1:{port}")
     assert f"no Dask scheduler at tcp://127.0.0.1:{port}" in message

@@ -1,13 +1,11 @@
 """Whitened noise of the same level in all bands, and the benchmark that measures it."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-import train
 from benchmarks.bands import (
     RATES,
     Scores,
@@ -20,10 +18,14 @@ from benchmarks.bands import (
     window_starts,
 )
 from chirpwatch.geometry import Geometry
-from train.data.whitening import design_filter, periodograms
-from train.deployment import whiten_stretch
+from chirpwatch.train.data.whitening import (
+    design_filter,
+    periodograms,
+)
+from chirpwatch.train.evaluation.deployment import whiten_stretch
+from chirpwatch.train.fitting.fit import find_config
 
-CONFIG = Path(train.__file__).parent / "configs" / "matched.yaml"
+CONFIG = find_config("matched")
 GEOMETRY = Geometry(**yaml.safe_load(CONFIG.read_text())["data"]["geometry"])
 RATE = GEOMETRY.sample_rate
 SECONDS = 96

@@ -13,10 +13,16 @@ from pycbc.filter import match
 from pycbc.types import FrequencySeries, TimeSeries
 from pycbc.waveform import get_fd_waveform
 
-from chirpwatch.cli import cli
-from chirpwatch.errors import ConfigurationError, StrainError
+from chirpwatch.commands.cli import cli
+from chirpwatch.errors import (
+    ConfigurationError,
+    StrainError,
+)
 from chirpwatch.geometry import Geometry
-from train.bank import (
+from chirpwatch.train.cli import bank as command
+from chirpwatch.train.data.signals.waveforms import chirp_mass
+from chirpwatch.train.evaluation.bank_report import judge
+from chirpwatch.train.networks.bank import (
     JUDGEMENT,
     MERGER_LENGTH,
     OVERSAMPLING,
@@ -37,9 +43,6 @@ from train.bank import (
     whitened_spectra,
     whitening,
 )
-from train.bank_report import judge
-from train.cli import bank as command
-from train.data.signals import chirp_mass
 
 GEOMETRY = Geometry()
 RATE = GEOMETRY.sample_rate

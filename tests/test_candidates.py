@@ -7,9 +7,12 @@ import pytest
 from gwpy.timeseries import TimeSeries
 from playwright.sync_api import expect
 
-from api.client import ApiRefused
-from api.process import ApiProcess
-from api.schema import Strain, Veto
+from chirpwatch.api.client import ApiRefused
+from chirpwatch.api.contract.requests import (
+    Strain,
+    Veto,
+)
+from chirpwatch.api.process import ApiProcess
 from chirpwatch.units import JULIAN_YEAR
 from tests.test_api import GPS, RUN, SECOND, ZERO_LAG, block, chunk, slide
 from tests.test_page import page, serious  # noqa: F401 - a fixture

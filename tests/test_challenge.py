@@ -36,8 +36,8 @@ from benchmarks.pairs import (
     slide_shifts,
 )
 from chirpwatch.geometry import Geometry
-from streamer.options import SHIPPED
-from train.data.signals import chirp_mass
+from chirpwatch.streamer.options import SHIPPED
+from chirpwatch.train.data.signals.waveforms import chirp_mass
 
 IFOS = ("H1", "L1")
 

@@ -16,13 +16,19 @@ from google.protobuf import text_format
 from prometheus_client import generate_latest
 from tritonclient.grpc import model_config_pb2 as pb
 
-from api.process import ApiProcess
+from chirpwatch.api.process import ApiProcess
 from chirpwatch.errors import ServerError
+from chirpwatch.export.repository import (
+    ENGINES,
+    ON_GPU,
+)
 from chirpwatch.process import free_ports
-from export.repository import ENGINES, ON_GPU
-from serve.embedded import TritonServer
-from serve.entries import CONFIGURATION, ENTRIES
-from streamer.live.metrics import LiveMetrics
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.serve.entries import (
+    CONFIGURATION,
+    ENTRIES,
+)
+from chirpwatch.streamer.live.metrics import LiveMetrics
 from tests import needs
 from tests.postgresql import PostgresServer
 from tests.test_api import RUN, ZERO_LAG, block, chunk, slide
@@ -192,7 +198,7 @@ def test_api_and_replay_run_outside_a_container(
         arguments = services[service]["command"]
         for inside, there in outside.items():
             arguments = [one.replace(inside, there) for one in arguments]
-        return [sys.executable, "-m", "chirpwatch.cli", *arguments]
+        return [sys.executable, "-m", "chirpwatch", *arguments]
 
     with subprocess.Popen(command("api"), stdout=subprocess.PIPE, text=True) as api:
         assert api.stdout is not None
@@ -214,7 +220,7 @@ def test_options_are_given_by_the_environment(tmp_path: Path) -> None:
         "CHIRPWATCH_API_PORT": str(port),
         "CHIRPWATCH_API_DATABASE": str(tmp_path / "results.db"),
     }
-    command = [sys.executable, "-m", "chirpwatch.cli", "api"]
+    command = [sys.executable, "-m", "chirpwatch", "api"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=environment
     ) as api:

@@ -28,8 +28,8 @@ from benchmarks.deployed import (
 from benchmarks.deployed_report import MOST_ROWS, _each, _missed
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
-from tests.networks import EnergyNetwork
-from train.deployment import (
+from chirpwatch.train.data.windows import WindowSettings
+from chirpwatch.train.evaluation.deployment import (
     INJECTION_SPACING,
     DeployedValidation,
     Glitch,
@@ -37,8 +37,8 @@ from train.deployment import (
     Piece,
     Slides,
 )
-from train.scoring import frames_of
-from train.windows import WindowSettings
+from chirpwatch.train.evaluation.scoring import frames_of
+from tests.networks import EnergyNetwork
 
 GEOMETRY = Geometry(kernel_length=2.0)
 RATE = GEOMETRY.sample_rate

@@ -9,23 +9,34 @@ import pytest
 import torch
 
 from chirpwatch.errors import ConfigurationError
+from chirpwatch.export import reference
 from chirpwatch.geometry import Geometry
-from export import reference
-from streamer.events import CLUSTER_LENGTH, Clusterer
-from train import deployment
-from train.baseline import DenseResNet, SeedResNet
-from train.checkpoint import load_checkpoint
-from train.data.background import simulate_background
-from train.deployment import (
+from chirpwatch.streamer.clustering import (
+    CLUSTER_LENGTH,
+    Clusterer,
+)
+from chirpwatch.train.data.noise.background import simulate_background
+from chirpwatch.train.data.windows import WindowSettings
+from chirpwatch.train.evaluation import deployment
+from chirpwatch.train.evaluation.deployment import (
     DeployedValidation,
     Slides,
     find_events,
     partial_auroc,
     whiten_stretch,
 )
-from train.network import Network
-from train.scoring import frames_of, kernel_frames, score_slide, score_stretch
-from train.windows import WindowSettings
+from chirpwatch.train.evaluation.scoring import (
+    frames_of,
+    kernel_frames,
+    score_slide,
+    score_stretch,
+)
+from chirpwatch.train.networks.baseline import (
+    DenseResNet,
+    SeedResNet,
+)
+from chirpwatch.train.networks.checkpoint import load_checkpoint
+from chirpwatch.train.networks.network import Network
 
 GEOMETRY = Geometry()
 SETTINGS = WindowSettings(batch_size=64, bank_size=16, glitch_bank_size=16, stretches=1)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import find_peaks
 
-from streamer.events import Clusterer
+from chirpwatch.streamer.clustering import Clusterer
 
 
 def find(score: np.ndarray, valid: np.ndarray, size: int, cuts: list[int]) -> list[int]:

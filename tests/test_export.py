@@ -12,15 +12,24 @@ from click.testing import CliRunner
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from chirpwatch.errors import GeometryError, ModelError
+from chirpwatch.errors import (
+    GeometryError,
+    ModelError,
+)
+from chirpwatch.export import (
+    parity,
+    preprocessor,
+)
+from chirpwatch.export.build import parity_strain
+from chirpwatch.export.cli import export
+from chirpwatch.export.networks import (
+    HeadModel,
+    longest_delay,
+)
+from chirpwatch.export.repository import write_repository
 from chirpwatch.geometry import Geometry
-from export import parity, preprocessor
-from export.build import parity_strain
-from export.cli import export
-from export.networks import HeadModel, longest_delay
-from export.repository import write_repository
-from train.checkpoint import save_checkpoint
-from train.network import Network
+from chirpwatch.train.networks.checkpoint import save_checkpoint
+from chirpwatch.train.networks.network import Network
 
 ROOT = Path(__file__).parent.parent
 

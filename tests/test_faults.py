@@ -25,12 +25,18 @@ import psutil
 import pytest
 from tritonclient import grpc
 
-from api.client import ApiClient
-from api.process import ApiProcess
-from chirpwatch.errors import ApiError, ServerError
-from serve.embedded import TritonServer
-from streamer.client import Detector, OpenSequence
-from streamer.live.write import FrameWriter
+from chirpwatch.api.client import ApiClient
+from chirpwatch.api.process import ApiProcess
+from chirpwatch.errors import (
+    ApiError,
+    ServerError,
+)
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.streamer.client import (
+    Detector,
+    OpenSequence,
+)
+from chirpwatch.streamer.live.frame_writer import FrameWriter
 from tests.needs import missing
 from tests.test_live import (
     BURSTS,
@@ -53,7 +59,7 @@ STEPPED = """
 import pathlib, sys, time
 clock, right = pathlib.Path(sys.argv.pop(1)), time.time
 time.time = lambda: right() + float(clock.read_text() or 0)
-from chirpwatch.cli import main
+from chirpwatch.commands.cli import main
 main()
 """
 """A command with a clock that can be stepped."""
@@ -389,7 +395,7 @@ def test_a_cut_network(energy_repository, strain, tmp_path):
             process = subprocess.Popen(
                 [
                     *("ip", "netns", "exec", name),
-                    *(sys.executable, "-m", "chirpwatch.cli", *arguments),
+                    *(sys.executable, "-m", "chirpwatch", *arguments),
                 ],
                 env=os.environ | {"CHIRPWATCH_API_TOKEN": token},
                 stdout=(tmp_path / f"{what}.log").open("w"),

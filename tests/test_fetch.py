@@ -18,13 +18,26 @@ from click.testing import CliRunner, Result
 from gwpy.timeseries import TimeSeries
 from scipy import signal as filters
 
-from chirpwatch.cli import cli
-from chirpwatch.errors import ConfigurationError, StrainError
-from chirpwatch.strain import read_background, read_gwosc, resample
+from chirpwatch.commands.cli import cli
+from chirpwatch.errors import (
+    ConfigurationError,
+    StrainError,
+)
+from chirpwatch.strain import (
+    read_background,
+    read_gwosc,
+    resample,
+)
+from chirpwatch.train.data.gwosc.choice import make_plan
+from chirpwatch.train.data.gwosc.fetch import (
+    Progress,
+    fetch,
+)
+from chirpwatch.train.data.gwosc.plan import (
+    FetchSettings,
+    PlannedSegment,
+)
 from tests.gwosc_server import GwoscServer
-from train.data.gwosc import Progress, fetch
-from train.data.gwosc_choice import make_plan
-from train.data.gwosc_plan import FetchSettings, PlannedSegment
 
 IFOS = ("H1", "L1")
 FLAGS = ("CBC_CAT1", "CBC_CAT2", "CBC_CAT3", "NO_CBC_HW_INJ")
@@ -95,7 +108,7 @@ def run_cli(*arguments: object) -> Result:
 
 def start_cli(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "chirpwatch.cli", "fetch", *map(str, arguments)],
+        [sys.executable, "-m", "chirpwatch", "fetch", *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

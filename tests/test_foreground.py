@@ -8,13 +8,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chirpwatch.geometry import Geometry
+from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.signals import ProjectedSignals
 from chirpwatch.strain import Segment
-from serve.embedded import TritonServer
-from streamer.client import Detector, Scores
-from streamer.events import Clusterer, Event
-from streamer.injections import add_signals, signal_starts
-from streamer.jobs import Job
+from chirpwatch.streamer.client import (
+    Detector,
+    Scores,
+)
+from chirpwatch.streamer.clustering import (
+    Clusterer,
+    Event,
+)
+from chirpwatch.streamer.replay.injections import (
+    add_signals,
+    signal_starts,
+)
+from chirpwatch.streamer.replay.jobs import Job
 from tests.test_injections import T0_NS, signals
 from tests.test_served_scores import join
 

@@ -5,8 +5,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from export import fourier
-from export.graph import Graph, Value
+from chirpwatch.export import fourier
+from chirpwatch.export.graph import (
+    Graph,
+    Value,
+)
 
 SIZES = [2, 6, 62, 1000, 2048, 4096, 6000]
 

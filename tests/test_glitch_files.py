@@ -11,9 +11,9 @@ from pycbc.types import TimeSeries
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import read_background
-from train.data.deepextractor import write_glitches
-from train.data.pycbc_series import convert
-from train.data.recorded import RecordedStretches
+from chirpwatch.train.data.noise.deepextractor import write_glitches
+from chirpwatch.train.data.noise.pycbc_series import convert
+from chirpwatch.train.data.recorded import RecordedStretches
 
 
 def write(path, series) -> None:

@@ -9,8 +9,8 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks.gpu_training import main, table
+from chirpwatch.train.networks.checkpoint import load_checkpoint
 from tests.test_stock import small_matched
-from train.checkpoint import load_checkpoint
 
 
 def run(folder: Path, *arguments: str) -> str:

@@ -14,8 +14,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from chirpwatch.geometry import Geometry
-from serve.embedded import TritonServer
-from streamer.client import Detector
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.streamer.client import Detector
 from tests import needs
 from tests.test_served_scores import join
 

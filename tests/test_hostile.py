@@ -17,9 +17,12 @@ from hypothesis.extra import numpy as hnp
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from api.process import ApiProcess
-from export.repository import MODELS
-from streamer.client import Detector, OpenSequence
+from chirpwatch.api.process import ApiProcess
+from chirpwatch.export.repository import MODELS
+from chirpwatch.streamer.client import (
+    Detector,
+    OpenSequence,
+)
 from tests.test_api import RUN, ZERO_LAG
 
 SECONDS = 15

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from chirpwatch.errors import ServerError
-from serve.embedded import TritonServer
-from streamer.client import Detector
-from streamer.live.sequence import LiveSequence
-from streamer.timeslides import Timeslides
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.live.sequence import LiveSequence
+from chirpwatch.streamer.timeslides import Timeslides
 from tests.between import (
     Between,
     Damage,

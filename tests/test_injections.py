@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 from chirpwatch.errors import SignalError
 from chirpwatch.signals import ProjectedSignals
 from chirpwatch.strain import NANOSECONDS
-from streamer.injections import add_signals, signal_starts
+from chirpwatch.streamer.replay.injections import (
+    add_signals,
+    signal_starts,
+)
 
 RATE = 2048
 T0_NS = 1262304000 * NANOSECONDS

@@ -3,11 +3,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chirpwatch.errors import ConfigurationError, ShiftError, SignalError, StrainError
+from chirpwatch.errors import (
+    ConfigurationError,
+    ShiftError,
+    SignalError,
+    StrainError,
+)
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import NANOSECONDS, Segment
-from streamer.jobs import Job
-from streamer.replay import Replay
+from chirpwatch.strain import (
+    NANOSECONDS,
+    Segment,
+)
+from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.replay.run import Replay
 from tests.test_injections import signals
 
 RATE = 2048

@@ -7,8 +7,12 @@ import pytest
 
 from benchmarks.kernel_length import LENGTHS, measure, power_before, report
 from chirpwatch.geometry import Geometry
-from train.bank import Bank, BankSettings, whitening
-from train.data.signals import chirp_mass
+from chirpwatch.train.data.signals.waveforms import chirp_mass
+from chirpwatch.train.networks.bank import (
+    Bank,
+    BankSettings,
+    whitening,
+)
 
 GEOMETRY = Geometry(kernel_length=2.0)
 SETTINGS = BankSettings(templates=2, candidates=2, runs=("O3",))

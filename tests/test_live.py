@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.process import ApiProcess
-from api.schema import Block, BlockSlide, GeometryBody, Run
+from chirpwatch.api.contract.requests import (
+    Block,
+    BlockSlide,
+    GeometryBody,
+    Run,
+)
+from chirpwatch.api.process import ApiProcess
 from chirpwatch.geometry import Geometry
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.live.frame_writer import FrameWriter
 from chirpwatch.units import JULIAN_YEAR
-from serve.embedded import TritonServer
-from streamer.client import Detector
-from streamer.live.write import FrameWriter
 
 GPS = 1_262_304_000
 RATE = 2048
@@ -93,7 +98,7 @@ class Search:
         token = folder / "token"
         token.write_text(api.token)
         self.command = [
-            *(sys.executable, "-m", "chirpwatch.cli", "live", "--simulated"),
+            *(sys.executable, "-m", "chirpwatch", "live", "--simulated"),
             *("--frames", frames, "--directory", folder / "live"),
             *("--triton", triton, "--api", api.url, "--token-file", token),
             *("--metrics-port", "0", "--patience", "1.5", "--far", "2"),

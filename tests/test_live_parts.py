@@ -17,25 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ligo.gracedb import rest as gracedb
 
-from chirpwatch.errors import ConfigurationError, StrainError
+from chirpwatch.errors import (
+    ConfigurationError,
+    StrainError,
+)
 from chirpwatch.geometry import Geometry
 from chirpwatch.process import free_ports
 from chirpwatch.strain import resample
-from streamer.live import frames
-from streamer.live.assemble import (
-    MAX_LEAP,
-    Assembler,
-    Gap,
-    Second,
-    Together,
-    blocks,
-)
-from streamer.live.channels import Channels
-from streamer.live.decimate import Decimator
-from streamer.live.frames import FrameDirectory, FrameReader, _prepare, read_frame
-from streamer.live.ledger import Candidate, Ledger
-from streamer.live.noise import Noise
-from streamer.live.sinks import (
+from chirpwatch.streamer.live import frames
+from chirpwatch.streamer.live.alerts import (
     GraceDb,
     JsonLines,
     NotReachedError,
@@ -43,9 +33,30 @@ from streamer.live.sinks import (
     Teller,
     Webhook,
 )
-from streamer.live.spot import Spotter
-from streamer.live.summary import Summary
-from streamer.live.write import FrameWriter
+from chirpwatch.streamer.live.background import Noise
+from chirpwatch.streamer.live.channels import Channels
+from chirpwatch.streamer.live.coincide import (
+    MAX_LEAP,
+    Assembler,
+    Gap,
+    Second,
+    Together,
+    blocks,
+)
+from chirpwatch.streamer.live.decimate import Decimator
+from chirpwatch.streamer.live.frame_writer import FrameWriter
+from chirpwatch.streamer.live.frames import (
+    FrameDirectory,
+    FrameReader,
+    _prepare,
+    read_frame,
+)
+from chirpwatch.streamer.live.ledger import (
+    Candidate,
+    Ledger,
+)
+from chirpwatch.streamer.live.summary import Summary
+from chirpwatch.streamer.live.triggers import Spotter
 
 GPS = 1_262_304_000
 IFOS = ("H1", "L1")
@@ -351,7 +362,7 @@ class Receiver:
 def test_a_webhook_is_told_once_and_signed(
     tmp_path, monkeypatch, statuses, state, times
 ):
-    monkeypatch.setattr("streamer.live.sinks.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("chirpwatch.streamer.live.alerts.FIRST_PAUSE", 0.01)
     secret = b"between us"
     with (
         Receiver(statuses) as receiver,

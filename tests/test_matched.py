@@ -17,25 +17,50 @@ from benchmarks.parts import (
     without_small_network,
     without_templates,
 )
-from chirpwatch.errors import ConfigurationError, GeometryError, ModelError
+from chirpwatch.errors import (
+    ConfigurationError,
+    GeometryError,
+    ModelError,
+)
+from chirpwatch.export.networks import (
+    export_networks,
+    tiled,
+)
 from chirpwatch.geometry import Geometry
-from export.networks import export_networks, tiled
-from tests.test_train_fit import TINY
-from train.bank import (
+from chirpwatch.train.data.windows import (
+    Batch,
+    WindowSettings,
+)
+from chirpwatch.train.fitting.fit import fit
+from chirpwatch.train.fitting.module import (
+    Detector,
+    cross_entropy,
+)
+from chirpwatch.train.networks.bank import (
     MERGER_LENGTH,
     Bank,
     BankSettings,
     place,
     whitened_spectra,
 )
-from train.baseline import SeedResNet
-from train.checkpoint import load_checkpoint, load_sliding, save_checkpoint
-from train.fit import fit
-from train.matched import PHASES, MatchedFilters, MatchedNetwork, SubBank
-from train.models import build_model, model_name
-from train.module import Detector, cross_entropy
-from train.network import Network
-from train.windows import Batch, WindowSettings
+from chirpwatch.train.networks.baseline import SeedResNet
+from chirpwatch.train.networks.checkpoint import (
+    load_checkpoint,
+    load_sliding,
+    save_checkpoint,
+)
+from chirpwatch.train.networks.matched import (
+    PHASES,
+    MatchedFilters,
+    MatchedNetwork,
+    SubBank,
+)
+from chirpwatch.train.networks.models import (
+    build_model,
+    model_name,
+)
+from chirpwatch.train.networks.network import Network
+from tests.test_train_fit import TINY
 
 GEOMETRY = Geometry(kernel_length=2.0)
 TEMPLATES, GROUPS = 16, 8

@@ -3,8 +3,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from export.graph import Graph
-from export.median import sliding_medians, unseen
+from chirpwatch.export.graph import Graph
+from chirpwatch.export.median import (
+    sliding_medians,
+    unseen,
+)
 
 BINS = 5
 

@@ -7,9 +7,13 @@ from hypothesis import strategies as st
 
 from chirpwatch.errors import ServerError
 from chirpwatch.geometry import Geometry
-from serve.embedded import TritonServer
-from streamer.client import Detector, OpenSequence, Scores
-from streamer.timeslides import Timeslides
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.streamer.client import (
+    Detector,
+    OpenSequence,
+    Scores,
+)
+from chirpwatch.streamer.timeslides import Timeslides
 
 STRIDE = 256
 

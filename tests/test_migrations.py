@@ -7,7 +7,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
-from api.database import Base, Database, migration_options
+from chirpwatch.api.storage.database import (
+    Base,
+    Database,
+    migration_options,
+)
 from chirpwatch.errors import ApiError
 
 

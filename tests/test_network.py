@@ -5,11 +5,21 @@ import dataclasses
 import pytest
 import torch
 
-from chirpwatch.errors import GeometryError, ModelError
+from chirpwatch.errors import (
+    GeometryError,
+    ModelError,
+)
 from chirpwatch.geometry import Geometry
-from train.baseline import DenseResNet, SeedResNet
-from train.models import MODELS, build_model, model_name
-from train.network import Network
+from chirpwatch.train.networks.baseline import (
+    DenseResNet,
+    SeedResNet,
+)
+from chirpwatch.train.networks.models import (
+    MODELS,
+    build_model,
+    model_name,
+)
+from chirpwatch.train.networks.network import Network
 
 GEOMETRY = Geometry()
 STRIDES = 9

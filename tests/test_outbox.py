@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from api.client import ApiClient
-from api.process import ApiProcess
-from api.schema import Block, BlockSlide, GeometryBody, Run, RunUpdate
+from chirpwatch.api.client import ApiClient
+from chirpwatch.api.contract.requests import (
+    Block,
+    BlockSlide,
+    GeometryBody,
+    Run,
+    RunUpdate,
+)
+from chirpwatch.api.process import ApiProcess
 from chirpwatch.errors import ApiError
 from chirpwatch.geometry import Geometry
-from streamer.outbox import Outbox
+from chirpwatch.streamer.outbox import Outbox
 
 GEOMETRY = Geometry()
 NOWHERE = "http://127.0.0.1:1"

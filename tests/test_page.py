@@ -8,9 +8,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from api.client import ApiClient
-from api.process import ApiProcess
-from api.schema import (
+from chirpwatch.api.client import ApiClient
+from chirpwatch.api.contract.requests import (
     Block,
     BlockSlide,
     Chunk,
@@ -24,6 +23,7 @@ from api.schema import (
     RunUpdate,
     Stream,
 )
+from chirpwatch.api.process import ApiProcess
 from chirpwatch.geometry import Geometry
 
 GPS = 1_264_316_116

@@ -7,10 +7,22 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chirpwatch.errors import ConfigurationError, ShiftError, StrainError
+from chirpwatch.errors import (
+    ConfigurationError,
+    ShiftError,
+    StrainError,
+)
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import NANOSECONDS, Segment
-from streamer.plan import Plan, least_step, make_plan, valid_ranges
+from chirpwatch.strain import (
+    NANOSECONDS,
+    Segment,
+)
+from chirpwatch.streamer.background.plan import (
+    Plan,
+    least_step,
+    make_plan,
+    valid_ranges,
+)
 
 START = 1262304000
 GEOMETRIES = {2: Geometry(), 3: Geometry(ifos=("H1", "L1", "V1"))}

@@ -11,14 +11,24 @@ from click.testing import CliRunner
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.statistics import Background
-from chirpwatch.strain import NANOSECONDS, Segment
+from chirpwatch.strain import (
+    NANOSECONDS,
+    Segment,
+)
+from chirpwatch.train.cli import train
+from chirpwatch.train.data.noise.background import simulate_background
+from chirpwatch.train.evaluation import deployment
+from chirpwatch.train.evaluation.deployment import (
+    DeployedValidation,
+    whiten_stretch,
+)
+from chirpwatch.train.evaluation.rank import rank_event
+from chirpwatch.train.networks.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+)
 from tests.conftest import GW150914
 from tests.test_deployment import SPLIT
-from train.checkpoint import find_checkpoint, load_checkpoint
-from train.cli import train
-from train.data.background import simulate_background
-from train.deployment import DeployedValidation, whiten_stretch
-from train.rank import rank_event
 
 GEOMETRY = Geometry()
 QUIET = Background.of([1.0, 2.0, 3.0], 1e6)
@@ -71,7 +81,7 @@ def test_gw150914_is_louder_than_any_background(
 ) -> None:
     # Two days and a half in place of ten.
     shorter = functools.partial(DeployedValidation, length=2048.0, slides=108)
-    monkeypatch.setattr("train.deployment.DeployedValidation", shorter)
+    monkeypatch.setattr(deployment, "DeployedValidation", shorter)
     options = [f"--strain={path}" for path in gwosc_files]
     out = tmp_path / "rank.json"
     done = CliRunner().invoke(

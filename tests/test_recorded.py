@@ -9,12 +9,15 @@ import pytest
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import write_background
+from chirpwatch.train.data.recorded import (
+    PIECE_SIZE,
+    RecordedStretches,
+)
+from chirpwatch.train.evaluation.validate import Effort
+from chirpwatch.train.fitting.fit import fit
+from chirpwatch.train.networks.checkpoint import load_checkpoint
 from tests.test_train_fit import TINY
 from tests.test_validate import SIZES
-from train.checkpoint import load_checkpoint
-from train.data.recorded import PIECE_SIZE, RecordedStretches
-from train.fit import fit
-from train.validate import Effort
 
 GEOMETRY = Geometry()
 RATE = GEOMETRY.sample_rate
@@ -201,7 +204,9 @@ def test_the_report_is_of_the_test_split_as_well(tmp_path, capsys) -> None:
     write(path, ("test", 4000, 140))
     tiny = {name: value for name, value in SIZES.items() if name != "slides"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.validate.QUICK", Effort(**tiny, slides=1))
+        patch.setattr(
+            "chirpwatch.train.evaluation.validate.QUICK", Effort(**tiny, slides=1)
+        )
         fit(tmp_path / "again", ["split"], arguments=(*more, "--figures=quick"))
     told = (tmp_path / "again" / "validation.md").read_text()
     assert "strain of background.hdf5" in told

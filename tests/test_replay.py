@@ -14,18 +14,24 @@ import h5py
 import numpy as np
 import pytest
 
-from api.process import ApiProcess
+from chirpwatch.api.process import ApiProcess
+from chirpwatch.export.build import build_models
+from chirpwatch.export.repository import write_repository
 from chirpwatch.geometry import Geometry
-from chirpwatch.signals import ProjectedSignals, write_test_signals
-from chirpwatch.strain import NANOSECONDS, write_background
-from export.build import build_models
-from export.repository import write_repository
-from serve.embedded import TritonServer
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.signals import (
+    ProjectedSignals,
+    write_test_signals,
+)
+from chirpwatch.strain import (
+    NANOSECONDS,
+    write_background,
+)
+from chirpwatch.train.data.signals.injections import population_attributes
+from chirpwatch.train.data.signals.population import InjectionSettings
 from tests.command import refusal
 from tests.conftest import GW150914, slide_livetime
 from tests.networks import EnergyNetwork
-from train.data.injections import population_attributes
-from train.data.population import InjectionSettings
 
 RATE = 2048
 START = 1262304000
@@ -33,7 +39,7 @@ DURATION = 120
 
 
 def chirpwatch(*arguments: object, **options: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "chirpwatch.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "chirpwatch", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, **options
     )
@@ -307,7 +313,7 @@ def test_a_killed_part_is_named_and_the_next_run_works(
         *("--directory", str(tmp_path), "--request-length", "1", "--slides", "8"),
     ]
     with subprocess.Popen(
-        [sys.executable, "-m", "chirpwatch.cli", *arguments],
+        [sys.executable, "-m", "chirpwatch", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

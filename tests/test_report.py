@@ -11,15 +11,21 @@ import torch
 from click.testing import CliRunner
 from playwright.sync_api import Browser
 
-from chirpwatch.cli import cli
+from chirpwatch.commands.cli import cli
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
-from train.checkpoint import save_checkpoint
-from train.cli import train
-from train.compare import write_comparison
-from train.network import Network
-from train.report import write_run_report
-from train.validate import MASSES, SNRS, validate, weights_hash, write_report
+from chirpwatch.train.cli import train
+from chirpwatch.train.evaluation.compare import write_comparison
+from chirpwatch.train.evaluation.report import write_run_report
+from chirpwatch.train.evaluation.validate import (
+    MASSES,
+    SNRS,
+    validate,
+    weights_hash,
+    write_report,
+)
+from chirpwatch.train.networks.checkpoint import save_checkpoint
+from chirpwatch.train.networks.network import Network
 
 SIZES = {
     "noise_length": 960,
@@ -336,7 +342,7 @@ def test_figures_that_tell_nothing_of_their_weights_are_not_compared(
 
 
 def test_numbers_of_a_log_may_be_missing(run: Path) -> None:
-    from train.report import read_log
+    from chirpwatch.train.evaluation.report import read_log
 
     log = read_log(run / "metrics.csv")
     assert log is not None

@@ -5,9 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from api.client import ApiRefused
-from api.process import ApiProcess
-from api.schema import Injection, InjectionSet, RunUpdate, Veto
+from chirpwatch.api.client import ApiRefused
+from chirpwatch.api.contract.requests import (
+    Injection,
+    InjectionSet,
+    RunUpdate,
+    Veto,
+)
+from chirpwatch.api.process import ApiProcess
 from tests.test_api import (
     GPS,
     RUN,

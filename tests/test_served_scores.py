@@ -16,13 +16,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2 as pb
 
-from chirpwatch.errors import ModelError, ServerError
+from chirpwatch.errors import (
+    ModelError,
+    ServerError,
+)
+from chirpwatch.export import reference
 from chirpwatch.geometry import Geometry
-from export import reference
-from serve.embedded import TritonServer
-from streamer.client import Detector, OpenSequence, Scores
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.streamer.client import (
+    Detector,
+    OpenSequence,
+    Scores,
+)
+from chirpwatch.train.networks.network import Network
 from tests.networks import OFFSET_SIZE, EnergyNetwork
-from train.network import Network
 
 
 def _cut(strain: np.ndarray, start: int, stop: int) -> np.ndarray:

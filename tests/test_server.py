@@ -17,9 +17,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from chirpwatch.errors import ServerError
-from serve import embedded
-from serve.embedded import TritonServer
-from serve.reaper import model_processes
+from chirpwatch.serve import embedded
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.serve.reaper import model_processes
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_a_server_ends_with_the_process_that_started_it(
 ) -> None:
     program = (
         "import sys, time\n"
-        "from serve.embedded import TritonServer\n"
+        "from chirpwatch.serve.embedded import TritonServer\n"
         "with TritonServer(sys.argv[1]) as server:\n"
         "    print(server.pid, flush=True)\n"
         "    time.sleep(600)\n"

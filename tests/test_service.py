@@ -8,8 +8,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.process import ApiProcess
-from api.schema import LatencyMs, RunUpdate, Veto
+from chirpwatch.api.contract.requests import (
+    LatencyMs,
+    RunUpdate,
+    Veto,
+)
+from chirpwatch.api.process import ApiProcess
 from tests.test_api import GPS, RUN, SECOND, ZERO_LAG, block, chunk, slide
 
 

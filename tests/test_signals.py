@@ -17,7 +17,10 @@ from chirpwatch.signals import (
     write_polarizations,
     write_test_signals,
 )
-from streamer.injections import add_signals, signal_starts
+from chirpwatch.streamer.replay.injections import (
+    add_signals,
+    signal_starts,
+)
 
 SEGMENT = "1262304000-1200"
 

@@ -19,8 +19,12 @@ from pycbc.types import FrequencySeries
 from pycbc.types import TimeSeries as PycbcTimeSeries
 from pycbc.waveform import get_fd_waveform
 
-import train.data
-from chirpwatch.errors import ChirpwatchError, ConfigurationError, SignalError
+import chirpwatch.train.data
+from chirpwatch.errors import (
+    ChirpwatchError,
+    ConfigurationError,
+    SignalError,
+)
 from chirpwatch.signals import (
     read_polarizations,
     read_rejected,
@@ -28,31 +32,45 @@ from chirpwatch.signals import (
     shift_key,
 )
 from chirpwatch.strain import read_background
-from train.data.background import (
+from chirpwatch.train.data.noise.background import (
     BackgroundSettings,
     BackgroundStream,
     draw_live_times,
     simulate_background,
 )
-from train.data.curves import curve_names, read_curve
-from train.data.drift import DriftingSpectrum, DriftSettings, drifting_noise
-from train.data.glitches import draw_snrs
-from train.data.injections import (
+from chirpwatch.train.data.noise.curves import (
+    curve_names,
+    read_curve,
+)
+from chirpwatch.train.data.noise.drift import (
+    DriftingSpectrum,
+    DriftSettings,
+    drifting_noise,
+)
+from chirpwatch.train.data.noise.glitches import draw_snrs
+from chirpwatch.train.data.noise.lines import (
+    Line,
+    LineNoise,
+)
+from chirpwatch.train.data.noise.spectra import coloured_noise
+from chirpwatch.train.data.signals.injections import (
     draw_times,
     merger_batches,
     project,
     project_polarizations,
     simulate_test_signals,
 )
-from train.data.lines import Line, LineNoise
-from train.data.noise import coloured_noise
-from train.data.population import InjectionSettings, draw_masses, draw_redshifts
-from train.data.signals import (
+from chirpwatch.train.data.signals.population import (
+    InjectionSettings,
+    draw_masses,
+    draw_redshifts,
+)
+from chirpwatch.train.data.signals.waveforms import (
     face_on_waveforms,
     precessing_polarizations,
     sky,
 )
-from train.simulate_cli import simulate
+from chirpwatch.train.simulate_cli import simulate
 
 RATE = 2048
 GPS = 1262304000
@@ -560,7 +578,7 @@ def test_full_disk_is_said_and_nothing_is_lost(tmp_path, command, small, large) 
     run(command, out, *small)
     before = out.read_bytes()
     done = subprocess.run(
-        [sys.executable, "-m", "chirpwatch.cli", "simulate", command]
+        [sys.executable, "-m", "chirpwatch", "simulate", command]
         + [str(one) for one in (out, *large)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600_000,) * 2),
         capture_output=True,
@@ -588,11 +606,12 @@ def test_a_set_twice_and_a_file_that_is_none_are_refused(tmp_path) -> None:
 
 
 def test_public_names_are_there_and_noise_needs_no_torch() -> None:
-    for name in train.data.__all__:
-        assert callable(getattr(train.data, name))
+    for name in chirpwatch.train.data.__all__:
+        assert callable(getattr(chirpwatch.train.data, name))
     code = (
         "import sys\n"
-        "from train.data import BackgroundSettings, BackgroundStream, drifting_noise\n"
+        "from chirpwatch.train.data import BackgroundSettings, BackgroundStream\n"
+        "from chirpwatch.train.data import drifting_noise\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,15 +14,30 @@ import numpy as np
 import pytest
 import torch
 
-from chirpwatch.errors import ConfigurationError, ModelError
+from chirpwatch.errors import (
+    ConfigurationError,
+    ModelError,
+)
 from chirpwatch.geometry import Geometry
+from chirpwatch.train.data.windows import Batch
+from chirpwatch.train.fitting import stock
+from chirpwatch.train.fitting.fit import fit
+from chirpwatch.train.fitting.stock import (
+    ARRAYS,
+    SAYING,
+    StockStream,
+    identity,
+    make_stock,
+)
+from chirpwatch.train.networks.bank import (
+    BankSettings,
+    place,
+)
+from chirpwatch.train.networks.matched import (
+    MatchedNetwork,
+    SubBank,
+)
 from tests.test_train_fit import TINY
-from train import stock
-from train.bank import BankSettings, place
-from train.fit import fit
-from train.matched import MatchedNetwork, SubBank
-from train.stock import ARRAYS, SAYING, StockStream, identity, make_stock
-from train.windows import Batch
 
 ROOT = Path(__file__).parents[1]
 GEOMETRY = Geometry(kernel_length=2.0)
@@ -227,7 +242,7 @@ def test_killed_training_from_a_stock_goes_on_to_the_same_weights(
     assert not (whole / "stock").exists()
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "chirpwatch.cli", "train", "fit"),
+            *(sys.executable, "-m", "chirpwatch", "train", "fit"),
             *("--config", "matched", "--folder", str(parts), *arguments),
         ],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},

@@ -16,36 +16,61 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.process import ApiProcess
-from api.schema import Veto
-from chirpwatch.cli import cli
-from chirpwatch.errors import ConfigurationError, ModelError, ShiftError
+from chirpwatch.api.contract.requests import Veto
+from chirpwatch.api.process import ApiProcess
+from chirpwatch.commands.cli import cli
+from chirpwatch.errors import (
+    ConfigurationError,
+    ModelError,
+    ShiftError,
+)
+from chirpwatch.export.build import build_models
 from chirpwatch.geometry import Geometry
-from chirpwatch.signals import ProjectedSignals, read_test_signals
+from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.signals import (
+    ProjectedSignals,
+    read_test_signals,
+)
 from chirpwatch.statistics import Background
-from chirpwatch.strain import Segment, read_background
-from export.build import build_models
-from serve.embedded import TritonServer
-from streamer.client import Detector
-from streamer.jobs import Job
-from streamer.live.cli import chosen_channels
-from streamer.plan import make_plan
-from streamer.timeslides import Timeslides
+from chirpwatch.strain import (
+    Segment,
+    read_background,
+)
+from chirpwatch.streamer.background.plan import make_plan
+from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.live.cli import chosen_channels
+from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.timeslides import Timeslides
+from chirpwatch.train.data.noise.lines import detector_lines
+from chirpwatch.train.data.signals.waveforms import (
+    arrival_delays,
+    light_travel_lengths,
+    sky,
+)
+from chirpwatch.train.data.windows import WindowMaker
+from chirpwatch.train.evaluation.deployment import (
+    DeployedValidation,
+    whiten_stretch,
+)
+from chirpwatch.train.evaluation.optimal import MatchedFilter
+from chirpwatch.train.evaluation.rank import rank_event
+from chirpwatch.train.evaluation.scoring import (
+    frames_of,
+    slide_pieces,
+)
+from chirpwatch.train.evaluation.validate import (
+    Effort,
+    effort_of,
+    slide_blocks,
+    validate,
+)
+from chirpwatch.train.networks.checkpoint import load_checkpoint
 from tests.networks import EnergyNetwork
 from tests.test_live import Search
 from tests.test_plan import valid_by_hand
 from tests.test_strain import write_gwosc
 from tests.test_train_fit import SETTINGS, TINY
 from tests.test_validate import SIZES
-from train.checkpoint import load_checkpoint
-from train.data.lines import detector_lines
-from train.data.signals import arrival_delays, light_travel_lengths, sky
-from train.deployment import DeployedValidation, whiten_stretch
-from train.optimal import MatchedFilter
-from train.rank import rank_event
-from train.scoring import frames_of, slide_pieces
-from train.validate import Effort, effort_of, slide_blocks, validate
-from train.windows import WindowMaker
 
 IFOS = ("H1", "L1", "V1")
 GEOMETRY = Geometry(ifos=IFOS)
@@ -94,9 +119,13 @@ def checkpoint(folder: Path) -> Path:
     """A network after sixty steps, judged as any other is, by less."""
     path = folder / "train"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.validate.QUICK", Effort(**SIZES, slides=1))
+        patch.setattr(
+            "chirpwatch.train.evaluation.validate.QUICK", Effort(**SIZES, slides=1)
+        )
         # Which draws what validation.json says, whatever the detectors.
-        patch.setattr("train.report.write_run_report", lambda folder: None)
+        patch.setattr(
+            "chirpwatch.train.evaluation.report.write_run_report", lambda folder: None
+        )
         run(
             *("train", "fit", "--config", "split", "--folder", path, "--steps", 60),
             *(*TINY, f"--data.geometry.ifos=[{NAMES}]", "--figures=quick"),

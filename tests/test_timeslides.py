@@ -6,16 +6,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chirpwatch.errors import ModelError, ServerError, ShiftError, StrainError
+from chirpwatch.errors import (
+    ModelError,
+    ServerError,
+    ShiftError,
+    StrainError,
+)
+from chirpwatch.export import reference
 from chirpwatch.geometry import Geometry
+from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.strain import Segment
-from export import reference
-from serve.embedded import TritonServer
-from streamer.client import Detector
-from streamer.events import CLUSTER_LENGTH, Clusterer
-from streamer.jobs import Job
-from streamer.served import describe
-from streamer.timeslides import Timeslides
+from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.clustering import (
+    CLUSTER_LENGTH,
+    Clusterer,
+)
+from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.served import describe
+from chirpwatch.streamer.timeslides import Timeslides
 
 FRAME_LENGTH = 1 / 64
 
@@ -217,7 +225,7 @@ def test_more_slides_than_a_request_holds_come_in_several(
 ):
     strain, shifts = noise[1, :, : 64 * 2048], np.arange(200, 1700, 300)[:, None]
     whole = timeslides.events(strain, shifts)
-    monkeypatch.setattr("streamer.timeslides.MAX_SLIDE_LENGTH", 2 * 64)
+    monkeypatch.setattr("chirpwatch.streamer.timeslides.MAX_SLIDE_LENGTH", 2 * 64)
     parts = timeslides.events(strain, shifts)
     for name in ("valid", "slide", "stride", "statistic", "delay"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))

@@ -19,13 +19,29 @@ from pycbc.types import FrequencySeries
 from pycbc.types import TimeSeries as PycbcTimeSeries
 from pycbc.waveform import get_fd_waveform
 
-from chirpwatch.errors import ConfigurationError, SignalError, StrainError
+from chirpwatch.errors import (
+    ConfigurationError,
+    SignalError,
+    StrainError,
+)
 from chirpwatch.signals import read_polarizations
-from train.data import whitening
-from train.data.background import simulate_background
-from train.data.curves import read_curve, regrid
-from train.data.glitches import SHAPES, draw_glitch, scale_to_snr
-from train.data.injections import (
+from chirpwatch.train.data import whitening
+from chirpwatch.train.data.noise.background import simulate_background
+from chirpwatch.train.data.noise.curves import (
+    read_curve,
+    regrid,
+)
+from chirpwatch.train.data.noise.glitches import (
+    SHAPES,
+    draw_glitch,
+    scale_to_snr,
+)
+from chirpwatch.train.data.noise.sources import (
+    CurveVariation,
+    SimulatedStretches,
+)
+from chirpwatch.train.data.noise.spectra import coloured_noise
+from chirpwatch.train.data.signals.injections import (
     InjectionSettings,
     draw_mergers,
     network_snr,
@@ -34,15 +50,13 @@ from train.data.injections import (
     simulate_polarizations,
     simulate_test_signals,
 )
-from train.data.noise import coloured_noise
-from train.data.signals import (
+from chirpwatch.train.data.signals.waveforms import (
     antenna_amplitudes,
     arrival_delays,
     face_on_waveforms,
     sky,
 )
-from train.data.sources import CurveVariation, SimulatedStretches
-from train.simulate_cli import simulate
+from chirpwatch.train.simulate_cli import simulate
 
 RATE = 2048
 IFOS = ("H1", "L1")
@@ -68,7 +82,7 @@ def test_strain_is_simulated_and_signals_are_read_without_torch() -> None:
     """The demo runs on an installation that has no torch."""
     code = (
         "import sys, chirpwatch.signals\n"
-        "from train.data.background import simulate_background\n"
+        "from chirpwatch.train.data.noise.background import simulate_background\n"
         "simulate_background(8, 'O3', ('H1', 'L1'), 2048, 1, 0.2)\n"
         "assert 'torch' not in sys.modules"
     )

@@ -11,8 +11,8 @@ from pathlib import Path
 import lightning
 import torch
 
+from chirpwatch.train.networks.checkpoint import load_checkpoint
 from tests.test_train_fit import TINY
-from train.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +47,7 @@ def test_two_processes_share_each_batch_and_agree_on_the_weights(tmp_path) -> No
     command = [
         sys.executable,
         "-m",
-        "chirpwatch.cli",
+        "chirpwatch",
         "train",
         "fit",
         *TINY,

@@ -9,19 +9,36 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from chirpwatch.errors import ConfigurationError, ModelError, StrainError
+from chirpwatch.errors import (
+    ConfigurationError,
+    ModelError,
+    StrainError,
+)
 from chirpwatch.geometry import Geometry
-from chirpwatch.signals import read_polarizations, read_test_signals
+from chirpwatch.signals import (
+    read_polarizations,
+    read_test_signals,
+)
 from chirpwatch.strain import read_background
-from train.bank import shipped_bank_path
-from train.checkpoint import load_checkpoint, probe, save_checkpoint
-from train.cli import train
-from train.fit import fit
-from train.models import build_model
-from train.network import Network
-from train.simulate_cli import simulate
-from train.validate import MASSES, FalsePositives
-from train.windows import WindowMaker, WindowSettings
+from chirpwatch.train.cli import train
+from chirpwatch.train.data.windows import (
+    WindowMaker,
+    WindowSettings,
+)
+from chirpwatch.train.evaluation.validate import (
+    MASSES,
+    FalsePositives,
+)
+from chirpwatch.train.fitting.fit import fit
+from chirpwatch.train.networks.bank import shipped_bank_path
+from chirpwatch.train.networks.checkpoint import (
+    load_checkpoint,
+    probe,
+    save_checkpoint,
+)
+from chirpwatch.train.networks.models import build_model
+from chirpwatch.train.networks.network import Network
+from chirpwatch.train.simulate_cli import simulate
 
 GEOMETRY = Geometry()
 SETTINGS = WindowSettings(

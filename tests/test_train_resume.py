@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from chirpwatch.errors import ConfigurationError, ModelError
+from chirpwatch.errors import (
+    ConfigurationError,
+    ModelError,
+)
+from chirpwatch.train.fitting.fit import fit
+from chirpwatch.train.networks.checkpoint import load_checkpoint
 from tests.test_train_fit import TINY
-from train.checkpoint import load_checkpoint
-from train.fit import fit
 
 ARGUMENTS = (
     *TINY,
@@ -32,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 def killed(tmp_path_factory) -> Path:
     """Folder of a training that was killed after its first checkpoint."""
     folder = tmp_path_factory.mktemp("killed") / "run"
-    command = [sys.executable, "-m", "chirpwatch.cli", "train", "fit"]
+    command = [sys.executable, "-m", "chirpwatch", "train", "fit"]
     process = subprocess.Popen(
         [*command, "--config=split", f"--folder={folder}", *ARGUMENTS],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},

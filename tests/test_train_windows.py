@@ -10,17 +10,23 @@ from scipy import signal, stats
 
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
-from train.data.curves import read_curve
-from train.data.pool import NoisePool
-from train.data.population import draw_components
-from train.data.signals import (
+from chirpwatch.train.data.noise.curves import read_curve
+from chirpwatch.train.data.noise.sources import (
+    CurveVariation,
+    SimulatedStretches,
+)
+from chirpwatch.train.data.pool import NoisePool
+from chirpwatch.train.data.signals.population import draw_components
+from chirpwatch.train.data.signals.waveforms import (
     chirp_mass,
     face_on_amplitudes,
     face_on_waveforms,
 )
-from train.data.sources import CurveVariation, SimulatedStretches
-from train.stream import WindowStream
-from train.windows import WindowMaker, WindowSettings
+from chirpwatch.train.data.windows import (
+    WindowMaker,
+    WindowSettings,
+)
+from chirpwatch.train.fitting.stream import WindowStream
 
 GEOMETRY = Geometry()
 SETTINGS = WindowSettings(batch_size=64, bank_size=64, glitch_bank_size=32, stretches=2)

@@ -11,33 +11,35 @@ import torch
 from click.testing import CliRunner
 from scipy import stats
 
-from chirpwatch.cli import cli
+from chirpwatch.commands.cli import cli
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import write_background
-from tests import needs
-from train.bank import Bank, BankSettings
-from train.baseline import DenseResNet, SeedResNet
-from train.checkpoint import save_checkpoint
-from train.data.background import simulate_background
-from train.data.recorded import RecordedStretches
-from train.deployment import LEAST_EVENTS, whiten_stretch
-from train.heldout import (
+from chirpwatch.train.data.noise.background import simulate_background
+from chirpwatch.train.data.recorded import RecordedStretches
+from chirpwatch.train.evaluation.deployment import (
+    LEAST_EVENTS,
+    whiten_stretch,
+)
+from chirpwatch.train.evaluation.heldout import (
     OtherNoise,
     SpectrumStretches,
     curve_noise,
     read_glitches,
 )
-from train.network import Network
-from train.optimal import (
+from chirpwatch.train.evaluation.optimal import (
     BankFilters,
     MatchedFilter,
     known_signal,
     optimal_curves,
     tail_threshold,
 )
-from train.scoring import frames_of, kernel_frames, score_windows
-from train.validate import (
+from chirpwatch.train.evaluation.scoring import (
+    frames_of,
+    kernel_frames,
+    score_windows,
+)
+from chirpwatch.train.evaluation.validate import (
     TABLE_RATES,
     Effort,
     FalsePositives,
@@ -50,6 +52,17 @@ from train.validate import (
     validate,
     weights_hash,
 )
+from chirpwatch.train.networks.bank import (
+    Bank,
+    BankSettings,
+)
+from chirpwatch.train.networks.baseline import (
+    DenseResNet,
+    SeedResNet,
+)
+from chirpwatch.train.networks.checkpoint import save_checkpoint
+from chirpwatch.train.networks.network import Network
+from tests import needs
 
 GEOMETRY = Geometry()
 SIZES = {
@@ -415,7 +428,7 @@ def test_recorded_glitches_take_the_place_of_noise(tmp_path, network) -> None:
 
 def test_other_noise_by_the_command(tmp_path, network, monkeypatch) -> None:
     sizes = SIZES | {"noise_length": 960, "stretches": 4, "slides": 4}
-    monkeypatch.setattr("train.validate.QUICK", Effort(**sizes))
+    monkeypatch.setattr("chirpwatch.train.evaluation.validate.QUICK", Effort(**sizes))
     spectra, strain = tmp_path / "spectra", tmp_path / "background.hdf5"
     asd = np.full(1025, 4e-23)
     for ifo in ("H1", "L1"):

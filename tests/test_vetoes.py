@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
-from api.client import ApiRefused
-from api.process import ApiProcess
-from api.schema import Injection, InjectionSet, RunUpdate, Stream, Veto
+from chirpwatch.api.client import ApiRefused
+from chirpwatch.api.contract.requests import (
+    Injection,
+    InjectionSet,
+    RunUpdate,
+    Stream,
+    Veto,
+)
+from chirpwatch.api.process import ApiProcess
 from chirpwatch.geometry import Geometry
 from chirpwatch.units import JULIAN_YEAR
 from tests.test_api import GPS, RUN, SECOND, STRIDE, ZERO_LAG, block, chunk, slide

@@ -11,8 +11,16 @@ from astropy.cosmology import Planck18
 from scipy.integrate import quad
 
 from chirpwatch.errors import StatisticsError
-from chirpwatch.volume import MASS_PAIRS, Population, sensitive_volume
-from train.data.population import InjectionSettings, draw_masses, draw_redshifts
+from chirpwatch.train.data.signals.population import (
+    InjectionSettings,
+    draw_masses,
+    draw_redshifts,
+)
+from chirpwatch.volume import (
+    MASS_PAIRS,
+    Population,
+    sensitive_volume,
+)
 
 SETTINGS = InjectionSettings(
     min_mass=5,

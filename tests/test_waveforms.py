@@ -26,10 +26,18 @@ from benchmarks.waveforms import (
     whitened,
 )
 from chirpwatch.geometry import Geometry
-from train.bank import Bank, BankSettings, Grid, fitting_factors
-from train.data.population import draw_components
-from train.data.signals import sky
-from train.windows import WindowMaker, WindowSettings
+from chirpwatch.train.data.signals.population import draw_components
+from chirpwatch.train.data.signals.waveforms import sky
+from chirpwatch.train.data.windows import (
+    WindowMaker,
+    WindowSettings,
+)
+from chirpwatch.train.networks.bank import (
+    Bank,
+    BankSettings,
+    Grid,
+    fitting_factors,
+)
 
 GEOMETRY = Geometry(kernel_length=2.0)
 MASSES = np.array([[100.0, 30.0], [35.0, 35.0], [30.0, 12.0]])

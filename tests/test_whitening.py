@@ -10,12 +10,19 @@ from onnx import ModelProto
 from onnxruntime import InferenceSession
 from scipy import signal
 
+from chirpwatch.export import (
+    preprocessor,
+    reference,
+    snapshotter,
+)
+from chirpwatch.export.parity import (
+    gwpy_whiten,
+    run_chain,
+)
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import read_gwosc
-from export import preprocessor, reference, snapshotter
-from export.parity import gwpy_whiten, run_chain
+from chirpwatch.train.data.noise.background import simulate_background
 from tests import needs
-from train.data.background import simulate_background
 
 RATE = 2048
 

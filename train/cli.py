@@ -56,7 +56,7 @@ def fit(
     --data.windows.last_snr 4, --data.background FILE, --model.hyperparameters.width 8
     or --trainer.devices 2 --trainer.strategy ddp. --print_config shows all of them.
     """
-    from train.fit import fit
+    from chirpwatch.train.fitting.fit import fit
 
     fit(folder, configs, seed, resume, context.args)
 
@@ -127,16 +127,19 @@ def validate(
     and what a matched filter would find. Further kinds of noise are measured with a
     quarter of the windows.
     """
-    from train.checkpoint import load_checkpoint
-    from train.deployment import SELECTION_SEED
-    from train.heldout import (
+    from chirpwatch.train.evaluation.deployment import SELECTION_SEED
+    from chirpwatch.train.evaluation.heldout import (
         OtherNoise,
         SpectrumStretches,
         curve_noise,
         read_glitches,
         strain_noise,
     )
-    from train.validate import validate, write_report
+    from chirpwatch.train.evaluation.validate import (
+        validate,
+        write_report,
+    )
+    from chirpwatch.train.networks.checkpoint import load_checkpoint
 
     network, details = load_checkpoint(checkpoint)
     if seed in (details.get("seed"), SELECTION_SEED):
@@ -175,7 +178,7 @@ def report(folder: Path) -> None:
     FOLDER is that of a training: metrics.csv, validation.json, config.yaml. The page
     opens from disk and needs no network; parts that are not there are left out.
     """
-    from train.report import write_run_report
+    from chirpwatch.train.evaluation.report import write_run_report
 
     click.echo(write_run_report(folder))
 
@@ -201,7 +204,7 @@ def compare(folders: tuple[Path, ...], out: Path) -> None:
     Each FOLDER is that of a training (network.ckpt, validation.json). Trainings of the
     same network with other seeds are put together.
     """
-    from train.compare import write_comparison
+    from chirpwatch.train.evaluation.compare import write_comparison
 
     write_comparison(folders, out)
     click.echo(out.read_text())
@@ -233,11 +236,15 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
 
     from chirpwatch.atomic import replacing
     from chirpwatch.strain import read_gwosc
-    from train.checkpoint import load_sliding
-    from train.deployment import DeployedValidation
-    from train.rank import check_shiftable, find_segment, rank_event
-    from train.validate import VALIDATION_SEED
-    from train.windows import WindowSettings
+    from chirpwatch.train.data.windows import WindowSettings
+    from chirpwatch.train.evaluation.deployment import DeployedValidation
+    from chirpwatch.train.evaluation.rank import (
+        check_shiftable,
+        find_segment,
+        rank_event,
+    )
+    from chirpwatch.train.evaluation.validate import VALIDATION_SEED
+    from chirpwatch.train.networks.checkpoint import load_sliding
 
     network, _ = load_sliding(checkpoint)
     geometry = network.geometry
@@ -385,9 +392,12 @@ def bank(
         )
 
     from chirpwatch.geometry import Geometry
-    from train.bank import BankSettings, place
-    from train.bank_report import write_bank
-    from train.command import typed_command
+    from chirpwatch.train.command import typed_command
+    from chirpwatch.train.evaluation.bank_report import write_bank
+    from chirpwatch.train.networks.bank import (
+        BankSettings,
+        place,
+    )
 
     settings = BankSettings(
         templates=templates,

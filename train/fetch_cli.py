@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from chirpwatch.ifos import ifos_option
-from train.command import typed_command
+from chirpwatch.train.command import typed_command
 
 
 def _shares(
@@ -126,9 +126,9 @@ def fetch(
     failure, the same command goes on from there.
     """
     # Heavy packages: not for --help.
-    from train.data.gwosc import fetch as fetch_background
-    from train.data.gwosc_choice import make_plan
-    from train.data.gwosc_plan import FetchSettings
+    from chirpwatch.train.data.gwosc.choice import make_plan
+    from chirpwatch.train.data.gwosc.fetch import fetch as fetch_background
+    from chirpwatch.train.data.gwosc.plan import FetchSettings
 
     settings = FetchSettings(source_rate=int(source_rate), **chosen)
     if dry_run:

@@ -8,11 +8,18 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from chirpwatch.errors import ConfigurationError, SignalError, StrainError
+from chirpwatch.errors import (
+    ConfigurationError,
+    SignalError,
+    StrainError,
+)
 from chirpwatch.geometry import Geometry
 from chirpwatch.ifos import ifos_option
-from train.command import typed_command
-from train.data.families import FAMILIES, WEIGHTS
+from chirpwatch.train.command import typed_command
+from chirpwatch.train.data.noise.families import (
+    FAMILIES,
+    WEIGHTS,
+)
 
 RUNS = click.Choice(["O3", "O4"])
 OUT = click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
@@ -157,7 +164,7 @@ def population_settings(
     time_dilation: bool,
     length: float,
 ) -> dict[str, Any]:
-    """Settings of a population from the options of :func:`population`.
+    """Settings of a population from the options of ``population``.
 
     Raises:
         ConfigurationError: Options contradict each other.
@@ -332,12 +339,12 @@ def background(
 
     import numpy as np
 
-    from train.data.background import (
+    from chirpwatch.train.data.noise.background import (
         BackgroundSettings,
         draw_live_times,
         write_simulated_background,
     )
-    from train.data.drift import DriftSettings
+    from chirpwatch.train.data.noise.drift import DriftSettings
 
     settings = BackgroundSettings(
         run=curve,
@@ -469,9 +476,12 @@ def signals(
     mergers = population_settings(volume=volume, **options)
     shifts = [_seconds(slide, ifos) for slide in slides] or [[0.0] * len(ifos)]
 
-    from train.data.files import write_simulated_signals
-    from train.data.injections import count_mergers, has_room
-    from train.data.population import InjectionSettings
+    from chirpwatch.train.data.files import write_simulated_signals
+    from chirpwatch.train.data.signals.injections import (
+        count_mergers,
+        has_room,
+    )
+    from chirpwatch.train.data.signals.population import InjectionSettings
 
     settings = InjectionSettings(
         run=curve,
@@ -519,7 +529,10 @@ def _spans(
     background: Path, split: str, ifos: tuple[str, ...]
 ) -> list[tuple[int, int]]:
     """GPS start and length of the segments of a file, s."""
-    from chirpwatch.strain import NANOSECONDS, read_background
+    from chirpwatch.strain import (
+        NANOSECONDS,
+        read_background,
+    )
 
     spans = []
     for segment in read_background(background, split, ifos, Geometry().sample_rate):
@@ -590,8 +603,8 @@ def polarizations(
         refuse_idle("--volume too", "ifos")
     mergers = population_settings(volume=volume, **options)
 
-    from train.data.files import write_simulated_polarizations
-    from train.data.population import InjectionSettings
+    from chirpwatch.train.data.files import write_simulated_polarizations
+    from chirpwatch.train.data.signals.population import InjectionSettings
 
     settings = InjectionSettings(
         run=curve,

@@ -11,14 +11,26 @@ import click
 from rich.console import Console
 
 from chirpwatch.errors import ConfigurationError
+from chirpwatch.streamer.live.channels import (
+    Channels,
+    low_latency_channels,
+)
+from chirpwatch.streamer.options import (
+    API,
+    REPOSITORY,
+    TRITON,
+    connection,
+    with_options,
+)
 from chirpwatch.units import JULIAN_YEAR
-from streamer.live.channels import Channels, low_latency_channels
-from streamer.options import API, REPOSITORY, TRITON, connection, with_options
 
 if TYPE_CHECKING:
-    from streamer.live.ledger import Ledger
-    from streamer.live.metrics import LiveMetrics
-    from streamer.live.sinks import Sink, Teller
+    from chirpwatch.streamer.live.alerts import (
+        Sink,
+        Teller,
+    )
+    from chirpwatch.streamer.live.ledger import Ledger
+    from chirpwatch.streamer.live.metrics import LiveMetrics
 
 GRACEDB = "https://gracedb-test.ligo.org/api/"
 
@@ -153,17 +165,25 @@ def live(
 
     from prometheus_client import start_http_server
 
-    from api.client import ApiClient
-    from api.process import ApiProcess
-    from serve.embedded import TritonServer
-    from streamer.client import Detector
-    from streamer.delivery import deliver
-    from streamer.live.ledger import Ledger
-    from streamer.live.metrics import LiveMetrics
-    from streamer.live.search import Live, LiveSettings
-    from streamer.live.sinks import GraceDb, JsonLines, Sink, Webhook
-    from streamer.outbox import Outbox
-    from streamer.servers import explained
+    from chirpwatch.api.client import ApiClient
+    from chirpwatch.api.process import ApiProcess
+    from chirpwatch.serve.embedded import TritonServer
+    from chirpwatch.streamer.client import Detector
+    from chirpwatch.streamer.delivery import deliver
+    from chirpwatch.streamer.live.alerts import (
+        GraceDb,
+        JsonLines,
+        Sink,
+        Webhook,
+    )
+    from chirpwatch.streamer.live.ledger import Ledger
+    from chirpwatch.streamer.live.metrics import LiveMetrics
+    from chirpwatch.streamer.live.search import (
+        Live,
+        LiveSettings,
+    )
+    from chirpwatch.streamer.outbox import Outbox
+    from chirpwatch.streamer.servers import explained
 
     console = Console(soft_wrap=True)
     directory.mkdir(parents=True, exist_ok=True)
@@ -244,7 +264,7 @@ def live(
 
 
 def _teller(sink: "Sink", ledger: "Ledger", metrics: "LiveMetrics") -> "Teller":
-    from streamer.live.sinks import Teller
+    from chirpwatch.streamer.live.alerts import Teller
 
     def told(outcome: str, length: float) -> None:
         metrics.told.labels(sink.name, outcome).inc()

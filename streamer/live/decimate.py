@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import signal
 
 from chirpwatch.errors import StrainError
@@ -21,7 +23,7 @@ and so many are a whole number of nanoseconds at 2048 Hz."""
 class Decimator:
     """Takes whole seconds of gap-free strain and gives it at a lower rate.
 
-    The samples are those of :func:`chirpwatch.strain.resample`, to rounding. Where the
+    The samples are those of ``resample``, to rounding. Where the
     rates differ, the newest `HELD_BACK` samples come with the next second, and those of
     the first second before `skipped` never: so that the end of what came lies a whole
     stride after the first sample.
@@ -34,8 +36,8 @@ class Decimator:
     wanted: int
     stride_size: int
     _rate: int | None = None
-    _taps: np.ndarray = field(default_factory=lambda: np.ones(1))
-    _kept: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    _taps: NDArray[Any] = field(default_factory=lambda: np.ones(1))
+    _kept: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
     def skipped(self) -> int:
@@ -43,7 +45,7 @@ class Decimator:
         same = self._rate is None or self._rate == self.wanted
         return 0 if same else self.stride_size - HELD_BACK
 
-    def push(self, strain: Sequence[np.ndarray]) -> np.ndarray:
+    def push(self, strain: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Take the next second of each detector.
 
         Args:
@@ -68,7 +70,8 @@ class Decimator:
             )
         if factor == 1:
             self._rate = rate
-            return np.stack(strain).astype(np.float32)
+            whole: NDArray[Any] = np.stack(strain).astype(np.float32)
+            return whole
         half = HALF_LENGTH * factor
         data = np.stack(strain)
         if self._rate is None:
@@ -83,4 +86,5 @@ class Decimator:
         # Of what the filter gives, the first that lies wholly within the data.
         result = signal.upfirdn(self._taps, data[:, begin:], 1, factor, axis=1)
         lead = 2 * HALF_LENGTH
-        return result[:, lead : lead + count].astype(np.float32)
+        found: NDArray[Any] = result[:, lead : lead + count].astype(np.float32)
+        return found

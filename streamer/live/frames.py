@@ -15,13 +15,17 @@ from concurrent.futures import (
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from chirpwatch.errors import ConfigurationError, StrainError
+from chirpwatch.errors import (
+    ConfigurationError,
+    StrainError,
+)
 from chirpwatch.process import with_parent
-from streamer.live.channels import Channels
+from chirpwatch.streamer.live.channels import Channels
 
 MAX_LENGTH = 64
 """Longest frame that is read, s."""
@@ -73,8 +77,8 @@ class Frame:
 
     gps: int
     rate: int
-    strain: np.ndarray
-    on: np.ndarray
+    strain: NDArray[Any]
+    on: NDArray[Any]
 
 
 def read_frame(path: Path, gps: int, length: int, channels: Channels) -> Frame:
@@ -269,7 +273,7 @@ class FrameDirectory:
     def new(self) -> Iterator[tuple[FrameFile, bool]]:
         """The first frames that were not told before, in order of time.
 
-        No more than :data:`AT_ONCE`: where many wait, the others wait in the directory,
+        No more than ``AT_ONCE``: where many wait, the others wait in the directory,
         not in memory.
 
         Yields:

@@ -7,7 +7,12 @@ import click
 
 from chirpwatch.geometry import Geometry
 from chirpwatch.ifos import ifos_option
-from streamer.options import DATA, StrainCommand, chosen, with_options
+from chirpwatch.streamer.options import (
+    DATA,
+    StrainCommand,
+    chosen,
+    with_options,
+)
 
 
 @click.command(cls=StrainCommand)
@@ -51,7 +56,10 @@ def frames(
     """
     source = chosen(strain_files, background_file, split)
 
-    from streamer.live.write import FrameWriter, replay_frames
+    from chirpwatch.streamer.live.frame_writer import (
+        FrameWriter,
+        replay_frames,
+    )
 
     geometry = Geometry(ifos=ifos)
     segments = source.segments(geometry)

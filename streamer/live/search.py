@@ -10,12 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from api.client import ApiClient
-from api.schema import Chunk, Event, GeometryBody, Run, RunUpdate, Stream
+from chirpwatch.api.client import ApiClient
+from chirpwatch.api.contract.requests import (
+    Chunk,
+    Event,
+    GeometryBody,
+    Run,
+    RunUpdate,
+    Stream,
+)
 from chirpwatch.errors import (
     ApiError,
     ChirpwatchError,
@@ -25,22 +33,57 @@ from chirpwatch.errors import (
 )
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import NANOSECONDS
-from streamer.client import Detector, Scores
-from streamer.events import CLUSTER_LENGTH, Clusterer
-from streamer.live.assemble import Assembler, Gap, Second, Together, blocks
-from streamer.live.channels import Channels
-from streamer.live.decimate import Decimator
-from streamer.live.frames import FrameDirectory, FrameReader, Reading
-from streamer.live.ledger import Candidate, Ledger
-from streamer.live.metrics import LiveMetrics
-from streamer.live.noise import Noise, find
-from streamer.live.sequence import LiveSequence
-from streamer.live.sinks import Teller
-from streamer.live.spot import Spotted, Spotter
-from streamer.live.state import LiveState
-from streamer.live.summary import Summary, one_line
-from streamer.loudest import AFTER_LENGTH, BEFORE_LENGTH, strain_body
-from streamer.outbox import Outbox
+from chirpwatch.streamer.client import (
+    Detector,
+    Scores,
+)
+from chirpwatch.streamer.clustering import (
+    CLUSTER_LENGTH,
+    Clusterer,
+)
+from chirpwatch.streamer.clustering import (
+    Event as ScoreEvent,
+)
+from chirpwatch.streamer.live.alerts import Teller
+from chirpwatch.streamer.live.background import (
+    Noise,
+    find,
+)
+from chirpwatch.streamer.live.channels import Channels
+from chirpwatch.streamer.live.coincide import (
+    Assembler,
+    Gap,
+    Second,
+    Together,
+    blocks,
+)
+from chirpwatch.streamer.live.decimate import Decimator
+from chirpwatch.streamer.live.frames import (
+    FrameDirectory,
+    FrameReader,
+    Reading,
+)
+from chirpwatch.streamer.live.ledger import (
+    Candidate,
+    Ledger,
+)
+from chirpwatch.streamer.live.metrics import LiveMetrics
+from chirpwatch.streamer.live.sequence import LiveSequence
+from chirpwatch.streamer.live.state import LiveState
+from chirpwatch.streamer.live.summary import (
+    Summary,
+    one_line,
+)
+from chirpwatch.streamer.live.triggers import (
+    Spotted,
+    Spotter,
+)
+from chirpwatch.streamer.outbox import Outbox
+from chirpwatch.streamer.snippets import (
+    AFTER_LENGTH,
+    BEFORE_LENGTH,
+    strain_body,
+)
 
 POLL = 0.02
 """Time between two looks at the directories, s."""
@@ -115,12 +158,12 @@ class _Stretch:
     clusterer: Clusterer
     t0_ns: int = 0
     spotter: Spotter | None = None
-    score: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
-    valid: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
+    score: NDArray[Any] = field(default_factory=lambda: np.empty(0, np.float32))
+    valid: NDArray[Any] = field(default_factory=lambda: np.empty(0, bool))
     events: list[tuple[int, Event]] = field(default_factory=list)
     sent: int = 0
     scored: int = 0
-    recent: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    recent: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     shown: list[int] = field(default_factory=list)
 
 
@@ -495,7 +538,7 @@ class Live:
             stretch.clusterer.push(scores.score[0], scores.delay[0], scores.valid),
         )
 
-    def _keep(self, stretch: _Stretch, events: Sequence) -> None:
+    def _keep(self, stretch: _Stretch, events: Sequence[ScoreEvent]) -> None:
         for event in events:
             if event.stride >= stretch.sent:
                 time_ns = self._edge_ns(stretch, event.stride) - round(
@@ -504,7 +547,9 @@ class Live:
                 body = Event(time_ns=time_ns, statistic=event.statistic)
                 stretch.events.append((event.stride, body))
 
-    def _show(self, stretch: _Stretch, strain: np.ndarray, last: bool = False) -> None:
+    def _show(
+        self, stretch: _Stretch, strain: NDArray[Any], last: bool = False
+    ) -> None:
         """Keep strain, and send that around the candidates that it is enough for."""
         rate = self._geometry.sample_rate
         size = round((BEFORE_LENGTH + AFTER_LENGTH + BLOCK_LENGTH + 8) * rate)
@@ -622,7 +667,7 @@ def _is_full(error: OSError | sqlite3.OperationalError) -> bool:
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
-def _second(strain: np.ndarray, on: bool, arrived: float) -> Second:
+def _second(strain: NDArray[Any], on: bool, arrived: float) -> Second:
     """A second of a frame, or why it is not to be analysed."""
     if not on:
         return Second(None, arrived, "off")

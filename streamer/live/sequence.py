@@ -4,12 +4,18 @@ import contextlib
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chirpwatch.errors import ServerError
-from streamer.client import Detector, OpenSequence, Scores, since
+from chirpwatch.streamer.client import (
+    Detector,
+    OpenSequence,
+    Scores,
+    since,
+)
 
 CATCH_UP_STRIDES = 512
 """Strides in a request where much waits: 64 s."""
@@ -68,7 +74,7 @@ class LiveSequence:
                 self._open.receive()
         self._close()
 
-    def push(self, strain: np.ndarray) -> Scores:
+    def push(self, strain: NDArray[Any]) -> Scores:
         """Score the next strain.
 
         Args:

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from api.schema import LatencyMs, RunUpdate
-from streamer.live.assemble import Gap
+from chirpwatch.api.contract.requests import (
+    LatencyMs,
+    RunUpdate,
+)
+from chirpwatch.streamer.live.coincide import Gap
 
 SECONDS = 600
 """Newest seconds whose latency is told."""

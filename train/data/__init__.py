@@ -8,23 +8,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from train.data.background import (
+    from chirpwatch.train.data.files import (
+        write_simulated_polarizations,
+        write_simulated_signals,
+    )
+    from chirpwatch.train.data.gwosc.choice import make_plan
+    from chirpwatch.train.data.gwosc.fetch import fetch
+    from chirpwatch.train.data.gwosc.plan import FetchSettings
+    from chirpwatch.train.data.noise.background import (
         BackgroundSettings,
         BackgroundStream,
         simulate_background,
         write_simulated_background,
     )
-    from train.data.curves import curve_names, read_curve
-    from train.data.drift import DriftSettings, drifting_noise
-    from train.data.files import (
-        write_simulated_polarizations,
-        write_simulated_signals,
+    from chirpwatch.train.data.noise.curves import (
+        curve_names,
+        read_curve,
     )
-    from train.data.glitches import draw_glitch, scale_to_snr
-    from train.data.gwosc import fetch
-    from train.data.gwosc_choice import make_plan
-    from train.data.gwosc_plan import FetchSettings
-    from train.data.injections import (
+    from chirpwatch.train.data.noise.drift import (
+        DriftSettings,
+        drifting_noise,
+    )
+    from chirpwatch.train.data.noise.glitches import (
+        draw_glitch,
+        scale_to_snr,
+    )
+    from chirpwatch.train.data.noise.lines import (
+        LineNoise,
+        detector_lines,
+    )
+    from chirpwatch.train.data.noise.spectra import coloured_noise
+    from chirpwatch.train.data.signals.injections import (
         draw_mergers,
         draw_polarizations,
         network_snr,
@@ -33,25 +47,26 @@ if TYPE_CHECKING:
         simulate_polarizations,
         simulate_test_signals,
     )
-    from train.data.lines import LineNoise, detector_lines
-    from train.data.noise import coloured_noise
-    from train.data.population import InjectionSettings, draw_redshifts
+    from chirpwatch.train.data.signals.population import (
+        InjectionSettings,
+        draw_redshifts,
+    )
 
 _HOMES = {
-    "background": (
+    "noise.background": (
         "BackgroundSettings",
         "BackgroundStream",
         "simulate_background",
         "write_simulated_background",
     ),
-    "curves": ("curve_names", "read_curve"),
-    "drift": ("DriftSettings", "drifting_noise"),
+    "noise.curves": ("curve_names", "read_curve"),
+    "noise.drift": ("DriftSettings", "drifting_noise"),
     "files": ("write_simulated_polarizations", "write_simulated_signals"),
-    "gwosc": ("fetch",),
-    "gwosc_choice": ("make_plan",),
-    "gwosc_plan": ("FetchSettings",),
-    "glitches": ("draw_glitch", "scale_to_snr"),
-    "injections": (
+    "gwosc.fetch": ("fetch",),
+    "gwosc.choice": ("make_plan",),
+    "gwosc.plan": ("FetchSettings",),
+    "noise.glitches": ("draw_glitch", "scale_to_snr"),
+    "signals.injections": (
         "draw_mergers",
         "draw_polarizations",
         "network_snr",
@@ -60,9 +75,9 @@ _HOMES = {
         "simulate_polarizations",
         "simulate_test_signals",
     ),
-    "lines": ("LineNoise", "detector_lines"),
-    "noise": ("coloured_noise",),
-    "population": ("InjectionSettings", "draw_redshifts"),
+    "noise.lines": ("LineNoise", "detector_lines"),
+    "noise.spectra": ("coloured_noise",),
+    "signals.population": ("InjectionSettings", "draw_redshifts"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chirpwatch.signals import (
     POLARIZATIONS,
@@ -13,7 +15,7 @@ from chirpwatch.signals import (
     shift_key,
     write_times,
 )
-from train.data.injections import (
+from chirpwatch.train.data.signals.injections import (
     Columns,
     count_mergers,
     draw_mergers,
@@ -24,7 +26,7 @@ from train.data.injections import (
     seeded,
     signal_parameters,
 )
-from train.data.population import InjectionSettings
+from chirpwatch.train.data.signals.population import InjectionSettings
 
 ARRAYS = {"strain", "delays", "plus", "cross"}
 
@@ -43,7 +45,7 @@ def write_simulated_signals(
 
     Each set draws from a seed of its own, made of ``seed``, segment and timeslide, so
     that no two are alike, in this call or another. The set's attribute ``seed`` has it:
-    with that, :func:`train.data.injections.simulate_test_signals` gives the same.
+    with that, ``simulate_test_signals`` gives the same.
 
     Args:
         path: Signal file; the sets appear together or not at all.
@@ -112,7 +114,7 @@ def write_simulated_polarizations(
         split: ``train`` or ``valid``; the two are independent of one another.
         n: Mergers wanted.
         settings: Their population, see
-            :func:`train.data.injections.draw_polarizations`.
+            ``draw_polarizations``.
         seed: Seed of everything that is drawn.
         command: How to make this again, for the attributes.
         keep_rejected: Whether the parameters of mergers that were too faint are kept.
@@ -149,7 +151,7 @@ def _derived(seed: int, name: bytes) -> int:
     return int(state[0] >> np.uint64(1))
 
 
-def _parameters(columns: Columns) -> dict[str, np.ndarray]:
+def _parameters(columns: Columns) -> dict[str, NDArray[Any]]:
     return {
         name: column.double().numpy()
         for name, column in columns.items()

@@ -1,14 +1,15 @@
 """Whitened noise of one detector, with the filters that whitened it."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from chirpwatch.geometry import Geometry
-from train.data import whitening
-from train.data.sources import StretchSource
+from chirpwatch.train.data import whitening
+from chirpwatch.train.data.noise.sources import StretchSource
 
 # Scaled strain: float32 spectra of strain would underflow when squared.
 SCALE = 1e21
@@ -19,9 +20,9 @@ MARGIN_LENGTH = 2.0
 class _Stretch(NamedTuple):
     """One stretch's rows of `NoisePool.blocks`, `responses` and `weights`."""
 
-    blocks: np.ndarray
-    responses: np.ndarray
-    weights: np.ndarray
+    blocks: NDArray[Any]
+    responses: NDArray[Any]
+    weights: NDArray[Any]
 
 
 class NoisePool:
@@ -43,7 +44,7 @@ class NoisePool:
 
     Attributes:
         blocks: Whitened noise, [stretches * blocks, psd_refresh_size], float32.
-        responses: Real transfer functions of the filters over :data:`SCALE`, on the
+        responses: Real transfer functions of the filters over ``SCALE``, on the
             frequencies of the signal buffers, [stretches * blocks, bins], float32.
         weights: Inverse of the scaled PSD of each stretch on the same frequencies,
             Hz, zero below ``highpass``, [stretches, bins], float32.

@@ -3,16 +3,23 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import NANOSECONDS, read_background
-from train.data.curves import spectrum_size
-from train.data.whitening import median_psd, periodograms
+from chirpwatch.strain import (
+    NANOSECONDS,
+    read_background,
+)
+from chirpwatch.train.data.noise.curves import spectrum_size
+from chirpwatch.train.data.whitening import (
+    median_psd,
+    periodograms,
+)
 
 SPLITS = ("train", "valid", "test")
 # Strain is looked through in pieces of so many samples (32 MB).
@@ -45,7 +52,7 @@ class _Segment:
 class RecordedStretches:
     """Stretches of one detector's strain, at times of their own.
 
-    A :class:`train.data.sources.StretchSource`. Each detector draws its times by
+    A ``StretchSource``. Each detector draws its times by
     itself, so that no coincident signal is in two detectors at once, and a file gives
     the square of its length in pairs of noise.
 
@@ -103,8 +110,8 @@ class RecordedStretches:
 
     def draw(
         self, size: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw a stretch, see :meth:`train.data.sources.StretchSource.draw`.
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Draw a stretch, see ``StretchSource.draw``.
 
         Every place that a stretch can start at is as likely as any other. The spectral
         density is that of the stretch itself: the median over 2 s periodograms.

@@ -10,14 +10,16 @@ exceeds 1/mean.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import integrate, signal, special
 
 from chirpwatch.geometry import Geometry
 
-Design = Callable[[np.ndarray, Geometry], np.ndarray]
-"""Makes a whitening filter's taps of periodograms; see :func:`design_filter`."""
+Design = Callable[[NDArray[Any], Geometry], NDArray[Any]]
+"""Makes a whitening filter's taps of periodograms; see ``design_filter``."""
 
 MEDIAN_CORRELATIONS = (1.0, 0.26112, 0.01351)
 """Correlation of the median of many Hann-windowed periodograms, 0, 1 and 2 bins apart.
@@ -29,7 +31,7 @@ of two such powers are below it.
 """
 
 
-def periodograms(strain: np.ndarray, fft_size: int, sample_rate: int) -> np.ndarray:
+def periodograms(strain: NDArray[Any], fft_size: int, sample_rate: int) -> NDArray[Any]:
     """Compute the periodograms of segments that overlap by half.
 
     Args:
@@ -46,11 +48,11 @@ def periodograms(strain: np.ndarray, fft_size: int, sample_rate: int) -> np.ndar
     segments = (segments - segments.mean(-1, keepdims=True)) * window
     power = np.abs(np.fft.rfft(segments)) ** 2
     power[:, 1:-1] *= 2
-    density: np.ndarray = power / (sample_rate * (window**2).sum())
+    density: NDArray[Any] = power / (sample_rate * (window**2).sum())
     return density
 
 
-def median_psd(periodograms: np.ndarray) -> np.ndarray:
+def median_psd(periodograms: NDArray[Any]) -> NDArray[Any]:
     """Average periodograms by their median, corrected for its bias.
 
     Args:
@@ -61,7 +63,7 @@ def median_psd(periodograms: np.ndarray) -> np.ndarray:
         1 - 1/2 + 1/3 - … up to 1/n for odd n (Allen et al., arXiv:gr-qc/0509116,
         appendix B); an even n has that of n - 1.
     """
-    psd: np.ndarray = np.median(periodograms, axis=0) / median_bias(len(periodograms))
+    psd: NDArray[Any] = np.median(periodograms, axis=0) / median_bias(len(periodograms))
     return psd
 
 
@@ -102,7 +104,8 @@ def whitened_variance(count: int, filter_size: int, fft_size: int) -> float:
 
         def density(x: float) -> float:
             log_density = (half - 1) * math.log(-math.expm1(-x)) - half * x + log_norm
-            return math.exp(log_density) * x**power
+            result: float = math.exp(log_density) * x**power
+            return result
 
         return float(integrate.quad(density, 0, 50, points=(0.3, 0.7, 1.5))[0])
 
@@ -119,8 +122,8 @@ def whitened_variance(count: int, filter_size: int, fft_size: int) -> float:
 
 
 def whitening_taps(
-    psd: np.ndarray, count: int, filter_size: int, sample_rate: int, highpass: float
-) -> np.ndarray:
+    psd: NDArray[Any], count: int, filter_size: int, sample_rate: int, highpass: float
+) -> NDArray[Any]:
     """Design the whitening filter of a PSD.
 
     Args:
@@ -143,11 +146,11 @@ def whitening_taps(
     impulse = np.fft.fftshift(np.fft.irfft(response))
     start = (fft_size - filter_size) // 2
     window = signal.windows.hann(filter_size, sym=False)
-    taps: np.ndarray = (impulse[start : start + filter_size] * window)[1:]
+    taps: NDArray[Any] = (impulse[start : start + filter_size] * window)[1:]
     return taps
 
 
-def design_filter(seen: np.ndarray, geometry: Geometry) -> np.ndarray:
+def design_filter(seen: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     """Design the filter that the served models whiten by.
 
     Args:
@@ -155,7 +158,7 @@ def design_filter(seen: np.ndarray, geometry: Geometry) -> np.ndarray:
         geometry: Length of the filter, sample rate, and highpass.
 
     Returns:
-        Taps, see :func:`whitening_taps`.
+        Taps, see ``whitening_taps``.
     """
     return whitening_taps(
         median_psd(seen),
@@ -166,22 +169,22 @@ def design_filter(seen: np.ndarray, geometry: Geometry) -> np.ndarray:
     )
 
 
-def whiten(strain: np.ndarray, taps: np.ndarray) -> np.ndarray:
+def whiten(strain: NDArray[Any], taps: NDArray[Any]) -> NDArray[Any]:
     """Whiten strain, and drop the half filter length at each end that is corrupted.
 
     Args:
         strain: One detector's strain, [size].
-        taps: From :func:`whitening_taps`, [filter_size - 1].
+        taps: From ``whitening_taps``, [filter_size - 1].
 
     Returns:
         Whitened strain, [size - filter_size]: sample ``i`` belongs to sample
         ``i + filter_size / 2`` of the strain.
     """
-    whitened: np.ndarray = signal.oaconvolve(strain, taps, mode="valid")
+    whitened: NDArray[Any] = signal.oaconvolve(strain, taps, mode="valid")
     return whitened[1 : len(strain) - len(taps)]
 
 
-def zero_phase_response(taps: np.ndarray, size: int) -> np.ndarray:
+def zero_phase_response(taps: NDArray[Any], size: int) -> NDArray[Any]:
     """Transfer function of a symmetric filter about its middle tap.
 
     Args:
@@ -193,5 +196,5 @@ def zero_phase_response(taps: np.ndarray, size: int) -> np.ndarray:
     """
     padded = np.zeros(size)
     padded[: len(taps)] = taps
-    response: np.ndarray = np.fft.rfft(np.roll(padded, -(len(taps) // 2))).real
+    response: NDArray[Any] = np.fft.rfft(np.roll(padded, -(len(taps) // 2))).real
     return response

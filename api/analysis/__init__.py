@@ -1,0 +1,1 @@
+"""What the results service answers, from what its database holds."""

@@ -1,0 +1,1 @@
+"""What the results service takes and answers: what its clients may import."""

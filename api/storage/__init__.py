@@ -1,0 +1,1 @@
+"""What the results service keeps: the database, and writing to it."""

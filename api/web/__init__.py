@@ -1,0 +1,1 @@
+"""The results service over HTTP, and its page."""

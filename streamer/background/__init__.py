@@ -1,0 +1,1 @@
+"""Years of background from a day: a plan of timeslides, and its workers."""

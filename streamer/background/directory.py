@@ -1,0 +1,307 @@
+"""The directory of a background run: its plan, the jobs done, the results."""
+
+import fcntl
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from chirpwatch import __version__
+from chirpwatch.api.contract.requests import (
+    Block,
+    BlockSlide,
+)
+from chirpwatch.atomic import replacing
+from chirpwatch.errors import ConfigurationError
+from chirpwatch.geometry import Geometry
+from chirpwatch.strain import NANOSECONDS
+from chirpwatch.streamer.background.plan import (
+    Job,
+    Plan,
+)
+from chirpwatch.streamer.timeslides import SlideEvents
+
+
+@dataclass(frozen=True, eq=False)
+class JobResult:
+    """The events of a job, in order of slide and stride.
+
+    Attributes:
+        slide: Slide of the job that an event is of, int32 [events].
+        stride: Stride of its score within the stretch, int32 [events].
+        statistic: Its score, float32 [events].
+        delay: Time by which the stride's right edge lags the merger, s, float32
+            [events].
+        valid: Strides with valid scores: slide, begin and end of each range, in order,
+            int32 [ranges, 3].
+    """
+
+    slide: NDArray[Any]
+    stride: NDArray[Any]
+    statistic: NDArray[Any]
+    delay: NDArray[Any]
+    valid: NDArray[Any]
+
+    @classmethod
+    def of(cls, events: SlideEvents) -> Self:
+        """Pack what the server answered."""
+        edges = np.diff(np.pad(events.valid.astype(np.int8), [(0, 0), (1, 1)]), axis=1)
+        slide, begin = np.nonzero(edges == 1)
+        end = np.nonzero(edges == -1)[1]
+        return cls(
+            slide=events.slide.astype(np.int32),
+            stride=events.stride.astype(np.int32),
+            statistic=events.statistic.astype(np.float32),
+            delay=events.delay.astype(np.float32),
+            valid=np.stack([slide, begin, end], axis=1).astype(np.int32),
+        )
+
+    def valid_strides(self, slides: int) -> NDArray[Any]:
+        """Valid strides of each slide, int64 [slides]."""
+        lengths = self.valid[:, 2] - self.valid[:, 1]
+        counts = np.bincount(self.valid[:, 0], weights=lengths, minlength=slides)
+        return counts.astype(np.int64)
+
+    def block(self, plan: Plan, job: Job) -> Block:
+        """The same as the results API takes it."""
+        geometry, stretch = plan.geometry, plan.stretches[job.stretch]
+        numbers = np.arange(len(job.shifts) + 1)
+        events = np.searchsorted(self.slide, numbers)
+        ranges = np.searchsorted(self.valid[:, 0], numbers)
+        slides = []
+        for i, frames in enumerate(job.shifts):
+            event = slice(events[i], events[i + 1])
+            shifts = shift_lengths(geometry, frames)
+            slides.append(
+                BlockSlide(
+                    shifts=dict(zip(geometry.ifos, shifts, strict=True)),
+                    valid=self.valid[ranges[i] : ranges[i + 1], 1:].tolist(),
+                    strides=self.stride[event].tolist(),
+                    delays=self.delay[event].tolist(),
+                    statistics=self.statistic[event].tolist(),
+                )
+            )
+        return Block(
+            start_ns=stretch.start_ns,
+            strides=stretch.strides,
+            stride_ns=round(geometry.stride_length * NANOSECONDS),
+            slides=slides,
+        )
+
+
+def shift_lengths(geometry: Geometry, frames: tuple[int, ...]) -> list[float]:
+    """Shift of each detector, s; that of the first is 0."""
+    return [i * geometry.frame_size / geometry.sample_rate for i in (0, *frames)]
+
+
+class RunDirectory:
+    """What a background run keeps on disk; a context manager.
+
+    Everything appears whole or not at all, so that a run may be interrupted anywhere
+    and continued.
+
+    Args:
+        path: The directory; made where it is not there.
+        run: Identifier of a run that begins here.
+        plan: The plan.
+        facts: What else the results depend on, by name.
+
+    Attributes:
+        run: Identifier of the run that began here.
+        plan: The plan.
+        facts: What else the results depend on.
+        continued: Whether the run had begun here before.
+
+    Raises:
+        ConfigurationError: On entry: another process works here, or another run's
+            results are here.
+    """
+
+    def __init__(
+        self, path: Path, run: str, plan: Plan, facts: Mapping[str, Any]
+    ) -> None:
+        self.path = path
+        self.run = run
+        self.plan = plan
+        self.facts = dict(facts)
+        self.continued = False
+
+    def __enter__(self) -> Self:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise ConfigurationError(
+                f"{self.path} is in use by another background run; wait for it, or "
+                "give this one a directory of its own with --directory"
+            ) from None
+        try:
+            self._begin_or_continue()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+    def _begin_or_continue(self) -> None:
+        path = self.path / "plan.json"
+        wanted = json.loads(json.dumps(self.facts | _describe(self.plan)))
+        if not path.exists():
+            body = {"run": self.run, "version": __version__} | wanted
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(body, indent=1) + "\n")
+            return
+        try:
+            found = json.loads(path.read_text())
+            self.run = found["run"]
+            differing = [name for name in wanted if found[name] != wanted[name]]
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigurationError(
+                f"{path}: expected the plan of a background run, found something else "
+                f"({type(error).__name__}: {error}); give another --directory"
+            ) from None
+        if differing:
+            name = differing[0]
+            raise ConfigurationError(
+                f"{self.path} holds the results of another {name.replace('_', ' ')}: "
+                f"expected {_short(wanted[name])}, found {_short(found[name])}; to "
+                "begin anew give another --directory"
+            )
+        self.continued = True
+
+    def done(self) -> list[int]:
+        """Numbers of the jobs whose results are here, whole; ascending."""
+        return [job.number for job in self.plan.jobs if self._load(job) is not None]
+
+    def save(self, number: int, result: JobResult) -> None:
+        """Keep the result of a job."""
+        with replacing(self._file(number)) as temporary, temporary.open("wb") as file:
+            np.savez(file, **asdict(result))
+
+    def load(self, number: int) -> JobResult:
+        """The result of a job that is done.
+
+        Raises:
+            ConfigurationError: It is not there.
+        """
+        result = self._load(self.plan.jobs[number])
+        if result is None:
+            raise ConfigurationError(
+                f"{self._file(number)}: expected the result of a job, found none"
+            )
+        return result
+
+    def _file(self, number: int) -> Path:
+        return self.path / "jobs" / f"{number:06d}.npz"
+
+    def _load(self, job: Job) -> JobResult | None:
+        """A job's result, or None where it is missing or damaged, to be made anew."""
+        try:
+            content = self._file(job.number).read_bytes()
+            with np.load(io.BytesIO(content)) as arrays:
+                return JobResult(
+                    **{field.name: arrays[field.name] for field in fields(JobResult)}
+                )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def finish(self) -> Path:
+        """Write the results of all jobs into one file for notebooks.
+
+        Returns:
+            Its path; the file appears whole or not at all, and its datasets do not
+            depend on the order in which jobs were done.
+        """
+        target = self.path / "background.hdf5"
+        plan, geometry = self.plan, self.plan.geometry
+        columns: dict[str, list[NDArray[Any]]] = {}
+        first = 0
+        for job, result in self.results():
+            stretch = plan.stretches[job.stretch]
+            size, slides = len(result.slide), len(job.shifts)
+            time_ns = merger_ns(geometry, stretch.start_ns, result.stride, result.delay)
+            shifts = [shift_lengths(geometry, frames) for frames in job.shifts]
+            livetime = result.valid_strides(slides) * geometry.stride_length
+            for name, part in {
+                "events/statistic": result.statistic,
+                "events/time_ns": time_ns,
+                "events/stride": result.stride,
+                "events/slide": result.slide + np.int32(first),
+                "events/stretch": np.full(size, job.stretch, np.int32),
+                "slides/shifts": np.array(shifts),
+                "slides/livetime": livetime,
+                "slides/stretch": np.full(slides, job.stretch, np.int32),
+            }.items():
+                columns.setdefault(name, []).append(part)
+            first += slides
+        with replacing(target) as temporary, h5py.File(temporary, "w") as file:
+            for name, parts in columns.items():
+                file[name] = np.concatenate(parts)
+            file["stretches/start_ns"] = [one.start_ns for one in plan.stretches]
+            file["stretches/strides"] = [one.strides for one in plan.stretches]
+            file.attrs.update(
+                model=self.facts["model"],
+                geometry=geometry.to_json(),
+                simulated=self.facts["simulated"],
+                chirpwatch=__version__,
+                livetime=float(file["slides/livetime"][:].sum()),
+            )
+        return target
+
+    def results(self) -> Iterator[tuple[Job, JobResult]]:
+        """Each job with its result, in order, one at a time in memory."""
+        for job in self.plan.jobs:
+            yield job, self.load(job.number)
+
+
+def merger_ns(
+    geometry: Geometry, start_ns: int, stride: NDArray[Any], delay: NDArray[Any]
+) -> NDArray[Any]:
+    """GPS time of the merger at the first detector, integer nanoseconds.
+
+    Args:
+        geometry: The analysis.
+        start_ns: GPS time of the stretch's first sample, integer nanoseconds.
+        stride: Strides of the events, [events].
+        delay: Time by which a stride's right edge lags the merger, s, [events].
+
+    Returns:
+        int64 [events].
+    """
+    stride_ns = round(geometry.stride_length * NANOSECONDS)
+    lag = np.round(delay.astype(np.float64) * NANOSECONDS).astype(np.int64)
+    result: NDArray[Any] = start_ns + (stride.astype(np.int64) + 1) * stride_ns - lag
+    return result
+
+
+def _describe(plan: Plan) -> dict[str, Any]:
+    """What makes two plans different ones, in the order in which it is told."""
+    return {
+        "geometry": json.loads(plan.geometry.to_json()),
+        "step": plan.step,
+        "livetime": plan.livetime,
+        "stretches": [asdict(stretch) for stretch in plan.stretches],
+        "jobs": [asdict(job) for job in plan.jobs],
+    }
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

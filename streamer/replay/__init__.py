@@ -1,0 +1,1 @@
+"""Strain from files through the served models: background and injections."""

@@ -1,0 +1,1 @@
+"""Strain and segments from GWOSC."""

@@ -1,0 +1,1 @@
+"""Noise: curves, lines, drift, glitches, and recorded strain."""

@@ -1,0 +1,1 @@
+"""Mergers: waveforms, populations, projection onto the detectors."""

@@ -1,0 +1,568 @@
+"""Whitened training windows, made while the network trains.
+
+Noise is coloured, and whitened with filters made from as few or as many periodograms
+as the served system has (8 to 64 s), so that windows show the PSD's own error. Signals
+and glitches are whitened in the frequency domain by the filter of the noise that they
+are added to. Detectors draw their noise independently, which multiplies it.
+
+A batch is a function of seed and index alone, so that training can begin anywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from ml4gw.distributions import PowerLaw
+from torch import Tensor
+
+from chirpwatch.errors import ConfigurationError
+from chirpwatch.geometry import Geometry
+from chirpwatch.train.data.noise.families import FAMILIES
+from chirpwatch.train.data.noise.glitches import draw_glitch
+from chirpwatch.train.data.noise.sources import (
+    CurveVariation,
+    SimulatedStretches,
+    StretchSource,
+)
+from chirpwatch.train.data.pool import (
+    SCALE,
+    NoisePool,
+)
+from chirpwatch.train.data.signals.population import draw_components
+from chirpwatch.train.data.signals.waveforms import (
+    antenna_amplitudes,
+    arrival_delays,
+    face_on_amplitudes,
+    face_on_waveforms,
+    sky,
+)
+
+# Where the kernel starts in the buffer, and where the bank has its mergers, s.
+WINDOW_START_LENGTH = 1.0
+BANK_MERGER_LENGTH = 1.7
+# Waveforms and frequencies of which the power is added up at a time.
+KEPT_BATCH, KEPT_BINS = 250, 4
+GLITCHES = {"blip": 0.5, "tomte": 0.2, "scattered_light": 0.15, "koi_fish": 0.15}
+# What a seed is for: streams of random numbers that are independent of one another.
+POOL, BANK, BATCH = range(1, 4)
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """What training windows hold.
+
+    Attributes:
+        batch_size: Windows in a batch, half of them with a signal.
+        runs: Observing runs whose noise curves are used.
+        variation: How far the noise departs from those curves.
+        gain_spread: Standard deviation of the logarithm of the noise's amplitude, drawn
+            for each window and detector: detectors are less stationary than their PSD.
+        gain_share: Share of the windows whose noise is scaled so.
+        flip_share: Share of the detectors' noise windows with the sign turned over.
+        reversal_share: Share of them that run backwards in time.
+        swap_share: Share of the windows in which each detector takes the place of the
+            one before it, and the first that of the last.
+        bank_size: Waveforms drawn once, to be oriented and scaled afresh each time.
+        min_mass, max_mass: Range of the component masses, detector frame, solar
+            masses.
+        max_spin: Largest dimensionless spin, see
+            ``draw_components``; signals have the components
+            along the orbit's axis alone.
+        first_snr, last_snr: Smallest network SNR at the start, and from halfway on.
+        max_snr: Largest network SNR.
+        snr_index: Exponent of the SNR's power law above the smallest.
+        loud_share: Share of the positives whose SNR is uniform in the logarithm
+            instead. Among a power law's few loud signals, loud glitches prevail, and
+            scores would fall with SNR above 20.
+        logarithmic_share: Share of the mergers whose masses are uniform in the
+            logarithm; the others' are uniform.
+        mass_flattening: How far the logarithm of the chirp mass is made uniform, see
+            ``draw_components``.
+        earliest_merger, latest_merger: Where in a kernel mergers lie, s before its
+            end.
+        stretches: Noise stretches of twice ``psd_length`` kept for each detector.
+        refresh_batches: Batches after which one stretch is replaced.
+        glitch_share: Share of the negatives with a glitch in one detector.
+        double_glitch_share: Share of the negatives with a glitch in each detector.
+        single_share: Share of the negatives with a merger in one detector alone.
+        background_glitch_share: Share of the positives with a glitch as well.
+        glitch_weights: Families of glitches, and how often each is drawn, see
+            ``FAMILIES``; whistles are held out.
+        glitch_bank_size: Glitches drawn once, to be moved and scaled afresh each time.
+        min_glitch_snr, min_single_snr: Smallest SNR of glitches, and of mergers in one
+            detector alone. A fainter merger is no evidence against itself: a tenth of
+            all true ones show little in one of H1 and L1.
+        max_disturbance_snr: Largest SNR of both; they are uniform in the logarithm.
+    """
+
+    batch_size: int = 256
+    runs: tuple[str, ...] = ("O3", "O4")
+    variation: CurveVariation = field(default_factory=CurveVariation)
+    gain_spread: float = 0.1
+    gain_share: float = 0.0
+    flip_share: float = 0.5
+    reversal_share: float = 0.5
+    swap_share: float = 0.0
+    bank_size: int = 6000
+    min_mass: float = 7.0
+    max_mass: float = 60.0
+    max_spin: float = 0.4
+    first_snr: float = 15.0
+    last_snr: float = 5.0
+    max_snr: float = 100.0
+    snr_index: float = -3.0
+    loud_share: float = 0.15
+    logarithmic_share: float = 0.7
+    mass_flattening: float = 0.0
+    earliest_merger: float = 0.65
+    latest_merger: float = 0.08
+    stretches: int = 30
+    refresh_batches: int = 4
+    glitch_share: float = 0.16
+    double_glitch_share: float = 0.04
+    single_share: float = 0.03
+    background_glitch_share: float = 0.08
+    glitch_weights: dict[str, float] = field(default_factory=lambda: dict(GLITCHES))
+    glitch_bank_size: int = 3000
+    min_glitch_snr: float = 4.0
+    min_single_snr: float = 20.0
+    max_disturbance_snr: float = 100.0
+
+    def __post_init__(self) -> None:
+        for low, high in (
+            ("min_mass", "max_mass"),
+            ("first_snr", "max_snr"),
+            ("last_snr", "max_snr"),
+            ("latest_merger", "earliest_merger"),
+            ("min_glitch_snr", "max_disturbance_snr"),
+            ("min_single_snr", "max_disturbance_snr"),
+        ):
+            if not 0 < getattr(self, low) < getattr(self, high):
+                raise ConfigurationError(
+                    f"windows: expected 0 < {low} < {high}, found "
+                    f"{getattr(self, low):g} and {getattr(self, high):g}"
+                )
+        unknown = set(self.glitch_weights) - set(FAMILIES)
+        weights = list(self.glitch_weights.values())
+        if unknown or not min(weights, default=-1) >= 0 or not max(weights) > 0:
+            raise ConfigurationError(
+                f"windows: expected glitch_weights of {', '.join(FAMILIES)}, none "
+                f"below zero and one of them above, found {self.glitch_weights}"
+            )
+        for name in ("batch_size", "bank_size"):
+            if getattr(self, name) < 2:
+                raise ConfigurationError(
+                    f"windows: expected {name} of 2 or more, found "
+                    f"{getattr(self, name)}"
+                )
+        if not 0 <= self.mass_flattening <= 1:
+            raise ConfigurationError(
+                f"windows: expected mass_flattening between 0 and 1, found "
+                f"{self.mass_flattening:g}"
+            )
+        for name in ("stretches", "refresh_batches", "glitch_bank_size"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(
+                    f"windows: expected {name} of 1 or more, found "
+                    f"{getattr(self, name)}"
+                )
+        for name, value in vars(self).items():
+            if name.endswith("_share") and not 0 <= value <= 1:
+                raise ConfigurationError(
+                    f"windows: expected {name} between 0 and 1, found {value:g}"
+                )
+        negatives = self.glitch_share + self.single_share + self.double_glitch_share
+        if negatives > 1:
+            raise ConfigurationError(
+                "windows: expected glitch_share, single_share and double_glitch_share "
+                f"of 1 together at most, found {negatives:g}"
+            )
+
+
+class Batch(NamedTuple):
+    """Windows to train on, and what is in them.
+
+    Attributes:
+        windows: Whitened strain, [batch, ifos, kernel_size].
+        labels: 1 for a merger that all detectors see, [batch].
+        mergers: Sample at which the merger reaches the first detector, [batch]; 0
+            without one.
+        snrs: Network SNR of the merger, [batch]; 0 without one.
+        disturbances: What else each detector has, [batch, ifos]: 0 for nothing, 1 for
+            a glitch, 2 for a merger that no other detector has.
+    """
+
+    windows: Tensor
+    labels: Tensor
+    mergers: Tensor
+    snrs: Tensor
+    disturbances: Tensor
+
+
+class WindowMaker:
+    """Makes batches of whitened windows.
+
+    What is drawn is drawn on the CPU, so that every device makes the same windows.
+
+    Args:
+        geometry: Kernel, PSD and filter lengths.
+        settings: What the windows hold.
+        seed: Seed of everything that is drawn; one number or several.
+        sources: Strain of each detector; simulated as the settings say if None.
+        device: Where windows are made.
+
+    Raises:
+        ConfigurationError: A window leaves no room for a merger.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        settings: WindowSettings,
+        seed: int | Sequence[int],
+        sources: Mapping[str, StretchSource] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if settings.earliest_merger > geometry.kernel_length:
+            raise ConfigurationError(
+                f"windows: expected earliest_merger within the kernel of "
+                f"{geometry.kernel_length:g} s, found {settings.earliest_merger:g}"
+            )
+        self.geometry, self.settings = geometry, settings
+        self.seed = (seed,) if isinstance(seed, int) else tuple(seed)
+        self.device = torch.device(device)
+        if sources is None:
+            sources = {
+                ifo: SimulatedStretches(
+                    ifo, settings.runs, geometry.sample_rate, settings.variation
+                )
+                for ifo in geometry.ifos
+            }
+        self.pools = [
+            NoisePool(
+                geometry,
+                sources[ifo],
+                settings.stretches,
+                (*self.seed, POOL, i),
+                self.device,
+                ahead=self.device.type == "cuda",
+            )
+            for i, ifo in enumerate(geometry.ifos)
+        ]
+        self.size = self.pools[0].buffer_size
+        self.length = self.size / geometry.sample_rate
+        self.frequencies = torch.fft.rfftfreq(
+            self.size, 1 / geometry.sample_rate, device=self.device
+        )
+        rng = np.random.default_rng([*self.seed, BANK])
+        components = (
+            torch.from_numpy(values).float()
+            for values in draw_components(settings.bank_size, settings, rng)
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**63)))
+            self.set_bank(*components)
+        glitches = [
+            draw_glitch(
+                self.size,
+                self.size / 2,
+                geometry.sample_rate,
+                rng,
+                settings.glitch_weights,
+            )
+            for _ in range(settings.glitch_bank_size)
+        ]
+        self.glitches = torch.fft.rfft(torch.tensor(np.array(glitches)).float())
+        # Rolled so that the middle of each is at the first sample.
+        self.glitches *= torch.exp(1j * torch.pi * self.length * self.frequencies.cpu())
+        self.glitches = self.glitches.to(self.device)
+
+    def set_bank(self, masses: Tensor, spins: Tensor) -> None:
+        """Make the waveforms that signals are drawn from.
+
+        Args:
+            masses: Heavier and lighter, detector frame, solar masses, [bank, 2].
+            spins: Dimensionless aligned spins, [bank, 2].
+        """
+        merger_size = round(BANK_MERGER_LENGTH * self.geometry.sample_rate)
+        waveforms = face_on_waveforms(
+            masses[:, 0],
+            masses[:, 1],
+            spins[:, 0],
+            spins[:, 1],
+            self.size,
+            merger_size,
+            self.geometry.sample_rate,
+        )
+        # Rolled so that the merger is at the first sample; a phase moves it on.
+        waveforms = waveforms.roll(-merger_size, -1) * SCALE
+        spectra = torch.fft.rfft(waveforms) / self.geometry.sample_rate
+        self.bank = spectra.to(torch.complex64).to(self.device)
+        self.kept = self._kept_power(masses, spins)
+
+    def _kept_power(self, masses: Tensor, spins: Tensor) -> Tensor:
+        """Share of each waveform's power, as noise weighs it, that the buffer holds."""
+        weights = torch.stack([pool.weights.mean(0) for pool in self.pools]).mean(0)
+        weights = weights.cpu()
+        band = torch.nonzero(weights > 0).flatten()
+        # The whole signal's spectrum is smooth: one amplitude for a few frequencies.
+        band = band[: len(band) // KEPT_BINS * KEPT_BINS].reshape(-1, KEPT_BINS)
+        centers = self.frequencies.cpu()[band].mean(1)
+        sums = weights[band].sum(1)
+        kept = []
+        for spectra, mass, spin in zip(
+            *(torch.split(x, KEPT_BATCH) for x in (self.bank.cpu(), masses, spins)),
+            strict=True,
+        ):
+            whole = face_on_amplitudes(
+                mass[:, 0],
+                mass[:, 1],
+                spin[:, 0],
+                spin[:, 1],
+                centers,
+            )
+            whole = (whole * SCALE).float().square() @ sums
+            kept.append(spectra.abs().square() @ weights / whole)
+        return torch.cat(kept).clamp(max=1).to(self.device)
+
+    def draw_snrs(self, n: int, min_snr: float) -> Tensor:
+        """Draw network SNRs above ``min_snr``, [n]."""
+        settings = self.settings
+        faint = PowerLaw(min_snr, settings.max_snr, settings.snr_index).sample((n,))
+        loud = PowerLaw(min_snr, settings.max_snr, -1).sample((n,))
+        return torch.where(torch.rand(n) < settings.loud_share, loud, faint)
+
+    def signals(
+        self,
+        rows: Tensor,
+        snrs: Tensor,
+        bank: Tensor | None = None,
+        margin_size: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """Whiten mergers as the detectors see them.
+
+        They merge at a time drawn between the settings' earliest and latest, at the
+        geocentre.
+
+        Args:
+            rows: Noise block of each detector, [n, ifos].
+            snrs: Network SNR above ``highpass`` in the blocks' noise curves, [n].
+            bank: Waveform of each signal, [n]; drawn if None.
+            margin_size: Samples wanted before and after the kernel as well.
+
+        Returns:
+            Whitened signals, [n, ifos, kernel_size + 2 * margin_size], and the samples
+            of these at which the merger reaches each detector, [n, ifos].
+        """
+        n = len(snrs)
+        if bank is None:
+            bank = torch.randint(len(self.bank), (n,))
+        spectra = self.bank[bank.to(self.device)]
+        angles = sky(n)
+        amplitudes = antenna_amplitudes(angles, self.geometry.ifos).to(self.device)
+        density = spectra.real**2 + spectra.imag**2
+        powers = torch.stack(
+            [
+                torch.linalg.vecdot(density, pool.weights[row // pool.per_stretch])
+                for pool, row in zip(self.pools, rows.to(self.device).T, strict=True)
+            ],
+            1,
+        )
+        # The optimal SNR: 4 times the integral over frequency of |h|^2 / PSD.
+        powers = 4 / self.length * powers * amplitudes.abs() ** 2
+        # Of the SNR, the buffer has the part that its waveform's power is.
+        kept = self.kept[bank.to(self.device)]
+        factors = snrs.to(self.device) * (kept / powers.sum(1)).sqrt()
+        times = self.draw_arrivals(angles)
+        series = self.render(
+            spectra, amplitudes * factors[:, None], times, rows, margin_size
+        )
+        return series, times * self.geometry.sample_rate + margin_size
+
+    def draw_arrivals(self, angles: Mapping[str, Tensor]) -> Tensor:
+        """Draw merger times between the settings' earliest and latest.
+
+        Args:
+            angles: As from ``sky``, each [n].
+
+        Returns:
+            Times within the kernel at which the mergers reach each detector, s, [n,
+            ifos].
+        """
+        settings = self.settings
+        span = settings.earliest_merger - settings.latest_merger
+        earliest = self.geometry.kernel_length - settings.earliest_merger
+        mergers = earliest + span * torch.rand(len(angles["dec"]))
+        delays = arrival_delays(dict(angles), self.geometry.ifos).float()
+        return mergers[:, None] + delays
+
+    def render(
+        self,
+        spectra: Tensor,
+        amplitudes: Tensor,
+        times: Tensor,
+        rows: Tensor,
+        margin_size: int = 0,
+    ) -> Tensor:
+        """Move spectra to times within the kernel, and whiten them, detector-wise.
+
+        Args:
+            spectra: Strain times ``SCALE`` of mergers at the
+                buffer's first sample, strain per Hz, [n, bins].
+            amplitudes: What each detector multiplies them with, [n, ifos].
+            times: Merger times within the kernel, s, [n, ifos].
+            rows: Noise block of each detector, [n, ifos].
+            margin_size: Samples wanted before and after the kernel as well.
+
+        Returns:
+            Whitened strain, [n, ifos, kernel_size + 2 * margin_size].
+        """
+        times, rows = times.to(self.device), rows.to(self.device)
+        start = round(WINDOW_START_LENGTH * self.geometry.sample_rate)
+        stop = start + self.geometry.kernel_size
+        window = slice(start - margin_size, stop + margin_size)
+        result = []
+        for i, pool in enumerate(self.pools):
+            angle = (times[:, i, None] + WINDOW_START_LENGTH) * self.frequencies
+            angle = -2 * torch.pi * (angle % 1)
+            phase = torch.polar(torch.ones_like(angle), angle)
+            spectrum = spectra * phase * pool.responses[rows[:, i]]
+            spectrum = spectrum * amplitudes[:, i, None]
+            series = torch.fft.irfft(spectrum, self.size) * self.geometry.sample_rate
+            result.append(series[:, window])
+        return torch.stack(result, 1)
+
+    def lone_disturbances(
+        self, rows: Tensor, mergers: Tensor, shapes: Tensor | None = None
+    ) -> Tensor:
+        """Draw a glitch in every detector, or a merger where ``mergers`` is true.
+
+        Args:
+            rows: Noise block of each detector, [n, ifos].
+            mergers: Whether it is a merger, [n].
+            shapes: Which of ``glitches`` it is, [n, ifos]; drawn if None.
+
+        Returns:
+            Whitened disturbances of independent times and shapes, [n, ifos,
+            kernel_size].
+        """
+        (n, ifos), settings = rows.shape, self.settings
+        min_snrs = torch.where(
+            mergers, settings.min_single_snr, settings.min_glitch_snr
+        )[:, None]
+        ratios = settings.max_disturbance_snr / min_snrs
+        result = []
+        for i in range(ifos):
+            if shapes is None:
+                chosen = torch.randint(len(self.glitches), (n,))
+            else:
+                chosen = shapes[:, i]
+            spectra = self.glitches[chosen]
+            waveforms = torch.randint(len(self.bank), (int(mergers.sum()),))
+            spectra[mergers.to(self.device)] = self.bank[waveforms] * torch.exp(
+                2j * torch.pi * torch.rand(len(waveforms), 1)
+            ).to(self.device)
+            times = self.geometry.kernel_length * torch.rand(n, 1).expand(n, ifos)
+            amplitudes = torch.ones(n, ifos, device=self.device)
+            series = self.render(spectra, amplitudes, times, rows)[:, i]
+            snrs = (min_snrs * ratios ** torch.rand(n, 1)).to(self.device)
+            result.append(series * snrs / series.norm(dim=-1, keepdim=True))
+        return torch.stack(result, 1)
+
+    def noise(self, rows: Tensor, margin_size: int = 0) -> Tensor:
+        """Cut noise at random from the given blocks.
+
+        Args:
+            rows: Noise block of each detector, [n, ifos].
+            margin_size: Samples wanted before and after the kernel as well.
+
+        Returns:
+            Whitened noise, [n, ifos, kernel_size + 2 * margin_size].
+        """
+        result = []
+        for i, pool in enumerate(self.pools):
+            size = self.geometry.kernel_size + 2 * margin_size
+            windows = pool.blocks.unfold(-1, size, 1)
+            offsets = torch.randint(windows.shape[1], (len(rows),))
+            result.append(windows[rows[:, i].to(self.device), offsets])
+        return torch.stack(result, 1)
+
+    def draw_rows(self, n: int) -> Tensor:
+        """Draw a noise block for each detector, [n, ifos]."""
+        return torch.randint(len(self.pools[0].blocks), (n, len(self.pools)))
+
+    def _varied(self, noise: Tensor) -> Tensor:
+        """Turn over, reverse and scale noise windows as the settings say."""
+        settings, size = self.settings, noise.shape[:2]
+        factors = torch.where(torch.rand(size) < settings.flip_share, -1.0, 1.0)
+        gains = torch.exp(settings.gain_spread * torch.randn(size))
+        factors = torch.where(
+            torch.rand(size[0], 1) < settings.gain_share, factors * gains, factors
+        )
+        backwards = torch.rand(size) < settings.reversal_share
+        noise = noise * factors.to(self.device)[..., None]
+        return torch.where(backwards.to(self.device)[..., None], noise.flip(-1), noise)
+
+    def batch(self, index: int, min_snr: float) -> Batch:
+        """Make one batch.
+
+        Args:
+            index: Which; in order, since noise is replaced as training goes on. Any
+                other index is reached by making the noise of that time again.
+            min_snr: Smallest network SNR of the positives.
+        """
+        turn = index // self.settings.refresh_batches
+        for i, pool in enumerate(self.pools):
+            # One detector's stretch at a time.
+            pool.seek((turn + len(self.pools) - 1 - i) // len(self.pools))
+        with torch.random.fork_rng(devices=[]):
+            rng = np.random.default_rng([*self.seed, BATCH, index])
+            torch.manual_seed(int(rng.integers(2**63)))
+            return self._batch(min_snr)
+
+    def _batch(self, min_snr: float) -> Batch:
+        settings, n = self.settings, self.settings.batch_size
+        ifos = len(self.pools)
+        rows = self.draw_rows(n)
+        windows = self._varied(self.noise(rows))
+        labels = (torch.arange(n) < n // 2).float()
+        positive = labels > 0
+        snrs = torch.zeros(n)
+        snrs[positive] = self.draw_snrs(n // 2, min_snr)
+        signals, arrivals = self.signals(rows[positive], snrs[positive])
+        windows[: n // 2] += signals
+        mergers = torch.zeros(n)
+        mergers[positive] = arrivals.min(1).values
+        draw = torch.rand(n)
+        single = settings.glitch_share + settings.single_share
+        merger = ~positive & (draw < settings.single_share)
+        one = torch.where(
+            positive, draw < settings.background_glitch_share, draw < single
+        )
+        both = ~positive & ~one & (draw < single + settings.double_glitch_share)
+        kinds = torch.zeros(n, ifos, dtype=torch.long)
+        disturbed = one | both
+        if disturbed.any():
+            chosen = rows[disturbed]
+            series = self.lone_disturbances(chosen, merger[disturbed])
+            lone = torch.randint(ifos, (len(chosen),))
+            keep = torch.nn.functional.one_hot(lone, ifos).bool()
+            keep |= both[disturbed, None]
+            windows[disturbed.to(self.device)] += (
+                series * keep.to(self.device)[..., None]
+            )
+            kinds[disturbed] = keep * (1 + merger[disturbed, None].long())
+        swapped = torch.rand(n) < settings.swap_share
+        kinds = torch.where(swapped[:, None], kinds.roll(-1, 1), kinds)
+        windows = torch.where(
+            swapped.to(self.device)[:, None, None], windows.roll(-1, 1), windows
+        )
+        return Batch(
+            windows,
+            labels.to(self.device),
+            mergers.to(self.device),
+            snrs.to(self.device),
+            kinds.to(self.device),
+        )

@@ -1,0 +1,1 @@
+"""What a network finds: validation, search, bank's limit, reports."""

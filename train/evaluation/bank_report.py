@@ -1,0 +1,226 @@
+"""What a bank of templates recovers: a table and a figure beside its file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import binned_statistic_2d
+
+from chirpwatch.atomic import replacing
+from chirpwatch.geometry import Geometry
+from chirpwatch.train.data.signals.waveforms import chirp_mass
+from chirpwatch.train.evaluation.figures import (
+    LIGHT,
+    Draw,
+    Theme,
+    render,
+)
+from chirpwatch.train.evaluation.validate import NOT_MEASURED
+from chirpwatch.train.networks.bank import (
+    JUDGEMENT,
+    SIGNAL_LENGTH,
+    Bank,
+    Grid,
+    best_matches,
+    draw_mergers,
+)
+
+CHIRP_MASSES = (4.0, 6.0, 8.0, 10.0, 13.0, 18.0, 30.0, 60.0, 175.0)
+"""Edges of the table's bins, solar masses."""
+
+PERCENTILES = (10, 1)
+CHUNK = 256
+"""Signals that are matched at once."""
+
+COLOUR_RANGE = (0.7, 1.0)
+CELLS = 26
+"""Cells of the plane along each axis."""
+
+SIZE = (9.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Signals that a bank was not placed by, and what it recovers of them.
+
+    Attributes:
+        masses: Heavier and lighter, detector frame, solar masses, [n, 2].
+        fitting: Fitting factor of the bank, see ``fitting_factors``,
+            [n].
+        own: Match with a template of the signal's own masses and spins, cut as those
+            of the bank, [n].
+    """
+
+    masses: NDArray[Any]
+    fitting: NDArray[Any]
+    own: NDArray[Any]
+
+
+def judge(bank: Bank, geometry: Geometry, signals: int) -> Judgement:
+    """Measure a bank on an independent draw from its population.
+
+    Args:
+        bank: What is measured.
+        geometry: Sample rate, and the frequency from which SNR is counted.
+        signals: How many are drawn.
+    """
+    settings = bank.settings
+    masses, spins = draw_mergers(signals, settings, JUDGEMENT)
+    grid = Grid(settings, geometry)
+    spectra = grid.transform(grid.signals(masses, spins, SIGNAL_LENGTH))
+    own = grid.transform(grid.templates(masses, spins))
+    matches = [
+        grid.match(*pair).amax(0)
+        for pair in zip(spectra.split(CHUNK), own.split(CHUNK), strict=True)
+    ]
+    return Judgement(
+        masses, best_matches(grid, spectra, bank).mean(0), torch.cat(matches).numpy()
+    )
+
+
+def write_bank(
+    path: Path, bank: Bank, geometry: Geometry, signals: int, command: str
+) -> None:
+    """Write a bank, and beside it a table (``.md``) and a figure (``.png``).
+
+    Args:
+        path: The JSON file.
+        bank: What is written.
+        geometry: Sample rate, and the frequency from which SNR is counted.
+        signals: Signals that the bank is measured with.
+        command: How it was made.
+    """
+    judgement = judge(bank, geometry, signals)
+    figure = path.with_suffix(".png")
+    text = report(bank, judgement, geometry, command, figure.name)
+    with replacing(figure) as temporary:
+        temporary.write_bytes(render(planes(bank, judgement), LIGHT, SIZE))
+    with replacing(path.with_suffix(".md")) as temporary:
+        temporary.write_text(text)
+    with replacing(path) as temporary:
+        temporary.write_text(bank.to_json() + "\n")
+
+
+def report(
+    bank: Bank, judgement: Judgement, geometry: Geometry, command: str, figure: str
+) -> str:
+    """The page about a bank, Markdown."""
+    settings = bank.settings
+    rate = Grid(settings, geometry).rate
+    return (
+        f"# Bank of templates {bank.digest}\n\n"
+        f"```\n{command}\n```\n\n"
+        f"{settings.templates} templates, chosen from {settings.candidates} mergers "
+        f"by the mean of the best match to the power of {settings.emphasis:g}. "
+        f"Component masses from {settings.min_mass:g} to {settings.max_mass:g} solar "
+        f"masses, detector frame, {100 * settings.logarithmic_share:.0f} % of the "
+        "mergers uniform in their logarithm and the others uniform; isotropic spins "
+        f"up to {settings.max_spin:g}; IMRPhenomD. A template holds "
+        f"{settings.before_length:g} s before its merger and "
+        f"{settings.after_length:g} s after it, from {geometry.highpass:g} to "
+        f"{settings.max_frequency:g} Hz, whitened by the mean inverse PSD of H1 and "
+        f"L1 in {' and '.join(settings.runs)}.\n\n"
+        "The fitting factor is the share of a signal's SNR above "
+        f"{geometry.highpass:g} Hz that the best template recovers, the mean over "
+        f"where the merger falls between two of the {rate:g} outputs a second. "
+        "It was measured "
+        f"with {len(judgement.masses)} signals that the templates were not chosen "
+        "from, each of them whole. *Own template* is the same with a template of the "
+        "signal's own masses and spins, cut as those of the bank. Its loss is that of "
+        "the cut alone; what the bank loses beyond it, more templates could recover. "
+        "Where the cut takes much, a template of other masses may match better than "
+        "the signal's own.\n\n"
+        f"{table(bank, judgement)}\n"
+        f"![Fitting factor over the plane of the component masses]({figure})\n"
+    )
+
+
+def table(bank: Bank, judgement: Judgement) -> str:
+    """Fitting factors by chirp mass, a Markdown table."""
+    signals, templates = (
+        chirp_mass(*mergers.masses.T) for mergers in (judgement, bank)
+    )
+    everything = (0.0, float("inf"))
+    bins = list(pairwise(CHIRP_MASSES))
+    names = ["mean", *(f"{_ordinal(rank)} percentile" for rank in PERCENTILES)]
+    heads = [
+        "Chirp mass, solar masses",
+        "signals",
+        "templates",
+        f"fitting factor: {names[0]}",
+        *names[1:],
+        f"own template: {names[0]}",
+        *names[1:],
+    ]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for low, high in [everything, *bins]:
+        inside = (signals >= low) & (signals < high)
+        cells = [
+            "all" if (low, high) == everything else f"{low:g} to {high:g}",
+            str(inside.sum()),
+            str(((templates >= low) & (templates < high)).sum()),
+            *_cells(judgement.fitting[inside]),
+            *_cells(judgement.own[inside]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _ordinal(rank: int) -> str:
+    return f"{rank}{'st' if rank == 1 else 'th'}"
+
+
+def _cells(factors: NDArray[Any]) -> Sequence[str]:
+    """Mean and percentiles, as far as one signal at least lies below them."""
+    values = [factors.mean() if len(factors) else None]
+    values += [
+        np.percentile(factors, rank) if len(factors) * rank >= 100 else None
+        for rank in PERCENTILES
+    ]
+    return [NOT_MEASURED if value is None else f"{value:.3f}" for value in values]
+
+
+def planes(bank: Bank, judgement: Judgement) -> Draw:
+    """Draw what the bank and the signals' own templates recover, by masses."""
+    low, high = bank.settings.min_mass, bank.settings.max_mass
+    edges = np.geomspace(low, high, CELLS + 1)
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+        for axes, title, factors in (
+            (left, "Fitting factor of the bank", judgement.fitting),
+            (right, "Own template, truncated", judgement.own),
+        ):
+            mean, *_ = binned_statistic_2d(*judgement.masses.T, factors, bins=edges)
+            cells = axes.pcolormesh(
+                edges, edges, mean.T, cmap="cividis",
+                vmin=COLOUR_RANGE[0], vmax=COLOUR_RANGE[1],
+            )  # fmt: skip
+            axes.set(title=title, xlabel="heavier mass, solar masses")
+            axes.set(xscale="log", yscale="log")
+            axes.grid(visible=False)
+            _mass_ticks(axes, low, high)
+        left.plot(
+            *bank.masses.T, "o", ms=2.5, mfc="none", mec=theme.series[3], mew=0.7,
+            label="templates",
+        )  # fmt: skip
+        left.legend(loc="upper left")
+        left.set_ylabel("lighter mass, solar masses")
+        bar = figure.colorbar(cells, ax=[left, right], pad=0.01, extend="min")
+        bar.set_label("share of the SNR, mean over the cell's signals")
+
+    return draw
+
+
+def _mass_ticks(axes: Axes, low: float, high: float) -> None:
+    ticks = [mass for mass in (5, 10, 20, 50, 100, 200) if low <= mass <= high]
+    axes.set_xticks(ticks, labels=[f"{mass}" for mass in ticks])
+    axes.set_yticks(ticks, labels=[f"{mass}" for mass in ticks])
+    axes.minorticks_off()

@@ -1,0 +1,167 @@
+"""Where an event in recorded strain stands among the background.
+
+Its statistic is compared with kernels of the same strain that lie apart in time in each
+two detectors, and with simulated background of days.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from chirpwatch.errors import (
+    ShiftError,
+    StrainError,
+)
+from chirpwatch.geometry import Geometry
+from chirpwatch.statistics import Background
+from chirpwatch.strain import (
+    NANOSECONDS,
+    Segment,
+)
+from chirpwatch.train.data.whitening import (
+    Design,
+    design_filter,
+)
+from chirpwatch.train.evaluation.deployment import (
+    whiten_stretch,
+    whitened_start,
+)
+from chirpwatch.train.evaluation.scoring import (
+    frames_of,
+    kernel_frames,
+    score_frames,
+)
+from chirpwatch.train.networks.models import Sliding
+
+
+def find_segment(segments: Sequence[Segment], time: float) -> Segment:
+    """Segment that holds a time.
+
+    Raises:
+        StrainError: None does.
+    """
+    for segment in segments:
+        start = segment.t0_ns / NANOSECONDS
+        if start <= time < start + segment.duration:
+            return segment
+    names = ", ".join(segment.name for segment in segments)
+    raise StrainError(f"expected strain at GPS {time:.3f}, found segments {names}")
+
+
+def check_shiftable(geometry: Geometry) -> None:
+    """Refuse one detector alone.
+
+    Raises:
+        ShiftError: There is none that it could be shifted against.
+    """
+    if len(geometry.ifos) < 2:
+        raise ShiftError(
+            "background of recorded strain: expected two detectors to shift against "
+            f"each other, found {geometry.ifos[0]} alone"
+        )
+
+
+@torch.inference_mode()
+def rank_event(
+    network: Sliding,
+    segment: Segment,
+    time: float,
+    background: Background,
+    design: Design = design_filter,
+) -> dict[str, Any]:
+    """Score an event, and every background window of the strain that it lies in.
+
+    Args:
+        network: In evaluation mode; one that looks at each detector alone first.
+        segment: Recorded strain of all detectors, as long as there are valid scores.
+        time: GPS time of the event, s.
+        background: Background of this network in other strain.
+        design: Makes a whitening filter of periodograms.
+
+    Returns:
+        JSON-ready: ``statistic``, the largest score of a kernel that contains the
+        event; ``zero_lag``, the kernels elsewhere in the strain; ``file``, its
+        background windows, one kernel of each detector, each later by the same time
+        than the one before, and ``file_without_event``, those of them that do not hold
+        the event in any detector: ``windows``, how many are ``as_loud``, and the
+        ``loudest``; ``background``: ``livetime`` (s), ``events``, how many are
+        ``as_loud``, the ``loudest``, and the false-alarm rate of the statistic.
+
+    Raises:
+        ShiftError: There is one detector alone.
+        StrainError: No valid kernel contains the event.
+    """
+    check_shiftable(network.geometry)
+    network, geometry = network.fused(), network.geometry
+    step = geometry.stride_size // geometry.frame_size
+    whitened = [
+        whiten_stretch(
+            segment.read(ifo, 0, segment.size).astype(float), geometry, design=design
+        )
+        for ifo in geometry.ifos
+    ]
+    frames = frames_of(network, torch.from_numpy(np.stack(whitened)))
+    kernel = kernel_frames(network)
+    zero_lag = score_frames(network, frames.sum(0), kernel).numpy()
+    kernels = len(zero_lag)
+    # The first kernel begins a kernel and half a filter before its score's time.
+    event = (time - segment.t0_ns / NANOSECONDS) * geometry.sample_rate
+    event -= whitened_start(geometry)
+    begins = np.arange(kernels) * geometry.stride_size
+    within = (begins <= event) & (event < begins + geometry.kernel_size)
+    if not within.any():
+        raise StrainError(
+            f"{segment.source}, segment {segment.name}: no valid kernel contains GPS "
+            f"{time:.3f}; the first ones need {geometry.psd_min_length:g} s of strain"
+        )
+    # Kernels this far apart share neither strain nor a whitening filter, and no signal
+    # travels so long between detectors.
+    least = (geometry.kernel_size + geometry.filter_size) // geometry.stride_size + 1
+    slides, quiet = [], []
+    later = len(frames) - 1
+    longest = (kernels - 1) // later
+    for shift in [*range(least, longest + 1), *range(-longest, 1 - least)]:
+        starts = [i * shift - min(0, later * shift) for i in range(len(frames))]
+        count = kernels - later * abs(shift)
+        size = (count - 1) * step + kernel
+        summed = frames[0, :, starts[0] * step :][:, :size]
+        touched = within[starts[0] : starts[0] + count]
+        for other, start in zip(frames[1:], starts[1:], strict=True):
+            summed = summed + other[:, start * step :][:, :size]
+            touched = touched | within[start : start + count]
+        scores = score_frames(network, summed, kernel).numpy()
+        slides.append(scores)
+        quiet.append(scores[~touched])
+    statistic = float(zero_lag[within].max())
+    # Elsewhere: no sample of the kernel or its filter is one of the event's kernels'.
+    apart = geometry.kernel_size + geometry.filter_size
+    elsewhere = (begins + geometry.kernel_size + apart < event) | (
+        event + apart < begins
+    )
+
+    def tally(parts: list[NDArray[Any]]) -> dict[str, Any]:
+        scores = np.concatenate(parts) if parts else np.empty(0)
+        return {
+            "windows": len(scores),
+            "as_loud": int((scores >= statistic).sum()),
+            "loudest": float(scores.max()) if len(scores) else None,
+        }
+
+    rate = background.far(statistic)
+    return {
+        "statistic": statistic,
+        "zero_lag": tally([zero_lag[elsewhere]]),
+        "file": tally(slides),
+        "file_without_event": tally(quiet),
+        "background": {
+            "livetime": background.livetime,
+            "events": background.size,
+            "as_loud": rate.count,
+            "loudest": background.loudest,
+            "far_per_year": rate.far_per_year,
+            "saturated": rate.saturated,
+        },
+    }

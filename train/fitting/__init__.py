@@ -1,0 +1,1 @@
+"""Training: batches, loss, optimizer, and going on after a kill."""

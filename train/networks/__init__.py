@@ -1,0 +1,1 @@
+"""The networks, the bank of templates, and their checkpoints."""

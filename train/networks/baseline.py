@@ -1,0 +1,189 @@
+"""The reference networks: two-channel ResNets, as the reference systems have them.
+
+Layers [2, 3, 4, 2] of 64 to 512 channels, about 4.7 million parameters and 950 million
+operations a window. They are here to be compared with.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from chirpwatch.errors import GeometryError
+from chirpwatch.geometry import Geometry
+
+GROUPS = 16
+TAPS = 3
+STEM_TAPS = 7
+Norm = Callable[[int], nn.Module]
+
+
+def group_norm(channels: int) -> nn.Module:
+    """Norm over each window; what one window gets depends on all of its samples."""
+    return nn.GroupNorm(GROUPS, channels)
+
+
+class Block(nn.Module):
+    """Two convolutions of 3 taps with norms, beside a skip.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Stride of the first convolution and of the skip.
+        norm: Makes the norm of so many channels.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, norm: Norm
+    ) -> None:
+        super().__init__()
+        padding = TAPS // 2
+        self.main = nn.Sequential(
+            nn.Conv1d(in_channels, out_channels, TAPS, stride, padding, bias=False),
+            norm(out_channels),
+            nn.ReLU(),
+            nn.Conv1d(out_channels, out_channels, TAPS, 1, padding, bias=False),
+            norm(out_channels),
+        )
+        self.skip: nn.Module = nn.Identity()
+        if stride > 1 or in_channels != out_channels:
+            self.skip = nn.Sequential(
+                nn.Conv1d(in_channels, out_channels, 1, stride, bias=False),
+                norm(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [batch, in_channels, time] to [batch, out_channels, time / stride]."""
+        return torch.relu(self.main(x) + self.skip(x))
+
+
+class ResNet(nn.Module):
+    """What the two reference networks share: a padded trunk over all detectors.
+
+    Args:
+        geometry: Kernel and stride.
+        norm: Makes the norm of so many channels.
+        layers: Blocks of each stage; each stage but the first halves the rate and
+            doubles the channels.
+        width: Channels of the stem and of the first stage.
+
+    Attributes:
+        frame_size: Samples between two frames of the trunk.
+        receptive_field: Samples that one frame depends on.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        norm: Norm,
+        layers: Sequence[int] = (2, 3, 4, 2),
+        width: int = 64,
+    ) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.hyperparameters: dict[str, Any] = {"layers": list(layers), "width": width}
+        stages: list[nn.Module] = [
+            nn.Conv1d(
+                len(geometry.ifos), width, STEM_TAPS, 2, STEM_TAPS // 2, bias=False
+            ),
+            norm(width),
+            nn.ReLU(),
+            nn.MaxPool1d(TAPS, 2, TAPS // 2),
+        ]
+        self.frame_size = 4
+        self.receptive_field = STEM_TAPS + 2 * (TAPS - 1)
+        channels = width
+        for stage, blocks in enumerate(layers):
+            out_channels = width * 2**stage
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                stages.append(Block(channels, out_channels, stride, norm))
+                channels = out_channels
+                self.receptive_field += (TAPS - 1) * self.frame_size * (1 + stride)
+                self.frame_size *= stride
+        self.trunk = nn.Sequential(*stages)
+        self.logit = nn.Linear(channels, 1)
+
+    def evaluate(self, x: Tensor) -> tuple[Tensor, None]:
+        """Score whitened strain; there is no salience, see ``Head``.
+
+        Args:
+            x: Whitened strain, [batch, ifos, time].
+
+        Returns:
+            Scores, [batch, strides], and None.
+        """
+        scores: Tensor = self(x)
+        return scores, None
+
+    def fused(self) -> Self:
+        """Copy the network in evaluation mode."""
+        return copy.deepcopy(self).eval()
+
+
+class SeedResNet(ResNet):
+    """Looks at one window at a time: GroupNorm, and a mean over the whole window.
+
+    Args:
+        geometry: Kernel and stride.
+        layers, width: See ``ResNet``.
+    """
+
+    def __init__(
+        self, geometry: Geometry, layers: Sequence[int] = (2, 3, 4, 2), width: int = 64
+    ) -> None:
+        super().__init__(geometry, group_norm, layers, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score windows, [batch, ifos, kernel_size], with one logit each, [batch, 1].
+
+        Raises:
+            GeometryError: The strain is not one kernel long.
+        """
+        if x.shape[-1] != self.geometry.kernel_size:
+            raise GeometryError(
+                f"expected windows of {self.geometry.kernel_size} samples, found "
+                f"{x.shape[-1]}"
+            )
+        logit: Tensor = self.logit(self.trunk(x).mean(-1))
+        return logit
+
+
+class DenseResNet(ResNet):
+    """The same over any length: BatchNorm, and a mean over frames clear of the edges.
+
+    Frames that see the padding are dropped before the mean, so that a kernel within a
+    longer stretch gets the score that it gets alone.
+
+    Args:
+        geometry: Kernel and stride.
+        layers, width: See ``ResNet``.
+
+    Raises:
+        GeometryError: The stride is no whole number of frames, or no frame of a kernel
+            is clear of its edges.
+    """
+
+    def __init__(
+        self, geometry: Geometry, layers: Sequence[int] = (2, 3, 4, 2), width: int = 64
+    ) -> None:
+        super().__init__(geometry, nn.BatchNorm1d, layers, width)
+        self.edge_frames = -(-self.receptive_field // 2 // self.frame_size)
+        kernel_frames = geometry.kernel_size // self.frame_size - 2 * self.edge_frames
+        if geometry.stride_size % self.frame_size or kernel_frames < 1:
+            raise GeometryError(
+                f"expected a stride of whole frames of {self.frame_size} samples and a "
+                f"kernel of more than {2 * self.edge_frames} frames, found "
+                f"{geometry.stride_size} and {geometry.kernel_size} samples"
+            )
+        self.pool = nn.AvgPool1d(
+            kernel_frames, stride=geometry.stride_size // self.frame_size
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score every whole kernel: [batch, ifos, time] to [batch, strides]."""
+        frames = self.trunk(x)[..., self.edge_frames : -self.edge_frames]
+        logits: Tensor = self.logit(self.pool(frames).mT).squeeze(-1)
+        return logits
