@@ -1,4 +1,4 @@
-"""The shipped network: a frontend for each detector, and one narrow head.
+"""The network ``split``: a frontend for each detector, and one narrow head.
 
 Every convolution is valid (no padding), and BatchNorm folds into the convolutions, so
 the network is shift-equivariant: run once over a long whitened stretch, it gives each
