@@ -188,6 +188,30 @@ def test_services_need_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_what_comes_with_the_project_is_found_without_its_checkout(tmp_path) -> None:
+    (tmp_path / "chirpwatch").symlink_to(ROOT / "chirpwatch")
+    program = (
+        "from chirpwatch.train.networks.bank import shipped_bank_path\n"
+        "from chirpwatch.train.networks.checkpoint import find_checkpoint\n"
+        "from chirpwatch.train.evaluation.report import ENVIRONMENT\n"
+        "from chirpwatch.train.fitting.fit import find_config\n"
+        "assert ENVIRONMENT.get_template('report.html')\n"
+        "for path in (shipped_bank_path(), find_checkpoint('split'), "
+        "find_config('matched')):\n"
+        "    assert path.is_file(), path\n"
+    )
+    done = subprocess.run(
+        # Neither where it runs nor anything but this on the path.
+        [sys.executable, "-P", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_console_command_lists_the_parts_in_order() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "chirpwatch", "--help"],

@@ -41,6 +41,13 @@ WIDE, NARROW = (10.5, 4.2), (6.0, 4.4)
 SQUARE = (10.5, 7.0)
 SUMMARY_SNR = 8.0
 
+ENVIRONMENT = Environment(
+    loader=PackageLoader("chirpwatch.train"),
+    autoescape=True,
+    undefined=StrictUndefined,
+)
+"""What finds and fills the report's page."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -415,12 +422,9 @@ def _page(
     result: Mapping[str, Any] | None,
     origin: Origin,
 ) -> str:
-    environment = Environment(
-        loader=PackageLoader("train"), autoescape=True, undefined=StrictUndefined
-    )
     config = folder / CONFIG
     figure = result or {}
-    return environment.get_template("report.html").render(
+    return ENVIRONMENT.get_template("report.html").render(
         name=folder.resolve().name,
         simulated=origin.simulated,
         origin=origin.words(),

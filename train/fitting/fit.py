@@ -489,7 +489,7 @@ def find_config(name: str | Path) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    shipped = Path(str(resources.files("train") / "configs"))
+    shipped = Path(str(resources.files("chirpwatch.train") / "configs"))
     if (shipped / f"{name}.yaml").is_file():
         return shipped / f"{name}.yaml"
     names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))

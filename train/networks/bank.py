@@ -243,7 +243,7 @@ ARRAYS = ("masses", "spins", "shift", "share")
 
 def shipped_bank_path() -> Path:
     """File of the bank that comes with the project, ``train/banks/shipped.json``."""
-    return Path(str(resources.files("train") / "banks" / "shipped.json"))
+    return Path(str(resources.files("chirpwatch.train") / "banks" / "shipped.json"))
 
 
 def shipped_bank() -> Bank:

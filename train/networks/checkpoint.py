@@ -77,7 +77,7 @@ def find_checkpoint(name: str) -> Path:
     Args:
         name: A file, or the name of a checkpoint that comes with the project.
     """
-    shipped = Path(str(resources.files("train") / "checkpoints")) / name
+    shipped = Path(str(resources.files("chirpwatch.train") / "checkpoints")) / name
     found = not Path(name).is_file() and (shipped / "network.ckpt").exists()
     return shipped / "network.ckpt" if found else Path(name)
 
