@@ -78,8 +78,8 @@ class ApiRefused(ApiError):
 class ApiClient:
     """Talks to one API; a context manager, safe to use from several threads.
 
-    Every method raises ``ApiUnavailable`` or ``ApiRefused``. The `put_`
-    methods may be repeated freely; they return whether the content was new.
+    Every method raises ``ApiUnavailable`` or ``ApiRefused``. The `put_` methods may be
+    repeated freely; they return whether the content was new.
 
     Args:
         url: Where the API is, such as `http://127.0.0.1:8080`.

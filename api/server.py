@@ -10,7 +10,7 @@ class Server(uvicorn.Server):
     """A server that does not wait at its end for those who listen to changes.
 
     Args:
-        app: The results service, as ``create_app`` makes it.
+        app: The results service, as ``api.app.create_app`` makes it.
     """
 
     def __init__(self, app: FastAPI) -> None:

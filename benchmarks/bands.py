@@ -294,9 +294,9 @@ class Scores:
             time have one number in all detectors.
 
     Attributes:
-        thresholds: Score of each of ``RATES``, NaN if fewer than
-            ``LEAST_EVENTS`` windows lie above it, [rates]; and
-            the same without one block after the other, [blocks, rates].
+        thresholds: Score of each of ``RATES``, NaN if fewer than ``LEAST_EVENTS``
+            windows lie above it, [rates]; and the same without one block after the
+            other, [blocks, rates].
     """
 
     def __init__(self, values: np.ndarray, blocks: np.ndarray) -> None:

@@ -217,7 +217,7 @@ class Recorder:
 class WindowRates:
     """False-positive rates of overlapping windows from many slides.
 
-    ``FalsePositives`` treats slides as independent. Here they share
+    ``validate.FalsePositives`` treats slides as independent. Here they share
     strain: clusters are counted by ``Slides.effective_count``.
 
     Args:
@@ -375,10 +375,10 @@ def found(
     Returns:
         ``events`` and ``causes`` above the threshold and ``clusters``, their effective
         number; unless these are too few, as in
-        ``DeployedValidation.evaluate``, ``threshold``, ``low`` and
-        ``high``, the thresholds if √n fewer or more of n clusters were above, and the
-        shares found at them, ``share``, ``share_low`` and ``share_high``, with
-        ``wilson``, the binomial error's interval (68 %).
+        ``DeployedValidation.evaluate``, ``threshold``, ``low`` and ``high``, the
+        thresholds if √n fewer or more of n clusters were above, and the shares found at
+        them, ``share``, ``share_low`` and ``share_high``, with ``wilson``, the binomial
+        error's interval (68 %).
     """
     background, rate = slides.background, JULIAN_YEAR / spacing
     if slides.livetime < LEAST_EVENTS * spacing:

@@ -25,7 +25,7 @@ def report(result: Mapping[str, Any]) -> str:
     """Lay out all figures as Markdown.
 
     Args:
-        result: From ``measure``.
+        result: From ``benchmarks.deployed.measure``.
     """
     parts = [
         _preamble(result),

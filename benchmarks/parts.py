@@ -48,7 +48,7 @@ JUDGEMENT: dict[str, Any] = {
     "optimum_signals": 10,
     "bank_windows": 0,
 }
-"""Fields of ``Effort``: next to nothing of what is not shown."""
+"""Fields of ``validate.Effort``: next to nothing of what is not shown."""
 
 Shares = dict[tuple[float, float], float]
 
@@ -115,7 +115,7 @@ class Task(NamedTuple):
 
     Attributes:
         name: Of ``PARTS``.
-        sizes: Fields of ``Effort``.
+        sizes: Fields of ``validate.Effort``.
     """
 
     name: str

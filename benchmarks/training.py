@@ -4,10 +4,10 @@ The traditional way is that of a ``make_dataset`` script: for each sample second
 noise, gwpy's median PSD of them, gwpy's whitening, the middle second cut out; for half
 of the samples a merger from a bank in memory, projected onto both detectors with one
 merger time for both, scaled to its network SNR and added to the noise before. Ours is
-``WindowMaker``, all that a training process asks for: noise of its
-own whitening, mergers, glitches, labels, merger times. Its bank and its first noise are
-made once, as is the noise that the traditional way cuts from, and not timed; noise that
-is replaced while training is.
+``WindowMaker``, all that a training process asks for: noise of its own whitening,
+mergers, glitches, labels, merger times. Its bank and its first noise are made once, as
+is the noise that the traditional way cuts from, and not timed; noise that is replaced
+while training is.
 
 Both run on one core, in turns, timed by the processor's clock.
 """

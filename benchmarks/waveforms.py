@@ -120,8 +120,8 @@ class Mergers:
     Attributes:
         masses: Heavier and lighter, detector frame, solar masses, [n, 2].
         spins: Dimensionless spins at 20 Hz; z is along the orbit's axis, [n, 2, 3].
-        angles: As from ``sky``; the inclination is that of the
-            orbit at 20 Hz, each [n].
+        angles: As from ``sky``; the inclination is that of the orbit at 20 Hz, each
+            [n].
     """
 
     masses: np.ndarray
@@ -144,8 +144,8 @@ class Waves:
     """Mergers of one waveform.
 
     Attributes:
-        polarizations: Plus and cross as ``WindowMaker.render`` takes
-            them, complex64, [2, n, bins].
+        polarizations: Plus and cross as ``WindowMaker.render`` takes them, complex64,
+            [2, n, bins].
         snrs: Network SNR at 100 Mpc, of the whole signal, float64, [n].
         seen: What the first detector sees, whitened and cut as
             ``Grid.signals`` has it, complex64, [n, samples].

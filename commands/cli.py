@@ -1,4 +1,4 @@
-"""The console command: one thin door to each package."""
+"""The console command: one thin door to each command."""
 
 import importlib
 import sys
@@ -38,7 +38,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's package."""
+        """Import the command's module."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name].split(":")

@@ -83,7 +83,7 @@ def export_repository(
 
     Args:
         network: The trained network.
-        peak_offset_size: See ``HeadModel``.
+        peak_offset_size: See ``export.networks.HeadModel``.
         provenance: What the network was made from.
         reports: Text files, by name, written beside the models like the parity report.
         path: The model repository; an existing one is replaced.

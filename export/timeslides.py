@@ -43,7 +43,7 @@ def build_stretch(snapshotter: onnx.ModelProto, ifos: int) -> onnx.ModelProto:
     """Make the snapshotter stateless, for sequences of a single request.
 
     Args:
-        snapshotter: The model from ``build``.
+        snapshotter: The model from ``export/snapshotter.py``'s ``build``.
         ifos: Number of detectors.
 
     Returns:

@@ -111,8 +111,8 @@ class Timeslides:
         """Find the events of each slide.
 
         The server clusters the scores with the same result as
-        ``Clusterer``: an event is the loudest valid score of its
-        window of 8 s, if none within 8 s is louder.
+        ``clustering.Clusterer``: an event is the loudest valid score of its window of 8
+        s, if none within 8 s is louder.
 
         Args:
             strain: The stretch, [ifos, size], whole strides.
@@ -123,8 +123,7 @@ class Timeslides:
             ShiftError: There are no shifts, a slide is given twice, or a shift is not
                 shorter than the stretch or not a whole number of frames.
             StrainError: The stretch is shorter than the warm-up, longer than
-                ``MAX_LENGTH``, or not a whole number of
-                strides.
+                ``MAX_LENGTH``, or not a whole number of strides.
             ServerError: The server failed, or did not answer in time.
         """
         peak, stride, delay, is_event, valid = self._infer(

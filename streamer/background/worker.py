@@ -34,7 +34,7 @@ class Task:
         job: The job.
         stretch: Its stretch.
         source: Where the strain is.
-        fingerprint: What ``fingerprint`` said of the segment.
+        fingerprint: What ``source.fingerprint`` said of the segment.
         geometry: The geometry of the plan.
         model: Digest of the models of the plan.
         addresses: gRPC addresses of the Triton servers.

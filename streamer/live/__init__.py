@@ -1,1 +1,1 @@
-"""Strain as it comes: a directory of frames to candidates, within a second."""
+"""Strain as it comes: a directory of frames to candidates, in a second or two."""

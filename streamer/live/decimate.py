@@ -23,10 +23,10 @@ and so many are a whole number of nanoseconds at 2048 Hz."""
 class Decimator:
     """Takes whole seconds of gap-free strain and gives it at a lower rate.
 
-    The samples are those of ``resample``, to rounding. Where the
-    rates differ, the newest `HELD_BACK` samples come with the next second, and those of
-    the first second before `skipped` never: so that the end of what came lies a whole
-    stride after the first sample.
+    The samples are those of ``strain.resample``, to rounding. Where the rates differ,
+    the newest `HELD_BACK` samples come with the next second, and those of the first
+    second before `skipped` never: so that the end of what came lies a whole stride
+    after the first sample.
 
     Attributes:
         wanted: Rate of the result, Hz.

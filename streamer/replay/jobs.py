@@ -123,9 +123,9 @@ class Job:
         """Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start].
 
         Row 0 is the strain as it is; further rows have the injections that lie there,
-        see ``Foreground``, and are none where there is none.
-        Before sample 0 there is strain of the detectors alone that are read later than
-        another one; that one's is zero.
+        see ``Foreground``, and are none where there is none. Before sample 0 there is
+        strain of the detectors alone that are read later than another one; that one's
+        is zero.
 
         Raises:
             StrainError: A sample is not finite, or a detector gives the same value for

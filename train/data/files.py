@@ -45,7 +45,7 @@ def write_simulated_signals(
 
     Each set draws from a seed of its own, made of ``seed``, segment and timeslide, so
     that no two are alike, in this call or another. The set's attribute ``seed`` has it:
-    with that, ``simulate_test_signals`` gives the same.
+    with that, ``injections.simulate_test_signals`` gives the same.
 
     Args:
         path: Signal file; the sets appear together or not at all.

@@ -52,9 +52,9 @@ class _Segment:
 class RecordedStretches:
     """Stretches of one detector's strain, at times of their own.
 
-    A ``StretchSource``. Each detector draws its times by
-    itself, so that no coincident signal is in two detectors at once, and a file gives
-    the square of its length in pairs of noise.
+    A ``sources.StretchSource``. Each detector draws its times by itself, so that no
+    coincident signal is in two detectors at once, and a file gives the square of its
+    length in pairs of noise.
 
     A stretch is one contiguous read of about 2 MB, of which many batches are cut. Reads
     happen in the process that makes the windows, several batches ahead of the training:
@@ -111,7 +111,7 @@ class RecordedStretches:
     def draw(
         self, size: int, rng: np.random.Generator
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Draw a stretch, see ``StretchSource.draw``.
+        """Draw a stretch, see ``sources.StretchSource.draw``.
 
         Every place that a stretch can start at is as likely as any other. The spectral
         density is that of the stretch itself: the median over 2 s periodograms.

@@ -68,8 +68,8 @@ class WindowSettings:
         min_mass, max_mass: Range of the component masses, detector frame, solar
             masses.
         max_spin: Largest dimensionless spin, see
-            ``draw_components``; signals have the components
-            along the orbit's axis alone.
+            ``draw_components``; signals have the components along the orbit's axis
+            alone.
         first_snr, last_snr: Smallest network SNR at the start, and from halfway on.
         max_snr: Largest network SNR.
         snr_index: Exponent of the SNR's power law above the smallest.
@@ -409,8 +409,8 @@ class WindowMaker:
         """Move spectra to times within the kernel, and whiten them, detector-wise.
 
         Args:
-            spectra: Strain times ``SCALE`` of mergers at the
-                buffer's first sample, strain per Hz, [n, bins].
+            spectra: Strain times ``SCALE`` of mergers at the buffer's first sample,
+                strain per Hz, [n, bins].
             amplitudes: What each detector multiplies them with, [n, ifos].
             times: Merger times within the kernel, s, [n, ifos].
             rows: Noise block of each detector, [n, ifos].

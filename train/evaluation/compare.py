@@ -225,7 +225,7 @@ def shares_table(groups: dict[str, Group], kind: str) -> str:
 
     Args:
         groups: From ``gather``.
-        kind: A key of ``KINDS``.
+        kind: A key of ``figures.KINDS``.
 
     Returns:
         Mean and standard deviation over the seeds, and in brackets the means at the

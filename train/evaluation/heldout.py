@@ -33,10 +33,9 @@ class OtherNoise:
         name: What reports call it.
         sources: Strain of each detector; the noise curves of ``run`` if None.
         run: Observing run whose curves are used then.
-        glitches: Recorded ones, from ``read_glitches``, in place of
-            analytic ones.
+        glitches: Recorded ones, from ``read_glitches``, in place of analytic ones.
         glitch_weights: Families of analytic glitches, see
-            ``FAMILIES``; those of the training if None.
+            ``families.FAMILIES``; those of the training if None.
     """
 
     name: str
@@ -64,8 +63,8 @@ def curve_noise(curve: str, geometry: Geometry) -> OtherNoise:
 
     Args:
         curve: An observing run for the first curve of each detector in
-            ``curve_names``, such as ``O4``; or one curve by its
-            name, such as ``O3/T1800545-low``.
+            ``curves.curve_names``, such as ``O4``; or one curve by its name, such as
+            ``O3/T1800545-low``.
         geometry: Detectors and their sample rate.
 
     Raises:

@@ -159,7 +159,7 @@ def read_log(path: Path) -> dict[str, NDArray[Any]] | None:
 
 
 def read_figures(path: Path) -> dict[str, Any] | None:
-    """Read what ``validate`` measured; None without a file.
+    """Read what ``validate.validate`` measured; None without a file.
 
     Raises:
         ConfigurationError: No JSON, or not those figures.

@@ -715,16 +715,15 @@ def validate(
     Returns:
         JSON-ready figures: ``thresholds`` and ``found``, for ``gaussian`` noise and
         for ``glitches`` (a tenth of all windows, signals' too, has a glitch in one
-        detector), at those of ``RATES`` that the noise suffices for, and
-        ``found_low`` and ``found_high``, the same at the thresholds if √n fewer or
-        more of the n ``clusters`` above them had been found;
-        ``efficiency``, the same at more SNRs; ``roc``; ``scatter``; ``calibration``;
-        ``optimal``, see ``optimal_curves``; ``noises``, for each
-        further one thresholds and shares found, the rate (``held_rates``) at which
-        its windows exceed the first noise's thresholds, and what of it was
-        ``recorded``; ``timing``, empty for a network that tells none; and what was
-        judged and how: ``weights`` (see ``weights_hash``), ``quick``, ``seed``,
-        ``settings``, and ``simulated``, whether all noise and glitches are.
+        detector), at those of ``RATES`` that the noise suffices for, and ``found_low``
+        and ``found_high``, the same at the thresholds if √n fewer or more of the n
+        ``clusters`` above them had been found; ``efficiency``, the same at more SNRs;
+        ``roc``; ``scatter``; ``calibration``; ``optimal``, see ``optimal_curves``;
+        ``noises``, for each further one thresholds and shares found, the rate
+        (``held_rates``) at which its windows exceed the first noise's thresholds, and
+        what of it was ``recorded``; ``timing``, empty for a network that tells none;
+        and what was judged and how: ``weights`` (see ``weights_hash``), ``quick``,
+        ``seed``, ``settings``, and ``simulated``, whether all noise and glitches are.
 
     Raises:
         ConfigurationError: There are more slides than the stretches give.

@@ -45,7 +45,7 @@ class Detector(lightning.LightningModule):
     """Tells windows with a signal from windows without, and when the merger is.
 
     Args:
-        model: Which network, a key of ``MODELS``.
+        model: Which network, a key of ``models.MODELS``.
         hyperparameters: What that network takes beside the geometry.
         learning_rate: Highest learning rate of the cycle.
         weight_decay: Of AdamW.

@@ -79,8 +79,8 @@ class BankSettings:
         min_mass, max_mass: Range of the component masses, detector frame, solar
             masses.
         max_spin: Largest dimensionless spin, see
-            ``draw_components``; templates have the
-            components along the orbit's axis alone.
+            ``draw_components``; templates have the components along the orbit's axis
+            alone.
         logarithmic_share: Share of the mergers whose masses are uniform in the
             logarithm; the others' are uniform.
         mass_flattening: How far the logarithm of the chirp mass is made uniform, see

@@ -107,7 +107,7 @@ class ResNet(nn.Module):
         self.logit = nn.Linear(channels, 1)
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, None]:
-        """Score whitened strain; there is no salience, see ``Head``.
+        """Score whitened strain; there is no salience, see ``network.Head``.
 
         Args:
             x: Whitened strain, [batch, ifos, time].

@@ -523,16 +523,16 @@ class MatchedHead(nn.Module):
         self.frames: Tensor
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Score every whole kernel; see ``Head.forward``."""
+        """Score every whole kernel; see ``network.Head.forward``."""
         return self.forward_sum(features.sum(1))
 
     def forward_sum(self, total: Tensor) -> tuple[Tensor, Tensor]:
-        """Score kernels of added frames; see ``Head.forward_sum``."""
+        """Score kernels of added frames; see ``network.Head.forward_sum``."""
         score, salience = self.evaluate(total)
         return score, salience.argmax(1).float()
 
     def evaluate(self, total: Tensor) -> tuple[Tensor, Tensor]:
-        """Score every whole kernel; see ``Head.evaluate``.
+        """Score every whole kernel; see ``network.Head.evaluate``.
 
         Args:
             total: The detectors' values, added, [batch, groups + coarse + channels + 1,

@@ -3,7 +3,7 @@
 White noise goes through colouring filters that are made anew every 16 s; from one to
 the next the output is faded linearly. As the filters have no phase and see the same
 white noise, this is noise of the amplitude response in between, and exactly
-``coloured_noise`` where nothing changes.
+``spectra.coloured_noise`` where nothing changes.
 """
 
 from collections.abc import Iterator, Sequence

@@ -129,8 +129,8 @@ def draw_glitch(
         centre_size: Sample at which the glitch is centred.
         sample_rate: Hz.
         rng: Source of randomness.
-        weights: Families of ``FAMILIES``, and how often
-            each is drawn; the defaults are blips most often.
+        weights: Families of ``FAMILIES``, and how often each is drawn; the defaults are
+            blips most often.
 
     Returns:
         Shape of unit amplitude, float64, [size].

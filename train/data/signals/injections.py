@@ -463,7 +463,7 @@ def simulate_test_signals(
 ) -> ProjectedSignals:
     """Fill a segment with mergers at a regular spacing with jitter.
 
-    All are in memory; ``write_simulated_signals`` writes more.
+    All are in memory; ``files.write_simulated_signals`` writes more.
 
     Args:
         t0: GPS start of the segment, s.

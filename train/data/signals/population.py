@@ -108,7 +108,7 @@ class InjectionSettings:
 
     Attributes:
         run: Observing run whose noise curves define the SNR: the first of
-            ``curve_names`` of each detector.
+            ``curves.curve_names`` of each detector.
         min_mass, max_mass: Component masses, solar masses.
         mass_distribution: ``uniform`` or ``log_uniform`` in each component mass.
         source_frame: Whether masses are those in the source's frame; the detectors see
