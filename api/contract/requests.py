@@ -41,9 +41,15 @@ Kind = Literal["zero_lag", "injections"]
 EventKind = Literal["zero_lag", "background", "injections"]
 State = Literal["running", "complete", "failed"]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+LINE_SIZE = 500
+"""Most characters of a ``Line``."""
+
 # Printable: PostgreSQL stores no NUL, and a line break has no place in a heading.
 Line = Annotated[
-    str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", min_length=1, max_length=500)
+    str,
+    StringConstraints(
+        pattern=r"^[^\x00-\x1f\x7f]*$", min_length=1, max_length=LINE_SIZE
+    ),
 ]
 TimeNs = Annotated[
     int,
@@ -142,6 +148,20 @@ class RunUpdate(Body):
         None, ge=0, description="Strain scored per second of wall time, s/s"
     )
     latency_ms: LatencyMs | None = Field(None, description="Latency of updates, ms")
+
+
+def one_line(text: str, size: int = LINE_SIZE) -> str:
+    """Text as a line of at most so many characters, all of which can be printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:size]
+
+
+def ended_by(error: BaseException) -> RunUpdate:
+    """The update of a run that an error, or the user, ended."""
+    message = one_line(str(error))
+    if not message:
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        message = "interrupted" if stopped else type(error).__name__
+    return RunUpdate(state="failed", message=message)
 
 
 class Stream(Body):

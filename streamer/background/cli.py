@@ -322,17 +322,19 @@ def _reported(results: "RunDirectory", outbox: "Outbox") -> Iterator[None]:
         GeometryBody,
         Run,
         RunUpdate,
+        ended_by,
+        one_line,
     )
 
     facts, plan = results.facts, results.plan
     outbox.put_run(
         results.run,
         Run(
-            name=f"background of {facts['data']}",
+            name=one_line(f"background of {facts['data']}"),
             model=facts["model"],
             geometry=GeometryBody.of(plan.geometry),
             simulated=facts["simulated"],
-            data=facts["data"],
+            data=one_line(facts["data"]),
             planned_background=plan.livetime,
         ),
     )
@@ -342,6 +344,5 @@ def _reported(results: "RunDirectory", outbox: "Outbox") -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        message = str(error).splitlines()[0][:500] if str(error) else "interrupted"
-        outbox.update_run(results.run, RunUpdate(state="failed", message=message))
+        outbox.update_run(results.run, ended_by(error))
         raise

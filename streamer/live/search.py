@@ -23,6 +23,8 @@ from chirpwatch.api.contract.requests import (
     Run,
     RunUpdate,
     Stream,
+    ended_by,
+    one_line,
 )
 from chirpwatch.errors import (
     ApiError,
@@ -70,10 +72,7 @@ from chirpwatch.streamer.live.ledger import (
 from chirpwatch.streamer.live.metrics import LiveMetrics
 from chirpwatch.streamer.live.sequence import LiveSequence
 from chirpwatch.streamer.live.state import LiveState
-from chirpwatch.streamer.live.summary import (
-    Summary,
-    one_line,
-)
+from chirpwatch.streamer.live.summary import Summary
 from chirpwatch.streamer.live.triggers import (
     Spotted,
     Spotter,
@@ -258,10 +257,8 @@ class Live:
             self._end_stretch()
             self._report()
         except BaseException as error:
-            message = one_line(str(error), 500) or "interrupted"
-            update = RunUpdate(state="failed", message=message)
             with contextlib.suppress(OSError):
-                self._outbox.update_run(self._state.run, update)
+                self._outbox.update_run(self._state.run, ended_by(error))
             raise
         self._update(RunUpdate(state="complete"))
 
@@ -317,11 +314,11 @@ class Live:
         run = f"{name}-{secrets.token_hex(4)}"
         self._state = LiveState(run, model, until_ns)
         body = Run(
-            name=f"live, {self._settings.frames.name}",
+            name=one_line(f"live, {self._settings.frames.name}"),
             model=model,
             geometry=GeometryBody.of(self._geometry),
             simulated=self._settings.simulated,
-            data=f"frames in {self._settings.frames.name}",
+            data=one_line(f"frames in {self._settings.frames.name}"),
             background_run=self._noise.run if self._noise else None,
         )
         self._stored(partial(self._outbox.put_run, run, body))
@@ -456,7 +453,7 @@ class Live:
         self._say(str(error))
         old = self._state
         self._stretch = None
-        self._update(RunUpdate(state="complete", message=one_line(str(error), 500)))
+        self._update(RunUpdate(state="complete", message=one_line(str(error))))
         # What was not sent of the old model's scores is scored by the new one.
         self._begin_run(replace(old, chunk=None))
         for second in self._history:

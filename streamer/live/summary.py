@@ -8,6 +8,7 @@ import numpy as np
 from chirpwatch.api.contract.requests import (
     LatencyMs,
     RunUpdate,
+    one_line,
 )
 from chirpwatch.streamer.live.coincide import Gap
 
@@ -15,11 +16,6 @@ SECONDS = 600
 """Newest seconds whose latency is told."""
 
 MAX_REASON = 200
-
-
-def one_line(text: str, size: int) -> str:
-    """A text as one line of no more than so many characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:size]
 
 
 @dataclass

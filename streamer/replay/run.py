@@ -27,6 +27,8 @@ from chirpwatch.api.contract.requests import (
     Run,
     RunUpdate,
     Stream,
+    ended_by,
+    one_line,
 )
 from chirpwatch.errors import (
     ConfigurationError,
@@ -318,8 +320,7 @@ def run_replay(
         for start_ns, strain in loudest.strain():
             outbox.put_strain(run, start_ns, strain)
     except BaseException as error:
-        message = str(error).splitlines()[0][:500] if str(error) else "interrupted"
-        outbox.update_run(run, RunUpdate(state="failed", message=message))
+        outbox.update_run(run, ended_by(error))
         raise
     measured = Measured(
         strain_length, wall_length, slides_length, slides_wall_length, latencies
@@ -354,12 +355,14 @@ def _describe_run(
     # Whoever reads results need not know where files lie.
     sources = sorted({Path(segment.source).name for segment in segments})
     return Run(
-        name=name,
+        name=one_line(name),
         model=model,
         geometry=GeometryBody.of(geometry),
         simulated=any(segment.simulated for segment in segments),
-        data=f"{', '.join(sources)}: {len(segments)} segment(s), "
-        f"{sum(segment.duration for segment in segments):g} s",
+        data=one_line(
+            f"{', '.join(sources)}: {len(segments)} segment(s), "
+            f"{sum(segment.duration for segment in segments):g} s"
+        ),
         planned_background=plan.livetime if plan else None,
     )
 
