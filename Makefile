@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Files of tests are run side by side: each process takes up to 2 GB beside its servers.
 WORKERS ?= 2
 
-.PHONY: demo test slow bench lock clean
+.PHONY: demo test slow bench wheel lock clean
 
 demo: $(VENV)/.base ## Run the main job: serve, replay, ask
 	$(BIN)/chirpwatch demo $(if $(KEEP),--keep) $(ARGS)
@@ -28,12 +28,15 @@ slow: $(VENV)/.dev $(APART) ## Run the tests that kill, freeze and cut, over and
 bench: $(VENV)/.dev ## Time chirpwatch against the reference method
 	$(BIN)/python -m benchmarks
 
+wheel: $(VENV)/.base ## Build the package, into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 lock: $(VENV)/.dev ## Resolve the lock files anew
 	$(BIN)/python -m pip install uv
 	cd requirements && sh ./compile.sh ../$(BIN)/uv
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) runs build dist *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
