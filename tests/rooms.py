@@ -61,6 +61,9 @@ def imported(text: str) -> Iterator[str]:
 def file_of(name: str, files: Iterable[str]) -> str | None:
     """File that an imported name is in, if it is one of ours."""
     parts = name.removeprefix(PREFIX).split(".")
+    if not name.startswith(PREFIX) and parts[0] not in PACKAGES:
+        # The standard library has a `statistics` as well.
+        return None
     for count in range(len(parts), 0, -1):
         path = "/".join(parts[:count])
         for found in (f"{path}.py", f"{path}/__init__.py", f"chirpwatch/{path}.py"):
