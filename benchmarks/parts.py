@@ -114,10 +114,12 @@ class Task(NamedTuple):
     """One network to judge, and how much is drawn.
 
     Attributes:
+        network: A checkpoint, or the name of one that comes with the project.
         name: Of ``PARTS``.
         sizes: Fields of ``validate.Effort``.
     """
 
+    network: str
     name: str
     sizes: dict[str, Any]
 
@@ -125,7 +127,7 @@ class Task(NamedTuple):
 def measure(task: Task) -> dict[str, Any]:
     """Validate the network without one of the parts."""
     torch.set_num_threads(1)
-    network, _ = load_checkpoint(find_checkpoint(MODEL))
+    network, _ = load_checkpoint(find_checkpoint(task.network))
     assert isinstance(network, MatchedNetwork)
     with torch.no_grad():
         PARTS[task.name](network)
@@ -161,6 +163,12 @@ def table(found: dict[str, Shares], clusters: dict[str, float]) -> str:
     help="What is judged; all of them unless given.",
 )
 @click.option(
+    "--network",
+    default=MODEL,
+    show_default=True,
+    help="A checkpoint of matched, or the name of one that comes with the project.",
+)
+@click.option(
     "--noise-length",
     type=click.FloatRange(0, min_open=True),
     default=12_000.0,
@@ -181,11 +189,11 @@ def table(found: dict[str, Shares], clusters: dict[str, float]) -> str:
     show_default=True,
     help="Noise windows with a glitch.",
 )
-def main(folder: Path, parts: tuple[str, ...], **sizes: Any) -> None:
+def main(folder: Path, parts: tuple[str, ...], network: str, **sizes: Any) -> None:
     """Measure, write and print."""
     folder.mkdir(parents=True, exist_ok=True)
     with process_pool(CORES) as pool:
-        tasks = [Task(name, sizes) for name in parts]
+        tasks = [Task(network, name, sizes) for name in parts]
         results = dict(zip(parts, pool.map(measure, tasks), strict=True))
     text = ""
     for kind, title in KINDS.items():
