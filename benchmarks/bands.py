@@ -26,13 +26,10 @@ import numpy as np
 import torch
 
 from benchmarks.markdown import lay_out
+from chirpwatch.background import Background
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import Background
-from chirpwatch.strain import (
-    NANOSECONDS,
-    Segment,
-    read_gwosc,
-)
+from chirpwatch.gwosc_file import read_gwosc
+from chirpwatch.strain import NANOSECONDS, Segment
 from chirpwatch.train.data import whitening
 from chirpwatch.train.data.noise.background import (
     BackgroundSettings,

@@ -45,11 +45,9 @@ from benchmarks.pairs import (
     score_all,
     score_loud,
 )
+from chirpwatch.background import Background
+from chirpwatch.efficiency import match_injections
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import (
-    Background,
-    match_injections,
-)
 from chirpwatch.strain import NANOSECONDS
 from chirpwatch.streamer.options import SHIPPED
 from chirpwatch.train.data.noise.curves import (

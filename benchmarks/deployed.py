@@ -30,8 +30,8 @@ from torch import Tensor
 
 from benchmarks.deployed_report import report
 from chirpwatch.atomic import replacing
+from chirpwatch.efficiency import wilson_interval
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import wilson_interval
 from chirpwatch.train.data.noise.sources import SimulatedStretches
 from chirpwatch.train.data.windows import WindowSettings
 from chirpwatch.train.evaluation.deployment import (

@@ -20,9 +20,9 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from benchmarks.live import LiveSystem, live_system, run
+from chirpwatch.background_file import read_background
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import read_test_signals
-from chirpwatch.strain import read_background
 from chirpwatch.streamer.live.frame_writer import FrameWriter
 from chirpwatch.streamer.replay.injections import (
     add_signals,

@@ -28,8 +28,8 @@ import httpx
 import numpy as np
 
 from benchmarks.live import live_system, run
+from chirpwatch.background_file import read_background
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import read_background
 
 START = 1_262_304_000
 SAMPLE = 5.0

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.markdown import lay_out
-from chirpwatch.statistics import wilson_interval
+from chirpwatch.efficiency import wilson_interval
 from chirpwatch.train.data.pool import SCALE
 from chirpwatch.train.data.signals.injections import (
     WAVEFORM_DISTANCE,

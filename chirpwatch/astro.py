@@ -6,11 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from chirpwatch.background import Background, FalseAlarmRate
 from chirpwatch.errors import StatisticsError
-from chirpwatch.statistics import (
-    Background,
-    FalseAlarmRate,
-)
 
 NEIGHBOURS = 30
 """Injections about a statistic that the density of signals there is taken from."""

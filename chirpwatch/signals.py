@@ -21,11 +21,7 @@ from numpy.typing import NDArray
 
 from chirpwatch.errors import SignalError
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import (
-    AmendedFile,
-    amending,
-    damaged,
-)
+from chirpwatch.hdf5 import AmendedFile, amending, damaged
 
 NANOSECONDS = 1_000_000_000
 STORAGE = {"compression": "gzip", "compression_opts": 4, "shuffle": True}

@@ -55,7 +55,7 @@ def demo(
     searches the strain as it is, with 48 injected mergers, and in timeslides, and
     prints what was found.
     """
-    from chirpwatch.strain import read_background
+    from chirpwatch.background_file import read_background
 
     path = directory / "background.hdf5"
     if not path.exists():
@@ -83,7 +83,7 @@ def demo(
 
 
 def _simulate(path: Path) -> None:
-    from chirpwatch.strain import write_background
+    from chirpwatch.background_file import write_background
     from chirpwatch.train.data.noise.background import simulate_background
 
     strain, _ = simulate_background(

@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 
 from chirpwatch.api.contract.requests import Strain
-from chirpwatch.strain import (
-    NANOSECONDS,
-    Segment,
-)
+from chirpwatch.strain import NANOSECONDS, Segment
 
 COUNT = 20
 """Events whose strain is sent."""

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from chirpwatch.background_file import read_background
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import (
-    Segment,
-    read_background,
-    read_gwosc,
-)
+from chirpwatch.gwosc_file import read_gwosc
+from chirpwatch.strain import Segment
 
 PROBES = 64
 PROBE_SIZE = 256

@@ -17,10 +17,7 @@ import h5py
 import numpy as np
 
 with atheris.instrument_imports(include=["chirpwatch"]):
-    from chirpwatch import (
-        signals,
-        strain,
-    )
+    from chirpwatch import background_file, gwosc_file, signals
     from chirpwatch.errors import ChirpwatchError
 
 START, SIZE, RATE = 1_262_304_000, 4096, 2048
@@ -31,7 +28,9 @@ SEGMENT = f"{START}-{SIZE // RATE}"
 def write_background(path: Path) -> None:
     """Two seconds of strain."""
     data = {ifo: np.linspace(0, 1e-21, SIZE) for ifo in IFOS}
-    strain.write_background(path, "test", START, data, RATE, {"simulated": True})
+    background_file.write_background(
+        path, "test", START, data, RATE, {"simulated": True}
+    )
 
 
 def write_gwosc(path: Path) -> None:
@@ -69,14 +68,14 @@ def write_polarizations(path: Path) -> None:
 
 def read_background(path: Path) -> None:
     """All of it."""
-    for segment in strain.read_background(path, "test", IFOS, RATE):
+    for segment in background_file.read_background(path, "test", IFOS, RATE):
         for ifo in IFOS:
             segment.read(ifo, 0, min(segment.size, 1 << 20))
 
 
 READERS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "background": (write_background, read_background),
-    "gwosc": (write_gwosc, strain.read_gwosc_file),
+    "gwosc": (write_gwosc, gwosc_file.read_gwosc_file),
     "signals": (
         write_signals,
         lambda path: signals.read_test_signals(path, SEGMENT, (0.0, 0.0)),

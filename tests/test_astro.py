@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from chirpwatch.astro import astrophysical_odds
+from chirpwatch.background import Background
 from chirpwatch.errors import StatisticsError
-from chirpwatch.statistics import Background
 from chirpwatch.units import JULIAN_YEAR
 
 YEARS = 1000.0

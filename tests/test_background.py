@@ -24,10 +24,10 @@ from distributed import LocalCluster
 import tests.command
 from chirpwatch.api.client import ApiClient
 from chirpwatch.api.process import ApiProcess
+from chirpwatch.background_file import write_background
 from chirpwatch.commands.cli import main
 from chirpwatch.process import free_ports
 from chirpwatch.serve.embedded import TritonServer
-from chirpwatch.strain import write_background
 from tests.between import Between
 
 RATE = 2048

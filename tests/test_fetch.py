@@ -18,16 +18,14 @@ from click.testing import CliRunner, Result
 from gwpy.timeseries import TimeSeries
 from scipy import signal as filters
 
+from chirpwatch.background_file import read_background
 from chirpwatch.commands.cli import cli
 from chirpwatch.errors import (
     ConfigurationError,
     StrainError,
 )
-from chirpwatch.strain import (
-    read_background,
-    read_gwosc,
-    resample,
-)
+from chirpwatch.gwosc_file import read_gwosc
+from chirpwatch.strain import resample
 from chirpwatch.train.data.gwosc.choice import make_plan
 from chirpwatch.train.data.gwosc.fetch import (
     Progress,

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 from pycbc.types import TimeSeries
 
+from chirpwatch.background_file import read_background
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import read_background
 from chirpwatch.train.data.noise.deepextractor import write_glitches
 from chirpwatch.train.data.noise.pycbc_series import convert
 from chirpwatch.train.data.recorded import RecordedStretches

@@ -10,10 +10,7 @@ from chirpwatch.errors import (
     StrainError,
 )
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import (
-    NANOSECONDS,
-    Segment,
-)
+from chirpwatch.strain import NANOSECONDS, Segment
 from chirpwatch.streamer.replay.jobs import Job
 from chirpwatch.streamer.replay.run import Replay
 from tests.test_injections import signals

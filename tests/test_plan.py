@@ -13,10 +13,7 @@ from chirpwatch.errors import (
     StrainError,
 )
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import (
-    NANOSECONDS,
-    Segment,
-)
+from chirpwatch.strain import NANOSECONDS, Segment
 from chirpwatch.streamer.background.plan import (
     Plan,
     least_step,

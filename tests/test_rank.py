@@ -8,13 +8,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from chirpwatch.background import Background
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import Background
-from chirpwatch.strain import (
-    NANOSECONDS,
-    Segment,
-)
+from chirpwatch.strain import NANOSECONDS, Segment
 from chirpwatch.train.cli import train
 from chirpwatch.train.data.noise.background import simulate_background
 from chirpwatch.train.evaluation import deployment

@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
+from chirpwatch.background_file import write_background
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import write_background
 from chirpwatch.train.data.recorded import (
     PIECE_SIZE,
     RecordedStretches,

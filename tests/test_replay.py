@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from chirpwatch.api.process import ApiProcess
+from chirpwatch.background_file import write_background
 from chirpwatch.export.build import build_models
 from chirpwatch.export.repository import write_repository
 from chirpwatch.geometry import Geometry
@@ -23,10 +24,7 @@ from chirpwatch.signals import (
     ProjectedSignals,
     write_test_signals,
 )
-from chirpwatch.strain import (
-    NANOSECONDS,
-    write_background,
-)
+from chirpwatch.strain import NANOSECONDS
 from chirpwatch.train.data.signals.injections import population_attributes
 from chirpwatch.train.data.signals.population import InjectionSettings
 from tests.command import refusal

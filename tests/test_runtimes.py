@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from chirpwatch.strain import read_gwosc
+from chirpwatch.gwosc_file import read_gwosc
 from tests import needs
 
 ROOT = Path(__file__).parent.parent

@@ -20,6 +20,7 @@ from pycbc.types import TimeSeries as PycbcTimeSeries
 from pycbc.waveform import get_fd_waveform
 
 import chirpwatch.train.data
+from chirpwatch.background_file import read_background
 from chirpwatch.errors import (
     ChirpwatchError,
     ConfigurationError,
@@ -31,7 +32,6 @@ from chirpwatch.signals import (
     read_test_signals,
     shift_key,
 )
-from chirpwatch.strain import read_background
 from chirpwatch.train.data.noise.background import (
     BackgroundSettings,
     BackgroundStream,

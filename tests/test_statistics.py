@@ -10,19 +10,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.stats import binomtest
 
-from chirpwatch.errors import StatisticsError
-from chirpwatch.statistics import (
+from chirpwatch.background import (
     BINS_PER_UNIT,
     MOST_BINS,
     Background,
-    efficiency,
     false_alarm_probability,
-    match_injections,
     poisson_interval,
-    rate_drift,
     significance,
-    wilson_interval,
 )
+from chirpwatch.drift import rate_drift
+from chirpwatch.efficiency import efficiency, match_injections, wilson_interval
+from chirpwatch.errors import StatisticsError
 from chirpwatch.units import JULIAN_YEAR
 
 # Few distinct values, so that ties are common.

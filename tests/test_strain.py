@@ -5,18 +5,16 @@ import numpy as np
 import pytest
 from gwpy.timeseries import TimeSeries
 
-from chirpwatch.errors import StrainError
-from chirpwatch.strain import (
-    NANOSECONDS,
+from chirpwatch.background_file import (
     NewSegment,
-    Segment,
-    amending,
     read_background,
-    read_gwosc,
-    read_gwosc_file,
     write_background,
     write_segments,
 )
+from chirpwatch.errors import StrainError
+from chirpwatch.gwosc_file import read_gwosc, read_gwosc_file
+from chirpwatch.hdf5 import amending
+from chirpwatch.strain import NANOSECONDS, Segment
 
 IFOS = ("H1", "L1")
 RATE = 2048

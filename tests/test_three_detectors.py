@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from chirpwatch.api.contract.requests import Veto
 from chirpwatch.api.process import ApiProcess
+from chirpwatch.background import Background
+from chirpwatch.background_file import read_background
 from chirpwatch.commands.cli import cli
 from chirpwatch.errors import (
     ConfigurationError,
@@ -31,11 +33,7 @@ from chirpwatch.signals import (
     ProjectedSignals,
     read_test_signals,
 )
-from chirpwatch.statistics import Background
-from chirpwatch.strain import (
-    Segment,
-    read_background,
-)
+from chirpwatch.strain import Segment
 from chirpwatch.streamer.background.plan import make_plan
 from chirpwatch.streamer.client import Detector
 from chirpwatch.streamer.live.cli import chosen_channels

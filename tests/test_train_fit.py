@@ -9,6 +9,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from chirpwatch.background_file import read_background
 from chirpwatch.errors import (
     ConfigurationError,
     ModelError,
@@ -19,7 +20,6 @@ from chirpwatch.signals import (
     read_polarizations,
     read_test_signals,
 )
-from chirpwatch.strain import read_background
 from chirpwatch.train.cli import train
 from chirpwatch.train.data.windows import (
     WindowMaker,

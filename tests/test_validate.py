@@ -11,10 +11,10 @@ import torch
 from click.testing import CliRunner
 from scipy import stats
 
+from chirpwatch.background_file import write_background
 from chirpwatch.commands.cli import cli
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import write_background
 from chirpwatch.train.data.noise.background import simulate_background
 from chirpwatch.train.data.recorded import RecordedStretches
 from chirpwatch.train.evaluation.deployment import (

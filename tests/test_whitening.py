@@ -20,7 +20,7 @@ from chirpwatch.export.parity import (
     run_chain,
 )
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import read_gwosc
+from chirpwatch.gwosc_file import read_gwosc
 from chirpwatch.train.data.noise.background import simulate_background
 from tests import needs
 

@@ -235,7 +235,7 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
     import json
 
     from chirpwatch.atomic import replacing
-    from chirpwatch.strain import read_gwosc
+    from chirpwatch.gwosc_file import read_gwosc
     from chirpwatch.train.data.windows import WindowSettings
     from chirpwatch.train.evaluation.deployment import DeployedValidation
     from chirpwatch.train.evaluation.rank import (

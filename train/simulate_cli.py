@@ -529,10 +529,8 @@ def _spans(
     background: Path, split: str, ifos: tuple[str, ...]
 ) -> list[tuple[int, int]]:
     """GPS start and length of the segments of a file, s."""
-    from chirpwatch.strain import (
-        NANOSECONDS,
-        read_background,
-    )
+    from chirpwatch.background_file import read_background
+    from chirpwatch.strain import NANOSECONDS
 
     spans = []
     for segment in read_background(background, split, ifos, Geometry().sample_rate):

@@ -27,11 +27,7 @@ from chirpwatch.api.storage.database import (
     RunRow,
     StreamRow,
 )
-from chirpwatch.statistics import (
-    false_alarm_probability,
-    finite,
-    significance,
-)
+from chirpwatch.background import false_alarm_probability, finite, significance
 
 NEARBY = 64.0
 """How far around a candidate its data are described, s."""

@@ -26,7 +26,7 @@ from chirpwatch.api.storage.database import (
     RunRow,
     StreamRow,
 )
-from chirpwatch.statistics import rate_drift
+from chirpwatch.drift import rate_drift
 
 
 def drift(

@@ -33,8 +33,8 @@ from chirpwatch.api.storage.database import (
     EventRow,
     RunRow,
 )
+from chirpwatch.background import Background
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import Background
 
 BATCH = 16
 """Blocks that are read at a time."""

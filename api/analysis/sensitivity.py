@@ -53,17 +53,16 @@ from chirpwatch.api.storage.database import (
     RunRow,
     StreamRow,
 )
-from chirpwatch.errors import StatisticsError
-from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import (
+from chirpwatch.background import Background, finite
+from chirpwatch.efficiency import (
     MATCH_WINDOW,
     SNR_EDGES,
-    Background,
     efficiency,
     even_edges,
-    finite,
     match_injections,
 )
+from chirpwatch.errors import StatisticsError
+from chirpwatch.geometry import Geometry
 from chirpwatch.volume import (
     MASS_PAIRS,
     Population,

@@ -38,8 +38,8 @@ from chirpwatch.api.storage.database import (
     RunRow,
     StreamRow,
 )
+from chirpwatch.background import Background
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import Background
 
 KEPT = 2**18
 """Background events of a run that are known one by one; the quieter are counted."""

@@ -21,8 +21,8 @@ from chirpwatch.api.storage.store import (
     digest_of,
     locked_run,
 )
+from chirpwatch.background import Background
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import Background
 
 KEPT_OF_BLOCK = 4096
 """Events of a block that its statistics rest on one by one; the quieter are counted.

@@ -198,7 +198,7 @@ class BlockRow(Base):
     the run's geometry), `valid_counts` (int32), `event_counts` (int32) and `loudest`
     (float32, NaN without events); `events` (see `EVENT`); `valid` with slide, begin and
     end of each range of strides (int32). `peak`, `floor`, `loud` (float32) and `quiet`
-    (int32) are the statistics of all events as `chirpwatch.statistics.Background` keeps
+    (int32) are the statistics of all events as `chirpwatch.background.Background` keeps
     them, `floor` none where `loud` are all. What is asked for most stands before the
     large columns, which SQLite reads through to get to the later ones.
     """

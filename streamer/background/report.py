@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from chirpwatch.background import Background
 from chirpwatch.errors import StatisticsError
-from chirpwatch.statistics import Background
 from chirpwatch.strain import NANOSECONDS
 from chirpwatch.streamer.background.directory import RunDirectory
 from chirpwatch.streamer.background.plan import (

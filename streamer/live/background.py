@@ -12,13 +12,10 @@ from chirpwatch.api.client import (
     ApiRefused,
 )
 from chirpwatch.atomic import replacing
+from chirpwatch.background import Background, FalseAlarmRate
 from chirpwatch.errors import (
     ApiError,
     StatisticsError,
-)
-from chirpwatch.statistics import (
-    Background,
-    FalseAlarmRate,
 )
 
 LOUDEST = 10_000

@@ -10,10 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chirpwatch.errors import StrainError
-from chirpwatch.strain import (
-    NANOSECONDS,
-    Segment,
-)
+from chirpwatch.strain import NANOSECONDS, Segment
 from chirpwatch.streamer.live.channels import low_latency_channels
 
 STATE_RATE = 16

@@ -14,10 +14,7 @@ from chirpwatch.errors import (
 )
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import ProjectedSignals
-from chirpwatch.strain import (
-    NANOSECONDS,
-    Segment,
-)
+from chirpwatch.strain import NANOSECONDS, Segment
 from chirpwatch.streamer.replay.foreground import Foreground
 
 

@@ -38,10 +38,7 @@ from chirpwatch.errors import (
 )
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import ProjectedSignals
-from chirpwatch.strain import (
-    NANOSECONDS,
-    Segment,
-)
+from chirpwatch.strain import NANOSECONDS, Segment
 from chirpwatch.streamer.background.directory import JobResult
 from chirpwatch.streamer.background.plan import Job as SlideJob
 from chirpwatch.streamer.background.plan import (

@@ -9,12 +9,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from chirpwatch.background_file import read_background
 from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import (
-    NANOSECONDS,
-    read_background,
-)
+from chirpwatch.strain import NANOSECONDS
 from chirpwatch.train.data.noise.curves import spectrum_size
 from chirpwatch.train.data.whitening import (
     median_psd,

@@ -26,13 +26,10 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from torch import Tensor
 
+from chirpwatch.background import Background
+from chirpwatch.efficiency import MATCH_WINDOW, match_injections
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import (
-    MATCH_WINDOW,
-    Background,
-    match_injections,
-)
 from chirpwatch.train.data import whitening
 from chirpwatch.train.data.noise.glitches import (
     draw_glitch,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
-from chirpwatch.statistics import wilson_interval
+from chirpwatch.efficiency import wilson_interval
 from chirpwatch.train.data.signals.waveforms import chirp_mass
 
 LEAST_RATE = 1e-7

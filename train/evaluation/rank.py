@@ -11,16 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from chirpwatch.background import Background
 from chirpwatch.errors import (
     ShiftError,
     StrainError,
 )
 from chirpwatch.geometry import Geometry
-from chirpwatch.statistics import Background
-from chirpwatch.strain import (
-    NANOSECONDS,
-    Segment,
-)
+from chirpwatch.strain import NANOSECONDS, Segment
 from chirpwatch.train.data.whitening import (
     Design,
     design_filter,

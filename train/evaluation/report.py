@@ -14,8 +14,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from chirpwatch.atomic import replacing
+from chirpwatch.efficiency import wilson_interval
 from chirpwatch.errors import ConfigurationError
-from chirpwatch.statistics import wilson_interval
 from chirpwatch.train.evaluation import figures
 from chirpwatch.train.evaluation.deployment import LEAST_EVENTS
 from chirpwatch.train.evaluation.figures import (

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from chirpwatch.atomic import replacing
+from chirpwatch.efficiency import wilson_interval
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.process import process_pool
-from chirpwatch.statistics import wilson_interval
 from chirpwatch.train.data.recorded import RecordedStretches
 from chirpwatch.train.data.windows import (
     WindowMaker,

@@ -78,13 +78,13 @@ from chirpwatch.api.web.routes.dependencies import (
     VetoName,
 )
 from chirpwatch.astro import astrophysical_odds
-from chirpwatch.errors import StatisticsError
-from chirpwatch.statistics import (
+from chirpwatch.background import (
     Background,
     false_alarm_probability,
     finite,
     significance,
 )
+from chirpwatch.errors import StatisticsError
 
 router = APIRouter(tags=["results"], dependencies=[Unchanged], responses=NOT_MODIFIED)
 _run_errors = problem_responses(404, 422, 503)

@@ -24,11 +24,9 @@ from numpy.typing import NDArray
 
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import StrainError
-from chirpwatch.strain import (
-    read_gwosc_file,
-    resample,
-    writing,
-)
+from chirpwatch.gwosc_file import read_gwosc_file
+from chirpwatch.hdf5 import writing
+from chirpwatch.strain import resample
 from chirpwatch.train.data.gwosc.archive import SourceFile
 from chirpwatch.train.data.gwosc.plan import Plan
 

@@ -10,10 +10,8 @@ from gwpy.segments import Segment, SegmentList
 from numpy.typing import NDArray
 
 from chirpwatch.errors import StrainError
-from chirpwatch.strain import (
-    resample,
-    writing,
-)
+from chirpwatch.hdf5 import writing
+from chirpwatch.strain import resample
 from chirpwatch.train.data.gwosc.archive import SourceFile
 from chirpwatch.train.data.gwosc.plan import (
     SPLITS,

@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chirpwatch.background_file import NewSegment, write_segments
 from chirpwatch.errors import ConfigurationError
-from chirpwatch.strain import (
-    NewSegment,
-    write_segments,
-)
 from chirpwatch.train.data.noise.curves import (
     curve_names,
     read_curve,

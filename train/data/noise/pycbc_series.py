@@ -17,15 +17,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from chirpwatch.background_file import write_background
 from chirpwatch.errors import (
     ChirpwatchError,
     StrainError,
 )
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import (
-    resample,
-    write_background,
-)
+from chirpwatch.strain import resample
 
 DATASET = "data"
 

@@ -1,32 +1,22 @@
-"""False-alarm rates, and which injections were found: what the events mean.
+"""Background events, and the false-alarm rates that follow from them.
 
-Everything here follows one rule: an event *passes* a threshold when its statistic is
-at least the threshold, and background is counted with the same "at least". Hence
-``statistic >= background.threshold_at_far(rate)`` exactly when
+An event *passes* a threshold if its statistic is at least the threshold, and
+background events are counted with the same "at least". Hence
+``statistic >= background.threshold_at_far(rate)`` exactly if
 ``background.far(statistic).far_per_year <= rate``.
 """
 
-import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, bdtrc, ndtri
+from scipy.special import ndtri
 
 from chirpwatch.errors import StatisticsError
 from chirpwatch.units import JULIAN_YEAR
-
-MATCH_WINDOW = 0.5
-"""Most that an event and its injection may differ in GPS time, s.
-
-An event's time is good to 1/16 s for a clear signal and wanders by a few strides of
-1/8 s for a quiet one; clustering keeps background events 8 s apart, so that half a
-second either way picks up an unrelated event for one injection in eight at most, and
-hardly ever one that is above a threshold.
-"""
 
 BINS_PER_UNIT = 128
 """Bins that quiet background is counted in, for each unit of the statistic. A power of
@@ -35,9 +25,6 @@ about e for each unit: a bin more or less changes it by less than 1 %."""
 
 MOST_BINS = 2**14
 """Bins below the floor; the lowest one holds everything that is quieter as well."""
-
-SNR_EDGES = (0.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, math.inf)
-"""Edges of the bins in network SNR that efficiency is given in."""
 
 
 @dataclass(frozen=True)
@@ -82,29 +69,6 @@ class IfarPoint:
     ifar_years_high: float
     count: int
     saturated: bool
-
-
-@dataclass(frozen=True)
-class EfficiencyBin:
-    """Injections found in one bin of a parameter.
-
-    Attributes:
-        low_edge: Lower edge, inclusive.
-        high_edge: Upper edge, exclusive; may be infinite.
-        injections: Injections in the bin: the denominator.
-        found: Those of them that were found.
-        efficiency: found / injections; not a number for an empty bin.
-        low: Lower end of the 68 % Wilson interval.
-        high: Upper end of the 68 % Wilson interval.
-    """
-
-    low_edge: float
-    high_edge: float
-    injections: int
-    found: int
-    efficiency: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -398,148 +362,3 @@ def poisson_interval(count: int) -> tuple[float, float]:
         return 0.0, high
     low = count * (1 - 1 / (9 * count) - 1 / (3 * math.sqrt(count))) ** 3
     return low, high
-
-
-@dataclass(frozen=True)
-class DriftPoint:
-    """Events of at least a statistic, expected and observed.
-
-    Attributes:
-        statistic: Statistic.
-        expected: Events that background leads to expect.
-        observed: Events that there are.
-        p_value: Probability of a number as unlikely, two-sided.
-    """
-
-    statistic: float
-    expected: float
-    observed: int
-    p_value: float
-
-
-DRIFT_POINTS = 8
-
-
-def rate_drift(
-    background: Background, statistics: ArrayLike, livetime: float
-) -> tuple[list[DriftPoint], float]:
-    """Whether events are as many, and as loud, as background says.
-
-    Of as many events as background has, at statistics of ranks that are spread evenly
-    in their logarithm: the expected number is background's rate times livetime, and the
-    observed one a draw from a Poisson distribution whose mean is known from background
-    as well as its count says. Given both counts, the observed one is binomial
-    (Przyborowski & Wilenski 1940, Biometrika 31, 313).
-
-    Args:
-        background: What is expected.
-        statistics: Of the events that were observed.
-        livetime: Time they were observed in, s.
-
-    Returns:
-        The points, ascending, and the probability that any of them deviates as much
-        (Bonferroni: their number times the smallest one).
-    """
-    values = np.asarray(statistics, dtype=np.float64)
-    if not (livetime > 0 and background.size):
-        return [], 1.0
-    # The loudest rank of which an event is expected at all, to all of them.
-    first = max(1.0, background.livetime / livetime)
-    ranks = np.geomspace(min(first, background.size), background.size, DRIFT_POINTS)
-    share = livetime / (livetime + background.livetime)
-    points = []
-    for statistic in sorted({background.at_rank(int(rank)) for rank in ranks}):
-        count = background.count(statistic)
-        observed = int(np.count_nonzero(values >= statistic))
-        total = count + observed
-        low, high = bdtr(observed, total, share), bdtrc(observed - 1, total, share)
-        p_value = min(1.0, 2 * min(float(low), float(high) if observed else 1.0))
-        expected = count / background.livetime * livetime
-        points.append(DriftPoint(statistic, expected, observed, p_value))
-    smallest = min(point.p_value for point in points)
-    return points, min(1.0, len(points) * smallest)
-
-
-def wilson_interval(found: int, total: int) -> tuple[float, float]:
-    """Efficiencies that `found` of `total` is compatible with, at one sigma (68 %).
-
-    Wilson 1927, JASA 22, 209: unlike the normal interval it is never empty and never
-    leaves [0, 1], also for none or all found. (0, 1) when there is nothing to count.
-    """
-    if total == 0:
-        return 0.0, 1.0
-    centre = (found + 0.5) / (total + 1)
-    half = math.sqrt(found * (total - found) / total + 0.25) / (total + 1)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def match_injections(
-    injection_times: Sequence[int] | NDArray[np.int64],
-    event_times: Sequence[int] | NDArray[np.int64],
-    statistics: ArrayLike,
-    window: float = MATCH_WINDOW,
-) -> NDArray[np.int64]:
-    """Which event belongs to which injection.
-
-    The loudest event chooses first, and takes the nearest injection that is still
-    free and at most `window` away. So an event explains one injection at most, an
-    injection is explained by one event at most, and one without an event is missed.
-
-    Args:
-        injection_times: GPS times of the injections, ns, in any order.
-        event_times: GPS times of the events, ns, in any order.
-        statistics: Statistic of each event.
-        window: Most that the two may differ, s, inclusive.
-
-    Returns:
-        For each injection the index of its event, or -1 for a missed one.
-    """
-    times = np.asarray(injection_times, dtype=np.int64)
-    events = np.asarray(event_times, dtype=np.int64)
-    order = np.argsort(times, kind="stable")
-    window_ns = round(window * 1e9)
-    first = np.searchsorted(times[order], events - window_ns, side="left")
-    last = np.searchsorted(times[order], events + window_ns, side="right")
-    matched = np.full(times.size, -1, dtype=np.int64)
-    # Ties in the statistic go to the earlier event, so that the order in which the
-    # events arrived doesn't matter.
-    for event in np.lexsort((events, -np.asarray(statistics, dtype=np.float64))):
-        near = order[first[event] : last[event]]
-        free = near[matched[near] < 0]
-        if free.size:
-            matched[free[np.argmin(np.abs(times[free] - events[event]))]] = event
-    return matched
-
-
-def even_edges(values: ArrayLike, bins: int) -> list[float]:
-    """Edges of bins of one width that hold every value; none for no values."""
-    found = np.asarray(values, dtype=np.float64)
-    if not found.size:
-        return []
-    edges = np.linspace(found.min(), found.max(), bins + 1)
-    # The upper edges are exclusive.
-    edges[-1] = np.nextafter(edges[-1], math.inf)
-    return [float(edge) for edge in np.unique(edges)]
-
-
-def efficiency(
-    values: ArrayLike, found: ArrayLike, edges: Sequence[float] = SNR_EDGES
-) -> list[EfficiencyBin]:
-    """Fraction of injections found, in bins of a parameter, such as network SNR.
-
-    Args:
-        values: The parameter of every injection that was made.
-        found: Whether it was found; a missed one stays in the denominator.
-        edges: Ascending bin edges.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    hits = np.asarray(found, dtype=bool)
-    bins = []
-    for low, high in itertools.pairwise(edges):
-        inside = (values >= low) & (values < high)
-        total, good = int(inside.sum()), int((inside & hits).sum())
-        ratio = good / total if total else math.nan
-        bins.append(
-            EfficiencyBin(low, high, total, good, ratio, *wilson_interval(good, total))
-        )
-    return bins
