@@ -1,3 +1,3 @@
 """What every part of chirpwatch shares: geometry, time, strain, statistics."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
