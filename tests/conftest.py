@@ -35,24 +35,25 @@ if TYPE_CHECKING:
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
+HERE = Path(__file__).parent
 GW150914 = 1126259462.42
 
 LONGEST = (
-    "test_image.py",
-    "test_api_killed.py",
-    "test_background.py",
-    "test_live.py",
-    "test_replay.py",
-    "test_served_scores.py",
-    "test_page.py",
-    "test_three_detectors.py",
-    "test_rank.py",
-    "test_train_resume.py",
-    "test_server.py",
-    "test_train_fit.py",
-    "test_compose.py",
-    "test_report.py",
-    "test_demo.py",
+    "project/test_image.py",
+    "api/test_killed.py",
+    "streamer/test_background.py",
+    "streamer/live/test_live.py",
+    "streamer/test_replay.py",
+    "serve/test_served_scores.py",
+    "api/test_page.py",
+    "project/test_three_detectors.py",
+    "train/test_rank.py",
+    "train/test_resume.py",
+    "serve/test_server.py",
+    "train/test_fit.py",
+    "project/test_compose.py",
+    "train/test_report.py",
+    "commands/test_demo.py",
 )
 """Files that take long, which are begun first: what ends last is then short."""
 
@@ -61,8 +62,8 @@ Once = Callable[[str, Callable[[Path], None]], Path]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, and leave the rest in its order."""
-    place = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    place = {HERE / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")
