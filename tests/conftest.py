@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
+# What these assert is shown as what tests assert is.
+pytest.register_assert_rewrite("tests.builders", "tests.streamer.live.search")
+
 HERE = Path(__file__).parent
-GW150914 = 1126259462.42
 
 LONGEST = (
     "project/test_image.py",
@@ -245,17 +247,3 @@ def energy_server(energy_repository: Path) -> Iterator[TritonServer]:
 def gwosc_files() -> list[Path]:
     """32 s of strain around GW150914, of H1 and L1, from GWOSC."""
     return needs.gwosc_files()
-
-
-def slide_livetime(strides: int, shift: int) -> float:
-    """Livetime of a slide of a stretch, s, counted one stride after the other.
-
-    A score is valid if each detector's data lie 8 s or more behind the begin of the
-    stretch, in which the second one is read later by ``shift`` feature frames.
-    """
-    frames = 8 * strides
-    edges = range(8, frames + 1, 8)
-    return (
-        sum(edge >= 512 and (edge + shift - 1) % frames + 1 >= 512 for edge in edges)
-        / 8
-    )

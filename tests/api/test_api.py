@@ -24,18 +24,11 @@ from chirpwatch.api.client import (
     ApiUnavailable,
 )
 from chirpwatch.api.contract.requests import (
-    Block,
-    BlockSlide,
-    Chunk,
-    Event,
     GeometryBody,
     Injection,
     InjectionSet,
     LatencyMs,
-    PopulationBody,
-    Run,
     RunUpdate,
-    Stream,
     Veto,
 )
 from chirpwatch.api.process import ApiProcess
@@ -48,82 +41,20 @@ from chirpwatch.volume import (
     sensitive_volume,
     volume_of_each,
 )
-
-GPS = 1_264_316_116
-SECOND = 10**9
-STRIDE = 125_000_000
-MODEL = "9f2c4b7e01ad5c33"
-
-RUN = Run(
-    name="A test",
-    model=MODEL,
-    geometry=GeometryBody.of(Geometry()),
-    simulated=True,
-    data="nothing real",
+from tests.builders import (
+    GPS,
+    MODEL,
+    POPULATION,
+    RUN,
+    SECOND,
+    STRIDE,
+    ZERO_LAG,
+    block,
+    chunk,
+    drawn,
+    injected,
+    slide,
 )
-ZERO_LAG = Stream(kind="zero_lag", shifts={"H1": 0.0, "L1": 0.0}, segment=f"{GPS}-4096")
-
-
-def slide(shift, events=(), valid=((0, 64),)):
-    """A slide by L1's shift; events as (stride, delay, statistic)."""
-    strides, delays, statistics = (
-        (list(part) for part in zip(*events, strict=True)) if (events) else ([], [], [])
-    )
-    return BlockSlide(
-        shifts={"H1": 0.0, "L1": shift},
-        valid=[list(part) for part in valid],
-        strides=strides,
-        delays=delays,
-        statistics=statistics,
-    )
-
-
-def block(*slides, number=0, strides=1024):
-    """Block of the stretch `number`, of 128 s each."""
-    return Block(
-        start_ns=GPS * SECOND + number * 1024 * STRIDE,
-        strides=strides,
-        stride_ns=STRIDE,
-        slides=list(slides),
-    )
-
-
-def injected(name):
-    return Stream(
-        kind="injections",
-        shifts={"H1": 0.0, "L1": 0.0},
-        segment=f"{GPS}-4096",
-        injection_set=name,
-    )
-
-
-def chunk(number, events=(), *, size=64, valid=None, last=False):
-    """Chunk `number` of a stream of 8 s chunks; events as (s after GPS, statistic)."""
-    valid = [True] * size if valid is None else valid
-    return Chunk(
-        start_ns=GPS * SECOND + (number * size + 1) * STRIDE,
-        stride_ns=STRIDE,
-        valid=valid,
-        scores=[float(i) for i in range(size)],
-        events=[
-            Event(time_ns=GPS * SECOND + round(after * SECOND), statistic=statistic)
-            for after, statistic in events
-        ],
-        last=last,
-    )
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory, new_database):
-    folder = tmp_path_factory.mktemp("api")
-    with ApiProcess(new_database(), log=folder / "api.log") as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def client(api):
-    with api.client() as client:
-        yield client
 
 
 @pytest.fixture
@@ -398,27 +329,6 @@ def test_injections_are_found_or_missed_and_none_is_forgotten(client, run):
     with pytest.raises(ApiRefused, match="reaches") as refused:
         client.injections(run, 1.0)
     assert refused.value.status == 409
-
-
-POPULATION = PopulationBody(
-    rejected=90,
-    min_mass=5.0,
-    max_mass=100.0,
-    mass_distribution="log_uniform",
-    source_frame=True,
-    reference_share=0.0,
-    reference_masses=[35.0, 35.0],
-    max_redshift=1.0,
-    time_dilation=False,
-)
-
-
-def drawn(i, after, mass_1=50.0, mass_2=40.0, redshift=0.2):
-    """An injection drawn in volume, found where its time has an event."""
-    parameters = {"mass_1": mass_1 + i, "mass_2": mass_2, "redshift": redshift}
-    return Injection(
-        time_ns=GPS * SECOND + round(after * SECOND), snr=8.0 + i, parameters=parameters
-    )
 
 
 def test_sensitive_volume_counts_what_was_too_faint(client, run):

@@ -12,21 +12,13 @@ from chirpwatch.api.contract.requests import (
     Strain,
     Veto,
 )
-from chirpwatch.api.process import ApiProcess
 from chirpwatch.units import JULIAN_YEAR
-from tests.api.test_api import GPS, RUN, SECOND, ZERO_LAG, block, chunk, slide
-from tests.api.test_page import page, serious  # noqa: F401 - a fixture
+from tests.api.accessibility import serious
+from tests.builders import GPS, RUN, SECOND, ZERO_LAG, block, chunk, slide
 
 RATE = 2048
 AT = GPS * SECOND + 30_062_500_000
 """The candidate's time, ns."""
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory, new_database):
-    log = tmp_path_factory.mktemp("api") / "api.log"
-    with ApiProcess(new_database(), log=log) as process:
-        yield process
 
 
 def noise_with_a_chirp():
@@ -153,7 +145,7 @@ def test_strain_that_cannot_be_is_refused(client):
         Strain(sample_rate=RATE, strain={"H1": "???", "L1": "???"})
 
 
-def test_the_page_of_a_candidate_shows_its_strain(page, api, client):  # noqa: F811
+def test_the_page_of_a_candidate_shows_its_strain(page, api, client):
     page.goto(api.url)
     page.locator("#candidates tbody a").first.click()
     page.wait_for_function(

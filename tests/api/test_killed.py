@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, text
 from chirpwatch.api.client import ApiUnavailable
 from chirpwatch.api.contract.requests import InjectionSet
 from chirpwatch.api.process import ApiProcess
-from tests.api.test_api import (
+from tests.builders import (
     RUN,
     STRIDE,
     ZERO_LAG,

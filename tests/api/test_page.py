@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from chirpwatch.api.client import ApiClient
@@ -25,10 +24,9 @@ from chirpwatch.api.contract.requests import (
 )
 from chirpwatch.api.process import ApiProcess
 from chirpwatch.geometry import Geometry
+from tests.api.accessibility import serious
+from tests.builders import GPS, SECOND, STRIDE
 
-GPS = 1_264_316_116
-SECOND = 10**9
-STRIDE = 125_000_000
 SIZE = 512
 
 
@@ -36,26 +34,6 @@ SIZE = 512
 def api(tmp_path):
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as process:
         yield process
-
-
-@pytest.fixture
-def page(browser, api):
-    """A page whose every complaint fails the test, and that sees this API alone."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "request",
-        lambda request: (
-            request.url.removeprefix("blob:").startswith(api.url)
-            or complaints.append(request.url)
-        ),
-    )
-    yield page
-    context.close()
-    assert complaints == []
 
 
 def declare(client: ApiClient, run: str, name: str = "A run") -> None:
@@ -487,15 +465,6 @@ def test_of_two_quick_choices_the_last_is_drawn(page, api):
         page.locator("#far").select_option(label="1 per hour")
         page.wait_for_timeout(1500)
         assert threshold.inner_text() == drawn["1 per hour"]
-
-
-def serious(page: Page) -> list[tuple[str, str, list[str]]]:
-    """What axe-core finds that keeps people from reading a page."""
-    return [
-        (one["id"], one["help"], [node["html"] for node in one["nodes"]])
-        for one in Axe().run(page).response["violations"]
-        if one["impact"] in {"serious", "critical"}
-    ]
 
 
 @pytest.mark.slow

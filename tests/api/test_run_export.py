@@ -12,8 +12,7 @@ from chirpwatch.api.contract.requests import (
     RunUpdate,
     Veto,
 )
-from chirpwatch.api.process import ApiProcess
-from tests.api.test_api import (
+from tests.builders import (
     GPS,
     RUN,
     SECOND,
@@ -23,14 +22,6 @@ from tests.api.test_api import (
     injected,
     slide,
 )
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory, new_database):
-    log = tmp_path_factory.mktemp("api") / "api.log"
-    with ApiProcess(new_database(), log=log) as process:
-        with process.client() as client:
-            yield client
 
 
 def test_the_file_says_what_the_api_answers(client, tmp_path):

@@ -14,7 +14,7 @@ from chirpwatch.api.contract.requests import (
     Veto,
 )
 from chirpwatch.api.process import ApiProcess
-from tests.api.test_api import GPS, RUN, SECOND, ZERO_LAG, block, chunk, slide
+from tests.builders import GPS, RUN, SECOND, ZERO_LAG, block, chunk, slide
 
 
 @pytest.fixture

@@ -11,21 +11,12 @@ from chirpwatch.api.contract.requests import (
     Stream,
     Veto,
 )
-from chirpwatch.api.process import ApiProcess
 from chirpwatch.geometry import Geometry
 from chirpwatch.units import JULIAN_YEAR
-from tests.api.test_api import GPS, RUN, SECOND, STRIDE, ZERO_LAG, block, chunk, slide
+from tests.builders import GPS, RUN, SECOND, STRIDE, ZERO_LAG, block, chunk, slide
 
 GEOMETRY = Geometry()
 LAG = (GEOMETRY.kernel_length + GEOMETRY.fduration) / 2
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory, new_database):
-    log = tmp_path_factory.mktemp("api") / "api.log"
-    with ApiProcess(new_database(), log=log) as process:
-        with process.client() as client:
-            yield client
 
 
 def veto(*segments, ifos=None):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from benchmarks.gpu_training import main, table
 from chirpwatch.train.networks.checkpoint import load_checkpoint
-from tests.train.test_stock import small_matched
+from tests.networks import small_matched
 
 
 def run(folder: Path, *arguments: str) -> str:

@@ -15,24 +15,15 @@ from chirpwatch.errors import StrainError
 from chirpwatch.gwosc_file import read_gwosc, read_gwosc_file
 from chirpwatch.hdf5 import amending
 from chirpwatch.strain import NANOSECONDS, Segment
+from tests.builders import START, write_gwosc
 
 IFOS = ("H1", "L1")
 RATE = 2048
-START = 1262304000
 
 
 def strain(seconds: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {ifo: 1e-21 * rng.standard_normal(seconds * RATE) for ifo in IFOS}
-
-
-def write_gwosc(path: Path, ifo: str, data: np.ndarray, rate: int = 4096) -> Path:
-    with h5py.File(path, "w") as file:
-        dataset = file.create_dataset("strain/Strain", data=data)
-        dataset.attrs["Xstart"] = START
-        dataset.attrs["Xspacing"] = 1 / rate
-        file["meta/Detector"] = ifo
-    return path
 
 
 def test_background_comes_back_as_it_was_written(tmp_path: Path) -> None:

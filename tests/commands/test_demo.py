@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import slide_livetime
+from tests.builders import slide_livetime
 
 WITHOUT_TORCH = """
 import sys

@@ -1,5 +1,6 @@
 """Who may import whom, and who must not need torch."""
 
+import ast
 import json
 import os
 import subprocess
@@ -50,6 +51,17 @@ def test_imports_go_one_way() -> None:
             assert other.split("/")[0] in ALLOWED[package], f"{path} imports {name}"
             if other.startswith("api/"):
                 assert other.startswith(CONTRACT), f"{path} imports {name}"
+
+
+def test_no_test_module_imports_from_another_one() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            assert not getattr(node, "level", 0), f"{path} has a relative import"
+        for name in imported(text):
+            top, *parts = name.split(".")
+            apart = any(part == "conftest" or part[:5] == "test_" for part in parts)
+            assert top != "tests" or not apart, f"{path} imports {name}"
 
 
 # What a command's module may import beside the standard library and the project, with

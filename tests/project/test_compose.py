@@ -30,7 +30,7 @@ from chirpwatch.serve.entries import (
 )
 from chirpwatch.streamer.live.metrics import LiveMetrics
 from tests import needs
-from tests.api.test_api import RUN, ZERO_LAG, block, chunk, slide
+from tests.builders import RUN, ZERO_LAG, block, chunk, slide
 from tests.postgresql import PostgresServer
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ from chirpwatch.streamer.client import (
     Detector,
     OpenSequence,
 )
-from tests.api.test_api import RUN, ZERO_LAG
+from tests.builders import RUN, ZERO_LAG
 
 SECONDS = 15
 """Fuzzing of each reader."""

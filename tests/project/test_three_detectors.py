@@ -63,18 +63,14 @@ from chirpwatch.train.evaluation.validate import (
     validate,
 )
 from chirpwatch.train.networks.checkpoint import load_checkpoint
-from tests.chirpwatch.test_background_file import write_gwosc
-from tests.networks import EnergyNetwork
-from tests.streamer.live.test_live import Search
-from tests.streamer.test_plan import valid_by_hand
-from tests.train.test_fit import SETTINGS, TINY
-from tests.train.test_validate import SIZES
+from tests.builders import START, valid_by_hand, write_gwosc
+from tests.networks import TINY, TINY_EFFORT, TINY_WINDOWS, EnergyNetwork
+from tests.streamer.live.search import Search
 
 IFOS = ("H1", "L1", "V1")
 GEOMETRY = Geometry(ifos=IFOS)
 NAMES = ",".join(IFOS)
 RATE = 2048
-START = 1262304000
 DURATION = 128
 STEP = 131
 """Least step of two slides: kernel, filter and light's way, feature frames."""
@@ -118,7 +114,8 @@ def checkpoint(folder: Path) -> Path:
     path = folder / "train"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "chirpwatch.train.evaluation.validate.QUICK", Effort(**SIZES, slides=1)
+            "chirpwatch.train.evaluation.validate.QUICK",
+            Effort(**TINY_EFFORT, slides=1),
         )
         # Which draws what validation.json says, whatever the detectors.
         patch.setattr(
@@ -486,7 +483,7 @@ def test_pieces_of_a_slide_hold_every_place_of_each_detector_once(
 
 def test_validation_slides_each_detector_against_each_other(checkpoint) -> None:
     network, _ = load_checkpoint(checkpoint)
-    settings = replace(SETTINGS, bank_size=8, glitch_bank_size=4)
+    settings = replace(TINY_WINDOWS, bank_size=8, glitch_bank_size=4)
     validation = DeployedValidation(
         GEOMETRY, settings, 5, length=200, slides=5, injections=2, windows=64
     )
@@ -581,7 +578,7 @@ def test_virgo_is_farther_away_than_livingston() -> None:
 def test_detectors_that_change_places_keep_their_signals_together() -> None:
     """All change places, whatever their number, and none is there twice."""
     settings = replace(
-        SETTINGS, swap_share=1.0, flip_share=0.0, reversal_share=0.0, batch_size=8
+        TINY_WINDOWS, swap_share=1.0, flip_share=0.0, reversal_share=0.0, batch_size=8
     )
     moved = WindowMaker(GEOMETRY, settings, seed=4).batch(0, 30.0).windows
     settings = replace(settings, swap_share=0.0)
@@ -596,7 +593,7 @@ def test_one_detector_has_no_timeslides_and_says_so(checkpoint, segment) -> None
     network = EnergyNetwork(alone)
     with pytest.raises(ModelError, match=r"two detectors or more, found V1 alone"):
         build_models(network, 0.0)
-    settings = replace(SETTINGS, bank_size=8, glitch_bank_size=4)
+    settings = replace(TINY_WINDOWS, bank_size=8, glitch_bank_size=4)
     validation = DeployedValidation(
         alone, settings, 5, length=200, slides=5, injections=2, windows=64
     )

@@ -17,7 +17,7 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.streamer.client import Detector
 from tests import needs
-from tests.serve.test_served_scores import join
+from tests.builders import join
 
 PACKAGE = Path(sys.prefix) / "ml4gw-hermes-0.3.1"
 PROGRAM = Path(__file__).parent / "hermes_stream.py"

@@ -1,6 +1,5 @@
 """A score is a function of the strain and its time alone."""
 
-import itertools
 import os
 import shutil
 import signal
@@ -26,25 +25,14 @@ from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.streamer.client import (
     Detector,
     OpenSequence,
-    Scores,
 )
 from chirpwatch.train.networks.network import Network
+from tests.builders import join
 from tests.networks import OFFSET_SIZE, EnergyNetwork
 
 
 def _cut(strain: np.ndarray, start: int, stop: int) -> np.ndarray:
     return strain[..., start:stop]
-
-
-def join(pieces: list[Scores]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, delays and validity of a whole sequence."""
-    for before, after in itertools.pairwise(pieces):
-        assert after.first == before.first + len(before.valid)
-    return (
-        np.concatenate([piece.score for piece in pieces], axis=1),
-        np.concatenate([piece.delay for piece in pieces], axis=1),
-        np.concatenate([piece.valid for piece in pieces]),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,10 @@ from chirpwatch.background_file import write_background
 from chirpwatch.commands.cli import main
 from chirpwatch.process import free_ports
 from chirpwatch.serve.embedded import TritonServer
+from tests.builders import START
 from tests.streamer.between import Between
 
 RATE = 2048
-START = 1262304000
 LENGTH = 1600
 STRETCH_LENGTH = 40
 JOBS = LENGTH // STRETCH_LENGTH
@@ -121,13 +121,6 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
-    folder = tmp_path_factory.mktemp("api")
-    with ApiProcess(folder / "api.db", log=folder / "api.log") as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     """A scheduler with two workers, for runs that need none of their own."""
     with LocalCluster(
@@ -138,11 +131,13 @@ def cluster() -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def run(
-    strain: Path, tmp_path: Path, energy_server: TritonServer, api: ApiProcess
+    strain: Path,
+    tmp_path: Path,
+    energy_server: TritonServer,
+    api: ApiProcess,
+    token: Path,
 ) -> Running:
     """A run that is not started yet."""
-    token = tmp_path / "token"
-    token.write_text(api.token)
     options = {
         "--triton": energy_server.address,
         "--api": api.url,

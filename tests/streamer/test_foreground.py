@@ -24,8 +24,7 @@ from chirpwatch.streamer.replay.injections import (
     signal_starts,
 )
 from chirpwatch.streamer.replay.jobs import Job
-from tests.serve.test_served_scores import join
-from tests.streamer.test_injections import T0_NS, signals
+from tests.builders import T0_NS, join, random_signals
 
 GEOMETRY = Geometry()
 RATE = GEOMETRY.sample_rate
@@ -36,7 +35,7 @@ REACH = GEOMETRY.kernel_size + GEOMETRY.filter_size
 
 def loud(mergers: list[int], size: int, seed: int) -> ProjectedSignals:
     """Noise bursts of a strain that no score which sees one could overlook."""
-    one = signals(sorted(mergers), size, seed)
+    one = random_signals(sorted(mergers), size, seed)
     return ProjectedSignals(
         one.ifos,
         RATE,

@@ -10,25 +10,9 @@ from chirpwatch.streamer.replay.injections import (
     add_signals,
     signal_starts,
 )
+from tests.builders import T0_NS, random_signals
 
 RATE = 2048
-T0_NS = 1262304000 * NANOSECONDS
-
-
-def signals(mergers: list[int], size: int = 200, seed: int = 0) -> ProjectedSignals:
-    """Random signals whose mergers lie at given samples of the stretch."""
-    rng = np.random.default_rng(seed)
-    merger_size = size * 3 // 4
-    return ProjectedSignals(
-        ifos=("H1", "L1"),
-        sample_rate=RATE,
-        strain=rng.standard_normal((len(mergers), 2, size)).astype(np.float32),
-        merger_size=merger_size,
-        gps_time_ns=np.array(
-            [T0_NS + m * NANOSECONDS // RATE for m in mergers], dtype=np.int64
-        ),
-        parameters={"snr": np.ones(len(mergers))},
-    )
 
 
 def inject(strain: np.ndarray, one: ProjectedSignals) -> np.ndarray:
@@ -37,7 +21,7 @@ def inject(strain: np.ndarray, one: ProjectedSignals) -> np.ndarray:
 
 def test_overlapping_injections_add_up() -> None:
     strain = np.random.default_rng(1).standard_normal((2, 1000)).astype(np.float32)
-    both = signals([400, 450])
+    both = random_signals([400, 450])
     parts = [
         ProjectedSignals(
             both.ifos,
@@ -61,7 +45,7 @@ def test_pieces_equal_the_whole_to_the_last_bit(
     mergers: list[int], cuts: list[int]
 ) -> None:
     strain = np.random.default_rng(2).standard_normal((2, 1000)).astype(np.float32)
-    one = signals(sorted(mergers))
+    one = random_signals(sorted(mergers))
     starts = signal_starts(one, T0_NS)
     whole = add_signals(strain, 0, one, starts)
     pieces, position = [], 0
@@ -74,14 +58,14 @@ def test_pieces_equal_the_whole_to_the_last_bit(
 
 def test_the_merger_lands_on_its_sample_and_wraps_nowhere() -> None:
     strain = np.zeros((2, 1000), np.float32)
-    one = signals([997])
+    one = random_signals([997])
     injected = inject(strain, one)
     assert (injected[:, 997] == one.strain[0, :, one.merger_size]).all()
     assert not injected[:, : 997 - one.merger_size].any()
 
 
 def test_times_between_samples_round_to_the_nearest() -> None:
-    one = signals([500])
+    one = random_signals([500])
     half = NANOSECONDS // RATE // 2
     for shift, expected in ((half - 1000, 500), (half + 1000, 501)):
         moved = ProjectedSignals(
@@ -91,6 +75,6 @@ def test_times_between_samples_round_to_the_nearest() -> None:
 
 
 def test_signals_of_other_detectors_are_refused() -> None:
-    one = signals([500])
+    one = random_signals([500])
     with pytest.raises(SignalError, match="signals of 3 detectors"):
         inject(np.zeros((3, 1000), np.float32), one)

@@ -13,11 +13,10 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.strain import NANOSECONDS, Segment
 from chirpwatch.streamer.replay.jobs import Job
 from chirpwatch.streamer.replay.run import Replay
-from tests.streamer.test_injections import signals
+from tests.builders import T0_NS, random_signals
 
 RATE = 2048
 GEOMETRY = Geometry()
-T0_NS = 1262304000 * NANOSECONDS
 
 
 def segment(seconds: int = 40, rate: int = RATE) -> Segment:
@@ -71,11 +70,11 @@ def test_what_the_model_does_not_expect_is_refused() -> None:
         Job(segment(), three, (0.0, 0.0, 0.0))
     other = Geometry(sample_rate=4096)
     with pytest.raises(SignalError, match="at 4096 Hz, found H1, L1 at 2048 Hz"):
-        Job(segment(rate=4096), other, (0.0, 0.0), {"a": signals([500])})
+        Job(segment(rate=4096), other, (0.0, 0.0), {"a": random_signals([500])})
 
 
 def test_the_injected_row_differs_where_the_signal_is() -> None:
-    one = signals([20 * RATE])
+    one = random_signals([20 * RATE])
     job = Job(segment(), GEOMETRY, (0.0, 0.0), {"a": one})
     background, injected = job.read(0, job.size).astype(float)
     changed = np.flatnonzero((background != injected).any(0))
@@ -86,11 +85,11 @@ def test_the_injected_row_differs_where_the_signal_is() -> None:
 @pytest.mark.parametrize("name", ["", "a.b", "a" * 65, "a\n"])
 def test_names_that_the_api_does_not_take_are_refused(name: str) -> None:
     with pytest.raises(SignalError, match="a name of an injection set"):
-        Job(segment(), GEOMETRY, (0.0, 0.0), {name: signals([20 * RATE])})
+        Job(segment(), GEOMETRY, (0.0, 0.0), {name: random_signals([20 * RATE])})
 
 
 def test_two_segments_may_not_have_a_set_of_the_same_name() -> None:
-    sets = {"a": signals([20 * RATE])}
+    sets = {"a": random_signals([20 * RATE])}
     both = Replay([segment(40), segment(50)], signals={"x": sets, "y": sets})
     with pytest.raises(SignalError, match="found a in several segments"):
         both.jobs(GEOMETRY)

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,6 @@ from chirpwatch.streamer.outbox import Outbox
 
 GEOMETRY = Geometry()
 NOWHERE = "http://127.0.0.1:1"
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
-    folder = tmp_path_factory.mktemp("api")
-    with ApiProcess(folder / "results.db", log=folder / "api.log") as api:
-        yield api
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from chirpwatch.streamer.background.plan import (
     make_plan,
     valid_ranges,
 )
+from tests.builders import START, valid_by_hand
 
-START = 1262304000
 GEOMETRIES = {2: Geometry(), 3: Geometry(ifos=("H1", "L1", "V1"))}
 FRAMES_PER_STRIDE = 8
 WARMUP_FRAMES = 512
@@ -46,17 +46,6 @@ def segment(length: float, start: float = START, ifos: int = 2) -> Segment:
 def one_after_another(lengths: list[float], ifos: int = 2) -> list[Segment]:
     starts = np.cumsum([0.0, *lengths[:-1]]) + START
     return [segment(n, s, ifos) for n, s in zip(lengths, starts, strict=True)]
-
-
-def valid_by_hand(strides: int, shifts: tuple[int, ...]) -> np.ndarray:
-    """Which strides are valid, looked at one by one."""
-    frames = strides * FRAMES_PER_STRIDE
-    valid = np.ones(strides, bool)
-    for stride in range(strides):
-        for shift in (0, *shifts):
-            edge = ((stride + 1) * FRAMES_PER_STRIDE + shift - 1) % frames + 1
-            valid[stride] &= edge >= WARMUP_FRAMES
-    return valid
 
 
 def count(plan: Plan) -> int:

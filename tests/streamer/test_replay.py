@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -27,12 +26,11 @@ from chirpwatch.signals import (
 from chirpwatch.strain import NANOSECONDS
 from chirpwatch.train.data.signals.injections import population_attributes
 from chirpwatch.train.data.signals.population import InjectionSettings
+from tests.builders import GW150914, START, slide_livetime
 from tests.command import refusal
-from tests.conftest import GW150914, slide_livetime
 from tests.networks import EnergyNetwork
 
 RATE = 2048
-START = 1262304000
 DURATION = 120
 
 
@@ -41,21 +39,6 @@ def chirpwatch(*arguments: object, **options: object) -> subprocess.CompletedPro
     return subprocess.run(
         command, capture_output=True, text=True, check=False, **options
     )
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
-    folder = tmp_path_factory.mktemp("api")
-    with ApiProcess(folder / "results.db", log=folder / "api.log") as api:
-        yield api
-
-
-@pytest.fixture
-def token(api: ApiProcess, tmp_path: Path) -> Path:
-    """The file that holds the service's token."""
-    path = tmp_path / "token"
-    path.write_text(api.token)
-    return path
 
 
 @pytest.fixture(scope="module")

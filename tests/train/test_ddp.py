@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,9 +10,8 @@ import lightning
 import torch
 
 from chirpwatch.train.networks.checkpoint import load_checkpoint
-from tests.train.test_fit import TINY
-
-ROOT = Path(__file__).parents[2]
+from tests.networks import TINY
+from tests.train.process import ENVIRONMENT, fit_command
 
 
 class Witness(lightning.Callback):
@@ -44,25 +41,18 @@ class Witness(lightning.Callback):
 
 def test_two_processes_share_each_batch_and_agree_on_the_weights(tmp_path) -> None:
     folder = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "chirpwatch",
-        "train",
-        "fit",
-        *TINY,
-        "--config=split",
-    ]
     witness = {
         "class_path": "tests.train.test_ddp.Witness",
         "init_args": {"folder": str(tmp_path)},
     }
-    command += [f"--folder={folder}", "--steps=4", "--trainer.log_every_n_steps=1"]
-    command += ["--trainer.devices=2", "--trainer.strategy=ddp"]
-    command += [f"--trainer.callbacks={json.dumps([witness])}"]
+    arguments = (
+        *(*TINY, "--steps=4", "--trainer.log_every_n_steps=1"),
+        *("--trainer.devices=2", "--trainer.strategy=ddp"),
+        f"--trainer.callbacks={json.dumps([witness])}",
+    )
     result = subprocess.run(
-        command,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        fit_command(folder, "split", arguments),
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=200,

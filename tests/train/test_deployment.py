@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,10 +36,10 @@ from chirpwatch.train.networks.baseline import (
 )
 from chirpwatch.train.networks.checkpoint import load_checkpoint
 from chirpwatch.train.networks.network import Network
+from tests.networks import SPLIT
 
 GEOMETRY = Geometry()
 SETTINGS = WindowSettings(batch_size=64, bank_size=16, glitch_bank_size=16, stretches=1)
-SPLIT = Path(__file__).parents[2] / "train" / "checkpoints" / "split" / "network.ckpt"
 
 
 @pytest.fixture(scope="module")

@@ -39,32 +39,9 @@ from chirpwatch.train.networks.checkpoint import (
 from chirpwatch.train.networks.models import build_model
 from chirpwatch.train.networks.network import Network
 from chirpwatch.train.simulate_cli import simulate
+from tests.networks import TINY, TINY_WINDOWS
 
 GEOMETRY = Geometry()
-SETTINGS = WindowSettings(
-    batch_size=32,
-    bank_size=32,
-    glitch_bank_size=32,
-    stretches=1,
-    first_snr=40.0,
-    last_snr=30.0,
-)
-TINY = (
-    "--data.windows.batch_size=32",
-    "--data.windows.bank_size=32",
-    "--data.windows.glitch_bank_size=32",
-    "--data.windows.stretches=1",
-    "--data.windows.first_snr=40",
-    "--data.windows.last_snr=30",
-    "--data.workers=0",
-    "--data.validation_length=128",
-    "--data.validation_slides=1",
-    "--data.validation_injections=4",
-    "--data.validation_windows=64",
-    "--model.hyperparameters={width: 8}",
-    "--trainer.accelerator=cpu",
-    "--figures=none",
-)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +56,7 @@ def test_training_learns_to_tell_loud_signals(trained) -> None:
     folder, network = trained
     log = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)
     assert log["loss"][-1] < 0.8 * np.log(2)
-    windows, labels, *_ = WindowMaker(GEOMETRY, SETTINGS, seed=9).batch(0, 30.0)
+    windows, labels, *_ = WindowMaker(GEOMETRY, TINY_WINDOWS, seed=9).batch(0, 30.0)
     with torch.inference_mode():
         scores = network(windows).squeeze(1)
     assert scores[labels == 1].median() > scores[labels == 0].median() + 1

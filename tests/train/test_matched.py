@@ -60,7 +60,7 @@ from chirpwatch.train.networks.models import (
     model_name,
 )
 from chirpwatch.train.networks.network import Network
-from tests.train.test_fit import TINY
+from tests.networks import TINY
 
 GEOMETRY = Geometry(kernel_length=2.0)
 TEMPLATES, GROUPS = 16, 8

@@ -24,8 +24,8 @@ from chirpwatch.train.networks.checkpoint import (
     find_checkpoint,
     load_checkpoint,
 )
-from tests.conftest import GW150914
-from tests.train.test_deployment import SPLIT
+from tests.builders import GW150914
+from tests.networks import SPLIT
 
 GEOMETRY = Geometry()
 QUIET = Background.of([1.0, 2.0, 3.0], 1e6)

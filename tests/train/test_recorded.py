@@ -16,8 +16,7 @@ from chirpwatch.train.data.recorded import (
 from chirpwatch.train.evaluation.validate import Effort
 from chirpwatch.train.fitting.fit import fit
 from chirpwatch.train.networks.checkpoint import load_checkpoint
-from tests.train.test_fit import TINY
-from tests.train.test_validate import SIZES
+from tests.networks import TINY, TINY_EFFORT
 
 GEOMETRY = Geometry()
 RATE = GEOMETRY.sample_rate
@@ -202,7 +201,7 @@ def test_the_report_is_of_the_test_split_as_well(tmp_path, capsys) -> None:
     fit(tmp_path / "run", ["split"], arguments=more)
     assert "simulated noise alone: " in capsys.readouterr().out
     write(path, ("test", 4000, 140))
-    tiny = {name: value for name, value in SIZES.items() if name != "slides"}
+    tiny = {name: value for name, value in TINY_EFFORT.items() if name != "slides"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "chirpwatch.train.evaluation.validate.QUICK", Effort(**tiny, slides=1)

@@ -1,13 +1,8 @@
 """A training that is killed, or meets a full disk, loses nothing."""
 
 import csv
-import os
 import resource
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +14,8 @@ from chirpwatch.errors import (
 )
 from chirpwatch.train.fitting.fit import fit
 from chirpwatch.train.networks.checkpoint import load_checkpoint
-from tests.train.test_fit import TINY
+from tests.networks import TINY
+from tests.train.process import train_and_kill
 
 ARGUMENTS = (
     *TINY,
@@ -28,27 +24,13 @@ ARGUMENTS = (
     "--trainer.log_every_n_steps=2",
     "--ema_decay=0.9",
 )
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory) -> Path:
     """Folder of a training that was killed after its first checkpoint."""
     folder = tmp_path_factory.mktemp("killed") / "run"
-    command = [sys.executable, "-m", "chirpwatch", "train", "fit"]
-    process = subprocess.Popen(
-        [*command, "--config=split", f"--folder={folder}", *ARGUMENTS],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not (folder / "checkpoints" / "last.ckpt").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    train_and_kill(folder, "split", ARGUMENTS)
     assert not (folder / "network.ckpt").exists()
     return folder
 

@@ -1,13 +1,7 @@
 """Frames of windows that are made once, and drawn from at every step."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +23,13 @@ from chirpwatch.train.fitting.stock import (
     identity,
     make_stock,
 )
-from chirpwatch.train.networks.bank import (
-    BankSettings,
-    place,
-)
 from chirpwatch.train.networks.matched import (
     MatchedNetwork,
-    SubBank,
 )
-from tests.train.test_fit import TINY
+from tests.networks import SUB_BANKS, TINY, small_matched
+from tests.train.process import train_and_kill
 
-ROOT = Path(__file__).parents[2]
 GEOMETRY = Geometry(kernel_length=2.0)
-SUB_BANKS = [SubBank(16, (8, 8, 8), (1.0, 0.7, 0.28))]
 SIZES = {"sub_banks": SUB_BANKS, "groups": 8, "width": 8}
 BATCHES, WINDOWS = 3, 8
 
@@ -206,22 +194,6 @@ def test_a_disk_without_room_is_said_and_nothing_half_made_stays(
     assert not list(tmp_path.iterdir())
 
 
-def small_matched(folder: Path) -> tuple[str, ...]:
-    """Keys of a training of ``matched`` that takes seconds, but for its steps."""
-    bank = folder / "bank.json"
-    settings = BankSettings(
-        templates=16, candidates=60, min_mass=10, max_mass=100, max_spin=0.5
-    )
-    bank.write_text(place(settings, GEOMETRY).to_json())
-    sizes = json.dumps({"sub_banks": [asdict(SUB_BANKS[0])], "groups": 8})
-    return (
-        *(one for one in TINY if "hyperparameters" not in one),
-        f"--model.hyperparameters={sizes}",
-        f"--model.bank={bank}",
-        "--data.windows.first_snr=30",
-    )
-
-
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory) -> tuple[str, ...]:
     return (
@@ -240,22 +212,7 @@ def test_killed_training_from_a_stock_goes_on_to_the_same_weights(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(whole, ["matched"], arguments=arguments)
     assert not (whole / "stock").exists()
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "chirpwatch", "train", "fit"),
-            *("--config", "matched", "--folder", str(parts), *arguments),
-        ],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not (parts / "checkpoints" / "last.ckpt").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    train_and_kill(parts, "matched", arguments)
     assert json.loads((parts / "stock" / "0" / SAYING).read_text())["batches"] == 4
     # What is there is drawn from on.
     monkeypatch.setattr(stock, "_write_frames", None)

@@ -63,22 +63,9 @@ from chirpwatch.train.networks.baseline import (
 from chirpwatch.train.networks.checkpoint import save_checkpoint
 from chirpwatch.train.networks.network import Network
 from tests import needs
+from tests.networks import TINY_EFFORT
 
 GEOMETRY = Geometry()
-SIZES = {
-    "noise_length": 240,
-    "stretches": 2,
-    "bank_size": 8,
-    "glitch_bank_size": 16,
-    "signals": 20,
-    "glitch_windows": 400,
-    "scatter": 60,
-    "batches": 1,
-    "optimum_windows": 500,
-    "optimum_signals": 20,
-    "bank_windows": 0,
-    "snrs": (8.0, 12.0),
-}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +73,8 @@ def result(network: Network) -> dict:
     return validate(
         network,
         seed=3,
-        **SIZES | {"noise_length": 1920, "stretches": 8, "slides": 8, "signals": 40},
+        **TINY_EFFORT
+        | {"noise_length": 1920, "stretches": 8, "slides": 8, "signals": 40},
     )
 
 
@@ -276,7 +264,7 @@ def test_the_preamble_says_what_was_used_and_no_more(result) -> None:
 def test_networks_of_other_kinds_are_judged_alike(model) -> None:
     torch.manual_seed(1)
     network = model(GEOMETRY, layers=[1, 1], width=16).eval()
-    result = validate(network, seed=3, slides=1, **SIZES)
+    result = validate(network, seed=3, slides=1, **TINY_EFFORT)
     windows = 57 if model is DenseResNet else 8
     assert result["noise_windows"] == 30 * windows
     assert result["thresholds"] == {"gaussian": {}, "glitches": {}}
@@ -286,7 +274,7 @@ def test_networks_of_other_kinds_are_judged_alike(model) -> None:
 def test_processes_of_their_own_score_further_noise_alike(network: Network) -> None:
     noises = [curve_noise("O4", GEOMETRY), OtherNoise("x", glitch_weights={"blip": 1})]
     one, two = (
-        validate(network, seed=3, slides=1, noises=noises, processes=n, **SIZES)
+        validate(network, seed=3, slides=1, noises=noises, processes=n, **TINY_EFFORT)
         for n in (1, 3)
     )
     assert one == two
@@ -427,7 +415,7 @@ def test_recorded_glitches_take_the_place_of_noise(tmp_path, network) -> None:
 
 
 def test_other_noise_by_the_command(tmp_path, network, monkeypatch) -> None:
-    sizes = SIZES | {"noise_length": 960, "stretches": 4, "slides": 4}
+    sizes = TINY_EFFORT | {"noise_length": 960, "stretches": 4, "slides": 4}
     monkeypatch.setattr("chirpwatch.train.evaluation.validate.QUICK", Effort(**sizes))
     spectra, strain = tmp_path / "spectra", tmp_path / "background.hdf5"
     asd = np.full(1025, 4e-23)

@@ -38,7 +38,7 @@ from chirpwatch.streamer.client import (
 )
 from chirpwatch.streamer.live.frame_writer import FrameWriter
 from tests.needs import missing
-from tests.streamer.live.test_live import (
+from tests.streamer.live.search import (
     BURSTS,
     GPS,
     IFOS,
@@ -49,7 +49,6 @@ from tests.streamer.live.test_live import (
     check_scores,
     live_run,
     with_background,
-    with_bursts,
     write,
 )
 
@@ -70,11 +69,6 @@ SPEED = 5.0
 PATIENCE = ("--patience", "6")
 """A reader that was killed, or frozen, is back seconds later on a busy machine; so is
 one that a damaged frame ended, which may be mended meanwhile."""
-
-
-@pytest.fixture(scope="module")
-def strain():
-    return with_bursts()
 
 
 class Servers:

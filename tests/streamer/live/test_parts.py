@@ -57,9 +57,8 @@ from chirpwatch.streamer.live.ledger import (
 )
 from chirpwatch.streamer.live.summary import Summary
 from chirpwatch.streamer.live.triggers import Spotter
+from tests.streamer.live.search import GPS, IFOS
 
-GPS = 1_262_304_000
-IFOS = ("H1", "L1")
 CHANNELS = {
     ifo: Channels(f"{ifo}:GDS-CALIB_STRAIN", f"{ifo}:GDS-CALIB_STATE_VECTOR")
     for ifo in IFOS
