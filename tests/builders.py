@@ -156,6 +156,12 @@ def valid_by_hand(strides: int, shifts: tuple[int, ...]) -> np.ndarray:
     return valid
 
 
+def white_strain(seconds: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+    """White noise of H1 and L1."""
+    rng = np.random.default_rng(seed)
+    return {ifo: 1e-21 * rng.standard_normal(seconds * RATE) for ifo in ("H1", "L1")}
+
+
 def write_gwosc(path: Path, ifo: str, data: np.ndarray, rate: int = 4096) -> Path:
     """A file of GWOSC's layout of one detector's strain from START on."""
     with h5py.File(path, "w") as file:

@@ -23,9 +23,7 @@ from chirpwatch.train.fitting.stock import (
     identity,
     make_stock,
 )
-from chirpwatch.train.networks.matched import (
-    MatchedNetwork,
-)
+from chirpwatch.train.networks.matched import MatchedNetwork
 from tests.networks import SUB_BANKS, TINY, small_matched
 from tests.train.process import train_and_kill
 
