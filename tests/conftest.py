@@ -35,24 +35,27 @@ if TYPE_CHECKING:
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
-GW150914 = 1126259462.42
+# What these assert is shown as what tests assert is.
+pytest.register_assert_rewrite("tests.builders", "tests.streamer.live.search")
+
+HERE = Path(__file__).parent
 
 LONGEST = (
-    "test_image.py",
-    "test_api_killed.py",
-    "test_background.py",
-    "test_live.py",
-    "test_replay.py",
-    "test_served_scores.py",
-    "test_page.py",
-    "test_three_detectors.py",
-    "test_rank.py",
-    "test_train_resume.py",
-    "test_server.py",
-    "test_train_fit.py",
-    "test_compose.py",
-    "test_report.py",
-    "test_demo.py",
+    "project/test_image.py",
+    "api/test_killed.py",
+    "streamer/test_background.py",
+    "streamer/live/test_live.py",
+    "streamer/test_replay.py",
+    "serve/test_served_scores.py",
+    "api/test_page.py",
+    "project/test_three_detectors.py",
+    "train/test_rank.py",
+    "train/test_resume.py",
+    "serve/test_server.py",
+    "train/test_fit.py",
+    "project/test_compose.py",
+    "train/test_report.py",
+    "commands/test_demo.py",
 )
 """Files that take long, which are begun first: what ends last is then short."""
 
@@ -61,8 +64,8 @@ Once = Callable[[str, Callable[[Path], None]], Path]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, and leave the rest in its order."""
-    place = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    place = {HERE / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")
@@ -244,17 +247,3 @@ def energy_server(energy_repository: Path) -> Iterator[TritonServer]:
 def gwosc_files() -> list[Path]:
     """32 s of strain around GW150914, of H1 and L1, from GWOSC."""
     return needs.gwosc_files()
-
-
-def slide_livetime(strides: int, shift: int) -> float:
-    """Livetime of a slide of a stretch, s, counted one stride after the other.
-
-    A score is valid if each detector's data lie 8 s or more behind the begin of the
-    stretch, in which the second one is read later by ``shift`` feature frames.
-    """
-    frames = 8 * strides
-    edges = range(8, frames + 1, 8)
-    return (
-        sum(edge >= 512 and (edge + shift - 1) % frames + 1 >= 512 for edge in edges)
-        / 8
-    )

@@ -1,13 +1,69 @@
-"""Networks that need no training; importing this takes PyTorch's seconds."""
+"""Networks that need no training, and trainings that take seconds.
+
+Importing this takes PyTorch's seconds.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from chirpwatch.geometry import Geometry
+from chirpwatch.train.data.windows import WindowSettings
+from chirpwatch.train.networks.bank import BankSettings, place
+from chirpwatch.train.networks.checkpoint import find_checkpoint
+from chirpwatch.train.networks.matched import SubBank
 from chirpwatch.train.networks.network import Network
 
 OFFSET_SIZE = 64.0
 """Samples from a frame to the merger, as if calibrated, of the untrained network."""
+
+SPLIT = find_checkpoint("split")
+TINY_WINDOWS = WindowSettings(
+    batch_size=32,
+    bank_size=32,
+    glitch_bank_size=32,
+    stretches=1,
+    first_snr=40.0,
+    last_snr=30.0,
+)
+TINY = (
+    "--data.windows.batch_size=32",
+    "--data.windows.bank_size=32",
+    "--data.windows.glitch_bank_size=32",
+    "--data.windows.stretches=1",
+    "--data.windows.first_snr=40",
+    "--data.windows.last_snr=30",
+    "--data.workers=0",
+    "--data.validation_length=128",
+    "--data.validation_slides=1",
+    "--data.validation_injections=4",
+    "--data.validation_windows=64",
+    "--model.hyperparameters={width: 8}",
+    "--trainer.accelerator=cpu",
+    "--figures=none",
+)
+"""Keys of a training that takes seconds, but for its steps."""
+
+TINY_EFFORT = {
+    "noise_length": 240,
+    "stretches": 2,
+    "bank_size": 8,
+    "glitch_bank_size": 16,
+    "signals": 20,
+    "glitch_windows": 400,
+    "scatter": 60,
+    "batches": 1,
+    "optimum_windows": 500,
+    "optimum_signals": 20,
+    "bank_windows": 0,
+    "snrs": (8.0, 12.0),
+}
+"""Strain of a validation that takes seconds."""
+
+SUB_BANKS = [SubBank(16, (8, 8, 8), (1.0, 0.7, 0.28))]
 
 
 def untrained_network(geometry: Geometry) -> Network:
@@ -72,3 +128,19 @@ class EnergyNetwork(nn.Module):
 
     def fused(self) -> "EnergyNetwork":
         return self
+
+
+def small_matched(folder: Path) -> tuple[str, ...]:
+    """Keys of a training of ``matched`` that takes seconds, but for its steps."""
+    bank = folder / "bank.json"
+    settings = BankSettings(
+        templates=16, candidates=60, min_mass=10, max_mass=100, max_spin=0.5
+    )
+    bank.write_text(place(settings, Geometry(kernel_length=2.0)).to_json())
+    sizes = json.dumps({"sub_banks": [asdict(SUB_BANKS[0])], "groups": 8})
+    return (
+        *(one for one in TINY if "hyperparameters" not in one),
+        f"--model.hyperparameters={sizes}",
+        f"--model.bank={bank}",
+        "--data.windows.first_snr=30",
+    )
