@@ -20,7 +20,7 @@ import torch
 from benchmarks.markdown import lay_out
 from chirpwatch.geometry import Geometry
 from chirpwatch.train.data.signals.waveforms import chirp_mass
-from chirpwatch.train.evaluation.validate import RUN
+from chirpwatch.train.evaluation.validation import RUN
 from chirpwatch.train.networks.bank import (
     AFTER_MERGER_LENGTH,
     Bank,

@@ -25,10 +25,7 @@ from chirpwatch.train.data.windows import (
     WindowMaker,
     WindowSettings,
 )
-from chirpwatch.train.evaluation.validate import (
-    MASSES,
-    FalsePositives,
-)
+from chirpwatch.train.evaluation.thresholds import MASSES, FalsePositives
 from chirpwatch.train.fitting.fit import fit
 from chirpwatch.train.networks.bank import shipped_bank_path
 from chirpwatch.train.networks.checkpoint import (

@@ -22,7 +22,7 @@ from chirpwatch.train.evaluation.figures import (
     Theme,
     render,
 )
-from chirpwatch.train.evaluation.validate import NOT_MEASURED
+from chirpwatch.train.evaluation.tables import NOT_MEASURED
 from chirpwatch.train.networks.bank import (
     JUDGEMENT,
     SIGNAL_LENGTH,

@@ -38,11 +38,8 @@ from chirpwatch.train.evaluation.heldout import (
     strain_noise,
 )
 from chirpwatch.train.evaluation.scoring import has_slides
-from chirpwatch.train.evaluation.validate import (
-    VALIDATION_SEED,
-    validate,
-    write_report,
-)
+from chirpwatch.train.evaluation.tables import write_report
+from chirpwatch.train.evaluation.validation import VALIDATION_SEED, validate
 from chirpwatch.train.fitting.callbacks import (
     AtomicCheckpointIO,
     Checkpoints,
