@@ -15,15 +15,11 @@ from torch import Tensor
 
 from chirpwatch.train.evaluation.deployment import LEAST_EVENTS
 from chirpwatch.train.evaluation.effort import SNRS, Effort
+from chirpwatch.volume import MASS_PAIRS
 
-MASSES = (
-    (35.0, 35.0),
-    (35.0, 20.0),
-    (20.0, 20.0),
-    (20.0, 10.0),
-    (15.0, 8.5),
-    (150.0, 150.0),
-)
+MASSES = (*MASS_PAIRS, (15.0, 8.5), (150.0, 150.0))
+"""Heavier and lighter, solar masses, here in the detector frame."""
+
 RATES = (1e-3, 1e-4, 1e-5, 1e-6)
 
 
