@@ -47,18 +47,14 @@ from chirpwatch.train.evaluation.deployment import (
     Slides,
     check_kernels,
 )
+from chirpwatch.train.evaluation.effort import Effort
 from chirpwatch.train.evaluation.heldout import OtherNoise
 from chirpwatch.train.evaluation.scoring import (
     kernel_frames,
     score_slide,
 )
-from chirpwatch.train.evaluation.validate import (
-    MASSES,
-    RATES,
-    Effort,
-    Validation,
-    weights_hash,
-)
+from chirpwatch.train.evaluation.thresholds import MASSES, RATES
+from chirpwatch.train.evaluation.validation import Validation, weights_hash
 from chirpwatch.train.fitting.fit import find_config
 from chirpwatch.train.networks.checkpoint import (
     find_checkpoint,

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.markdown import lay_out
-from chirpwatch.train.evaluation.validate import (
-    MASSES,
-    NOT_MEASURED,
-)
+from chirpwatch.train.evaluation.tables import NOT_MEASURED
+from chirpwatch.train.evaluation.thresholds import MASSES
 
 WORDS = {"hour": "one an hour", "day": "one a day"}
 KINDS = {"quiet": "no glitch in reach", "all": "all windows"}

@@ -35,10 +35,8 @@ from chirpwatch.train.evaluation.report import (
     read_figures,
     read_log,
 )
-from chirpwatch.train.evaluation.validate import (
-    MASSES,
-    NOT_MEASURED,
-)
+from chirpwatch.train.evaluation.tables import NOT_MEASURED
+from chirpwatch.train.evaluation.thresholds import MASSES
 from chirpwatch.train.fitting.fit import fit
 
 CONFIGURATION = "matched"

@@ -20,7 +20,8 @@ import torch
 from benchmarks.markdown import lay_out
 from chirpwatch.geometry import Geometry
 from chirpwatch.train.data.signals.waveforms import chirp_mass
-from chirpwatch.train.evaluation.validate import RUN
+from chirpwatch.train.evaluation.thresholds import MASSES
+from chirpwatch.train.evaluation.validation import RUN
 from chirpwatch.train.networks.bank import (
     AFTER_MERGER_LENGTH,
     Bank,
@@ -34,17 +35,7 @@ from chirpwatch.train.networks.checkpoint import (
     load_checkpoint,
 )
 
-MASSES = (
-    (150.0, 150.0),
-    (35.0, 35.0),
-    (35.0, 20.0),
-    (20.0, 20.0),
-    (20.0, 10.0),
-    (15.0, 8.5),
-    (10.0, 10.0),
-    (7.0, 7.0),
-    (5.0, 5.0),
-)
+PAIRS = (*sorted(MASSES, reverse=True), (10.0, 10.0), (7.0, 7.0), (5.0, 5.0))
 """Heavier and lighter, detector frame, solar masses."""
 
 LENGTHS = (0.25, 0.5, 1.0, 1.145, 1.5, 2.0, 4.0)
@@ -83,7 +74,7 @@ def power_before(
 
 
 def measure(
-    geometry: Geometry, bank: Bank, pairs: tuple[tuple[float, float], ...] = MASSES
+    geometry: Geometry, bank: Bank, pairs: tuple[tuple[float, float], ...] = PAIRS
 ) -> dict[str, Any]:
     """Measure shares of the SNR, JSON-ready.
 

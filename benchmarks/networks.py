@@ -21,10 +21,8 @@ from chirpwatch.train.evaluation.report import (
     FIGURES,
     NETWORK,
 )
-from chirpwatch.train.evaluation.validate import (
-    validate,
-    write_report,
-)
+from chirpwatch.train.evaluation.tables import write_report
+from chirpwatch.train.evaluation.validation import validate
 from chirpwatch.train.networks.checkpoint import load_checkpoint
 
 CORES = 2

@@ -24,11 +24,8 @@ from chirpwatch.train.evaluation.figures import (
     rate_words,
     render,
 )
-from chirpwatch.train.evaluation.validate import (
-    MASSES,
-    RATES,
-    validate,
-)
+from chirpwatch.train.evaluation.thresholds import MASSES, RATES
+from chirpwatch.train.evaluation.validation import validate
 from chirpwatch.train.networks.checkpoint import (
     find_checkpoint,
     load_checkpoint,

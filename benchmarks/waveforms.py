@@ -54,13 +54,10 @@ from chirpwatch.train.data.windows import (
     BANK_MERGER_LENGTH,
     WindowMaker,
 )
+from chirpwatch.train.evaluation.effort import effort_of
 from chirpwatch.train.evaluation.scoring import score_windows
-from chirpwatch.train.evaluation.validate import (
-    RUN,
-    FalsePositives,
-    Validation,
-    effort_of,
-)
+from chirpwatch.train.evaluation.thresholds import FalsePositives
+from chirpwatch.train.evaluation.validation import RUN, Validation
 from chirpwatch.train.networks.bank import (
     AFTER_MERGER_LENGTH,
     LAG_LENGTH,

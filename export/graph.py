@@ -4,7 +4,9 @@
 arrays become constants; ``graph.collect`` and ``graph.map`` make a Loop from a Python
 function. PyTorch's exporter writes the networks. This module writes what the exporter
 cannot express: loops whose trip count depends on the request, and shapes that change
-from one iteration to the next.
+from one iteration to the next. onnxscript's ``GraphBuilder`` takes as many lines and
+inlines a model with weights only by private functions; spox cannot name a node, which
+``Graph.refuse`` must.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -135,10 +135,8 @@ def validate(
         read_glitches,
         strain_noise,
     )
-    from chirpwatch.train.evaluation.validate import (
-        validate,
-        write_report,
-    )
+    from chirpwatch.train.evaluation.tables import write_report
+    from chirpwatch.train.evaluation.validation import validate
     from chirpwatch.train.networks.checkpoint import load_checkpoint
 
     network, details = load_checkpoint(checkpoint)
@@ -243,7 +241,7 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
         find_segment,
         rank_event,
     )
-    from chirpwatch.train.evaluation.validate import VALIDATION_SEED
+    from chirpwatch.train.evaluation.validation import VALIDATION_SEED
     from chirpwatch.train.networks.checkpoint import load_sliding
 
     network, _ = load_sliding(checkpoint)

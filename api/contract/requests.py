@@ -21,6 +21,7 @@ from pydantic.config import JsonDict
 from chirpwatch.api.contract import examples
 from chirpwatch.errors import GeometryError
 from chirpwatch.geometry import Geometry
+from chirpwatch.text import LINE_SIZE, one_line
 from chirpwatch.volume import Population
 
 MAX_STRIDES = 65_536
@@ -41,8 +42,6 @@ Kind = Literal["zero_lag", "injections"]
 EventKind = Literal["zero_lag", "background", "injections"]
 State = Literal["running", "complete", "failed"]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-LINE_SIZE = 500
-"""Most characters of a ``Line``."""
 
 # Printable: PostgreSQL stores no NUL, and a line break has no place in a heading.
 Line = Annotated[
@@ -148,11 +147,6 @@ class RunUpdate(Body):
         None, ge=0, description="Strain scored per second of wall time, s/s"
     )
     latency_ms: LatencyMs | None = Field(None, description="Latency of updates, ms")
-
-
-def one_line(text: str, size: int = LINE_SIZE) -> str:
-    """Text as a line of at most so many characters, all of which can be printed."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:size]
 
 
 def ended_by(error: BaseException) -> RunUpdate:

@@ -323,8 +323,8 @@ def _reported(results: "RunDirectory", outbox: "Outbox") -> Iterator[None]:
         Run,
         RunUpdate,
         ended_by,
-        one_line,
     )
+    from chirpwatch.text import one_line
 
     facts, plan = results.facts, results.plan
     outbox.put_run(

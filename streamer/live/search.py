@@ -24,7 +24,6 @@ from chirpwatch.api.contract.requests import (
     RunUpdate,
     Stream,
     ended_by,
-    one_line,
 )
 from chirpwatch.errors import (
     ApiError,
@@ -83,6 +82,7 @@ from chirpwatch.streamer.snippets import (
     BEFORE_LENGTH,
     strain_body,
 )
+from chirpwatch.text import one_line
 
 POLL = 0.02
 """Time between two looks at the directories, s."""

@@ -8,9 +8,9 @@ import numpy as np
 from chirpwatch.api.contract.requests import (
     LatencyMs,
     RunUpdate,
-    one_line,
 )
 from chirpwatch.streamer.live.coincide import Gap
+from chirpwatch.text import one_line
 
 SECONDS = 600
 """Newest seconds whose latency is told."""

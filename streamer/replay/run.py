@@ -28,7 +28,6 @@ from chirpwatch.api.contract.requests import (
     RunUpdate,
     Stream,
     ended_by,
-    one_line,
 )
 from chirpwatch.errors import (
     ConfigurationError,
@@ -61,6 +60,7 @@ from chirpwatch.streamer.outbox import Outbox
 from chirpwatch.streamer.replay.jobs import Job
 from chirpwatch.streamer.snippets import Loudest
 from chirpwatch.streamer.timeslides import Timeslides
+from chirpwatch.text import one_line
 
 LATENCY_STRIDES = 400
 """Single-stride updates that the latency is measured with."""

@@ -5,11 +5,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chirpwatch.api.contract.requests import (
-    LINE_SIZE,
     RunUpdate,
     ended_by,
-    one_line,
 )
+from chirpwatch.text import LINE_SIZE, one_line
 
 TEXTS = st.text(st.characters(blacklist_categories=[]), max_size=2 * LINE_SIZE)
 

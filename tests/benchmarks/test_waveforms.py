@@ -33,10 +33,11 @@ from chirpwatch.train.data.windows import (
     WindowSettings,
 )
 from chirpwatch.train.networks.bank import (
+    SIGNAL_LENGTH,
     Bank,
     BankSettings,
     Grid,
-    fitting_factors,
+    best_matches,
 )
 
 GEOMETRY = Geometry(kernel_length=2.0)
@@ -131,7 +132,8 @@ def test_fitting_factors_of_the_reference_are_the_banks(waves) -> None:
     masses = np.array([[20.0, 15.0], [40.0, 30.0], [90.0, 40.0]])
     bank = Bank(SETTINGS, masses, np.zeros((3, 2)), np.array([0, 0.5, 0]), ones)
     (entry,) = fitting_of(GRID, bank, [waves])
-    expected = fitting_factors(bank, MASSES, SPINS, GEOMETRY)
+    signals = GRID.transform(GRID.signals(MASSES, SPINS, SIGNAL_LENGTH))
+    expected = best_matches(GRID, signals, bank)
     assert entry["fitting"][REFERENCE]["value"] == pytest.approx(
         expected.mean(), abs=0.003
     )

@@ -9,12 +9,9 @@ import pytest
 
 from chirpwatch.errors import SignalError
 from chirpwatch.signals import (
-    Polarizations,
     ProjectedSignals,
-    read_polarizations,
     read_test_signals,
     shift_key,
-    write_polarizations,
     write_test_signals,
 )
 from chirpwatch.streamer.replay.injections import (
@@ -162,20 +159,6 @@ def test_no_file_and_no_hdf5_are_told_apart(tmp_path) -> None:
     (tmp_path / "text.hdf5").write_text("no")
     with pytest.raises(SignalError, match="expected an HDF5 file"):
         read_test_signals(tmp_path / "text.hdf5", SEGMENT, (0, 0))
-
-
-def test_polarizations_come_back_whole(tmp_path) -> None:
-    path = tmp_path / "signals.hdf5"
-    plus = np.random.default_rng(1).normal(size=(2, 8192)).astype(np.float32)
-    written = Polarizations(
-        2048, plus, -plus, 7168, {"mass_1": np.array([3.0, 4.0])}, 5
-    )
-    write_polarizations(path, "train", written)
-    found = read_polarizations(path, "train")
-    np.testing.assert_array_equal(found.cross, -plus)
-    assert found.num_rejected == 5 and found.parameters["mass_1"][1] == 4
-    with pytest.raises(SignalError, match="missing"):
-        read_polarizations(path, "valid")
 
 
 def test_shipped_bank_is_what_the_demo_needs() -> None:

@@ -60,14 +60,6 @@ def write_signals(path: Path) -> None:
     signals.write_test_signals(path, SEGMENT, (0.0, 0.0), found)
 
 
-def write_polarizations(path: Path) -> None:
-    """Two mergers, before projection."""
-    columns = {name: np.ones(2) for name in ("mass_1", "mass_2")}
-    waves = np.zeros((2, 512), np.float32)
-    found = signals.Polarizations(RATE, waves, waves, 256, columns)
-    signals.write_polarizations(path, "train", found)
-
-
 def read_background(path: Path) -> None:
     """All of it."""
     for segment in background_file.read_background(path, "test", IFOS, RATE):
@@ -81,10 +73,6 @@ READERS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "signals": (
         write_signals,
         lambda path: signals.read_test_signals(path, SEGMENT, (0.0, 0.0)),
-    ),
-    "polarizations": (
-        write_polarizations,
-        lambda path: signals.read_polarizations(path, "train"),
     ),
 }
 

@@ -32,7 +32,7 @@ PATH = re.compile(r"(?<![\w:])/(tmp|root|home|usr|opt|work|dev)/|site-packages|\
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reader", ["background", "gwosc", "signals", "polarizations"])
+@pytest.mark.parametrize("reader", ["background", "gwosc", "signals"])
 def test_readers_take_any_file(reader: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [

@@ -50,18 +50,14 @@ from chirpwatch.train.evaluation.deployment import (
     DeployedValidation,
     whiten_stretch,
 )
+from chirpwatch.train.evaluation.effort import Effort, effort_of
 from chirpwatch.train.evaluation.optimal import MatchedFilter
 from chirpwatch.train.evaluation.rank import rank_event
 from chirpwatch.train.evaluation.scoring import (
     frames_of,
     slide_pieces,
 )
-from chirpwatch.train.evaluation.validate import (
-    Effort,
-    effort_of,
-    slide_blocks,
-    validate,
-)
+from chirpwatch.train.evaluation.validation import slide_blocks, validate
 from chirpwatch.train.networks.checkpoint import load_checkpoint
 from tests.builders import START, valid_by_hand, write_gwosc
 from tests.networks import TINY, TINY_EFFORT, TINY_WINDOWS, EnergyNetwork
@@ -114,7 +110,7 @@ def checkpoint(folder: Path) -> Path:
     path = folder / "train"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "chirpwatch.train.evaluation.validate.QUICK",
+            "chirpwatch.train.evaluation.effort.QUICK",
             Effort(**TINY_EFFORT, slides=1),
         )
         # Which draws what validation.json says, whatever the detectors.

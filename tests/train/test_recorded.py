@@ -13,7 +13,7 @@ from chirpwatch.train.data.recorded import (
     PIECE_SIZE,
     RecordedStretches,
 )
-from chirpwatch.train.evaluation.validate import Effort
+from chirpwatch.train.evaluation.effort import Effort
 from chirpwatch.train.fitting.fit import fit
 from chirpwatch.train.networks.checkpoint import load_checkpoint
 from tests.networks import TINY, TINY_EFFORT
@@ -204,7 +204,7 @@ def test_the_report_is_of_the_test_split_as_well(tmp_path, capsys) -> None:
     tiny = {name: value for name, value in TINY_EFFORT.items() if name != "slides"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "chirpwatch.train.evaluation.validate.QUICK", Effort(**tiny, slides=1)
+            "chirpwatch.train.evaluation.effort.QUICK", Effort(**tiny, slides=1)
         )
         fit(tmp_path / "again", ["split"], arguments=(*more, "--figures=quick"))
     told = (tmp_path / "again" / "validation.md").read_text()

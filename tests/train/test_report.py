@@ -16,14 +16,11 @@ from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from chirpwatch.train.cli import train
 from chirpwatch.train.evaluation.compare import write_comparison
+from chirpwatch.train.evaluation.effort import SNRS
 from chirpwatch.train.evaluation.report import write_run_report
-from chirpwatch.train.evaluation.validate import (
-    MASSES,
-    SNRS,
-    validate,
-    weights_hash,
-    write_report,
-)
+from chirpwatch.train.evaluation.tables import write_report
+from chirpwatch.train.evaluation.thresholds import MASSES
+from chirpwatch.train.evaluation.validation import validate, weights_hash
 from chirpwatch.train.networks.checkpoint import save_checkpoint
 from chirpwatch.train.networks.network import Network
 

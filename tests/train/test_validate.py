@@ -21,6 +21,7 @@ from chirpwatch.train.evaluation.deployment import (
     LEAST_EVENTS,
     whiten_stretch,
 )
+from chirpwatch.train.evaluation.effort import Effort, effort_of
 from chirpwatch.train.evaluation.heldout import (
     OtherNoise,
     SpectrumStretches,
@@ -39,16 +40,16 @@ from chirpwatch.train.evaluation.scoring import (
     kernel_frames,
     score_windows,
 )
-from chirpwatch.train.evaluation.validate import (
+from chirpwatch.train.evaluation.tables import (
     TABLE_RATES,
-    Effort,
-    FalsePositives,
-    Validation,
-    effort_of,
     noises_table,
     preamble,
-    recorded_parts,
     table,
+)
+from chirpwatch.train.evaluation.thresholds import FalsePositives
+from chirpwatch.train.evaluation.validation import (
+    Validation,
+    recorded_parts,
     validate,
     weights_hash,
 )
@@ -416,7 +417,7 @@ def test_recorded_glitches_take_the_place_of_noise(tmp_path, network) -> None:
 
 def test_other_noise_by_the_command(tmp_path, network, monkeypatch) -> None:
     sizes = TINY_EFFORT | {"noise_length": 960, "stretches": 4, "slides": 4}
-    monkeypatch.setattr("chirpwatch.train.evaluation.validate.QUICK", Effort(**sizes))
+    monkeypatch.setattr("chirpwatch.train.evaluation.effort.QUICK", Effort(**sizes))
     spectra, strain = tmp_path / "spectra", tmp_path / "background.hdf5"
     asd = np.full(1025, 4e-23)
     for ifo in ("H1", "L1"):

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
         network_snr,
         project,
         project_polarizations,
-        simulate_polarizations,
         simulate_test_signals,
     )
     from chirpwatch.train.data.signals.population import (
@@ -72,7 +71,6 @@ _HOMES = {
         "network_snr",
         "project",
         "project_polarizations",
-        "simulate_polarizations",
         "simulate_test_signals",
     ),
     "noise.lines": ("LineNoise", "detector_lines"),
@@ -104,7 +102,6 @@ __all__ = [
     "read_curve",
     "scale_to_snr",
     "simulate_background",
-    "simulate_polarizations",
     "simulate_test_signals",
     "write_simulated_background",
     "write_simulated_polarizations",

@@ -22,7 +22,7 @@ from chirpwatch.train.evaluation.figures import (
     Theme,
     render,
 )
-from chirpwatch.train.evaluation.validate import NOT_MEASURED
+from chirpwatch.train.evaluation.tables import NOT_MEASURED
 from chirpwatch.train.networks.bank import (
     JUDGEMENT,
     SIGNAL_LENGTH,
@@ -52,7 +52,7 @@ class Judgement:
 
     Attributes:
         masses: Heavier and lighter, detector frame, solar masses, [n, 2].
-        fitting: Fitting factor of the bank, see ``bank.fitting_factors``,
+        fitting: Fitting factor of the bank, see ``bank.best_matches``,
             [n].
         own: Match with a template of the signal's own masses and spins, cut as those
             of the bank, [n].

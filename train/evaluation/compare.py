@@ -25,11 +25,8 @@ from chirpwatch.train.evaluation.report import (
     check_weights,
     read_figures,
 )
-from chirpwatch.train.evaluation.validate import (
-    MASSES,
-    NOT_MEASURED,
-    TABLE_RATES,
-)
+from chirpwatch.train.evaluation.tables import NOT_MEASURED, TABLE_RATES
+from chirpwatch.train.evaluation.thresholds import MASSES
 from chirpwatch.train.networks.baseline import SeedResNet
 from chirpwatch.train.networks.checkpoint import load_checkpoint
 from chirpwatch.train.networks.models import (

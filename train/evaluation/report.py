@@ -26,11 +26,8 @@ from chirpwatch.train.evaluation.figures import (
     rate_words,
     render,
 )
-from chirpwatch.train.evaluation.validate import (
-    NOT_MEASURED,
-    TABLE_RATES,
-    weights_hash,
-)
+from chirpwatch.train.evaluation.tables import NOT_MEASURED, TABLE_RATES
+from chirpwatch.train.evaluation.validation import weights_hash
 from chirpwatch.train.networks.checkpoint import load_checkpoint
 from chirpwatch.train.networks.models import Scorer
 

@@ -28,6 +28,7 @@ from chirpwatch.errors import (
     ModelError,
     StrainError,
 )
+from chirpwatch.text import one_line
 from chirpwatch.train.evaluation.deployment import (
     LEAST_EVENTS,
     LEAST_WINDOWS,
@@ -38,11 +39,8 @@ from chirpwatch.train.evaluation.heldout import (
     strain_noise,
 )
 from chirpwatch.train.evaluation.scoring import has_slides
-from chirpwatch.train.evaluation.validate import (
-    VALIDATION_SEED,
-    validate,
-    write_report,
-)
+from chirpwatch.train.evaluation.tables import write_report
+from chirpwatch.train.evaluation.validation import VALIDATION_SEED, validate
 from chirpwatch.train.fitting.callbacks import (
     AtomicCheckpointIO,
     Checkpoints,
@@ -119,7 +117,7 @@ class TrainingCLI(LightningCLI):
                 load_from_checkpoint_support=False,
             )
         except (argparse.ArgumentError, MisconfigurationException) as error:
-            raise ConfigurationError(_one_line(error)) from None
+            raise ConfigurationError(one_line(str(error), None)) from None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's own keys, and link what several parts must agree on."""
@@ -327,7 +325,7 @@ class TrainingCLI(LightningCLI):
                 log_every_n_steps=min(config.trainer.log_every_n_steps or 50, interval),
             )
         except (ValueError, MisconfigurationException) as error:
-            raise ConfigurationError(f"trainer: {_one_line(error)}") from None
+            raise ConfigurationError(f"trainer: {one_line(str(error), None)}") from None
         return trainer
 
     def run(self) -> None:
@@ -349,7 +347,7 @@ class TrainingCLI(LightningCLI):
                 weights_only=True,
             )
         except MisconfigurationException as error:
-            raise ConfigurationError(_one_line(error)) from None
+            raise ConfigurationError(one_line(str(error), None)) from None
         if trainer.is_global_zero:
             self._finish(folder)
 
@@ -494,8 +492,3 @@ def find_config(name: str | Path) -> Path:
         return shipped / f"{name}.yaml"
     names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
     raise ConfigurationError(f"config: expected a YAML file or {names}, found {name}")
-
-
-def _one_line(error: Exception) -> str:
-    """What an argument parser says, without its layout."""
-    return " ".join(str(error).split())

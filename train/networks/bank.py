@@ -646,34 +646,12 @@ def choose(
     return np.array(list(chosen)), np.array(list(chosen.values()))
 
 
-def fitting_factors(
-    bank: Bank, masses: NDArray[Any], spins: NDArray[Any], geometry: Geometry
-) -> NDArray[Any]:
-    """Share of signals' SNR that the bank recovers in noise of its own PSD.
-
-    Args:
-        bank: Whose truncated templates are used.
-        masses: Of the signals, heavier and lighter, detector frame, solar masses,
-            [n, 2].
-        spins: Dimensionless aligned spins, [n, 2].
-        geometry: Sample rate, and the frequency from which SNR is counted.
-
-    Returns:
-        Best match of each whole signal over the templates (the fitting factor of
-        Apostolatos, Phys. Rev. D 52, 605), the mean over where the merger falls between
-        two outputs, [n].
-    """
-    grid = Grid(bank.settings, geometry)
-    signals = grid.transform(grid.signals(masses, spins, SIGNAL_LENGTH))
-    mean: NDArray[Any] = best_matches(grid, signals, bank).mean(0)
-    return mean
-
-
 def best_matches(grid: Grid, signals: Tensor, bank: Bank) -> NDArray[Any]:
     """Best match of each signal, a spectrum on the grid, over a bank's templates.
 
     Returns:
-        [OVERSAMPLING, n]: for mergers 0, 1 … lags after an output.
+        [OVERSAMPLING, n]: for mergers 0, 1 … lags after an output. The mean of a whole
+        signal over the lags is its fitting factor (Apostolatos, Phys. Rev. D 52, 605).
     """
     templates = grid.transform(grid.templates(bank.masses, bank.spins))
     shifts = (bank.shift * OVERSAMPLING).astype(int)

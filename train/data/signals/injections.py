@@ -15,7 +15,6 @@ from torch import Tensor
 from chirpwatch.errors import SignalError
 from chirpwatch.signals import (
     NANOSECONDS,
-    Polarizations,
     ProjectedSignals,
 )
 from chirpwatch.train.data.noise.curves import read_curve
@@ -424,38 +423,6 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def simulate_polarizations(
-    n: int, settings: InjectionSettings, seed: int, command: str
-) -> Polarizations:
-    """Draw mergers to train on: what arrives at the Earth, before any detector.
-
-    Args:
-        n: Mergers wanted.
-        settings: Their population, see ``draw_polarizations``; times are not used.
-        seed: Seed of everything that is drawn.
-        command: How to make this again, for the attributes.
-
-    Returns:
-        Plus and cross polarization, and the parameters.
-    """
-    batches, num_rejected = [], 0
-    with seeded(seed):
-        for columns, rejected in merger_batches(n, settings, draw_polarizations):
-            batches.append(columns)
-            num_rejected += len(rejected["distance"])
-    columns = _joined(batches)
-    plus, cross = columns.pop("plus"), columns.pop("cross")
-    return Polarizations(
-        sample_rate=settings.sample_rate,
-        plus=plus.numpy(),
-        cross=cross.numpy(),
-        merger_size=round(settings.merger_length * settings.sample_rate),
-        parameters={name: column.double().numpy() for name, column in columns.items()},
-        num_rejected=num_rejected,
-        attributes=population_attributes(settings, command) | {"seed": seed},
-    )
 
 
 def simulate_test_signals(

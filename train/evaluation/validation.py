@@ -1,30 +1,23 @@
-"""What a network finds: shares at false-positive rates, and when mergers were.
+"""Validation: what a network finds in windows drawn as in training.
 
 A signal counts as found if the score of one window, with the merger at a random place
-in it as in training, exceeds the threshold; a running search looks at several windows
-of each merger and finds more (``train.evaluation.deployment``). Thresholds come from
-noise whitened as served, in blocks that begin 8 s after a start; every score of the
-dense evaluation is one window. None is given that fewer than ``LEAST_EVENTS`` clusters
-of windows exceed: those of a dense evaluation overlap, and one fluctuation is loud in
-several.
+in it as in training, exceeds the threshold. A search scores several windows of each
+merger and finds more (``train.evaluation.deployment``). The noise is whitened as
+served, in blocks that begin 8 s after a start; each score of the dense evaluation is
+one window.
 """
 
 import hashlib
-import json
 import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from chirpwatch.atomic import replacing
-from chirpwatch.efficiency import wilson_interval
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.process import process_pool
 from chirpwatch.train.data.recorded import RecordedStretches
@@ -32,7 +25,13 @@ from chirpwatch.train.data.windows import (
     WindowMaker,
     WindowSettings,
 )
-from chirpwatch.train.evaluation.deployment import LEAST_EVENTS
+from chirpwatch.train.evaluation.effort import (
+    FULL,
+    SNRS,
+    Effort,
+    effort_of,
+    most_slides,
+)
 from chirpwatch.train.evaluation.heldout import OtherNoise
 from chirpwatch.train.evaluation.optimal import optimal_curves
 from chirpwatch.train.evaluation.scoring import (
@@ -41,37 +40,29 @@ from chirpwatch.train.evaluation.scoring import (
     has_slides,
     score_windows,
 )
+from chirpwatch.train.evaluation.thresholds import (
+    MASSES,
+    RATES,
+    FalsePositives,
+    Scores,
+    roc_curves,
+    shares_found,
+)
 from chirpwatch.train.networks.baseline import SeedResNet
 from chirpwatch.train.networks.models import Scorer
 
 RUN = "O3"
 """Observing run whose curves the first noise has."""
 
-MASSES = (
-    (35.0, 35.0),
-    (35.0, 20.0),
-    (20.0, 20.0),
-    (20.0, 10.0),
-    (15.0, 8.5),
-    (150.0, 150.0),
-)
-SNRS = (6.0, 8.0, 10.0, 12.0)
-"""Network SNRs of the table; a full validation has further ones for its curves."""
-
-CURVE_SNRS = (4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 14.0, 16.0, 20.0)
-RATES = (1e-3, 1e-4, 1e-5, 1e-6)
-TABLE_RATES = (1e-3, 1e-4)
 VALIDATION_SEED = 1000
 GLITCH_SHARE = 0.1
-NOT_MEASURED = "n/a"
 BATCH = 256
 SCATTER_SNRS = (4.0, 60.0)
 CALIBRATION_BINS = 10
 OTHER_NOISE_SHARE = 0.25
 """Noise and signals for each further kind of noise, as a share of the first one's."""
 
-
-TOLD_SETTINGS = (
+REPORTED_SETTINGS = (
     "min_mass",
     "max_mass",
     "last_snr",
@@ -81,94 +72,7 @@ TOLD_SETTINGS = (
     "min_glitch_snr",
     "max_disturbance_snr",
 )
-"""What figures say of ``WindowSettings``."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is drawn.
-
-    Attributes:
-        noise_length: Noise of each detector, s; rounded up to whole sets of stretches.
-        slides: Blocks of one detector that each block of another meets.
-        signals: Windows for each pair of masses and SNR.
-        glitch_windows: Noise windows with a glitch.
-        snrs: Network SNRs of the signals.
-        scatter: Signals of any mass and SNR.
-        batches: Batches as in training, for the calibration.
-        optimum_windows: Noise windows of each pair's matched filter.
-        optimum_signals: Its mergers.
-        bank_windows, bank_signals: The same of a whole bank; it is left out if 0.
-        stretches: Noise stretches at a time, at least as many as slides.
-        bank_size: Waveforms of the signals of any mass.
-        glitch_bank_size: Analytic glitches; each comes again and again.
-    """
-
-    noise_length: float = 100_800
-    slides: int = 16
-    signals: int = 1000
-    glitch_windows: int = 60_000
-    snrs: tuple[float, ...] = CURVE_SNRS
-    scatter: int = 3000
-    batches: int = 60
-    optimum_windows: int = 200_000
-    optimum_signals: int = 2000
-    bank_windows: int = 100_000
-    bank_signals: int = 400
-    stretches: int = 20
-    bank_size: int = 512
-    glitch_bank_size: int = 5000
-
-
-FULL = Effort()
-QUICK = Effort(
-    noise_length=12_000,
-    signals=300,
-    glitch_windows=10_000,
-    scatter=1500,
-    batches=20,
-    optimum_windows=30_000,
-    optimum_signals=500,
-    bank_windows=30_000,
-    bank_signals=200,
-)
-# Networks whose slides are as dear as their windows, and at one score a window. At
-# 1e-4 the first has 51 windows of noise left: ten clusters, even if each is of five.
-DENSE = replace(FULL, noise_length=72_000, slides=1, signals=500, glitch_windows=20_000)
-WINDOWED = replace(
-    FULL, slides=1, signals=500, glitch_windows=20_000, snrs=SNRS, batches=20
-)
-
-
-def most_slides(stretches: int, ifos: int) -> int:
-    """How many slides no two blocks meet twice in, all stretches moving in a circle."""
-    return 1 if ifos == 1 else (stretches - 1) // (ifos - 1) + 1
-
-
-def effort_of(network: Scorer, quick: bool = False) -> Effort:
-    """How much to draw for a network; less where a window costs more."""
-    effort = _effort_of(network, quick)
-    most = most_slides(effort.stretches, len(network.geometry.ifos))
-    return replace(effort, slides=min(effort.slides, most))
-
-
-def _effort_of(network: Scorer, quick: bool) -> Effort:
-    if has_slides(network):
-        return QUICK if quick else FULL
-    windowed = isinstance(network, SeedResNet)
-    if not quick:
-        return WINDOWED if windowed else DENSE
-    return replace(
-        QUICK,
-        slides=1,
-        signals=100,
-        # Enough for 1e-3: one window a second, or eight that overlap.
-        noise_length=16_800 if windowed else 7_200,
-        glitch_windows=2000,
-        snrs=SNRS,
-        scatter=500,
-        batches=4,
-    )
+"""Fields of ``WindowSettings`` that the figures include."""
 
 
 def weights_hash(network: Scorer) -> str:
@@ -184,110 +88,11 @@ def recorded_parts(noise: OtherNoise) -> list[str]:
     """What of a kind of noise detectors recorded: ``strain``, ``glitches``, or none."""
     sources = (noise.sources or {}).values()
     parts = []
-    if any(isinstance(one, RecordedStretches) and not one.simulated for one in sources):
+    if any(isinstance(x, RecordedStretches) and not x.simulated for x in sources):
         parts.append("strain")
     if noise.glitches is not None:
         parts.append("glitches")
     return parts
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Score that a false-positive rate belongs to.
-
-    Attributes:
-        value: The smallest score that no more than this share of the windows exceed.
-        above: How many clusters of windows do, of one weight, that know the share as
-            well as those that there are.
-    """
-
-    value: float
-    above: float
-
-
-class FalsePositives:
-    """Scores of noise, a share of whose windows has a glitch.
-
-    A rate is a share of windows. How well it is known depends on how many clusters of
-    windows exceed its threshold: those of a row that begin less than a kernel after the
-    one before are one.
-
-    Args:
-        noise: Scores of windows without a glitch, in time within a row, [rows,
-            strides]; rows of one window if [n].
-        glitch: Scores of windows with one, [m].
-        shapes: Which glitch each of them has, [m]: windows of the same one are one
-            cluster. Each has its own if None.
-        share: Share of the windows that have a glitch.
-        kernel_strides: Strides from a window to the next that it shares no strain with.
-    """
-
-    def __init__(
-        self,
-        noise: Tensor,
-        glitch: Tensor,
-        share: float,
-        kernel_strides: int = 1,
-        shapes: Tensor | None = None,
-    ) -> None:
-        self._noise = noise[:, None] if noise.ndim == 1 else noise
-        self._glitch, self._share = glitch, share
-        self._shapes = torch.arange(len(glitch)) if shapes is None else shapes
-        self._kernel_strides = kernel_strides
-        flat = self._noise.flatten()
-        scores = torch.cat([flat, glitch]) if share else flat
-        weights = torch.full((len(scores),), (1 - share) / len(flat)).double()
-        if share:
-            weights[len(flat) :] = share / len(glitch)
-        self._scores, order = scores.sort(descending=True)
-        self._shares = weights[order].cumsum(0)
-
-    def threshold(self, rate: float) -> Threshold:
-        """Score that a false-positive rate belongs to."""
-        first = int(torch.searchsorted(self._shares, rate, right=True))
-        limit = float(self._scores[min(first, len(self._scores) - 1)])
-        return Threshold(limit, self._clusters_above(limit))
-
-    def thresholds(self, rates: Sequence[float]) -> dict[str, Threshold]:
-        """Thresholds at those of the rates that enough clusters exceed."""
-        found = {str(rate): self.threshold(rate) for rate in rates}
-        return {
-            rate: limit
-            for rate, limit in found.items()
-            if round(limit.above, 6) >= LEAST_EVENTS
-        }
-
-    def moved(self, rate: float, sign: int) -> float:
-        """Threshold if n ± √n clusters were above it where n are.
-
-        Args:
-            rate: One that clusters exceed the threshold of.
-            sign: 1 for more of them, that is, a lower threshold; or -1.
-        """
-        above = self.threshold(rate).above
-        return self.threshold(rate * (1 + sign / math.sqrt(above))).value
-
-    def rate(self, limit: float) -> float:
-        """Share of the windows whose score exceeds ``limit``."""
-        # Ascending, as searchsorted has it.
-        above = int(torch.searchsorted(-self._scores, -limit))
-        return float(self._shares[above - 1]) if above else 0.0
-
-    def _clusters_above(self, limit: float) -> float:
-        """Clusters of windows above a score, those of noise and glitches weighed."""
-        row, stride = torch.nonzero(self._noise > limit, as_tuple=True)
-        first = torch.ones(len(row), dtype=torch.bool)
-        near = stride.diff() < self._kernel_strides
-        first[1:] = (row.diff() > 0) | ~near
-        noise_share = (1 - self._share) * len(row) / self._noise.numel()
-        parts = [(noise_share, int(first.sum()))]
-        if self._share:
-            loud = self._glitch > limit
-            glitch_share = self._share * int(loud.sum()) / len(loud)
-            parts.append((glitch_share, len(self._shapes[loud].unique())))
-        # The variances of the two parts' shares add up.
-        variance = sum(share**2 / count for share, count in parts if count)
-        return sum(share for share, _ in parts) ** 2 / variance if variance else 0.0
 
 
 class Validation:
@@ -578,31 +383,6 @@ def scatter(validation: Validation, n: int) -> dict[str, list[float]]:
     }
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What a network gives noise and the mergers of the reference masses.
-
-    Attributes:
-        kinds: False positives of noise alone and of noise with glitches.
-        signals: Scores by masses' index, SNR and kind, [n].
-        noise_windows: Noise windows without a glitch.
-    """
-
-    kinds: dict[str, FalsePositives]
-    signals: dict[tuple[int, float, str], Tensor]
-    noise_windows: int
-
-    def found(
-        self, index: int, snr: float, kind: str, limits: Mapping[str, float]
-    ) -> dict[str, float]:
-        """Share of signals above each of the thresholds."""
-        scores = self.signals[index, snr, kind]
-        return {
-            rate: float((scores > limit).double().mean())
-            for rate, limit in limits.items()
-        }
-
-
 def _score(validation: Validation, effort: Effort) -> Scores:
     """Score noise and the reference masses; replaces the bank of waveforms."""
     noise = validation.noise_scores(effort.noise_length, effort.slides)
@@ -628,67 +408,6 @@ def _score(validation: Validation, effort: Effort) -> Scores:
         "glitches": FalsePositives(noise, glitch, GLITCH_SHARE, strides, shapes),
     }
     return Scores(kinds, signals, noise.numel())
-
-
-def _tables(scores: Scores, effort: Effort) -> dict[str, Any]:
-    """Thresholds and shares found, JSON-ready."""
-    thresholds: dict[str, dict[str, float]] = {}
-    clusters: dict[str, dict[str, float]] = {}
-    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in scores.kinds}
-    curves: dict[str, list[dict[str, Any]]] = {kind: [] for kind in scores.kinds}
-    for kind, false in scores.kinds.items():
-        limits = false.thresholds(RATES)
-        thresholds[kind] = {rate: limit.value for rate, limit in limits.items()}
-        clusters[kind] = {rate: round(one.above, 1) for rate, one in limits.items()}
-        used = {
-            "found": thresholds[kind],
-            "found_low": {rate: false.moved(float(rate), -1) for rate in limits},
-            "found_high": {rate: false.moved(float(rate), 1) for rate in limits},
-        }
-        for index, (mass_1, mass_2) in enumerate(MASSES):
-            for snr in effort.snrs:
-                entry = {
-                    "mass_1": mass_1,
-                    "mass_2": mass_2,
-                    "snr": snr,
-                    **{
-                        name: scores.found(index, snr, kind, values)
-                        for name, values in used.items()
-                    },
-                }
-                curves[kind].append(entry)
-                if snr in SNRS:
-                    found[kind].append(entry)
-    return {
-        "noise_windows": scores.noise_windows,
-        "thresholds": thresholds,
-        "clusters": clusters,
-        "found": found,
-        "efficiency": curves,
-    }
-
-
-def _roc(scores: Scores, effort: Effort) -> dict[str, Any]:
-    """Share found against false-positive rate, all masses together."""
-    rates = np.logspace(-7, 0, 57)
-    result: dict[str, Any] = {}
-    for kind, false in scores.kinds.items():
-        limits = {
-            rate: limit.value
-            for rate, limit in false.thresholds(
-                [float(f"{rate:.4g}") for rate in rates]
-            ).items()
-        }
-        found = {}
-        for snr in sorted(set(SNRS) & set(effort.snrs)):
-            shares = [
-                scores.found(index, snr, kind, limits) for index in range(len(MASSES))
-            ]
-            found[str(snr)] = [
-                float(np.mean([one[rate] for one in shares])) for rate in limits
-            ]
-        result[kind] = {"rates": [float(rate) for rate in limits], "found": found}
-    return result
 
 
 def validate(
@@ -721,7 +440,7 @@ def validate(
         ``roc``; ``scatter``; ``calibration``; ``optimal``, see ``optimal_curves``;
         ``noises``, for each further one thresholds and shares found, the rate
         (``held_rates``) at which its windows exceed the first noise's thresholds, and
-        what of it was ``recorded``; ``timing``, empty for a network that tells none;
+        what of it was ``recorded``; ``timing``, empty for a network without one;
         and what was judged and how: ``weights`` (see ``weights_hash``), ``quick``,
         ``seed``, ``settings``, and ``simulated``, whether all noise and glitches are.
 
@@ -748,7 +467,10 @@ def validate(
             "quick": quick,
             "seed": seed,
             "settings": {
-                **{name: getattr(validation.settings, name) for name in TOLD_SETTINGS},
+                **{
+                    name: getattr(validation.settings, name)
+                    for name in REPORTED_SETTINGS
+                },
                 "psd_min_length": network.geometry.psd_min_length,
                 "psd_length": network.geometry.psd_length,
             },
@@ -758,19 +480,19 @@ def validate(
             # First, since it takes the noise and the waveforms in the training's order.
             "calibration": reliability(validation, effort.batches),
         }
-        tells = has_slides(network)
-        result["timing"] = calibrate(validation, effort.signals) if tells else {}
+        timed = has_slides(network)
+        result["timing"] = calibrate(validation, effort.signals) if timed else {}
         result["scatter"] = scatter(validation, effort.scatter)
         scores = _score(validation, effort)
         per_pass = effort.stretches * validation.maker.pools[0].per_stretch
         per_pass_length = per_pass * network.geometry.psd_refresh_length
         passes = math.ceil(effort.noise_length / per_pass_length)
         result["noise_length"] = passes * per_pass_length
-        result |= _tables(scores, effort)
-        result["roc"] = _roc(scores, effort)
+        result |= shares_found(scores, effort)
+        result["roc"] = roc_curves(scores, effort)
         result["noises"] = [
-            _other_noise(noise, other_effort, one, result["thresholds"])
-            for noise, one in zip(noises, others, strict=True)
+            _other_noise(noise, other_effort, drawn, result["thresholds"])
+            for noise, drawn in zip(noises, others, strict=True)
         ]
         settings = validation.settings
         result["optimal"] = optimal_curves(
@@ -840,7 +562,7 @@ def _other_noise(
     held: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
     """What is found in one further kind of noise."""
-    tables = _tables(scores, effort)
+    tables = shares_found(scores, effort)
     del tables["efficiency"]
     rates = {
         kind: {
@@ -856,127 +578,3 @@ def _other_noise(
         "held_rates": rates,
         **tables,
     }
-
-
-def table(result: dict[str, Any]) -> str:
-    """Lay out ``validate``'s figures as Markdown."""
-    names = {"gaussian": "Gaussian noise", "glitches": "10 % with a glitch"}
-    heads = [f"{names[name]}, {rate:g}" for name in names for rate in TABLE_RATES]
-    lines = [
-        "| Masses | SNR | " + " | ".join(heads) + " |",
-        "|---|---|" + "---|" * len(heads),
-    ]
-    for clean, dirty in zip(
-        result["found"]["gaussian"], result["found"]["glitches"], strict=True
-    ):
-        shares = [
-            f"{100 * entry['found'][str(rate)]:.1f} %"
-            if str(rate) in entry["found"]
-            else NOT_MEASURED
-            for entry in (clean, dirty)
-            for rate in TABLE_RATES
-        ]
-        masses = f"{clean['mass_1']:g}, {clean['mass_2']:g}"
-        lines.append(f"| {masses} | {clean['snr']:g} | " + " | ".join(shares) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def noises_table(result: dict[str, Any]) -> str:
-    """Lay out the further kinds of noise as Markdown, at SNR 8 and 1e-4."""
-    rate, snr = "0.0001", 8.0
-    pairs = [f"{mass_1:g}, {mass_2:g}" for mass_1, mass_2 in MASSES]
-    lines = [
-        "| Noise | recorded | false positives at the first noise's threshold | "
-        + " | ".join(pairs)
-        + " |",
-        "|---|---|---|" + "---|" * len(pairs),
-    ]
-    first: dict[str, Any] = {"name": f"{result['run']} curves", "recorded": []}
-    first |= result
-    for noise in (first, *result["noises"]):
-        for kind, words in (("gaussian", ""), ("glitches", ", 10 % with a glitch")):
-            shares = [
-                f"{100 * entry['found'][rate]:.1f} %"
-                if rate in entry["found"]
-                else NOT_MEASURED
-                for entry in noise["found"][kind]
-                if entry["snr"] == snr
-            ]
-            held = noise.get("held_rates", {}).get(kind, {}).get(rate)
-            false = "1e-4 by definition" if noise is first else NOT_MEASURED
-            if held is not None:
-                false = f"{held:.2g}"
-            recorded = ", ".join(noise["recorded"]) or "nothing"
-            lines.append(
-                f"| {noise['name']}{words} | {recorded} | {false} | "
-                + " | ".join(shares)
-                + " |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def preamble(result: dict[str, Any]) -> str:
-    """Say in Markdown what ``table`` shows and how it was measured."""
-    settings, timed = result["settings"], ""
-    if result["timing"]:
-        share = 100 * result["timing"]["peak_within_sixteenth"]
-        timed = (
-            f"\nThe merger's time is right to 1/16 s for {share:.1f} % of signals of "
-            "SNR 10 to 20.\n"
-        )
-    low, high = wilson_interval(result["signals"] // 2, result["signals"])
-    return (
-        f"{_made(result.get('checkpoint', {}))}"
-        f"Share of simulated mergers found in simulated {result['run']} noise, "
-        f"in {result['signals']} single windows each (half of them found is known to "
-        f"{50 * (high - low):.1f} %), with the merger at a random place "
-        f"{settings['earliest_merger']:g} to {settings['latest_merger']:g} s "
-        "before the end of the window; sky and orientation are isotropic. Thresholds "
-        f"are for the stated false-positive rate a window, from "
-        f"{result['noise_windows']:,} windows of {result['noise_length']:,.0f} s of "
-        f"noise of each detector in {result['slides']} pairings, whitened with PSDs of "
-        f"{settings['psd_min_length']:g} to {settings['psd_length']:g} s; none is "
-        f"given that fewer than {LEAST_EVENTS} clusters of windows exceed. In the last "
-        f"{len(TABLE_RATES)} columns {100 * GLITCH_SHARE:g} % of all windows, with and "
-        f"without a signal, have a glitch of SNR {settings['min_glitch_snr']:g} to "
-        f"{settings['max_disturbance_snr']:g} in one detector.\n" + timed
-    )
-
-
-def _made(details: Mapping[str, Any]) -> str:
-    """Say in Markdown how the network was made, as far as its checkpoint tells."""
-    if "command" not in details:
-        return ""
-    words = [f"Made by `{details['command']}`"]
-    known = [
-        f"{name} {details[key]}"
-        for key, name in (("seed", "seed"), ("steps", "steps"))
-        if key in details
-    ]
-    if known:
-        words.append(f"({', '.join(known)})")
-    if "wall_time_length" in details:
-        words.append(f"in {details['wall_time_length'] / 60:.1f} minutes")
-    if "cpu_time_length" in details:
-        words.append(f"({details['cpu_time_length'] / 60:.1f} minutes of CPU time)")
-    if not details.get("simulated", True):
-        words.append("on recorded noise")
-    return " ".join(words) + ".\n\n"
-
-
-def write_report(path: str | Path, result: dict[str, Any]) -> None:
-    """Write figures as JSON, and beside it a Markdown table.
-
-    Args:
-        path: The JSON file; the table has the suffix ``.md``.
-        result: From ``validate``; with ``checkpoint``, what the checkpoint says
-            about its making.
-    """
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-    path = Path(path)
-    text = f"# {path.stem}\n\n{preamble(result)}\n{table(result)}"
-    if result.get("noises"):
-        text += f"\nShares found at SNR 8 and 1e-4 elsewhere:\n\n{noises_table(result)}"
-    with replacing(path.with_suffix(".md")) as temporary:
-        temporary.write_text(text)
