@@ -1,3 +1,6 @@
-"""What every part of chirpwatch shares: geometry, time, strain, statistics."""
+"""Online detection of compact binary mergers in gravitational-wave strain.
+
+The modules here are shared by all parts: geometry, strain and signal files, statistics.
+"""
 
 __version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""`python -m chirpwatch`: the same as the console command."""
+"""``python -m chirpwatch``, the same as the console command ``chirpwatch``."""
 
 from chirpwatch.commands.cli import main
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file operations: readers see the old file or the complete new one."""
 
 import ctypes
 import os
@@ -11,25 +11,25 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def exchange(one: Path, other: Path) -> None:
-    """Let two paths of one file system change places, at once.
+def exchange(first: Path, second: Path) -> None:
+    """Exchange two paths of the same file system atomically.
 
     Source: renameat2(2), RENAME_EXCHANGE.
 
     Raises:
-        OSError: The file system or kernel cannot do it.
+        OSError: The file system or kernel does not support it, or a path is missing.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     failed = libc.renameat2(
-        _AT_FDCWD, bytes(one), _AT_FDCWD, bytes(other), _RENAME_EXCHANGE
+        _AT_FDCWD, bytes(first), _AT_FDCWD, bytes(second), _RENAME_EXCHANGE
     )
     if failed:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(one), None, str(other))
+        raise OSError(number, os.strerror(number), str(first), None, str(second))
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Wait until a file, or what a directory lists, is on the disk."""
+    """Flush a file's contents, or a directory's entries, to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -39,17 +39,17 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place on success.
+    """Yield a temporary file beside ``path``, which replaces ``path`` on success.
 
-    On an exception the temporary file is removed and ``path`` stays as it was. After a
-    failure of the machine ``path`` is the old or the new file, never a part of it.
+    On an exception the temporary file is removed, and ``path`` is unchanged. After a
+    power failure or system crash, ``path`` is the old or the new file, never a part.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
-    # mkstemp creates files for the owner alone; a result is an ordinary file.
+    # mkstemp's files are readable by their owner only; give it the usual permissions.
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)

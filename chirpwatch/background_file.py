@@ -1,4 +1,7 @@
-"""Background files: detector noise in segments, for training and for searches."""
+"""Background files: HDF5 files with segments of detector strain, in splits.
+
+Commands train on the strain of a background file and search it.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,24 +12,22 @@ from typing import Any
 import h5py
 from numpy.typing import NDArray
 
-from chirpwatch.errors import (
-    StrainError,
-)
-from chirpwatch.hdf5 import amending, damaged, open_hdf5
+from chirpwatch.errors import StrainError
+from chirpwatch.hdf5 import amending, open_hdf5, report_damage
 from chirpwatch.strain import NANOSECONDS, Segment, decimal_seconds
 
 
 @dataclass(frozen=True)
 class NewSegment:
-    """A segment that is written piece by piece.
+    """Segment to be written to a background file piece by piece.
 
     Attributes:
         t0: GPS time of the first sample, s.
-        duration: A whole number of samples, s.
-        pieces: For each detector its strain in pieces, one after the other, each [n].
-        attributes: Attributes of the segment, such as ``simulated``.
+        duration: Length, a whole number of samples, s.
+        pieces: Consecutive pieces of each detector's strain, dimensionless, each [n].
+        attributes: HDF5 attributes of the segment's group, such as ``simulated``.
         columns: Further datasets by their name in the segment's group, such as
-            ``glitches/H1``, each [n]; those who read strain pass over them.
+            ``glitches/H1``, each [n]; ``read_background`` ignores them.
     """
 
     t0: int
@@ -39,20 +40,20 @@ class NewSegment:
 def write_segments(
     path: str | Path, split: str, segments: Iterable[NewSegment], sample_rate: int
 ) -> None:
-    """Add segments to a background file; it appears whole or not at all.
+    """Add segments to a background file, all or none of them.
 
     Only one piece is in memory at a time. Layout: ``{split}/{t0}-{duration}/{ifo}``,
     float64, with the attributes ``x0`` (GPS s) and ``dx`` (s) on each dataset.
 
     Args:
-        path: The file; made where it is not there.
+        path: The file; it is created if it does not exist.
         split: ``train``, ``valid`` or ``test``.
-        segments: What is written.
-        sample_rate: Hz.
+        segments: The segments to add.
+        sample_rate: Sample rate of the strain, Hz.
 
     Raises:
-        StrainError: The pieces of a segment are not as long as it, it is in the file
-            already, or the disk is full.
+        StrainError: A segment's pieces do not add up to its duration, the file already
+            contains the segment, or the file cannot be written.
     """
     with amending(path) as file:
         for segment in segments:
@@ -60,7 +61,9 @@ def write_segments(
             length = decimal_seconds(size * NANOSECONDS // sample_rate)
             name = f"{split}/{segment.t0}-{length}"
             if name in file:
-                raise StrainError(f"{path}: segment {name} is there already")
+                raise StrainError(
+                    f"{path}: segment {name} already exists; write to another file"
+                )
             group = file.create_group(name)
             group.attrs.update(segment.attributes)
             for key, column in segment.columns.items():
@@ -77,8 +80,8 @@ def write_segments(
                     written += len(piece)
                 if written != size:
                     raise StrainError(
-                        f"{path}, {group.name}/{ifo}: expected {size} samples, found "
-                        f"{written}"
+                        f"{path}, {group.name}/{ifo}: expected {size} samples, as many "
+                        f"as in {length} s, found {written}"
                     )
 
 
@@ -90,19 +93,19 @@ def write_background(
     sample_rate: int,
     attributes: Mapping[str, Any],
 ) -> None:
-    """Add one segment that is in memory, as ``write_segments`` does.
+    """Add one segment in memory to a background file; see ``write_segments``.
 
     Args:
-        path: The file; made where it is not there.
+        path: The file; it is created if it does not exist.
         split: ``train``, ``valid`` or ``test``.
         t0: GPS time of the first sample, s.
-        strain: For each detector the strain, [size].
-        sample_rate: Hz.
-        attributes: Attributes of the segment, such as ``simulated``.
+        strain: Strain by detector, dimensionless, each [size].
+        sample_rate: Sample rate of the strain, Hz.
+        attributes: HDF5 attributes of the segment's group, such as ``simulated``.
 
     Raises:
-        StrainError: The lengths differ, the segment is in the file already, or the
-            disk is full.
+        StrainError: The detectors' lengths differ, the file already contains the
+            segment, or the file cannot be written.
     """
     segment = Segment(t0 * NANOSECONDS, sample_rate, strain, source=str(path))
     pieces = {ifo: [data] for ifo, data in strain.items()}
@@ -113,16 +116,22 @@ def write_background(
 def read_background(
     path: str | Path, split: str, ifos: Sequence[str], sample_rate: int
 ) -> list[Segment]:
-    """The segments of one split of a background file, in order of time.
+    """Open the segments of one split of a background file, in order of time.
 
-    The strain is read when it is used; the file stays open as long as its segments.
+    ``Segment.read`` reads the strain later; the file stays open while a segment exists.
+
+    Args:
+        path: The file.
+        split: ``train``, ``valid`` or ``test``.
+        ifos: Detectors that each segment must have.
+        sample_rate: Sample rate that the strain must have, Hz.
 
     Raises:
-        StrainError: No such file or split, no HDF5, a detector is missing, or a
-            sample rate is not ``sample_rate``.
+        StrainError: The file or split does not exist, the file is not HDF5 or is
+            damaged, a detector or attribute is missing, or the sample rate differs.
     """
     file = open_hdf5(path)
-    with damaged(path):
+    with report_damage(path):
         return _segments(file, path, split, ifos, sample_rate)
 
 
@@ -142,20 +151,26 @@ def _segments(
         where = f"{path}, {split}/{name}"
         missing = [ifo for ifo in ifos if ifo not in group]
         if missing:
-            found = [key for key in group if isinstance(group[key], h5py.Dataset)]
+            present = [key for key in group if isinstance(group[key], h5py.Dataset)]
             raise StrainError(
                 f"{where}: expected detectors {', '.join(ifos)}, found "
-                f"{', '.join(found) or 'none'}"
+                f"{', '.join(present) or 'none'}"
             )
         starts = set()
         for ifo in ifos:
             for attribute in ("x0", "dx"):
                 if attribute not in group[ifo].attrs:
-                    raise StrainError(f"{where}/{ifo}: no attribute {attribute}")
+                    raise StrainError(
+                        f"{where}/{ifo}: expected the attributes x0 and dx, found no "
+                        f"{attribute}"
+                    )
             _check_rate(f"{where}/{ifo}", 1 / group[ifo].attrs["dx"], sample_rate)
             starts.add(float(group[ifo].attrs["x0"]))
         if len(starts) != 1:
-            raise StrainError(f"{where}: detectors start at different times: {starts}")
+            raise StrainError(
+                f"{where}: expected the same x0 for all detectors, found the GPS times "
+                f"{', '.join(f'{start:.6f}' for start in sorted(starts))}"
+            )
         segments.append(
             Segment(
                 t0_ns=round(starts.pop() * NANOSECONDS),
@@ -172,5 +187,5 @@ def _check_rate(where: str, found: float, expected: int) -> None:
     if not math.isclose(found, expected, rel_tol=1e-9):
         raise StrainError(
             f"{where}: expected a sample rate of {expected} Hz, found {found:g} Hz; "
-            "resample it first"
+            "resample the strain first"
         )

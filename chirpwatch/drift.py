@@ -1,4 +1,4 @@
-"""Whether a run's events are as many and as loud as its background predicts."""
+"""Rate drift: whether a run's events are as many and as loud as its background says."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,19 @@ from scipy.special import bdtr, bdtrc
 
 from chirpwatch.background import Background
 
+DRIFT_POINTS = 8
+"""Number of statistics at which expected and observed counts are compared, at most."""
+
 
 @dataclass(frozen=True)
 class DriftPoint:
-    """Events of at least a statistic, expected and observed.
+    """Expected and observed number of events with at least a given statistic.
 
     Attributes:
-        statistic: Statistic.
-        expected: Events that background leads to expect.
-        observed: Events that there are.
-        p_value: Probability of a number as unlikely, two-sided.
+        statistic: The statistic.
+        expected: Number of events expected from the background rate.
+        observed: Number of events observed.
+        p_value: Two-sided p-value of the observed number.
     """
 
     statistic: float
@@ -26,33 +29,31 @@ class DriftPoint:
     p_value: float
 
 
-DRIFT_POINTS = 8
-
-
 def rate_drift(
     background: Background, statistics: ArrayLike, livetime: float
 ) -> tuple[list[DriftPoint], float]:
-    """Whether events are as many, and as loud, as background says.
+    """Test whether observed events have the rates that the background predicts.
 
-    Of as many events as background has, at statistics of ranks that are spread evenly
-    in their logarithm: the expected number is background's rate times livetime, and the
-    observed one a draw from a Poisson distribution whose mean is known from background
-    as well as its count says. Given both counts, the observed one is binomial
-    (Przyborowski & Wilenski 1940, Biometrika 31, 313).
+    The test compares counts of events at several statistics, whose ranks in the
+    background are evenly spaced in their logarithm. Observed and background counts are
+    Poisson with unknown common rate. Given their sum, the observed count is binomial,
+    with probability livetime / (livetime + background livetime) (Przyborowski &
+    Wilenski 1940, Biometrika 31, 313).
 
     Args:
-        background: What is expected.
-        statistics: Of the events that were observed.
-        livetime: Time they were observed in, s.
+        background: Background of the same search.
+        statistics: Statistics of the observed events.
+        livetime: Livetime of the observation, s.
 
     Returns:
-        The points, ascending, and the probability that any of them deviates as much
-        (Bonferroni: their number times the smallest one).
+        The points, in ascending order of the statistic; and the p-value of the most
+        deviating one, with Bonferroni's correction for their number. Without livetime
+        or background events, no points and 1.
     """
     values = np.asarray(statistics, dtype=np.float64)
     if not (livetime > 0 and background.size):
         return [], 1.0
-    # The loudest rank of which an event is expected at all, to all of them.
+    # From the rank at which one event is expected in the livetime, to the last rank.
     first = max(1.0, background.livetime / livetime)
     ranks = np.geomspace(min(first, background.size), background.size, DRIFT_POINTS)
     share = livetime / (livetime + background.livetime)

@@ -1,4 +1,4 @@
-"""Which injections were found, and the fraction found, with its interval."""
+"""Detection efficiency: which injections a search finds, and their fraction."""
 
 import itertools
 import math
@@ -9,30 +9,30 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MATCH_WINDOW = 0.5
-"""Most that an event and its injection may differ in GPS time, s.
+"""Largest difference between the GPS times of an injection and its event, s.
 
-An event's time is good to 1/16 s for a clear signal and wanders by a few strides of
-1/8 s for a quiet one; clustering keeps background events 8 s apart, so that half a
-second either way picks up an unrelated event for one injection in eight at most, and
-hardly ever one that is above a threshold.
+An event's time is accurate to 1/16 s for a clear signal, and to a few strides of 1/8 s
+for a quiet one. Clustering keeps background events 8 s apart, so at most one injection
+in eight has an unrelated event within half a second, and that event is rarely above a
+threshold.
 """
 
 SNR_EDGES = (0.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, math.inf)
-"""Edges of the bins in network SNR that efficiency is given in."""
+"""Default bin edges for efficiency against network SNR."""
 
 
 @dataclass(frozen=True)
 class EfficiencyBin:
-    """Injections found in one bin of a parameter.
+    """Efficiency in one bin of an injection parameter.
 
     Attributes:
-        low_edge: Lower edge, inclusive.
-        high_edge: Upper edge, exclusive; may be infinite.
-        injections: Injections in the bin: the denominator.
-        found: Those of them that were found.
-        efficiency: found / injections; not a number for an empty bin.
-        low: Lower end of the 68 % Wilson interval.
-        high: Upper end of the 68 % Wilson interval.
+        low_edge: Lower edge of the bin, inclusive.
+        high_edge: Upper edge of the bin, exclusive; may be infinite.
+        injections: Number of injections in the bin, found and missed.
+        found: Number of injections found.
+        efficiency: found / injections; NaN for an empty bin.
+        low: Lower end of the efficiency's 68 % Wilson interval.
+        high: Upper end of the efficiency's 68 % Wilson interval.
     """
 
     low_edge: float
@@ -45,10 +45,12 @@ class EfficiencyBin:
 
 
 def wilson_interval(found: int, total: int) -> tuple[float, float]:
-    """Efficiencies that `found` of `total` is compatible with, at one sigma (68 %).
+    """Wilson's 68 % confidence interval for an efficiency of ``found / total``.
 
-    Wilson 1927, JASA 22, 209: unlike the normal interval it is never empty and never
-    leaves [0, 1], also for none or all found. (0, 1) when there is nothing to count.
+    Unlike the normal approximation, it has a width above 0 and stays within [0, 1] if
+    none or all injections are found. For a ``total`` of 0 it is (0, 1).
+
+    Source: Wilson 1927, JASA 22, 209.
     """
     if total == 0:
         return 0.0, 1.0
@@ -63,20 +65,19 @@ def match_injections(
     statistics: ArrayLike,
     window: float = MATCH_WINDOW,
 ) -> NDArray[np.int64]:
-    """Which event belongs to which injection.
+    """Match events to injections by time, one to one.
 
-    The loudest event chooses first, and takes the nearest injection that is still
-    free and at most `window` away. So an event explains one injection at most, an
-    injection is explained by one event at most, and one without an event is missed.
+    In order of loudness, each event takes the nearest unmatched injection that is at
+    most ``window`` away. An injection without an event is missed.
 
     Args:
         injection_times: GPS times of the injections, ns, in any order.
         event_times: GPS times of the events, ns, in any order.
         statistics: Statistic of each event.
-        window: Most that the two may differ, s, inclusive.
+        window: Largest time difference, s, inclusive.
 
     Returns:
-        For each injection the index of its event, or -1 for a missed one.
+        Index of each injection's event, or -1 if the injection is missed.
     """
     times = np.asarray(injection_times, dtype=np.int64)
     events = np.asarray(event_times, dtype=np.int64)
@@ -85,8 +86,8 @@ def match_injections(
     first = np.searchsorted(times[order], events - window_ns, side="left")
     last = np.searchsorted(times[order], events + window_ns, side="right")
     matched = np.full(times.size, -1, dtype=np.int64)
-    # Ties in the statistic go to the earlier event, so that the order in which the
-    # events arrived doesn't matter.
+    # Ties in the statistic go to the earlier event, so that the result does not depend
+    # on the order of the events.
     for event in np.lexsort((events, -np.asarray(statistics, dtype=np.float64))):
         near = order[first[event] : last[event]]
         free = near[matched[near] < 0]
@@ -96,12 +97,12 @@ def match_injections(
 
 
 def even_edges(values: ArrayLike, bins: int) -> list[float]:
-    """Edges of bins of one width that hold every value; none for no values."""
-    found = np.asarray(values, dtype=np.float64)
-    if not found.size:
+    """Edges of equally wide bins that cover all values; empty without values."""
+    array = np.asarray(values, dtype=np.float64)
+    if not array.size:
         return []
-    edges = np.linspace(found.min(), found.max(), bins + 1)
-    # The upper edges are exclusive.
+    edges = np.linspace(array.min(), array.max(), bins + 1)
+    # Upper edges are exclusive, and the last bin must hold the largest value.
     edges[-1] = np.nextafter(edges[-1], math.inf)
     return [float(edge) for edge in np.unique(edges)]
 
@@ -109,21 +110,20 @@ def even_edges(values: ArrayLike, bins: int) -> list[float]:
 def efficiency(
     values: ArrayLike, found: ArrayLike, edges: Sequence[float] = SNR_EDGES
 ) -> list[EfficiencyBin]:
-    """Fraction of injections found, in bins of a parameter, such as network SNR.
+    """Fraction of injections found, in bins of a parameter such as network SNR.
 
     Args:
-        values: The parameter of every injection that was made.
-        found: Whether it was found; a missed one stays in the denominator.
-        edges: Ascending bin edges.
+        values: Parameter of each injection, found or missed, [injections].
+        found: Whether each injection was found, [injections].
+        edges: Bin edges, ascending.
     """
     values = np.asarray(values, dtype=np.float64)
     hits = np.asarray(found, dtype=bool)
     bins = []
     for low, high in itertools.pairwise(edges):
         inside = (values >= low) & (values < high)
-        total, good = int(inside.sum()), int((inside & hits).sum())
-        ratio = good / total if total else math.nan
-        bins.append(
-            EfficiencyBin(low, high, total, good, ratio, *wilson_interval(good, total))
-        )
+        total, count = int(inside.sum()), int((inside & hits).sum())
+        ratio = count / total if total else math.nan
+        interval = wilson_interval(count, total)
+        bins.append(EfficiencyBin(low, high, total, count, ratio, *interval))
     return bins

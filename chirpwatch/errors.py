@@ -1,20 +1,20 @@
-"""The errors that chirpwatch raises on purpose.
+"""Errors that a user can act on.
 
-Every message says what was expected, what was found, where, and what to do. The
-command line prints the message alone; a traceback means a bug.
+Each message says what was expected, what was found, where, and what to do. The command
+line prints the message without a traceback; a traceback means a bug.
 """
 
 
 class ChirpwatchError(Exception):
-    """Base of every error that a user can act on."""
+    """Base class of all errors that a user can act on."""
 
 
 class GeometryError(ChirpwatchError):
-    """A length, rate or detector list that cannot describe an analysis."""
+    """Inconsistent or invalid lengths, rates or detectors in a ``Geometry``."""
 
 
 class ConfigurationError(ChirpwatchError):
-    """An option, or options together, that cannot be."""
+    """Invalid option or setting, or options that exclude each other."""
 
 
 class StrainError(ChirpwatchError):
@@ -22,24 +22,24 @@ class StrainError(ChirpwatchError):
 
 
 class SignalError(ChirpwatchError):
-    """A signal file that is missing, malformed or of another geometry."""
+    """Signals that are missing, malformed or do not match the analysis's geometry."""
 
 
 class ShiftError(ChirpwatchError):
-    """A timeslide that the data cannot give."""
+    """Timeslides that are impossible with the given strain."""
 
 
 class ModelError(ChirpwatchError):
-    """A model or model repository that is broken or of another geometry."""
+    """Model or model repository that is invalid or has another geometry."""
 
 
 class ServerError(ChirpwatchError):
-    """The inference server did not start, is not there, or did not answer."""
+    """The inference server cannot be started or reached, or gives an invalid reply."""
 
 
 class ApiError(ChirpwatchError):
-    """The results API is not there or refused what it was sent."""
+    """The results API cannot be started or reached, or refuses a request."""
 
 
 class StatisticsError(ChirpwatchError):
-    """A question that the background at hand cannot answer."""
+    """Too few data, or an invalid argument, for a statistical estimate."""

@@ -1,4 +1,4 @@
-"""The one description of how strain is cut, whitened and scored."""
+"""The geometry of an analysis: detectors, sample rate and lengths, in one place."""
 
 import hashlib
 import json
@@ -13,27 +13,28 @@ from chirpwatch.errors import GeometryError
 class Geometry:
     """Lengths and rates that training, serving and streaming must agree on.
 
-    Written once, at training; it travels in the checkpoint, in the ONNX metadata and
-    in the served models' parameters, and the streamer reads it from the server.
+    Training sets the geometry. It is stored in the checkpoint, in the ONNX models'
+    metadata and in the served models' parameters; the streamer reads it from the
+    server.
 
     Attributes:
         ifos: Detectors, in the order of every array's detector axis.
-        sample_rate: Rate of the strain, Hz.
-        kernel_length: Whitened data that one score looks at, s.
-        inference_sampling_rate: Scores per second, Hz.
-        frame_size: Samples between two feature frames of the network's frontend.
-        psd_length: Most data that one PSD is made of, s.
-        psd_min_length: Least data that one PSD is made of, s; scores are valid from
-            here on.
-        psd_refresh_length: Spacing of the grid, counted from the sequence's start,
-            on which the PSD is made anew, s; at least twice ``fftlength``.
-        fftlength: Length of one periodogram of the PSD, s; they overlap by half.
+        sample_rate: Sample rate of the strain, Hz.
+        kernel_length: Length of whitened strain that one score depends on, s.
+        inference_sampling_rate: Number of scores per second, Hz.
+        frame_size: Samples between successive feature frames of the network's frontend.
+        psd_length: Longest strain for one PSD, s.
+        psd_min_length: Shortest strain for one PSD, s; no score before it is valid.
+        psd_refresh_length: Time between PSD updates, counted from the start of the
+            sequence, s; at least twice ``fftlength``.
+        fftlength: Length of one periodogram for the PSD, s; periodograms overlap by
+            half.
         fduration: Length of the whitening filter, s.
-        highpass: Frequency below which the whitening filter passes nothing, Hz.
+        highpass: Frequency below which the whitening filter is 0, Hz.
 
     Raises:
-        GeometryError: A length is not a whole number of samples, or two of them
-            contradict each other.
+        GeometryError: A length is not a whole number of samples, or values contradict
+            each other.
     """
 
     ifos: tuple[str, ...] = ("H1", "L1")
@@ -58,14 +59,18 @@ class Geometry:
                     raise GeometryError(
                         f"{field.name}: expected a number, found {value}"
                     )
-                # Equal geometries have equal JSON: 32 s are 32.0 s, 2048.0 Hz 2048 Hz.
+                # Equal geometries must give equal JSON: 32 becomes 32.0 for a length,
+                # and 2048.0 becomes 2048 for the sample rate.
                 if field.type is int and value != int(value):
                     raise GeometryError(
                         f"{field.name}: expected a whole number, found {value}"
                     )
                 object.__setattr__(self, field.name, field.type(value))
         if self.inference_sampling_rate <= 0 or self.sample_rate <= 0:
-            raise GeometryError(f"expected rates above 0 Hz, found {self}")
+            raise GeometryError(
+                "sample_rate and inference_sampling_rate: expected rates above 0 Hz, "
+                f"found {self.sample_rate} and {self.inference_sampling_rate} Hz"
+            )
         for name in (
             "kernel_length",
             "psd_length",
@@ -86,15 +91,15 @@ class Geometry:
             "psd_refresh_length must be a multiple of the stride": (
                 self.psd_refresh_size % stride_size == 0
             ),
-            # Then a PSD has an odd number of periodograms, and its median is one.
+            # The number of periodograms is then odd, so their median is one of them.
             "psd_refresh_length must be a multiple of fftlength": (
                 self.psd_refresh_size % self.fft_size == 0
             ),
-            # The mean of 1/PSD is infinite for one periodogram.
+            # With a single periodogram, the mean of 1 / PSD would be infinite.
             "psd_refresh_length must be at least twice fftlength": (
                 self.psd_refresh_size >= 2 * self.fft_size
             ),
-            "psd_min_length must be psd_refresh_length": (
+            "psd_min_length must equal psd_refresh_length": (
                 self.psd_min_size == self.psd_refresh_size
             ),
             "psd_length must be a multiple of psd_refresh_length": (
@@ -126,70 +131,71 @@ class Geometry:
 
     @property
     def stride_length(self) -> float:
-        """Time between two scores, s."""
+        """Time between successive scores, s."""
         return 1 / self.inference_sampling_rate
 
     @property
     def stride_size(self) -> int:
-        """Samples between two scores."""
+        """Samples between successive scores."""
         return round(self.sample_rate / self.inference_sampling_rate)
 
     @property
     def kernel_size(self) -> int:
-        """Whitened samples that one score looks at."""
+        """Samples of whitened strain that one score depends on."""
         return round(self.kernel_length * self.sample_rate)
 
     @property
     def psd_size(self) -> int:
-        """Most samples that one PSD is made of."""
+        """Largest number of strain samples for one PSD."""
         return round(self.psd_length * self.sample_rate)
 
     @property
     def psd_min_size(self) -> int:
-        """Least samples that one PSD is made of."""
+        """Smallest number of strain samples for one PSD."""
         return round(self.psd_min_length * self.sample_rate)
 
     @property
     def psd_refresh_size(self) -> int:
-        """Samples between two PSDs."""
+        """Samples between PSD updates."""
         return round(self.psd_refresh_length * self.sample_rate)
 
     @property
     def fft_size(self) -> int:
-        """Samples of one periodogram."""
+        """Samples in one periodogram."""
         return round(self.fftlength * self.sample_rate)
 
     @property
     def filter_size(self) -> int:
-        """Taps of the whitening filter; its output lags by half of them."""
+        """Length of the whitening filter in samples; its output lags by half of it."""
         return round(self.fduration * self.sample_rate)
 
     @property
-    def max_segments(self) -> int:
-        """Periodograms in a full PSD."""
+    def max_periodograms(self) -> int:
+        """Number of periodograms in a PSD of ``psd_length``."""
         return 2 * (self.psd_size - self.fft_size) // self.fft_size + 1
 
     @property
     def warmup_strides(self) -> int:
-        """Strides at the start of a sequence whose scores are not valid."""
+        """Number of scores at the start of a sequence that are not valid."""
         return -(-self.psd_min_size // self.stride_size) - 1
 
     def to_json(self) -> str:
-        """Canonical JSON: equal geometries give equal text."""
+        """Return the geometry as JSON; equal geometries give equal text."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read back what ``to_json`` wrote.
+        """Make a geometry from the JSON that ``to_json`` returns.
 
         Raises:
-            GeometryError: Not JSON, or not exactly the fields of a geometry.
+            GeometryError: The text is not JSON, does not have exactly the geometry's
+                fields, or has an invalid value.
         """
         try:
             values: dict[str, Any] = json.loads(text)
         except (TypeError, ValueError) as error:
             raise GeometryError(
-                f"geometry is not JSON: {error}; found {text!r}"
+                f"geometry: expected JSON, found {text!r}: {error}"
             ) from None
         expected = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != expected:

@@ -1,4 +1,4 @@
-"""HDF5 files: damaged ones are refused, written ones appear whole or not at all."""
+"""Opening HDF5 files: damage is reported as an error, and writes are atomic."""
 
 import io
 import shutil
@@ -10,29 +10,26 @@ from typing import Any
 import h5py
 
 from chirpwatch.atomic import replacing
-from chirpwatch.errors import (
-    ChirpwatchError,
-    StrainError,
-)
+from chirpwatch.errors import ChirpwatchError, StrainError
 
 
 @contextmanager
-def damaged(
-    where: str | Path, refusal: type[ChirpwatchError] = StrainError
+def report_damage(
+    where: str | Path, error_class: type[ChirpwatchError] = StrainError
 ) -> Iterator[None]:
-    """What HDF5 and numpy say of a damaged file, as a refusal that says which.
+    """Context manager that turns errors from reading a damaged file into our own.
 
     Args:
-        where: The file, or its part, as a message names it.
-        refusal: The exception.
+        where: The file, or the part of it, for the message.
+        error_class: Class of the error to raise.
 
     Raises:
-        ChirpwatchError: ``refusal``.
+        ChirpwatchError: An ``error_class``, if h5py or NumPy fail in the context.
     """
     try:
         yield
-    # HDF5's own errors are of any of these kinds, and so is what follows from a shape,
-    # type or attribute that nobody wrote.
+    # h5py raises any of these for damaged files; an unexpected shape, type or missing
+    # attribute raises them further down, in our code or NumPy's.
     except (
         ArithmeticError,
         AttributeError,
@@ -43,22 +40,25 @@ def damaged(
         TypeError,
         ValueError,
     ) as error:
-        raise refusal(
+        raise error_class(
             f"{where}: damaged, or not laid out as expected: {error}"
         ) from error
 
 
 class _SilentFile(io.FileIO):
-    """A file that takes everything in silence after an error of the system.
+    """File that stores the first write error instead of raising it.
 
-    HDF5 cannot close a file that it cannot write: on a full disk it would crash. The
-    error is kept instead, and asked for.
+    HDF5 cannot close a file whose writes fail: on a full disk, it would crash the
+    process. So later writes pretend to succeed, and ``error`` is checked afterwards.
+
+    Attributes:
+        error: The first error from writing or resizing, or None.
     """
 
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write all of the data, or none after an error."""
+        """Write all data; after an error, discard it. Return its size in bytes."""
         view = memoryview(data).cast("B")
         written = 0
         try:
@@ -69,7 +69,7 @@ class _SilentFile(io.FileIO):
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        """Set the size; nothing happens after an error."""
+        """Set the file's size; after an error, do nothing."""
         try:
             if self.error is None:
                 return super().truncate(size)
@@ -78,7 +78,7 @@ class _SilentFile(io.FileIO):
         return size or 0
 
     def readinto(self, buffer: Any) -> int:
-        """Read; what was lost after an error reads as zeros."""
+        """Read into a buffer; after an error, bytes that were discarded read as 0."""
         view = memoryview(buffer).cast("B")
         count = super().readinto(view) or 0
         if self.error is not None:
@@ -87,8 +87,8 @@ class _SilentFile(io.FileIO):
         return count
 
 
-class AmendedFile(h5py.File):  # type: ignore[misc]  # h5py has no types
-    """An HDF5 file that ``writing`` or ``amending`` opened."""
+class WritableFile(h5py.File):  # type: ignore[misc]  # h5py has no types
+    """HDF5 file opened by ``writing`` or ``amending``, which survives a full disk."""
 
     def __init__(self, handle: _SilentFile, mode: str) -> None:
         super().__init__(handle, mode)
@@ -96,14 +96,16 @@ class AmendedFile(h5py.File):  # type: ignore[misc]  # h5py has no types
 
     @property
     def failed(self) -> bool:
-        """Whether something could not be written."""
+        """Whether a write has failed."""
         return self._handle.error is not None
 
     def check(self) -> None:
-        """Stop where the disk is full, after a large piece rather than at the end.
+        """Raise the error of a failed write now, instead of when the file is closed.
+
+        Call it after each large write, so that a full disk is noticed early.
 
         Raises:
-            OSError: Something could not be written.
+            OSError: A write has failed, for example because the disk is full.
         """
         self.flush()
         if self._handle.error is not None:
@@ -111,18 +113,18 @@ class AmendedFile(h5py.File):  # type: ignore[misc]  # h5py has no types
 
 
 @contextmanager
-def writing(path: Path, mode: str = "w") -> Iterator[AmendedFile]:
-    """Open an HDF5 file that can be closed when the disk is full.
+def writing(path: Path, mode: str = "w") -> Iterator[WritableFile]:
+    """Open an existing file for writing HDF5, and raise write errors on closing it.
 
     Args:
-        path: The file, which has to be there.
-        mode: ``w`` to begin anew, ``a`` to add to an HDF5 file.
+        path: The file, which must exist; it may be empty in mode ``w``.
+        mode: ``w`` to overwrite it, ``a`` to add to the HDF5 file.
 
     Raises:
-        OSError: Something could not be written.
+        OSError: A write failed, for example because the disk is full.
     """
     with _SilentFile(path, "r+") as handle:
-        with AmendedFile(handle, mode) as file:
+        with WritableFile(handle, mode) as file:
             yield file
         if handle.error is not None:
             raise handle.error
@@ -130,74 +132,80 @@ def writing(path: Path, mode: str = "w") -> Iterator[AmendedFile]:
 
 @contextmanager
 def amending(
-    path: str | Path, refusal: type[ChirpwatchError] = StrainError
-) -> Iterator[AmendedFile]:
-    """Open a copy of an HDF5 file, or a new one, that takes its place on success.
+    path: str | Path, error_class: type[ChirpwatchError] = StrainError
+) -> Iterator[WritableFile]:
+    """Open an HDF5 file to add to it; changes take effect together, on success.
 
-    A file that is there already is copied whole, by the system and not through memory:
-    what belongs together is best added together.
+    The context writes to a copy, which replaces ``path`` at the end. Every use copies
+    the complete file, so add all related data in one context.
 
     Args:
-        path: The file.
-        refusal: The exception for a file that cannot be read or written.
+        path: The file; it is created if it does not exist.
+        error_class: Class of the error for a file that cannot be read or written.
 
     Raises:
-        ChirpwatchError: ``refusal``; ``path`` is as it was, or as another command that
-            changed it meanwhile left it.
+        ChirpwatchError: An ``error_class``; ``path`` is then unchanged, except by
+            another command that wrote to it at the same time.
     """
     path = Path(path)
-    foreign = None
+    callers_error = None
     try:
         before = _identity(path)
         with replacing(path) as temporary:
             if path.exists():
                 shutil.copyfile(path, temporary)
-            # An empty file is no HDF5 file: "a" would refuse it.
+            # h5py cannot open an empty file in mode "a".
             mode = "a" if temporary.stat().st_size else "w"
             if mode == "a":
                 try:
                     h5py.File(temporary, "r").close()
                 except OSError as error:
-                    raise refusal(f"{path}: expected an HDF5 file: {error}") from None
+                    raise error_class(
+                        f"{path}: expected an HDF5 file: {error}"
+                    ) from None
             with writing(temporary, mode) as file:
                 try:
                     yield file
                 except OSError as error:
-                    # Of something that the caller reads, where all was written here.
-                    foreign = None if file.failed else error
+                    # Unless a write failed here, it comes from another file, which the
+                    # caller's code reads in this context.
+                    callers_error = None if file.failed else error
                     raise
             if _identity(path) != before:
-                raise refusal(
-                    f"{path}: another command changed it meanwhile; it stays as that "
-                    "left it: run this command again"
+                raise error_class(
+                    f"{path}: another command changed the file at the same time; this "
+                    "command's changes were discarded: run it again"
                 )
     except OSError as error:
-        if error is foreign:
+        if error is callers_error:
             raise
-        raise refusal(
-            f"{path}: could not be written, and is as it was before: {error}; look for "
-            "room on the disk and for the right to write there"
+        raise error_class(
+            f"{path}: could not be written, and is unchanged: {error}; check the free "
+            "disk space and the permissions"
         ) from error
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
-    """Tells a file from another of its name, and from itself with other content."""
+    """Inode, modification time and size, which change when a file is rewritten."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def open_hdf5(path: str | Path) -> h5py.File:
+def open_hdf5(
+    path: str | Path, error_class: type[ChirpwatchError] = StrainError
+) -> h5py.File:
     """Open an HDF5 file for reading.
 
     Raises:
-        StrainError: No such file, or no HDF5.
+        ChirpwatchError: An ``error_class``; the file does not exist, or is not an HDF5
+            file.
     """
     if not Path(path).exists():
-        raise StrainError(f"{path}: no such file")
+        raise error_class(f"{path}: no such file")
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise StrainError(f"{path}: expected an HDF5 file: {error}") from None
+        raise error_class(f"{path}: expected an HDF5 file: {error}") from None

@@ -1,4 +1,4 @@
-"""The option that names detectors, for commands that no geometry tells."""
+"""The option ``--ifos``, for commands that do not read a geometry from a model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +9,12 @@ from chirpwatch.geometry import Geometry
 
 
 def ifos_option(text: str) -> Callable[[Any], Any]:
-    """Give a command ``--ifos``, a tuple of names; the default geometry's if not given.
+    """Decorator that adds ``--ifos`` to a command, as a tuple of detector names.
+
+    Without the option, it is the default geometry's detectors.
 
     Args:
-        text: Its help.
+        text: Help text of the option.
     """
     return click.option(
         "--ifos",
@@ -30,7 +32,7 @@ def _listed(
     names = tuple(part.strip() for part in value.split(","))
     if not all(names) or len(set(names)) != len(names):
         raise click.BadParameter(
-            f"expected distinct detectors with commas, such as H1,L1,V1; found "
+            "expected distinct detectors, separated by commas, such as H1,L1,V1; found "
             f"{value!r}"
         )
     return names

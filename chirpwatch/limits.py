@@ -1,10 +1,16 @@
-"""Largest requests that plans are made for and models are built for."""
+"""Limits on the size of requests to the models, for which the memory is sized."""
 
 MAX_LENGTH = 1280.0
-"""Longest stretch, s; a server of two instances then stays below 3 GiB."""
+"""Longest strain in a request, s.
+
+A server with two instances of each model then needs less than 3 GiB.
+"""
 
 MAX_SLIDE_LENGTH = 524_288.0
-"""Most that all slides of a request are long together, s; for the same reason."""
+"""Largest sum of the lengths of a request's timeslides, s, for the same reason."""
 
 STRETCH_LENGTH = MAX_LENGTH
-"""Longest stretch unless another is asked for, s."""
+"""Default length of a stretch, s.
+
+A stretch is gap-free strain, within which a timeslide shifts the detectors circularly.
+"""

@@ -1,4 +1,4 @@
-"""Child processes that end when the process that started them does."""
+"""Child processes that end with their parent, and free ports for servers."""
 
 import ctypes
 import errno
@@ -12,17 +12,18 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 _PR_SET_PDEATHSIG = 1
-_PORTS = range(10_000, 32_768)  # Linux hands out those above (ip(7)).
+_PORTS = range(10_000, 32_768)  # Above are Linux's ephemeral ports, see ip(7).
 _libc = ctypes.CDLL(None, use_errno=True)
 _random = random.SystemRandom()
 _reserved: list[socket.socket] = []
 
 
 def with_parent(parent: int) -> Callable[[], None]:
-    """A ``preexec_fn`` that ends the child when ``parent`` dies, even by SIGKILL.
+    """Return a ``preexec_fn`` that kills the child when ``parent`` ends.
 
-    The signal comes when the thread that started the child ends, so start children
-    from a thread that lives as long as they should.
+    This holds even if the parent is killed by SIGKILL. The kernel sends the signal when
+    the *thread* that started the child ends, so start children from a thread that lives
+    as long as they should.
 
     Source: prctl(2), PR_SET_PDEATHSIG.
     """
@@ -36,10 +37,10 @@ def with_parent(parent: int) -> Callable[[], None]:
 
 
 def process_pool(count: int) -> ProcessPoolExecutor:
-    """Processes for work in parallel that end when this one does, even by SIGKILL.
+    """Pool of worker processes that end with this process, even on SIGKILL.
 
-    They begin anew, so that what they are given and give back is pickled. Submit from
-    the main thread, see ``with_parent``.
+    Workers are spawned, not forked, so tasks and results must be picklable. Submit from
+    the main thread; see ``with_parent``.
     """
     return ProcessPoolExecutor(
         count, multiprocessing.get_context("spawn"), _begin, (os.getpid(),)
@@ -51,7 +52,7 @@ def _begin(parent: int) -> None:
 
 
 def stop(process: "subprocess.Popen[bytes]", timeout: float) -> None:
-    """End a child: SIGTERM, and after ``timeout`` s SIGKILL; it is reaped."""
+    """Stop a child process with SIGTERM, or SIGKILL after ``timeout`` s; reap it."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -62,11 +63,11 @@ def stop(process: "subprocess.Popen[bytes]", timeout: float) -> None:
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Ports for servers that this process will start, all different.
+    """Find distinct free ports for servers that this process will start.
 
-    Nothing listens on them now. No other process gets them in the seconds that a server
-    takes to start: the system hands out other ones by itself, and this function no port
-    twice while the process that it gave it to lives.
+    Nothing else takes a port while its server starts: the ports lie outside the
+    system's ephemeral range, and this function reserves each for the life of this
+    process.
     """
     found: list[int] = []
     while len(found) < count:
@@ -77,10 +78,10 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
 
 
 def _reserve(port: int) -> bool:
-    """Whether no process had the port reserved; then it is, until this process ends.
+    """Reserve a port until this process ends; False if another process holds it.
 
-    A name in the abstract namespace (unix(7)) is of the same network namespace as the
-    port, and goes with its process.
+    The reservation is a name in the abstract socket namespace (unix(7)). It belongs to
+    the same network namespace as the port, and the kernel drops it with the process.
     """
     name = socket.socket(socket.AF_UNIX)
     try:
@@ -95,13 +96,13 @@ def _reserve(port: int) -> bool:
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen on that port now.
+    """Whether a server could listen on the port now.
 
     Raises:
-        OSError: There is no such address, or the port is not for us to have.
+        OSError: The host has no such address, or this user may not use the port.
     """
     with socket.socket() as one:
-        # As servers do: a port in TIME_WAIT is free for them.
+        # Servers set this option, too: a port in TIME_WAIT is free for them.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             one.bind((host, port))

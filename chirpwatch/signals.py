@@ -1,12 +1,13 @@
-"""Signal files: mergers to train on, and mergers projected to be injected.
+"""Signal files: simulated mergers, as polarizations to train on or as injections.
 
-``signals.hdf5`` holds, for training, ``{train,valid}/polarizations/{plus,cross}`` and
-``{train,valid}/parameters/*``; for tests, one set for each segment and timeslide,
-``test/{t0}-{duration}/{shifts}/{ifo}`` and ``…/parameters/*``.
+A signal file, ``signals.hdf5``, holds polarizations for training in
+``{train,valid}/polarizations/{plus,cross}`` and ``{train,valid}/parameters/*``. For
+injections it holds strain projected onto the detectors, one set for each segment and
+timeslide, in ``test/{t0}-{duration}/{shifts}/{ifo}`` and ``…/parameters/*``.
 
-The time of a projected signal, ``gps_time``, is the arrival of its merger (the peak of
+A projected signal's time, ``gps_time``, is the arrival time of its merger (the peak of
 the (2, 2) mode's amplitude) at *the detector that it reaches first*. It is not the
-time at the geocentre, which may lie up to 21 ms away from any detector's.
+geocentric time, which differs from a detector's by up to 21 ms.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,26 +22,30 @@ from numpy.typing import NDArray
 
 from chirpwatch.errors import SignalError
 from chirpwatch.geometry import Geometry
-from chirpwatch.hdf5 import AmendedFile, amending, damaged
+from chirpwatch.hdf5 import WritableFile, amending, open_hdf5, report_damage
+from chirpwatch.strain import NANOSECONDS
 
-NANOSECONDS = 1_000_000_000
 STORAGE = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+"""h5py's options for datasets of strain."""
+
 CHUNK_ROWS = 4
+"""Signals in one HDF5 chunk of strain."""
+
 POLARIZATIONS = ("polarizations/plus", "polarizations/cross")
+"""Datasets of strain in a set for training."""
 
 
 class StoredStrain:
-    """Strain of mergers that stays in its file until it is asked for.
+    """Array-like strain of signals, [n, ifos, size], that is read from disk on access.
 
-    It takes the place of an array, [n, ifos, size], for those who ask for one merger
-    at a time; the file stays open as long as it.
+    Each access reads one signal. The file stays open while the object exists.
 
     Args:
-        datasets: Strain of each detector, [rows, size].
-        rows: Row of each merger, [n].
+        datasets: Each detector's strain, [rows, size].
+        rows: Row of each signal in the datasets, [n].
 
     Raises:
-        ValueError: The detectors differ in shape.
+        ValueError: The detectors' datasets differ in shape.
     """
 
     def __init__(
@@ -51,15 +56,16 @@ class StoredStrain:
         if len(shapes) != 1:
             raise ValueError(f"found {', '.join(map(str, shapes))}")
         (length, *rest) = shapes.pop()
-        there = int((rows < length).sum())
-        self.shape = (there, len(self._datasets), *rest)
+        # With fewer rows than signals, the shape differs from what is expected.
+        present = int((rows < length).sum())
+        self.shape = (present, len(self._datasets), *rest)
         self.ndim = len(self.shape)
 
     def __getitem__(self, key: tuple[int, slice, slice]) -> NDArray[np.float32]:
-        """Read the strain of one merger in some detectors, float32, [ifos, size]."""
-        merger, ifos, samples = key
-        row = self._rows[merger]
-        with damaged(self._datasets[0].file.filename, SignalError):
+        """Read one signal's samples in some detectors, float32, [ifos, size]."""
+        signal, ifos, samples = key
+        row = self._rows[signal]
+        with report_damage(self._datasets[0].file.filename, SignalError):
             return np.stack(
                 [
                     dataset[row, samples].astype(np.float32, copy=False)
@@ -70,29 +76,28 @@ class StoredStrain:
 
 @dataclass(frozen=True)
 class ProjectedSignals:
-    """Mergers as the detectors see them, ready to be added to strain.
+    """Signals projected onto the detectors, ready to be injected into strain.
 
-    The times are those of the analysis: a set for a timeslide is added after the
-    detectors were shifted.
+    In a set for a timeslide, times are those after the shift, so the signals are added
+    after the detectors have been shifted.
 
     Attributes:
         ifos: Detectors, in the order of the strain's axis.
-        sample_rate: Hz.
-        strain: Dimensionless, float32, [n, ifos, size]: an array, or a
-            ``StoredStrain``.
-        merger_size: Sample at which the merger reaches the first detector, the same in
-            each signal: sample 0 belongs to ``gps_time - merger_size / sample_rate``.
-        gps_time_ns: Arrival of the merger at the first detector, integer nanoseconds,
-            int64, [n], increasing.
-        parameters: Further columns [n], among them ``snr`` (network), ``mass_1`` and
-            ``mass_2`` (solar masses, detector frame), and ``delay_{ifo}`` (s): how much
-            later than ``gps_time`` the merger reaches each detector.
-        num_rejected: Draws that were thrown away for being too faint.
-        attributes: Where the signals came from.
+        sample_rate: Sample rate of the strain, Hz.
+        strain: Array or ``StoredStrain``, dimensionless, float32, [n, ifos, size].
+        merger_size: Sample index at which the merger reaches its first detector, the
+            same in each signal: the GPS time of sample 0 is ``gps_time - merger_size /
+            sample_rate``.
+        gps_time_ns: Arrival time of each merger at its first detector, GPS ns, int64,
+            [n], ascending.
+        parameters: Columns [n], among them ``snr`` (network SNR), ``mass_1`` and
+            ``mass_2`` (solar masses, detector frame), and ``delay_{ifo}``, the arrival
+            time at each detector relative to ``gps_time``, s.
+        num_rejected: Number of draws rejected because their SNR was too low.
+        attributes: Provenance of the signals.
 
     Raises:
-        SignalError: The shapes do not fit each other, the times do not increase, or a
-            sample is not finite.
+        SignalError: Shapes do not agree, times do not ascend, or a value is not finite.
     """
 
     ifos: tuple[str, ...]
@@ -127,8 +132,12 @@ class ProjectedSignals:
                     f"{int(np.argmin(np.isfinite(column)))}"
                 )
         if (np.diff(self.gps_time_ns) < 0).any():
-            raise SignalError("signals: expected them in order of time")
-        # One by one: they may lie in a file that is larger than the memory.
+            first = int(np.argmax(np.diff(self.gps_time_ns) < 0)) + 1
+            raise SignalError(
+                "signals: expected them in order of time, found signal "
+                f"{first} before the one that precedes it"
+            )
+        # One by one, as a StoredStrain may be larger than the memory.
         for i in range(n):
             if not np.isfinite(self.strain[i, :, :]).all():
                 raise SignalError(
@@ -142,29 +151,29 @@ class ProjectedSignals:
 
     @property
     def size(self) -> int:
-        """Samples of each signal."""
+        """Number of samples in each signal."""
         return int(self.strain.shape[2])
 
     @property
     def gps_time(self) -> NDArray[Any]:
-        """Arrival of the mergers at their first detector, GPS s, float64, [n]."""
+        """Arrival time of each merger at its first detector, GPS s, float64, [n]."""
         return self.gps_time_ns / NANOSECONDS
 
 
 def shift_key(shifts: Sequence[float]) -> str:
-    """Name of a timeslide in a signal file: seconds for each detector, as ``0,4``."""
-    # Adding zero turns -0.0, which would print a sign, into 0.0.
+    """Name of a timeslide in a signal file: each detector's shift in s, as ``0,4``."""
+    # Adding 0.0 turns -0.0 into 0.0, which prints without a sign.
     return ",".join(f"{shift + 0.0:.10g}" for shift in shifts)
 
 
 class SignalWriter:
-    """Writes the mergers of one set batch by batch, so that any number fits in memory.
+    """Writer for one set of signals, in batches, so that a set may exceed the memory.
 
     Args:
-        group: The set's group in a file.
-        names: Datasets of strain in it.
-        sample_rate: Hz.
-        merger_size: Sample of the merger in each signal.
+        group: The set's group in the file.
+        names: Names of its datasets of strain.
+        sample_rate: Sample rate of the strain, Hz.
+        merger_size: Sample index of the merger in each signal.
     """
 
     def __init__(
@@ -183,11 +192,11 @@ class SignalWriter:
         strain: Mapping[str, NDArray[Any]],
         parameters: Mapping[str, NDArray[Any]],
     ) -> None:
-        """Add mergers.
+        """Add a batch of signals.
 
         Args:
-            strain: For each name, [n, size].
-            parameters: Columns [n], the same ones each time.
+            strain: Strain by dataset name, dimensionless, each [n, size].
+            parameters: Columns [n], the same ones in each batch.
 
         Raises:
             SignalError: A sample or parameter is not finite.
@@ -200,19 +209,19 @@ class SignalWriter:
     def reject(
         self, parameters: Mapping[str, NDArray[Any]], count: int, keep: bool
     ) -> None:
-        """Count mergers that were thrown away for being too faint.
+        """Count draws that were rejected because their SNR was too low.
 
         Args:
             parameters: Columns [count].
-            count: How many.
-            keep: Whether their parameters are written, to ``rejected/parameters``.
+            count: Number of rejected draws.
+            keep: Whether to write their parameters, to ``rejected/parameters``.
         """
         self.num_rejected += count
         for name, column in parameters.items() if keep else ():
             _append(self.group, f"rejected/parameters/{name}", column)
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
-        """Write what is known at the end."""
+        """Write the set's attributes and the number of rejected draws."""
         self.group.attrs.update(attributes)
         self.group.attrs["num_rejected"] = self.num_rejected
 
@@ -223,14 +232,14 @@ def _append(group: h5py.Group, name: str, rows: NDArray[Any]) -> None:
             f"{group.name}/{name}: expected finite values, found NaN or infinity"
         )
     if name not in group:
-        many = rows.ndim > 1
+        is_strain = rows.ndim > 1
         group.create_dataset(
             name,
             (0, *rows.shape[1:]),
             rows.dtype,
             maxshape=(None, *rows.shape[1:]),
-            chunks=(CHUNK_ROWS, *rows.shape[1:]) if many else (4096,),
-            **(STORAGE if many else {}),
+            chunks=(CHUNK_ROWS, *rows.shape[1:]) if is_strain else (4096,),
+            **(STORAGE if is_strain else {}),
         )
     dataset = group[name]
     dataset.resize(len(dataset) + len(rows), 0)
@@ -238,31 +247,29 @@ def _append(group: h5py.Group, name: str, rows: NDArray[Any]) -> None:
 
 
 @contextmanager
-def amending_signals(path: str | Path) -> Iterator[AmendedFile]:
-    """Open a signal file to add sets; it changes as a whole or not at all.
-
-    A file that is there already is copied, see ``amending``.
+def amending_signals(path: str | Path) -> Iterator[WritableFile]:
+    """Open a signal file to add sets to it, all or none of them; see ``amending``.
 
     Raises:
-        SignalError: The file cannot be read or written; it is as it was.
+        SignalError: The file cannot be read or written; it is then unchanged.
     """
     with amending(path, SignalError) as file:
         yield file
 
 
 def new_set(file: h5py.File, path: str | Path, name: str) -> h5py.Group:
-    """Add the group of a set: ``train``, ``valid`` or ``test/{segment}/{shifts}``.
+    """Create a set's group: ``train``, ``valid`` or ``test/{segment}/{shifts}``.
 
     Raises:
-        SignalError: The set is in the file already.
+        SignalError: The file already contains the set.
     """
     if name in file:
-        raise SignalError(f"{path}: {name} is there already")
+        raise SignalError(f"{path}: set {name} already exists; write to another file")
     return file.create_group(name)
 
 
 def write_times(group: h5py.Group, gps_time_ns: NDArray[Any]) -> None:
-    """Write the times of a test set's mergers, GPS ns, [n], in the order written."""
+    """Write the times of a test set's signals, GPS ns, [n], in the strain's order."""
     group["parameters/gps_time"] = gps_time_ns / NANOSECONDS
     group["parameters/gps_time_ns"] = gps_time_ns.astype(np.int64)
 
@@ -270,16 +277,16 @@ def write_times(group: h5py.Group, gps_time_ns: NDArray[Any]) -> None:
 def write_test_signals(
     path: str | Path, segment: str, shifts: Sequence[float], signals: ProjectedSignals
 ) -> None:
-    """Add one set of projected signals to a file; it appears whole or not at all.
+    """Add one set of projected signals to a signal file, atomically.
 
     Args:
-        path: The file; made where it is not there.
+        path: The file; it is created if it does not exist.
         segment: Name of the strain segment, ``{t0}-{duration}`` in s.
         shifts: Shift of each detector, s.
-        signals: What is written.
+        signals: The signals.
 
     Raises:
-        SignalError: The set is in the file already, or the disk is full.
+        SignalError: The file already contains the set, or cannot be written.
     """
     with amending_signals(path) as file:
         group = new_set(file, path, f"test/{segment}/{shift_key(shifts)}")
@@ -302,28 +309,30 @@ def read_test_signals(
     span: tuple[float, float] | None = None,
     stored: bool = False,
 ) -> ProjectedSignals:
-    """Read the projected signals of one segment and timeslide, in order of time.
+    """Read the projected signals for one segment and timeslide, in order of time.
 
     Args:
         path: Signal file.
         segment: Name of the strain segment, ``{t0}-{duration}`` in s.
         shifts: Shift of each detector, s.
-        ifos: Detectors wanted, in the order wanted.
-        sample_rate: The rate expected, Hz.
-        span: Read only the signals whose ``gps_time`` is in this range, from the first
-            up to but without the second, GPS s; memory then grows with their number.
-        stored: Look through the strain, but leave it in the file, which stays open, and
-            read each signal as it is asked for: see ``StoredStrain``.
+        ifos: Detectors to read, in the order of the result's axis.
+        sample_rate: Sample rate that the file must have, Hz.
+        span: Start (included) and end (excluded) of the ``gps_time`` to read, GPS s;
+            None reads all signals.
+        stored: Whether to leave the strain in the file and read each signal on access,
+            see ``StoredStrain``. The strain is still checked once. The file stays open.
 
     Raises:
-        SignalError: The file, the set, a detector, a column or an attribute is
-            missing; or the sample rate or a shape is another than expected.
+        SignalError: The file, set, a detector, a column or an attribute is missing; the
+            file is damaged; or the sample rate or a shape differs from what is
+            expected.
     """
     name = f"test/{segment}/{shift_key(shifts)}"
     where = f"{path}, {name}"
+    strain: Any
     with ExitStack() as stack:
-        stack.enter_context(damaged(where, SignalError))
-        file = stack.enter_context(_open(path))
+        stack.enter_context(report_damage(where, SignalError))
+        file = stack.enter_context(open_hdf5(path, SignalError))
         if name not in file:
             tests = file.get("test", {})
             sets = [f"{key}/{shift}" for key in tests for shift in tests[key]]
@@ -338,33 +347,20 @@ def read_test_signals(
             rate = int(attributes.pop("sample_rate"))
             merger_size = int(attributes.pop("merger_size"))
             num_rejected = int(attributes.pop("num_rejected"))
-            # Files by others hold the time in floating-point seconds alone.
-            gps_time_ns = np.round(group["parameters/gps_time"][()] * NANOSECONDS)
-            gps_time_ns = gps_time_ns.astype(np.int64)
-            if "gps_time_ns" in group["parameters"]:
-                gps_time_ns = group["parameters/gps_time_ns"][()]
-            wanted = _between(gps_time_ns, span)
+            gps_time_ns, rows, order = _rows_in_span(group["parameters"], span)
             columns = {
-                key: _rows(data, wanted)
+                key: data[rows][order]
                 for key, data in group["parameters"].items()
                 if key not in {"gps_time", "gps_time_ns"}
             }
             _ = columns["snr"]
-            rows = np.arange(len(gps_time_ns))[wanted]
-            gps_time_ns = gps_time_ns[wanted]
-            order = np.argsort(gps_time_ns, kind="stable")
-            # Files by others have any order: rows of other times may lie between.
-            order = order[_inside(gps_time_ns, span)[order]]
-            strain: Any
             if stored:
-                strain = StoredStrain([group[ifo] for ifo in ifos], rows[order])
+                strain = StoredStrain([group[ifo] for ifo in ifos], rows.start + order)
+                # The file stays open.
                 stack.pop_all()
             else:
                 strain = np.stack(
-                    [
-                        _rows(group[ifo], wanted).astype(np.float32, copy=False)
-                        for ifo in ifos
-                    ],
+                    [group[ifo][rows].astype(np.float32, copy=False) for ifo in ifos],
                     axis=1,
                 )
         except KeyError as error:
@@ -379,9 +375,9 @@ def read_test_signals(
         raise SignalError(
             f"{where}: expected a sample rate of {sample_rate} Hz, found {rate} Hz"
         )
-    with damaged(where, SignalError):
-        # Large: a second copy only where the order asks for one.
-        if not stored and not np.array_equal(order, np.arange(len(gps_time_ns))):
+    with report_damage(where, SignalError):
+        # The array is large, so it is copied only if it has to be reordered.
+        if not stored and not np.array_equal(order, np.arange(rows.stop - rows.start)):
             strain = strain[order]
         try:
             return ProjectedSignals(
@@ -389,8 +385,8 @@ def read_test_signals(
                 sample_rate=rate,
                 strain=strain,
                 merger_size=merger_size,
-                gps_time_ns=gps_time_ns[order],
-                parameters={key: column[order] for key, column in columns.items()},
+                gps_time_ns=gps_time_ns,
+                parameters=columns,
                 num_rejected=num_rejected,
                 attributes=attributes,
             )
@@ -398,30 +394,26 @@ def read_test_signals(
             raise SignalError(f"{where}: {error}") from None
 
 
-def _inside(
-    gps_time_ns: NDArray[Any], span: tuple[float, float] | None
-) -> NDArray[Any]:
-    if span is None:
-        return np.ones(len(gps_time_ns), bool)
-    start, stop = (round(time * NANOSECONDS) for time in span)
-    return (gps_time_ns >= start) & (gps_time_ns < stop)
+def _rows_in_span(
+    parameters: h5py.Group, span: tuple[float, float] | None
+) -> tuple[NDArray[np.int64], slice, NDArray[np.int64]]:
+    """Find the rows of a set's signals in a span, and their order in time.
 
-
-def _between(gps_time_ns: NDArray[Any], span: tuple[float, float] | None) -> slice:
-    """The rows from the first to the last that lie in a span."""
-    inside = np.flatnonzero(_inside(gps_time_ns, span))
-    return slice(inside[0], inside[-1] + 1) if len(inside) else slice(0)
-
-
-def _rows(dataset: h5py.Dataset, wanted: slice) -> NDArray[Any]:
-    rows: NDArray[Any] = dataset[wanted]
-    return rows
-
-
-def _open(path: str | Path) -> h5py.File:
-    if not Path(path).exists():
-        raise SignalError(f"{path}: no such file")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise SignalError(f"{path}: expected an HDF5 file: {error}") from None
+    Returns:
+        GPS time of each signal in the span, ns, [n], ascending; the shortest slice of
+        rows that contains all of them; and each signal's index within the slice, [n].
+    """
+    # Files that chirpwatch did not write may have the time as float seconds only.
+    times = np.round(parameters["gps_time"][()] * NANOSECONDS).astype(np.int64)
+    if "gps_time_ns" in parameters:
+        times = parameters["gps_time_ns"][()]
+    inside = np.ones(len(times), bool)
+    if span is not None:
+        start, stop = (round(time * NANOSECONDS) for time in span)
+        inside = (times >= start) & (times < stop)
+    members = np.flatnonzero(inside)
+    rows = slice(members[0], members[-1] + 1) if len(members) else slice(0, 0)
+    # They may also be in any order, with signals outside the span in between.
+    order = np.argsort(times[rows], kind="stable")
+    order = order[inside[rows][order]]
+    return times[rows][order], rows, order

@@ -1,4 +1,4 @@
-"""Strain in gap-free segments of all detectors, and its resampling."""
+"""Strain segments, which are free of gaps in all detectors, and resampling."""
 
 import math
 from collections.abc import Mapping
@@ -9,27 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from chirpwatch.errors import (
-    StrainError,
-)
-from chirpwatch.hdf5 import damaged
+from chirpwatch.errors import StrainError
+from chirpwatch.hdf5 import report_damage
 
 NANOSECONDS = 1_000_000_000
+"""Nanoseconds per second."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A gap-free stretch of strain of several detectors.
+    """Gap-free strain from several detectors over the same time.
 
     Attributes:
         t0_ns: GPS time of the first sample, integer nanoseconds.
-        sample_rate: Hz.
-        strain: For each detector an array or HDF5 dataset, dimensionless, [size].
-        source: Where the strain came from, for messages and reports.
+        sample_rate: Sample rate, Hz.
+        strain: Array or HDF5 dataset for each detector, dimensionless, [size].
+        source: File or other origin of the strain, for messages and reports.
         simulated: Whether the strain is simulated.
 
     Raises:
-        StrainError: There is no strain, or the detectors differ in length.
+        StrainError: There are no samples, or the detectors differ in length.
     """
 
     t0_ns: int
@@ -48,7 +47,7 @@ class Segment:
 
     @property
     def size(self) -> int:
-        """Samples of each detector."""
+        """Number of samples from each detector."""
         return len(next(iter(self.strain.values())))
 
     @property
@@ -58,23 +57,23 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """``{t0}-{duration}`` in seconds, the name of the segment in its file."""
+        """Name in background and signal files: ``{t0}-{duration}``, in seconds."""
         duration_ns = self.size * NANOSECONDS // self.sample_rate
         return f"{decimal_seconds(self.t0_ns)}-{decimal_seconds(duration_ns)}"
 
     def time_ns(self, sample: int) -> int:
-        """GPS time of a sample's start, integer nanoseconds."""
+        """GPS time of the sample with a given index, integer nanoseconds."""
         return self.t0_ns + sample * NANOSECONDS // self.sample_rate
 
     def read(self, ifo: str, start: int, stop: int) -> NDArray[Any]:
-        """Samples ``start`` to ``stop`` of one detector.
+        """Read one detector's samples from index ``start`` up to, excluding, ``stop``.
 
         Returns:
-            Strain, float32, [stop - start].
+            Strain, dimensionless, float32, [stop - start].
 
         Raises:
-            StrainError: The detector is missing, the range leaves the segment, or a
-                sample is not finite.
+            StrainError: The detector is missing, the range is not within the segment,
+                a sample is not finite in float32, or the file is damaged.
         """
         if ifo not in self.strain:
             raise StrainError(
@@ -87,8 +86,8 @@ class Segment:
                 f"{ifo} lie outside its {self.size} samples"
             )
         where = f"{self.source}, segment {self.name}, {ifo}"
-        # What overflows is reported below.
-        with damaged(where), np.errstate(over="ignore"):
+        # Values that overflow float32 become infinite, and are reported below.
+        with report_damage(where), np.errstate(over="ignore"):
             data = np.asarray(self.strain[ifo][start:stop], dtype=np.float32)
         if not np.isfinite(data).all():
             first = start + int(np.argmin(np.isfinite(data)))
@@ -100,36 +99,44 @@ class Segment:
         return data
 
 
-def resample(data: NDArray[Any], rate: float, wanted: int, ifo: str) -> NDArray[Any]:
-    """Strain at a lower rate, through a zero-phase polyphase filter.
+def resample(
+    data: NDArray[Any], rate: float, target_rate: int, ifo: str
+) -> NDArray[Any]:
+    """Downsample strain with a zero-phase polyphase filter.
 
-    The filter reaches 10 samples of the wanted rate to either side; that many at each
-    end follow from a straight line through the ends, in place of data.
+    The filter extends 10 output samples to either side. So the first and last 10 output
+    samples are corrupted: the data are extended there by the straight line through
+    their first and last sample.
 
     Args:
-        data: Strain, [size].
-        rate: Its rate, Hz.
-        wanted: The rate wanted, Hz.
+        data: Strain, dimensionless, [size].
+        rate: Sample rate of the data, Hz.
+        target_rate: Sample rate to return, Hz.
         ifo: The detector, for messages.
 
+    Returns:
+        Strain at ``target_rate``, dimensionless; ``data`` itself if the rates agree.
+
     Raises:
-        StrainError: The rate is lower than that wanted, or no whole number.
+        StrainError: ``rate`` is lower than ``target_rate``, or not a whole number.
+
+    Source: ``scipy.signal.resample_poly``.
     """
-    if rate == wanted:
+    if rate == target_rate:
         return data
-    if rate % 1 or rate < wanted:
+    if rate % 1 or rate < target_rate:
         raise StrainError(
-            f"detector {ifo}: expected a whole sample rate of at least {wanted} Hz, "
-            f"found {rate:g} Hz"
+            f"detector {ifo}: expected strain at a whole number of Hz, at least "
+            f"{target_rate} Hz, found {rate:g} Hz"
         )
-    common = math.gcd(round(rate), wanted)
+    common = math.gcd(round(rate), target_rate)
     resampled: NDArray[Any] = signal.resample_poly(
-        data, wanted // common, round(rate) // common, padtype="line"
+        data, target_rate // common, round(rate) // common, padtype="line"
     )
     return resampled
 
 
 def decimal_seconds(time_ns: int) -> str:
-    """Seconds, with as many decimals as it takes."""
-    whole, rest = divmod(time_ns, NANOSECONDS)
-    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+    """Format nanoseconds as decimal seconds without trailing zeros, such as ``0.5``."""
+    seconds, rest = divmod(time_ns, NANOSECONDS)
+    return f"{seconds}.{rest:09d}".rstrip("0").rstrip(".")

@@ -1,4 +1,4 @@
 """Units of time."""
 
 JULIAN_YEAR = 365.25 * 86400
-"""Length of the year that rates are counted in, s."""
+"""Julian year, in which rates are given, s."""

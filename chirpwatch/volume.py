@@ -1,8 +1,8 @@
-"""How far a search sees: sensitive volume and distance, from injections found.
+"""Sensitive volume and distance of a search, by importance sampling of injections.
 
-A set of injections was drawn from one population and speaks for others by importance
-weights: each found injection counts by how much more often the other population would
-have drawn it. Draws that were too faint to be injected count as missed.
+Injections are drawn from one population. The sensitive volume for another population
+follows by weighting each found injection with the ratio of the two populations'
+densities at its parameters. Draws rejected for a low SNR count as missed.
 """
 
 import math
@@ -17,32 +17,34 @@ from scipy.special import ndtr
 from chirpwatch.errors import StatisticsError
 
 MASS_PAIRS = ((35.0, 35.0), (35.0, 20.0), (20.0, 20.0), (20.0, 10.0))
-"""Component masses of the populations asked about, solar masses, source frame."""
+"""Central component masses of the target populations, solar masses, source frame."""
 
 MASS_WIDTH = 0.1
-"""Standard deviation of the logarithm of each mass about that of its pair."""
+"""Standard deviation of a component mass's logarithm in a target population."""
 
 REDSHIFTS = 2001
-"""Points that integrals over redshift are taken on."""
+"""Number of grid points for integrals over redshift."""
 
 
 @dataclass(frozen=True)
 class Population:
-    """What a set of injections was drawn from.
+    """Population that a set of injections was drawn from.
 
-    Redshifts are uniform in comoving volume (Planck18), and masses independent of them,
-    the heavier one first.
+    Redshifts are uniform in comoving volume (astropy's Planck18). Component masses are
+    independent of redshift, and the heavier one comes first.
 
     Attributes:
-        min_mass, max_mass: Component masses, solar masses.
-        mass_distribution: ``uniform`` or ``log_uniform`` in each.
-        source_frame: Whether these masses are those in the source's frame; the others
-            are what the detectors see, times 1 + redshift.
-        reference_share: Share of the draws that have ``reference_masses`` exactly; they
-            say nothing of other masses.
-        reference_masses: Heavier and lighter, solar masses, in the frame of the others.
+        min_mass, max_mass: Range of component masses, solar masses.
+        mass_distribution: Distribution of each component mass, ``uniform`` or
+            ``log_uniform``.
+        source_frame: Whether the population's masses are in the source frame; if not,
+            they are in the detector frame, larger by 1 + redshift.
+        reference_share: Fraction of the draws that have exactly ``reference_masses``;
+            they carry no information on other masses.
+        reference_masses: Heavier and lighter mass, solar masses, in the same frame.
         max_redshift: Largest redshift.
-        time_dilation: Whether draws are weighted by 1 / (1 + redshift).
+        time_dilation: Whether redshifts are also weighted by 1 / (1 + redshift), so
+            that they are uniform in source-frame time.
     """
 
     min_mass: float
@@ -57,21 +59,24 @@ class Population:
 
 @dataclass(frozen=True)
 class SensitiveVolume:
-    """Comoving volume in which a search sees mergers of one population.
+    """Sensitive comoving volume of a search for one target population.
 
-    The volume times observing time and a constant rate density in the source's frame is
-    the number that is found; it holds the factor 1 / (1 + z) of their clocks.
+    The expected number of mergers found is the volume times the livetime and the
+    source-frame rate density. The time-dilation factor 1 / (1 + z) is part of the
+    volume.
 
     Attributes:
-        volume: Mpc^3.
-        volume_error: Its standard deviation, Mpc^3.
-        distance: Radius of a Euclidean ball of this volume, Mpc.
-        distance_error: Its standard deviation, Mpc.
-        found: Injections found that the population could have drawn.
-        effective: How many draws of the population itself would know the volume as
-            well: (sum w)^2 / sum w^2.
-        covered: Share of the population, up to the largest redshift, whose masses were
-            drawn from; below 1, the volume is too small by about as much.
+        volume: Sensitive volume, Mpc^3.
+        volume_error: Standard deviation of the volume, Mpc^3.
+        distance: Sensitive distance, the radius of a Euclidean ball with this volume,
+            Mpc.
+        distance_error: Standard deviation of the distance, Mpc; infinite without found
+            injections.
+        found: Number of found injections with a weight above 0.
+        effective: Effective number of found injections, (Σw)² / Σw² (Kish).
+        covered: Fraction of the target population, up to the largest redshift, whose
+            masses lie within the injected range. Below 1, the volume is too small by
+            about this factor.
     """
 
     volume: float
@@ -91,32 +96,35 @@ def sensitive_volume(
     redshift: ArrayLike,
     pair: tuple[float, float],
 ) -> SensitiveVolume:
-    """Sensitive volume for mergers about a pair of masses.
+    """Estimate the sensitive volume for mergers with masses around a given pair.
 
-    Both masses are log-normal about the pair's, in the source's frame; redshifts
-    uniform in comoving volume and source-frame time. The estimate is the mean of the
-    weights over all draws, its variance that of the mean (Tiwari 2018,
+    In the target population, each component mass is log-normal around the pair's, in
+    the source frame, and redshifts are uniform in comoving volume and source-frame
+    time. The estimate is the mean weight over all draws, where missed and rejected
+    draws have weight 0; its variance is that of the mean (Tiwari 2018,
     arXiv:1712.00482; Farr 2019, arXiv:1904.10879).
 
     Args:
-        population: What was drawn from.
-        draws: Number of draws, those that were too faint to be injected included.
-        mass_1: Heavier masses of the injections found, solar masses, detector frame,
+        population: Population that the injections were drawn from.
+        draws: Number of draws, including those rejected for a low SNR.
+        mass_1: Heavier mass of each found injection, solar masses, detector frame,
             [found].
-        mass_2: Lighter ones, [found].
-        redshift: Of the injections found, [found].
-        pair: Component masses, solar masses, source frame.
+        mass_2: Lighter mass of each found injection, likewise, [found].
+        redshift: Redshift of each found injection, [found].
+        pair: Central component masses, solar masses, source frame.
 
     Raises:
-        StatisticsError: No draws, a redshift that was not drawn, or a population of
-            one pair of masses alone.
+        StatisticsError: There are no draws, a redshift lies outside the population, or
+            all injections have the same masses.
     """
     if not draws > 0:
-        raise StatisticsError(f"sensitive volume: expected draws, found {draws:g}")
+        raise StatisticsError(
+            f"sensitive volume: expected more than 0 draws, found {draws:g}"
+        )
     if population.reference_share >= 1 or population.min_mass >= population.max_mass:
         raise StatisticsError(
-            "sensitive volume: expected injections of many masses, found one pair of "
-            "masses alone; draw them with --reference-share below 1"
+            "sensitive volume: expected injections with different masses, found a "
+            "single pair of masses; draw them with --reference-share below 1"
         )
     z = np.asarray(redshift, dtype=np.float64)
     masses = np.stack([np.asarray(m, dtype=np.float64) for m in (mass_1, mass_2)])
@@ -126,7 +134,7 @@ def sensitive_volume(
             f"{population.max_redshift:g}, found {z.min():g} to {z.max():g}"
         )
     grid, density = _density(population.max_redshift)
-    weights = draws * volume_of_each(population, draws, z)
+    weights = draws * volume_per_injection(population, draws, z)
     weights = weights * _mass_weights(population, masses, z, pair)
     volume = float(weights.sum()) / draws
     squares = float((weights**2).sum()) / draws
@@ -143,19 +151,19 @@ def sensitive_volume(
     )
 
 
-def volume_of_each(
+def volume_per_injection(
     population: Population, draws: float, redshift: ArrayLike
 ) -> NDArray[np.float64]:
-    """Volume that each found injection stands for, of the masses as they were drawn.
+    """Volume that each found injection represents, for the injected population.
 
     Args:
-        population: What was drawn from.
-        draws: Number of draws, those that were too faint to be injected included.
-        redshift: Of the injections found, [found].
+        population: Population that the injections were drawn from.
+        draws: Number of draws, including those rejected for a low SNR.
+        redshift: Redshift of each found injection, [found].
 
     Returns:
-        Comoving volume, less the dilation of the source's time, Mpc^3, [found]; their
-        sum is the sensitive volume.
+        Comoving volume times the time-dilation factor 1 / (1 + z), Mpc^3, [found]. The
+        sum is the sensitive volume for the injected population.
     """
     z = np.asarray(redshift, dtype=np.float64)
     grid, density = _density(population.max_redshift)
@@ -171,7 +179,7 @@ def _mass_weights(
     redshift: NDArray[np.float64],
     pair: tuple[float, float],
 ) -> NDArray[np.float64]:
-    """How much more often the pair's population has such masses, per mass squared."""
+    """Ratio of the target's to the injected population's density of the masses."""
     source = masses / (1 + redshift)
     frame = source if population.source_frame else masses
     low, high = population.min_mass, population.max_mass
@@ -179,20 +187,21 @@ def _mass_weights(
         drawn = np.full(frame.shape, 1 / (high - low))
     else:
         drawn = 1 / (frame * math.log(high / low))
-    # Of two draws the heavier one comes first, so that either order leads here.
+    # The factor 2, as two masses drawn in either order are sorted.
     density = (1 - population.reference_share) * 2 * drawn.prod(0)
     if not population.source_frame:
+        # Jacobian from detector-frame to source-frame masses.
         density = density * (1 + redshift) ** 2
-    wanted = sum(
+    target = sum(
         _log_normal(source[0], first) * _log_normal(source[1], second)
         for first, second in (pair, pair[::-1])
     )
     if population.reference_share:
         heavier, lighter = sorted(population.reference_masses, reverse=True)
-        fixed = np.isclose(frame[0], heavier, rtol=1e-6)
-        fixed &= np.isclose(frame[1], lighter, rtol=1e-6)
-        wanted = np.where(fixed, 0.0, wanted)
-    weights: NDArray[np.float64] = wanted / density
+        is_reference = np.isclose(frame[0], heavier, rtol=1e-6)
+        is_reference &= np.isclose(frame[1], lighter, rtol=1e-6)
+        target = np.where(is_reference, 0.0, target)
+    weights: NDArray[np.float64] = target / density
     return weights
 
 
@@ -205,8 +214,8 @@ def _log_normal(mass: NDArray[np.float64], centre: float) -> NDArray[np.float64]
 
 @cache
 def _density(max_redshift: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Redshifts, and the comoving volume for each unit of them, Mpc^3."""
-    # It takes half a second to import, and not everybody asks.
+    """Redshift grid, and the comoving volume per unit redshift on it, Mpc^3."""
+    # Imported here, as it takes half a second and few callers need it.
     from astropy.cosmology import Planck18
 
     grid = np.linspace(0, max_redshift, REDSHIFTS)
@@ -220,15 +229,23 @@ def _covered(
     grid: NDArray[np.float64],
     density: NDArray[np.float64],
 ) -> float:
-    stretch = np.ones_like(grid) if population.source_frame else 1 + grid
-    share = np.ones_like(grid)
+    """Fraction of the target population whose masses lie in the injected range.
+
+    Args:
+        population: Population that the injections were drawn from.
+        pair: Central component masses of the target, solar masses, source frame.
+        grid: Redshifts, [n].
+        density: The target's redshift density on the grid, unnormalized, [n].
+    """
+    to_source = np.ones_like(grid) if population.source_frame else 1 + grid
+    fraction = np.ones_like(grid)
     for centre in pair:
         low, high = (
-            ndtr(np.log(limit / stretch / centre) / MASS_WIDTH)
+            ndtr(np.log(limit / to_source / centre) / MASS_WIDTH)
             for limit in (population.min_mass, population.max_mass)
         )
-        share *= high - low
-    return _integral(share * density, grid) / _integral(density, grid)
+        fraction *= high - low
+    return _integral(fraction * density, grid) / _integral(density, grid)
 
 
 def _integral(values: NDArray[np.float64], grid: NDArray[np.float64]) -> float:

@@ -1,1 +1,1 @@
-"""The console command, and the demo."""
+"""Entry points: the console command, and the demo."""

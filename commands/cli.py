@@ -1,4 +1,4 @@
-"""The console command: one thin door to each command."""
+"""The console command ``chirpwatch``, which dispatches to its subcommands."""
 
 import importlib
 import sys
@@ -25,20 +25,20 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when the command is named or listed.
+    """Command group that imports a subcommand's module when it is run or listed.
 
-    Serving must not need torch, and help must not wait for it. So a command's module
-    imports at its top only click, rich, the standard library and modules of the project
-    that import no more; the command's function imports the rest once its options are
-    checked.
+    Serving must work without torch, and ``--help`` must be fast. So a subcommand's
+    module imports at its top only click, rich, the standard library and modules of the
+    project with the same restriction. Its function imports the rest after the options
+    have been checked.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order in which data flow through them."""
+        """Return the subcommands' names, in the order in which data flow through."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's module."""
+        """Import and return a subcommand; None if its name is unknown."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name].split(":")
@@ -49,19 +49,19 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup)
 @click.version_option(__version__)
 def cli() -> None:
-    """Detect compact binary mergers in the strain of several detectors, online.
+    """Detect compact binary mergers in several detectors' strain, online.
 
-    The parts, in the order in which data flow through them: fetch or simulate strain,
-    train a network, export it to a model repository, serve that with Triton, replay
-    strain through it, and ask the results API what was found and how far the search
-    could see.
+    In the order of the data flow: fetch or simulate strain, train a network, export it
+    to a model repository, serve the repository with Triton, replay strain through it or
+    search live data, and query the results API for candidates, false-alarm rates and
+    the sensitive volume.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the console command; a known error ends it with its message and status 1."""
+    """Run the console command; a ChirpwatchError prints its message, exit status 1."""
     try:
-        # Every option may be given in the environment: CHIRPWATCH_API_PORT.
+        # Each option can also be set in the environment, such as CHIRPWATCH_API_PORT.
         cli.main(
             arguments,
             prog_name="chirpwatch",

@@ -1,4 +1,4 @@
-"""The main job on simulated strain: what ``make demo`` runs."""
+"""``chirpwatch demo``: a complete search of simulated strain, for ``make demo``."""
 
 from pathlib import Path
 
@@ -15,11 +15,14 @@ from chirpwatch.streamer.replay.cli import search
 from chirpwatch.units import JULIAN_YEAR
 
 SIGNALS = Path(__file__).parents[1] / "data" / "test_signals.hdf5"
-# The stretch that the shipped signals were drawn for.
+# GPS start and length of the segment that the shipped signals were drawn for, s.
 START = 1262304000
 DURATION = 1200
+IFOS = ("H1", "L1")
+SAMPLE_RATE = 2048
 RUN = "O3"
 SEED = 0
+# Glitches per second in each detector.
 GLITCH_RATE = 0.01
 
 
@@ -29,14 +32,14 @@ GLITCH_RATE = 0.01
     type=click.IntRange(4),
     default=200,
     show_default=True,
-    help="Timeslides for the background.",
+    help="Number of timeslides for the background.",
 )
 @click.option(
     "--directory",
     type=click.Path(path_type=Path),
     default=Path("runs/demo"),
     show_default=True,
-    help="Where the strain, logs and results are kept.",
+    help="Directory for the strain, logs and results.",
 )
 @with_options([TRITON], RESULTS)
 def demo(
@@ -48,18 +51,18 @@ def demo(
     json_file: Path | None,
     keep: bool,
 ) -> None:
-    """Run the whole system on twenty minutes of simulated strain.
+    """Run a complete search on twenty minutes of simulated strain.
 
-    Makes strain of H1 and L1 with the noise curves of O3 and a glitch about every 100
-    s in each, starts the embedded Triton on the shipped models and the results API,
-    searches the strain as it is, with 48 injected mergers, and in timeslides, and
-    prints what was found.
+    Simulates noise in H1 and L1 with O3 noise curves and, in each detector, a glitch
+    about every 100 s; starts the embedded Triton server with the shipped models, and
+    the results API; searches the strain in zero-lag, with 48 injections, and in
+    timeslides; and prints the candidates and the efficiency.
     """
     from chirpwatch.background_file import read_background
 
     path = directory / "background.hdf5"
     if not path.exists():
-        click.echo(f"simulating {DURATION} s of strain of H1 and L1 ...")
+        click.echo(f"simulating {DURATION} s of strain in {' and '.join(IFOS)} ...")
         _simulate(path)
 
     search(
@@ -86,15 +89,13 @@ def _simulate(path: Path) -> None:
     from chirpwatch.background_file import write_background
     from chirpwatch.train.data.noise.background import simulate_background
 
-    strain, _ = simulate_background(
-        DURATION, RUN, ("H1", "L1"), 2048, SEED, GLITCH_RATE
-    )
+    strain, _ = simulate_background(DURATION, RUN, IFOS, SAMPLE_RATE, SEED, GLITCH_RATE)
     write_background(
         path,
         "test",
         START,
         strain,
-        2048,
+        SAMPLE_RATE,
         {
             "simulated": True,
             "noise": f"Gaussian, {RUN} curves, seed {SEED}",

@@ -1,4 +1,4 @@
-"""Export a trained network to a Triton model repository."""
+"""Export of a trained network to a Triton model repository."""
 
 import math
 from importlib import metadata
@@ -42,8 +42,12 @@ def build_models(
 
     The frontend for TensorRT is among them, as ``UNTILED``.
 
+    Args:
+        network: The trained network.
+        peak_offset_size: See ``export.networks.HeadModel``.
+
     Raises:
-        ModelError: The network is for one detector, which has no timeslides.
+        ModelError: The network is for a single detector, so timeslides are impossible.
     """
     geometry = network.geometry
     if len(geometry.ifos) < 2:
@@ -84,7 +88,7 @@ def export_repository(
     Args:
         network: The trained network.
         peak_offset_size: See ``export.networks.HeadModel``.
-        provenance: What the network was made from.
+        provenance: Origin of the network: its training, as JSON values.
         reports: Text files, by name, written beside the models like the parity report.
         path: The model repository; an existing one is replaced.
 
@@ -110,9 +114,9 @@ def export_repository(
 
 
 def parity_strain(geometry: Geometry) -> NDArray[Any]:
-    """Simulated noise with the detectors' O3 noise curves, [1, ifos, size].
+    """Simulate strain for the parity report, with O3 noise curves: [1, ifos, size].
 
-    It is four PSD refreshes longer than a full PSD.
+    It is longer than ``psd_length`` by four times ``psd_refresh_length``.
     """
     length = math.ceil(geometry.psd_length + 4 * geometry.psd_refresh_length)
     strain, _ = simulate_background(

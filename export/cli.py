@@ -12,15 +12,16 @@ from chirpwatch.errors import ModelError
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("repository", type=click.Path(path_type=Path))
 def export(checkpoint: Path, repository: Path) -> None:
-    """Export CHECKPOINT, together with its whitening, to the model REPOSITORY.
+    """Export CHECKPOINT and its whitening as models to the directory REPOSITORY.
 
-    The repository holds ONNX models and their configurations, both for the embedded
-    server and for NVIDIA's images. Before it is written, the models are compared with
-    PyTorch, a float64 whitening filter and gwpy; the figures are in parity.json beside
-    the models. The training's validation.md, beside CHECKPOINT, is copied to
-    training.md. An existing repository is replaced once the new one is complete.
+    The repository holds ONNX models and their configurations, for the embedded Triton
+    server and for NVIDIA's images. Before it is written, the models' results are
+    compared with those of PyTorch, a float64 whitening filter and gwpy; parity.json
+    beside the models holds the differences. The training's validation.md, beside
+    CHECKPOINT, is copied to training.md. An existing repository is replaced once the
+    new one is complete.
     """
-    # Imported here: the other commands must not need torch.
+    # Imported here, as the other commands must work without torch.
     try:
         from chirpwatch.export.build import export_repository
         from chirpwatch.train.networks.checkpoint import load_sliding
@@ -32,8 +33,8 @@ def export(checkpoint: Path, repository: Path) -> None:
     offset = details.get("peak_offset_size")
     if offset is None:
         raise ModelError(
-            f"{checkpoint}: expected the calibration peak_offset_size, found none; "
-            "run its training to the end"
+            f"{checkpoint}: expected the calibration peak_offset_size, found none; the "
+            "training sets it at its end: run it to the end"
         )
     checkpoint_digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     provenance = details | {"checkpoint_sha256": checkpoint_digest}

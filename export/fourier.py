@@ -1,4 +1,4 @@
-"""Discrete Fourier transforms of real data in float64, as matrix products.
+"""Discrete Fourier transforms of real float64 data, as matrix products in ONNX graphs.
 
 ONNX Runtime's own operator, DFT, has no CUDA kernel, and on a CPU it takes several
 times as long as two small matrix products.
@@ -18,7 +18,7 @@ from chirpwatch.export.graph import (
 
 
 def power(graph: Graph, x: Value, size: int) -> Value:
-    """Squared modulus of real data's transform, bins 0 to ``size / 2``: [rows, bins].
+    """Power spectrum of real data, |FFT|², bins 0 to ``size / 2``: [rows, bins].
 
     Args:
         graph: The graph to extend.
@@ -33,9 +33,10 @@ def power(graph: Graph, x: Value, size: int) -> Value:
 
 
 def cosine_sums(graph: Graph, x: Value, size: int, lags: int) -> Value:
-    """Fourier transform of real, even data at the lags 0 to ``lags - 1``: [rows, lags].
+    """Discrete cosine sums of real, even data at lags 0 to ``lags - 1``: [rows, lags].
 
-    It is real, and it is its own inverse up to a factor of ``size``.
+    This is the Fourier transform of such data. It is real, and is its own inverse up to
+    a factor of ``size``.
 
     Args:
         graph: The graph to extend.

@@ -1,4 +1,4 @@
-"""The model ``head``: scores, their delays and their validity."""
+"""The model ``head``: from feature frames to scores, delays and validity."""
 
 import onnx
 from onnx import TensorProto
@@ -11,14 +11,15 @@ from chirpwatch.geometry import Geometry
 
 
 def build(geometry: Geometry, head: onnx.ModelProto) -> onnx.ModelProto:
-    """Build the model around the network's head.
+    """Build the model ``head`` around the network's head.
 
     Inputs: ``features`` [rows, ifos, channels, frames] from the frontend, ``usable``
     [ifos, frames] from the preprocessor, ``whole`` [strides] from the snapshotter.
 
     Outputs: ``score`` and ``delay`` [rows, strides], from the network's head; ``valid``
     [strides] bool, whether a stride's scores are finite in every row, all strain that
-    they depend on is usable, and its kernel is whole.
+    they depend on is usable, and its kernel is whole, as defined by the models
+    upstream.
 
     Args:
         geometry: The analysis.
@@ -64,14 +65,15 @@ def usable_kernels(
     Args:
         graph: The graph to extend.
         geometry: The analysis.
-        usable: Whether each frame of strain is usable, bool [ifos, frames].
-        ahead: Number of frames to add before the first one; they count as usable.
+        usable: Whether each ``frame_size`` samples of strain are usable, bool [ifos,
+            frames].
+        ahead: Number of frames to add before the first; they count as usable.
         step: Frames from one kernel to the next.
     """
     ifos = len(geometry.ifos)
     frames = (geometry.kernel_size + geometry.filter_size) // geometry.frame_size
     bad = graph.Cast(graph.Not(usable), to=TensorProto.FLOAT)
-    # MaxPool needs a channel axis, and its padding is less than every value.
+    # MaxPool needs a channel axis. Its padding is minus infinity, so it counts as 0.
     bad = graph.Unsqueeze(bad, [0])
     bad = graph.MaxPool(bad, kernel_shape=[frames], strides=[step], pads=[ahead, 0])
     flags: Value = graph.Less(graph.Reshape(bad, [ifos, -1]), 0.5)

@@ -1,11 +1,11 @@
-"""Medians of a window that slides over sorted groups of rows.
+"""Sliding medians in an ONNX graph, by merging sorted groups of rows.
 
-A PSD is the median of the last minute's periodograms, and is updated every few seconds.
-Most periodograms are common to successive PSDs. So each new group of periodograms is
+A PSD is the median of the last minute's periodograms, and is updated every few seconds,
+so successive PSDs have most periodograms in common. Each new group of periodograms is
 sorted once; neighbouring groups are merged in pairs, pairs in fours, and a window's
-median is read from its two sorted halves. This takes a third of the comparisons that
-sorting every window would take. All comparisons are elementwise minima and maxima of
-whole rows, for many windows at a time.
+median is read from its two sorted halves. This takes a third of the comparisons needed
+to sort every window. All comparisons are elementwise minima and maxima of rows, for
+many windows at once.
 """
 
 from typing import Any
@@ -19,11 +19,11 @@ from chirpwatch.export.graph import (
 )
 
 Rows = list[Value]
-"""Rows of sorted groups, in ascending order: one edge each, [groups, 1, bins]."""
+"""Sorted groups: the edge at index i holds each group's i-th row, [groups, 1, bins]."""
 
 
 def unseen(size: int) -> NDArray[Any]:
-    """Placeholders for the periodograms of a group before the data begin: [size].
+    """Placeholders for a group of periodograms from before the data begin: [size].
 
     The first half is minus infinity and the second half plus infinity, so that a group
     of placeholders leaves the median unchanged.
@@ -34,7 +34,7 @@ def unseen(size: int) -> NDArray[Any]:
 def sliding_medians(
     graph: Graph, rows: Value, bins: int, group_size: int, groups: int
 ) -> Value:
-    """Medians of windows of ``groups`` groups, each window without its first row.
+    """Compute the median of each window of ``groups`` groups, without its first row.
 
     Args:
         graph: The graph to extend.
@@ -62,7 +62,7 @@ def sliding_medians(
         later = [graph.cut(row, [span], None, axis=0) for row in half]
         spans[2 * span] = _merged(graph, earlier, later)
 
-    # Each window as two sorted lists.
+    # Divide each window into sorted lists, then merge them until two are left.
     lists: list[Rows] = []
     begin = 0
     while begin < groups:
@@ -84,26 +84,27 @@ def sliding_medians(
     shorter, longer = sorted(lists, key=len)
     shorter = _widened(graph, shorter, len(longer))
 
-    # With one list ascending and the other descending, the smaller values of each pair
-    # are the window's lower half, and the larger ones its upper half.
+    # If the i-th smallest of one list is paired with the i-th largest of the other, the
+    # smaller values of all pairs are the window's lower half.
     pairs = list(zip(shorter, reversed(longer), strict=True))
     below = graph.Max(*(graph.Min(*pair) for pair in pairs))
     above = graph.Min(*(graph.Max(*pair) for pair in pairs))
     last = [1 - groups] if groups > 1 else None
     first = graph.cut(members[0], [0], last, axis=0)
-    # Without a row of the lower half, the median is the upper half's minimum.
+    # The window's first row does not count. If it is in the lower half, the median is
+    # the upper half's minimum, and otherwise the lower half's maximum.
     median = graph.Where(graph.LessOrEqual(first, below), above, below)
     squeezed: Value = graph.Squeeze(median, [1])
     return squeezed
 
 
 def _padded(graph: Graph, rows: Rows) -> Rows:
-    """Rows padded with infinities, equally on both sides, to the next power of two."""
+    """Pad sorted rows with infinities on both sides to the next power of two."""
     return _widened(graph, rows, 1 << (len(rows) - 1).bit_length())
 
 
 def _widened(graph: Graph, rows: Rows, size: int) -> Rows:
-    """A sorted list padded with infinities, equally on both sides, to ``size``."""
+    """Pad sorted rows with infinities, equally on both sides, to ``size`` rows."""
     if size == len(rows):
         return rows
     low, high = graph.Min(rows[0], -np.inf), graph.Max(rows[0], np.inf)
@@ -112,6 +113,7 @@ def _widened(graph: Graph, rows: Rows, size: int) -> Rows:
 
 
 def _sorted(graph: Graph, rows: Rows) -> Rows:
+    """Sort rows elementwise; their number is a power of two."""
     if len(rows) == 1:
         return rows
     half = len(rows) // 2

@@ -1,4 +1,4 @@
-"""Merge an ensemble's models into one ONNX model."""
+"""Merging of an ensemble's models into one ONNX model."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""The network's two halves as ONNX models."""
+"""The network's frontend and head as ONNX models."""
 
 import logging
 from typing import Any
@@ -20,14 +20,14 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.train.networks.models import Sliding
 
 TILE_FRAMES = 256
-"""Frames that the frontend computes at a time."""
+"""Largest number of frames that the frontend computes at once, on a CPU."""
 
 
 class FrontendModel(nn.Module):
-    """Whitened strain to feature frames.
+    """The network's frontend: from whitened strain to feature frames.
 
     Args:
-        network: The network, BatchNorm folded.
+        network: The network, with BatchNorm folded into its convolutions.
     """
 
     def __init__(self, network: Sliding) -> None:
@@ -40,13 +40,12 @@ class FrontendModel(nn.Module):
 
 
 def longest_delay(geometry: Geometry, peak_offset_size: float) -> float:
-    """Delay of a merger in the first of a kernel's frames, s.
+    """Delay of a score whose merger lies in the kernel's first frame, s.
 
-    It is the longest by which the right edge of a score's strain lags the merger that
-    the score tells.
+    It is the largest delay that the head can give; see ``HeadModel.forward``.
 
     Args:
-        geometry: Of the network.
+        geometry: The network's geometry.
         peak_offset_size: See ``HeadModel``.
     """
     size = geometry.kernel_size + geometry.filter_size // 2 - peak_offset_size
@@ -54,10 +53,10 @@ def longest_delay(geometry: Geometry, peak_offset_size: float) -> float:
 
 
 class HeadModel(nn.Module):
-    """Feature frames to scores and delays.
+    """The network's head: from feature frames to scores and delays.
 
     Args:
-        network: The network, BatchNorm folded.
+        network: The network, with BatchNorm folded into its convolutions.
         peak_offset_size: Samples from the start of the loudest frame to the merger, as
             calibrated in training.
     """
@@ -86,7 +85,7 @@ class HeadModel(nn.Module):
 
 
 class SumHeadModel(HeadModel):
-    """The head for frames summed over the detectors, as each timeslide sums them."""
+    """The head for frames already summed over the detectors, for timeslides."""
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Score each kernel and estimate the merger's time in it.
@@ -103,7 +102,7 @@ class SumHeadModel(HeadModel):
 def export_networks(
     network: Sliding, peak_offset_size: float
 ) -> tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto]:
-    """Export the frontend and both heads, for any number of rows and any length.
+    """Export the frontend and two heads, for any number of rows and any length.
 
     Args:
         network: The trained network.
@@ -118,11 +117,12 @@ def export_networks(
     geometry = network.geometry
     # Without bounds the exporter derives guards that overflow 32 bits.
     rows = torch.export.Dim("rows", min=1, max=2**12)
-    # Requests are whole strides, and what precedes them is whole frames.
-    whole = torch.export.Dim(
+    # Whitened strain is a whole number of frames, as a stride is. "whole" is part of
+    # the exported models.
+    whole_frames = torch.export.Dim(
         "whole", min=geometry.kernel_size // geometry.frame_size, max=2**20
     )
-    samples = geometry.frame_size * whole
+    samples = geometry.frame_size * whole_frames
     frames = _frames(fused)
     whitened = torch.zeros(2, len(geometry.ifos), 4 * geometry.kernel_size)
     with torch.no_grad():
@@ -152,7 +152,10 @@ def export_networks(
 
 
 def _frames(network: Sliding) -> Any:
-    """How many frames a head is given: whole strides where its kernels are."""
+    """Dynamic number of a head's input frames.
+
+    It is a whole number of strides if the kernel is, which the exporter must know.
+    """
     geometry = network.geometry
     kernel_frames = network.head.kernel_frames
     stride_frames = geometry.stride_size // geometry.frame_size
@@ -163,22 +166,23 @@ def _frames(network: Sliding) -> Any:
 
 
 def tiled(geometry: Geometry, frontend: onnx.ModelProto) -> onnx.ModelProto:
-    """Bound a frontend's memory: compute the frames of a long input in tiles.
+    """Build a frontend that computes a long input in tiles, to bound the memory.
 
-    The tiles overlap by the samples that a frame depends on, so their frames equal
-    those of the whole input.
+    Tiles overlap by a frame's receptive field, so that the frames equal those of the
+    frontend itself.
 
     Args:
         geometry: The analysis.
-        frontend: ``whitened`` [rows, ifos, samples] to ``features``.
+        frontend: The frontend, from ``whitened`` [rows, ifos, samples] to ``features``
+            [rows, ifos, channels, frames].
     """
     whitened, features = frontend.graph.input[0], frontend.graph.output[0]
     ifos, channels = (
         features.type.tensor_type.shape.dim[axis].dim_value for axis in (1, 2)
     )
-    reach_size = _reach_size(geometry, frontend)
+    receptive_size = _receptive_size(geometry, frontend)
     graph = Graph()
-    frames = graph.Sub(graph.size("whitened", 2), reach_size)
+    frames = graph.Sub(graph.size("whitened", 2), receptive_size)
     frames = graph.Add(graph.Div(frames, geometry.frame_size), 1)
     trips = graph.Div(graph.Add(frames, TILE_FRAMES - 1), TILE_FRAMES)
 
@@ -186,7 +190,7 @@ def tiled(geometry: Geometry, frontend: onnx.ModelProto) -> onnx.ModelProto:
         first = body.Mul(body.Unsqueeze(trip, [0]), TILE_FRAMES)
         last = body.Sub(body.Min(body.Add(first, TILE_FRAMES), frames), 1)
         begin = body.Mul(first, geometry.frame_size)
-        stop = body.Add(body.Mul(last, geometry.frame_size), reach_size)
+        stop = body.Add(body.Mul(last, geometry.frame_size), receptive_size)
         piece = body.cut("whitened", begin, stop, axis=2)
         return body.inline(frontend, {whitened.name: piece})[0]
 
@@ -207,8 +211,11 @@ def tiled(geometry: Geometry, frontend: onnx.ModelProto) -> onnx.ModelProto:
     )
 
 
-def _reach_size(geometry: Geometry, frontend: onnx.ModelProto) -> int:
-    """Samples from the start of a kernel's last frame to the end of the kernel."""
+def _receptive_size(geometry: Geometry, frontend: onnx.ModelProto) -> int:
+    """Receptive field of a feature frame, samples.
+
+    It is the distance from the start of a kernel's last frame to the kernel's end.
+    """
     session = onnxruntime.InferenceSession(frontend.SerializeToString())
     shape = (1, len(geometry.ifos), geometry.kernel_size)
     (features,) = session.run(None, {"whitened": np.zeros(shape, np.float32)})
@@ -223,7 +230,7 @@ def _export(
     outputs: list[str],
     dynamic_shapes: dict[str, dict[int, object]],
 ) -> onnx.ModelProto:
-    # It warns about operators from packages that are neither installed nor needed.
+    # The exporter warns about operators of packages that are not needed.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     program = torch.onnx.export(
         module.eval(),
@@ -238,7 +245,7 @@ def _export(
     assert program is not None
     model = program.model_proto
     model.ir_version = min(model.ir_version, IR_VERSION)
-    # The exporter records each node's origin, including paths on this machine.
+    # The exporter records each node's origin, including paths on the exporting machine.
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

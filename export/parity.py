@@ -25,21 +25,21 @@ LIMITS = {
     "whitening_against_gwpy_decorrelation": 0.01,
     "whitening_against_gwpy_std": 0.02,
 }
-"""Largest value that each figure may have in an export."""
+"""Largest allowed value of each figure in ``Parity``."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The exported models' outputs for a stretch.
+    """The exported models' outputs for gap-free strain.
 
     Attributes:
-        whitened: [rows, ifos, size].
-        start: Index of the first whitened sample in the stretch.
+        whitened: Whitened strain, unit variance in noise, [rows, ifos, size].
+        start: Index of the first whitened sample in the strain.
         psds: One-sided PSDs, strain²/Hz, [ifos, bins], by the sample at which they fell
             due.
-        score: [rows, strides].
-        delay: [rows, strides], s.
-        valid: [strides].
+        score: Scores, logits, [rows, strides].
+        delay: Delays, s, [rows, strides].
+        valid: Whether the scores are valid, bool [strides].
     """
 
     whitened: NDArray[Any]
@@ -56,12 +56,12 @@ def run_chain(
     strain: NDArray[Any],
     request_size: int,
 ) -> Chain:
-    """Run the models in ONNX Runtime as the server does.
+    """Run the models of ``detector`` in ONNX Runtime, request by request.
 
     Args:
         models: The exported models by name.
         geometry: The analysis.
-        strain: [rows, ifos, size].
+        strain: Strain, [rows, ifos, size].
         request_size: Samples in each request, a multiple of the stride.
     """
     options = onnxruntime.SessionOptions()
@@ -106,9 +106,9 @@ def run_chain(
 
 
 def gwpy_whiten(
-    series: TimeSeries, asd: FrequencySeries, geometry: Geometry, wanted: slice
+    series: TimeSeries, asd: FrequencySeries, geometry: Geometry, span: slice
 ) -> NDArray[Any]:
-    """Whiten in short pieces with gwpy, which designs its filter differently.
+    """Whiten strain with gwpy, which designs its filter differently, in short pieces.
 
     gwpy interpolates the ASD to the frequency resolution of the series, which broadens
     lines. It also tapers half a filter length at either end, which corrupts a whole
@@ -116,18 +116,18 @@ def gwpy_whiten(
     interpolation, and only an eighth of a second in its middle is used.
 
     Args:
-        series: The strain; it must extend half a periodogram beyond ``wanted``.
+        series: The strain; it must extend half a periodogram beyond ``span``.
         asd: Its amplitude spectral density.
         geometry: The analysis.
-        wanted: Samples to return, a whole number of eighths of a second.
+        span: Samples to return, a whole number of eighths of a second.
 
     Returns:
-        Whitened samples, [wanted.stop - wanted.start].
+        Whitened samples, [span.stop - span.start].
     """
     part = geometry.sample_rate // 8
     margin = (geometry.fft_size - part) // 2
     pieces = []
-    for begin in range(wanted.start, wanted.stop, part):
+    for begin in range(span.start, span.stop, part):
         piece = series[begin - margin : begin - margin + geometry.fft_size]
         white = piece.whiten(
             asd=asd, fduration=geometry.fduration, highpass=geometry.highpass
@@ -143,8 +143,8 @@ class Parity:
     Attributes:
         whitening_against_float64: Largest difference from the same filter in float64,
             in standard deviations.
-        score_against_torch: Largest difference of a valid score from the reference in
-            float64 and PyTorch, logits.
+        score_against_torch: Largest difference of a valid score, a logit, from the
+            reference in float64 and PyTorch.
         psd_against_gwpy: Largest relative difference from gwpy's median PSD, above
             the highpass.
         whitening_against_gwpy_decorrelation: 1 minus the correlation with the output of
@@ -207,7 +207,7 @@ def measure(
         ratio = chain.psds[due][i, band] / psd.value[band]
         psd_errors.append(np.abs(ratio - 1).max())
         white = gwpy_whiten(series, psd**0.5, geometry, last)
-        # gwpy leaves in what few periodograms add to the variance.
+        # gwpy does not correct for the variance from the PSD's own statistical error.
         white /= reference.whitened_variance(used.stop - used.start, geometry) ** 0.5
         mine = chain.whitened[0, i, last.start - chain.start : last.stop - chain.start]
         decorrelations.append(1 - np.corrcoef(white, mine)[0, 1])

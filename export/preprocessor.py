@@ -1,9 +1,10 @@
-"""The preprocessor: whitening as a matrix product.
+"""The model ``preprocessor``: whitens strain by matrix products.
 
-Each whitened sample is the dot product of strain and the newest filter at its time,
-whatever the request's length. Blocks of 64 samples share a Toeplitz matrix, so that
-whitening is a matrix product. It runs within a factor of two of the processor's peak,
-and needs no Fourier transform of the strain.
+Each whitened sample is the dot product of strain and the newest filter at its time, so
+it does not depend on how strain is divided into requests. The samples in a block of 64
+share a filter, whose Toeplitz matrix whitens many blocks in one matrix product. This
+runs within a factor of two of the processor's peak, and needs no Fourier transform of
+the strain.
 """
 
 import numpy as np
@@ -18,8 +19,8 @@ from chirpwatch.export.graph import (
 )
 from chirpwatch.export.layout import (
     BLOCK_SIZE,
+    Counts,
     Layout,
-    Turn,
 )
 from chirpwatch.geometry import Geometry
 
@@ -35,12 +36,13 @@ def build(geometry: Geometry) -> onnx.ModelProto:
     last sample lies ``fduration / 2`` before the request's last sample. A sample is
     whitened by the newest PSD that was due when the last strain sample it depends on
     arrived, or by the first PSD if none was due. Strain that is not finite is replaced
-    by 0. ``usable`` [ifos, frames], whether each frame of strain is finite and not all
-    zero in every row; the first frame is the oldest that the first kernel and its
-    filter reach.
+    by 0. ``usable`` [ifos, frames] bool, whether each ``frame_size`` samples of strain
+    are finite and not all zero in every row; the first are the oldest that the first
+    kernel and its filter depend on.
 
     Raises:
-        GeometryError: A length is not a whole number of blocks of 64 samples.
+        GeometryError: The stride, half of ``fduration`` or ``psd_refresh_length`` is
+            not a multiple of 64 samples.
     """
     layout = Layout(geometry)
     for name, size in {
@@ -61,13 +63,13 @@ def build(geometry: Geometry) -> onnx.ModelProto:
     columns = []
     for i in range(ifos):
         before = graph.cut("position", [i], [i + 1], axis=0)
-        turn = Turn.of(graph, geometry, before, size)
+        counts = Counts.of(graph, geometry, before, size)
         strain = graph.Gather(snapshot, i, axis=1)
         filters = graph.Gather("filters", i, axis=1)
-        columns.append(_whiten(graph, layout, strain, filters, turn))
+        columns.append(_whiten(graph, layout, strain, filters, counts))
     whitened = graph.Concat(*columns, axis=1)
 
-    # The snapshot has one block more than the kernels and the filter reach.
+    # The snapshot has one block more than the kernels and the filter depend on.
     extra = [layout.history_size - layout.overlap_size - geometry.filter_size]
     magnitude, finite = (
         graph.Reshape(
@@ -76,8 +78,9 @@ def build(geometry: Geometry) -> onnx.ModelProto:
         for x in (magnitude, graph.Cast(finite, to=TensorProto.FLOAT))
     )
     finite = graph.Greater(graph.ReduceMin(finite, [3], keepdims=0), 0.5)
-    sent = graph.Greater(graph.ReduceMax(magnitude, [3], keepdims=0), 0.0)
-    usable = graph.Cast(graph.And(finite, sent), to=TensorProto.INT64)
+    # A detector that is off sends zeros.
+    is_on = graph.Greater(graph.ReduceMax(magnitude, [3], keepdims=0), 0.0)
+    usable = graph.Cast(graph.And(finite, is_on), to=TensorProto.INT64)
     usable = graph.Cast(graph.ReduceMin(usable, [0], keepdims=0), to=TensorProto.BOOL)
     return graph.model(
         "preprocessor",
@@ -99,61 +102,66 @@ def build(geometry: Geometry) -> onnx.ModelProto:
 
 
 def _whiten(
-    graph: Graph, layout: Layout, strain: Value, filters: Value, turn: Turn
+    graph: Graph, layout: Layout, strain: Value, filters: Value, counts: Counts
 ) -> Value:
-    """One detector's whitened samples, [rows, 1, samples].
+    """Whiten one detector's strain: [rows, 1, samples].
 
     Args:
         graph: The graph to extend.
         layout: Sizes.
-        strain: [rows, history + n].
-        filters: [filters, values].
-        turn: The detector's counts.
+        strain: The detector's strain, finite, [rows, history + n].
+        filters: The detector's filters, [filters, values].
+        counts: The detector's counts.
     """
     geometry = layout.geometry
-    reach = geometry.filter_size // BLOCK_SIZE + 1
+    window_blocks = geometry.filter_size // BLOCK_SIZE + 1
+    window_size = window_blocks * BLOCK_SIZE
     middle = geometry.filter_size // 2 // BLOCK_SIZE
     overlap_blocks = layout.overlap_size // BLOCK_SIZE
     refresh_blocks = geometry.psd_refresh_size // BLOCK_SIZE
 
     # Blocks lie on a grid counted from the start of the detector's data, so that the
-    # PSD changes only between blocks. The first and the last may be needed in part.
-    odd = graph.Mod(turn.before, BLOCK_SIZE)
-    first = graph.Sub(BLOCK_SIZE, odd)
-    before = graph.cut(strain, graph.Sub(first, 1), [-1], axis=1)
+    # PSD changes only between blocks. Of the first and the last, only a part may be
+    # needed.
+    excess = graph.Mod(counts.samples_before, BLOCK_SIZE)
+    first = graph.Sub(BLOCK_SIZE, excess)
+    previous = graph.cut(strain, graph.Sub(first, 1), [-1], axis=1)
     strain = graph.cut(strain, first, None, axis=1)
-    padding = graph.Mod(graph.Sub(0, odd), BLOCK_SIZE)
+    padding = graph.Mod(graph.Sub(0, excess), BLOCK_SIZE)
     ends = graph.Concat([0, 0, 0], padding, axis=0)
     strain, differences = (
         graph.Reshape(graph.Pad(x, ends), [0, -1, BLOCK_SIZE])
-        for x in (strain, graph.Sub(strain, before))
+        for x in (strain, graph.Sub(strain, previous))
     )
 
-    # `turns[b]`: index of the filter that whitens block b. The last strain sample that
-    # block b depends on lies in the block that is half a filter later.
-    blocks = graph.Sub(graph.size(strain, 1), reach - 1)
-    now = graph.Div(graph.Sub(turn.before, odd), BLOCK_SIZE)
+    # `filter_indices[b]` is the index of the filter that whitens block b. The last
+    # strain sample that block b depends on lies in the block half a filter later.
+    blocks = graph.Sub(graph.size(strain, 1), window_blocks - 1)
+    now = graph.Div(graph.Sub(counts.samples_before, excess), BLOCK_SIZE)
     edges = graph.Range(0, graph.Squeeze(blocks), 1)
     edges = graph.Sub(graph.Add(edges, now), overlap_blocks)
-    turns = turn.filter_index(graph, graph.Div(edges, refresh_blocks))
-    first_turn = graph.ReduceMin(turns, [0])
-    trips = graph.Add(graph.Sub(graph.ReduceMax(turns, [0]), first_turn), 1)
+    filter_indices = counts.filter_index(graph, graph.Div(edges, refresh_blocks))
+    first_index = graph.ReduceMin(filter_indices, [0])
+    trips = graph.Add(graph.Sub(graph.ReduceMax(filter_indices, [0]), first_index), 1)
 
     def whiten(body: Graph, trip: Value) -> Value:
-        index = body.Add(first_turn, trip)
+        index = body.Add(first_index, trip)
         begin, stop = (
             body.ReduceSum(body.Cast(flags, to=TensorProto.INT64))
-            for flags in (body.Less(turns, index), body.LessOrEqual(turns, index))
+            for flags in (
+                body.Less(filter_indices, index),
+                body.LessOrEqual(filter_indices, index),
+            )
         )
         members = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
-        # The last block is repeated, as a product of a single row would be summed in
-        # another order.
+        # The last block is repeated, as a matrix product with a single row may sum in
+        # another order, and results must not depend on the request's length.
         twice = body.Concat(members, body.cut(members, [-1], None, axis=0), axis=0)
-        windows = body.Add(body.Unsqueeze(twice, [1]), np.arange(reach)[None])
+        windows = body.Add(body.Unsqueeze(twice, [1]), np.arange(window_blocks)[None])
         windows = body.Gather(differences, windows, axis=1)
-        windows = body.Reshape(windows, [0, -1, reach * BLOCK_SIZE])
+        windows = body.Reshape(windows, [0, -1, window_size])
         filter_ = body.Squeeze(body.Gather(filters, index, axis=0), [0])
-        matrix = whitening.toeplitz(body, filter_, reach * BLOCK_SIZE, BLOCK_SIZE)
+        matrix = whitening.toeplitz(body, filter_, window_size, BLOCK_SIZE)
         product = body.MatMul(windows, body.Transpose(matrix, perm=[1, 0]))
         product = body.cut(product, [0], [-1], axis=1)
         centers = body.Gather(strain, body.Add(members, middle), axis=1)
@@ -165,6 +173,6 @@ def _whiten(
     whitened = graph.collect(graph.Squeeze(trips), nothing, 1, whiten)
     whitened = graph.Reshape(whitened, [0, -1])
     stop = graph.Sub(graph.size(whitened, 1), padding)
-    whitened = graph.cut(whitened, odd, stop, axis=1)
+    whitened = graph.cut(whitened, excess, stop, axis=1)
     column: Value = graph.Unsqueeze(whitened, [1])
     return column

@@ -1,8 +1,10 @@
-"""Periodograms, and the PSDs and whitening filters computed from them."""
+"""Periodograms, PSDs and whitening filters, as parts of the snapshotter's graph."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from chirpwatch.export import (
@@ -14,8 +16,8 @@ from chirpwatch.export.graph import (
     Value,
 )
 from chirpwatch.export.layout import (
+    Counts,
     Layout,
-    Turn,
 )
 from chirpwatch.export.median import (
     sliding_medians,
@@ -26,24 +28,24 @@ from chirpwatch.train.data.whitening import (
     whitened_variance,
 )
 
-SEGMENTS = 16
-"""Periodograms that are computed at a time, which bounds the memory."""
+PERIODOGRAMS_PER_TRIP = 16
+"""Periodograms computed in one iteration of a loop, which bounds the memory."""
 
-REFRESHES = 32
-"""PSDs that are computed at a time, for the same reason."""
+PSDS_PER_TRIP = 32
+"""PSDs computed in one iteration, likewise."""
 
 
-def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Value:
-    """One detector's periodograms that end in this request: [segments, bins].
+def periodograms(graph: Graph, layout: Layout, strain: Value, counts: Counts) -> Value:
+    """Compute one detector's periodograms that end in a request: [periodograms, bins].
 
-    A segment with samples that are not finite, or with a stretch of zeros, as sent by a
-    detector that is off, gets infinite power in every bin.
+    If samples are not finite, or a run of them is zero, as for a detector that is off,
+    the periodogram has infinite power in every bin.
 
     Args:
         graph: The graph to extend.
         layout: Sizes.
         strain: The detector's scaled strain in row 0, [tail + n].
-        turn: The detector's counts.
+        counts: The detector's counts.
     """
     geometry = layout.geometry
     size, hop = geometry.fft_size, layout.hop_size
@@ -52,15 +54,15 @@ def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Val
     gain[[0, -1]] /= 2
     block_size = fourier.factors(size)[1]
 
-    new = graph.Sub(turn.ready, turn.done)
-    trips = graph.Div(graph.Add(new, SEGMENTS - 1), SEGMENTS)
+    new = graph.Sub(counts.periodograms_after, counts.periodograms_before)
+    trips = graph.Div(graph.Add(new, PERIODOGRAMS_PER_TRIP - 1), PERIODOGRAMS_PER_TRIP)
 
     def transform(body: Graph, trip: Value) -> Value:
-        begin = body.Mul(body.Unsqueeze(trip, [0]), SEGMENTS)
-        stop = body.Min(body.Add(begin, SEGMENTS), new)
+        begin = body.Mul(body.Unsqueeze(trip, [0]), PERIODOGRAMS_PER_TRIP)
+        stop = body.Min(body.Add(begin, PERIODOGRAMS_PER_TRIP), new)
         ordinals = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
-        starts = body.Mul(body.Add(ordinals, turn.done), hop)
-        starts = body.Add(body.Sub(starts, turn.before), layout.tail_size)
+        starts = body.Mul(body.Add(ordinals, counts.periodograms_before), hop)
+        starts = body.Add(body.Sub(starts, counts.samples_before), layout.tail_size)
         samples = body.Add(body.Unsqueeze(starts, [1]), np.arange(size)[None])
         pieces = body.Gather(strain, samples)
         largest = body.ReduceMax(
@@ -88,15 +90,17 @@ def periodograms(graph: Graph, layout: Layout, strain: Value, turn: Turn) -> Val
 class OldPeriodograms:
     """One detector's periodograms from before a request, read from the state.
 
+    A sequence's first request has none; placeholders take their place.
+
     Attributes:
         layout: Sizes.
         ifo: Index of the detector.
-        fresh: 1 for a sequence's first request, which has none, else 0, int64 [1].
+        is_first: 1 for a sequence's first request, else 0, int64 [1].
     """
 
     layout: Layout
     ifo: int
-    fresh: Value
+    is_first: Value
 
     def _values(self, graph: Graph, first: Value) -> Value:
         """The state's periodograms from index ``first`` on, flattened: [values]."""
@@ -110,7 +114,8 @@ class OldPeriodograms:
         """Placeholders from index ``first`` on, see ``unseen``: [rows, bins]."""
         layout = self.layout
         pattern = np.tile(unseen(layout.group_size), layout.groups)
-        # Groups end at PSDs; the first group's oldest segment has no data.
+        # A group ends where a PSD falls due. So the first group's oldest periodogram
+        # would begin before the data, and is a placeholder, too.
         rows = graph.value(np.roll(pattern, -1)[:, None])
         rows = graph.cut(rows, first, None, axis=0)
         shape = graph.Concat(graph.size(rows, 0), [layout.bins], axis=0)
@@ -120,19 +125,22 @@ class OldPeriodograms:
     def _firsts(self, graph: Graph, dropped: Value) -> tuple[Value, Value]:
         """First indices of old periodograms and of placeholders; one range is empty."""
         count = self.layout.periodograms
-        absent = graph.Mul(self.fresh, count)
+        absent = graph.Mul(self.is_first, count)
         unseen_first = graph.Add(graph.Sub([count], absent), dropped)
         return graph.Add(absent, dropped), unseen_first
 
     def all(self, graph: Graph) -> Value:
-        """All old periodograms, [periodograms, bins]."""
+        """All old periodograms, oldest first, [periodograms, bins]."""
         first, unseen_first = self._firsts(graph, graph.value([0]))
         values = graph.Reshape(self._values(graph, first), [-1, self.layout.bins])
         joined: Value = graph.Concat(self._unseen(graph, unseen_first), values, axis=0)
         return joined
 
     def newest(self, graph: Graph, new: Value) -> list[Value]:
-        """Parts of the next state: the newest of old and ``new`` ones, flattened."""
+        """Periodograms for the next state, from old and ``new`` ones, flattened.
+
+        The parts are to be concatenated; some may be empty.
+        """
         count = self.layout.periodograms
         first, unseen_first = self._firsts(graph, graph.size(new, 0))
         newest = graph.cut(new, [-count], None, axis=0)
@@ -148,79 +156,113 @@ def refreshes(
     layout: Layout,
     old: OldPeriodograms,
     new: Value,
-    turn: Turn,
-    begun: Value,
+    counts: Counts,
+    start: Value,
 ) -> tuple[Value, Value]:
-    """One detector's PSDs due in a request, [due, bins]; their filters, [due, values].
+    """Compute one detector's PSDs that fall due in a request, and their filters.
 
     Args:
         graph: The graph to extend.
         layout: Sizes.
         old: Periodograms from before the request.
-        new: Periodograms that ended in the request, [segments, bins].
-        turn: The detector's counts.
-        begun: Samples of its data before the sequence began, int64 [1].
+        new: Periodograms that ended in the request, [periodograms, bins].
+        counts: The detector's counts.
+        start: Samples of its data before the sequence began, int64 [1].
+
+    Returns:
+        PSDs [due, bins] and whitening filters [due, values].
     """
     geometry = layout.geometry
     group, groups = layout.group_size, layout.groups
-    # A PSD is the median of an odd number of half-overlapping segments.
-    whole_counts = range(group - 1, group * groups, group)
-    biases, variances = (
-        np.array([factor(count) for count in whole_counts])
-        for factor in (
-            median_bias,
-            lambda count: whitened_variance(
-                count, geometry.filter_size, geometry.fft_size
-            ),
-        )
-    )
+    biases, variances = _corrections(layout)
 
     def refresh(body: Graph, trip: Value) -> Value:
-        # Refresh k, counted from the start of the data, uses the groups before it.
-        begin = body.Mul(body.Unsqueeze(trip, [0]), REFRESHES)
-        stop = body.Min(body.Add(begin, REFRESHES), turn.due)
+        # PSD k, counted from the start of the data, uses the groups before it.
+        begin = body.Mul(body.Unsqueeze(trip, [0]), PSDS_PER_TRIP)
+        stop = body.Min(body.Add(begin, PSDS_PER_TRIP), counts.psds_due)
         ordinals = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
-        ordinals = body.Add(body.Add(ordinals, turn.first), 1)
+        ordinals = body.Add(body.Add(ordinals, counts.psds_before), 1)
         rows = body.Concat(old.all(body), new, axis=0)
-        # `rows` begins with segment done - periodograms, and the window of refresh k
-        # with segment (k - groups) * group - 1.
-        origin = body.Sub(turn.done, layout.periodograms)
-        from_, to = (
-            body.Sub(body.Sub(body.Mul(body.Add(turn.first, x), group), 1), origin)
+        # `rows` begins with periodogram `origin`, and the window of PSD k with
+        # periodogram (k - groups) * group - 1.
+        origin = body.Sub(counts.periodograms_before, layout.periodograms)
+        first, stop_row = (
+            body.Sub(
+                body.Sub(body.Mul(body.Add(counts.psds_before, x), group), 1), origin
+            )
             for x in (body.Sub(begin, groups - 1), stop)
         )
-        members = body.cut(rows, from_, to, axis=0)
-        middle = sliding_medians(body, members, layout.bins, group, groups)
+        members = body.cut(rows, first, stop_row, axis=0)
+        medians = sliding_medians(body, members, layout.bins, group, groups)
         ages = body.Sub(body.Min(ordinals, groups), 1)
         bias, variance = (
             body.Unsqueeze(body.Gather(table.astype(np.float32), ages), [1])
             for table in (biases, variances)
         )
-        psd = body.Div(middle, bias)
-
-        # A segment of infinite power spoils every PSD that uses it; the placeholders
-        # for segments before the first do not.
-        power = body.Reshape(body.cut(members, [0], [1], axis=1), [-1])
-        segments = body.Range(body.Squeeze(from_), body.Squeeze(to), 1)
-        seen = body.GreaterOrEqual(body.Add(segments, origin), [0])
-        spoilt = body.And(seen, body.Equal(power, float("inf")))
-        spoilt = body.cut(body.Cast(spoilt, to=TensorProto.FLOAT), [1], None, axis=0)
-        spoilt = body.MaxPool(
-            body.Reshape(spoilt, [1, 1, -1]),
-            kernel_shape=[group * groups - 1],
-            strides=[group],
-        )
-        # A segment from before the sequence began spoils a PSD, too.
+        psd = body.Div(medians, bias)
+        spoilt = _spoilt(body, layout, members, first, stop_row, origin)
+        # Nor may a PSD use periodograms from before the sequence began.
         oldest = body.Mul(body.Sub(ordinals, groups), geometry.psd_refresh_size)
-        whole = body.LessOrEqual(begun, body.Max(oldest, [0]))
-        sound = body.And(body.Less(body.Reshape(spoilt, [-1]), 0.5), whole)
+        in_sequence = body.LessOrEqual(start, body.Max(oldest, [0]))
+        unspoilt = body.Less(body.Reshape(spoilt, [-1]), 0.5)
+        usable = body.And(unspoilt, in_sequence)
         # Noise is whitened to unit variance, see `whitened_variance`.
-        filters = whitening.design(body, geometry, body.Mul(psd, variance), sound)
+        filters = whitening.design(body, geometry, body.Mul(psd, variance), usable)
         result: str = body.Concat(psd, filters, axis=1)
         return result
 
-    trips = graph.Div(graph.Add(turn.due, REFRESHES - 1), REFRESHES)
+    trips = graph.Div(graph.Add(counts.psds_due, PSDS_PER_TRIP - 1), PSDS_PER_TRIP)
     nothing = graph.ConstantOfShape([0, layout.bins + layout.filter_values])
     both = graph.collect(graph.Squeeze(trips), nothing, 0, refresh)
     psd = graph.cut(both, [0], [layout.bins], axis=1)
     return psd, graph.cut(both, [layout.bins], None, axis=1)
+
+
+def _corrections(layout: Layout) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Median bias and whitened variance of PSDs of 1 to ``groups`` groups, [groups].
+
+    A PSD is the median of an odd number of half-overlapping periodograms: one is
+    missing, as the first group's oldest one would begin before the data.
+    """
+    geometry = layout.geometry
+    group, groups = layout.group_size, layout.groups
+    numbers = range(group - 1, group * groups, group)
+    variances = [
+        whitened_variance(number, geometry.filter_size, geometry.fft_size)
+        for number in numbers
+    ]
+    return np.array([median_bias(number) for number in numbers]), np.array(variances)
+
+
+def _spoilt(
+    graph: Graph,
+    layout: Layout,
+    members: Value,
+    first: Value,
+    stop: Value,
+    origin: Value,
+) -> Value:
+    """Compute whether PSDs use a periodogram with infinite power: 1 or 0, [1, 1, psds].
+
+    The placeholders before a detector's first periodogram do not count.
+
+    Args:
+        graph: The graph to extend.
+        layout: Sizes.
+        members: Periodograms in the PSDs' windows, [periodograms, bins].
+        first: Row of the first one, int64 [1].
+        stop: Row after the last one, int64 [1].
+        origin: Ordinal of row 0, counted from the start of the data, int64 [1].
+    """
+    group, groups = layout.group_size, layout.groups
+    power = graph.Reshape(graph.cut(members, [0], [1], axis=1), [-1])
+    rows = graph.Range(graph.Squeeze(first), graph.Squeeze(stop), 1)
+    is_real = graph.GreaterOrEqual(graph.Add(rows, origin), [0])
+    spoilt = graph.And(is_real, graph.Equal(power, float("inf")))
+    spoilt = graph.cut(graph.Cast(spoilt, to=TensorProto.FLOAT), [1], None, axis=0)
+    pooled: Value = graph.MaxPool(
+        graph.Reshape(spoilt, [1, 1, -1]),
+        kernel_shape=[group * groups - 1],
+        strides=[group],
+    )
+    return pooled

@@ -1,8 +1,8 @@
-"""The offline reference: independent code for the scores, in float64 and PyTorch.
+"""The offline reference: an independent calculation of scores, in float64 and PyTorch.
 
-It shares nothing with the served models but the geometry and the network: PSDs come
-from SciPy, the filter is applied to the whole stretch at once, and the network runs in
-PyTorch. The parity report and the tests compare the served models with it.
+It shares only the geometry and the network with the served models: PSDs come from
+SciPy, the filter is applied to all strain at once, and the network runs in PyTorch. The
+parity report and the tests compare the served models with it.
 """
 
 import functools
@@ -21,12 +21,13 @@ from chirpwatch.train.networks.models import Sliding
 
 @dataclass(frozen=True)
 class Whitened:
-    """A whitened stretch.
+    """Whitened strain.
 
     Attributes:
-        strain: Unit variance in noise, float64, [rows, ifos, size].
-        start: Index of its first sample in the stretch.
-        psds: One-sided PSDs, [ifos, bins], by the sample at which each fell due.
+        strain: Whitened strain, unit variance in noise, float64, [rows, ifos, size].
+        start: Index of its first sample in the strain that was whitened.
+        psds: One-sided PSDs, strain²/Hz, [ifos, bins], by the sample at which each fell
+            due.
     """
 
     strain: NDArray[Any]
@@ -35,23 +36,26 @@ class Whitened:
 
 
 def whiten(strain: NDArray[Any], geometry: Geometry) -> Whitened:
-    """Whiten a stretch as the server whitens it in one sequence.
+    """Whiten gap-free strain as the server whitens it in one sequence.
 
     Args:
-        strain: [rows, ifos, size]; the PSD is estimated from row 0.
+        strain: Strain, [rows, ifos, size]; the PSD is estimated from row 0.
         geometry: The analysis.
 
     Returns:
-        The whitened stretch. Half of ``fduration`` is missing at either end, where the
-        filter would extend beyond the data; nothing else is corrupted.
+        The whitened strain. Half of ``fduration`` is missing at either end, where the
+        filter would extend beyond the data; no other samples are corrupted.
 
     Raises:
-        StrainError: The stretch is shorter than the first PSD.
+        StrainError: The strain is shorter than ``psd_refresh_length``.
     """
     size, refresh = strain.shape[-1], geometry.psd_refresh_size
     half = geometry.filter_size // 2
     if size < refresh:
-        raise StrainError(f"expected at least {refresh} samples, found {size}")
+        raise StrainError(
+            f"whitening: expected at least {refresh} samples for the first PSD, found "
+            f"{size}"
+        )
     output = np.full((*strain.shape[:-1], size - 2 * half), np.nan)
     psds = {}
     for due in range(refresh, size + 1, refresh):
@@ -72,7 +76,15 @@ def whiten(strain: NDArray[Any], geometry: Geometry) -> Whitened:
 
 
 def _design(psd: NDArray[Any], psd_size: int, geometry: Geometry) -> NDArray[Any]:
-    """The truncated inverse spectrum as a filter, [ifos, filter_size + 1] taps."""
+    """Design the whitening filter, a truncated inverse ASD: [ifos, filter_size + 1].
+
+    Args:
+        psd: One-sided PSDs, [ifos, bins].
+        psd_size: Samples from which each PSD is estimated.
+        geometry: The analysis.
+
+    Source: B. Allen et al., Phys. Rev. D 85, 122006 (2012), section VII.
+    """
     frequencies = np.fft.rfftfreq(geometry.fft_size, 1 / geometry.sample_rate)
     inverse = np.where(frequencies >= geometry.highpass, psd**-0.5, 0)
     inverse[..., -1] = 0
@@ -91,13 +103,14 @@ def _design(psd: NDArray[Any], psd_size: int, geometry: Geometry) -> NDArray[Any
 
 @functools.cache
 def whitened_variance(psd_size: int, geometry: Geometry) -> float:
-    """Variance of noise that the inverse square root of a median PSD whitens.
+    """Variance of noise after whitening with the inverse square root of a median PSD.
 
-    The median of n exponential variables is -ln u with u beta-distributed. In time, the
-    autocovariance of its relative error over bins is a weight on the impulse response.
+    It exceeds 1 by the PSD's statistical error. The median of n exponential variables
+    is -ln u with u beta-distributed. In the time domain, the autocovariance of its
+    relative error over bins is a weight on the impulse response.
 
     Args:
-        psd_size: Samples that the PSD is made of.
+        psd_size: Samples from which the PSD is estimated.
         geometry: The analysis.
     """
     count = 2 * psd_size // geometry.fft_size - 1
@@ -117,10 +130,11 @@ def whitened_variance(psd_size: int, geometry: Geometry) -> float:
 
 
 def _median_correlation(correlation: float) -> float:
-    """Correlation of medians of many powers that correlate, by quadrature.
+    """Correlation of two bins' median powers, from the correlation of their powers.
 
-    Asymptotically it is that of the numbers of powers below their median ln 2. Given
-    one power, the other one has a noncentral chi-squared distribution.
+    For many periodograms, it is the correlation of the numbers of powers below the
+    median, ln 2. Given one bin's power, the other's has a noncentral chi-squared
+    distribution. The integral is evaluated by quadrature.
     """
     if correlation < 1e-12:
         return 0.0
@@ -142,18 +156,18 @@ def score(
     network: Sliding,
     peak_offset_size: float = 0.0,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Score a stretch as the server scores it in one sequence.
+    """Score gap-free strain as the server scores it in one sequence.
 
     Args:
-        strain: [rows, ifos, size]; the PSD is estimated from row 0.
+        strain: Strain, [rows, ifos, size]; the PSD is estimated from row 0.
         geometry: The analysis.
         network: The network, in evaluation mode.
         peak_offset_size: Samples from the start of the loudest frame to the merger.
 
     Returns:
-        Scores, float32 [rows, strides], NaN where not valid; the delay by which each
-        score's right edge lags the estimated merger, s, likewise; and validity, bool
-        [strides].
+        Scores, logits, float32 [rows, strides], NaN where not valid; the delays by
+        which each score's right edge lags the estimated merger, s, likewise; and
+        validity, bool [strides].
     """
     whitened = whiten(strain, geometry)
     strides = strain.shape[-1] // geometry.stride_size

@@ -1,4 +1,4 @@
-"""Writes the Triton model repository from protobuf messages, atomically."""
+"""Writes Triton model repositories, with configurations as protobuf messages."""
 
 import hashlib
 import json
@@ -25,6 +25,7 @@ VERSION = 1
 IDLE_LENGTH = 60
 """Idle time after which the server drops a sequence, s."""
 
+# Element types of ONNX tensors in Triton's configurations.
 TYPES = {
     onnx.TensorProto.FLOAT: pb.TYPE_FP32,
     onnx.TensorProto.INT64: pb.TYPE_INT64,
@@ -34,7 +35,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Models that run one after the other.
+    """Triton ensemble: models that the server runs one after the other.
 
     A tensor has the same name in the model that produces it and in those that use it.
 
@@ -75,46 +76,53 @@ ENSEMBLES = {
     ),
 }
 STATEFUL = ("snapshotter", "stream_detector")
-MERGED = ("detector",)
-"""Ensembles that the CPU configurations serve as one model each.
+"""Models with an implicit state, which the server keeps for each sequence."""
 
-An update then takes one hop. Timeslides gain nothing: as one model they are a quarter
-slower, measured with two concurrent requests. Clients of `stream` treat only an
-ensemble as stateful; see `chirpwatch.export.stream`.
+MERGED = ("detector",)
+"""Ensembles that the CPU configuration serves as a single model each.
+
+A live update then needs one step in the server instead of four. ``timeslides`` stays an
+ensemble, as a single model is a quarter slower, measured with two concurrent requests.
+``stream`` stays one, as its clients treat only an ensemble as stateful; see
+``chirpwatch.export.stream``.
 """
 
 MODELS = tuple(
     dict.fromkeys(step for ensemble in ENSEMBLES.values() for step in ensemble.steps)
 )
 LARGE = ("stretch", "slides")
-"""Models that need far more memory to run a request than for its outputs."""
+"""Models that need far more memory while they run than for their outputs."""
 
 CPU_CONFIGURATION = "cpu"
-GPU_CONFIGURATION = "gpu"
-"""Names of alternative configurations, for `tritonserver --model-config-name`: for
-CPUs, the detector as one model; for GPUs, the models that run on one.
+"""Name of the configuration for CPUs, which serves ``MERGED`` as single models.
 
-Source: Triton's documentation, custom model configuration.
+A server selects it with ``--model-config-name``. Source: Triton's documentation, custom
+model configuration.
 """
+
+GPU_CONFIGURATION = "gpu"
+"""Name of the configuration for GPUs, which runs ``ON_GPU`` on a GPU."""
+
 ON_GPU = ("preprocessor", "frontend", "head", "slides")
-"""Models that run on a GPU; the others keep state, or copy more than they compute."""
+"""Models that run on a GPU. The others keep state, or copy more than they compute."""
 
 BY_TENSORRT = "frontend"
-"""The model that TensorRT runs; it does nearly all of the network's work."""
+"""Model that TensorRT runs; it has nearly all of the network's computations."""
 
 UNTILED = "untiled.onnx"
 """File name of the frontend without the loop that bounds its memory on a CPU.
 
-TensorRT builds one engine from it. From a loop's body it would build an engine whose
-inputs no optimization profile can name.
+TensorRT builds one engine from it. From the loop's body it would build an engine whose
+inputs cannot be named in an optimization profile.
 """
+
 ENGINES = "/engines"
-"""Directory of TensorRT's caches of engines and timings, in the container."""
+"""Directory in the container for TensorRT's caches of engines and timings."""
 
 MAX_ROWS = 8
 """Largest number of rows that the TensorRT engine accepts in a request.
 
-Row 0 is the background; signals that overlap in time have a row each.
+Row 0 has no injections; injections that overlap in time need a row each.
 """
 
 Request = tuple[float, int]
@@ -124,16 +132,16 @@ USUAL: Request = (64.0, 2)
 """A replay's request, for which TensorRT optimizes the engine."""
 
 LONGEST: Request = (MAX_LENGTH, MAX_ROWS)
-"""The longest request with the most rows for which the engine is built."""
+"""The largest request that the TensorRT engine accepts."""
 
 
 def shortest(geometry: Geometry) -> Request:
-    """A live update, the shortest request for which the engine is built."""
+    """The smallest request that the TensorRT engine accepts: a live update."""
     return geometry.stride_length, 1
 
 
 def warm_ups(geometry: Geometry) -> tuple[Request, ...]:
-    """Warm-up requests, which a server runs before it is ready."""
+    """Warm-up requests that a server with a GPU runs before it is ready."""
     return shortest(geometry), USUAL, (USUAL[0], MAX_ROWS), (LONGEST[0], 1)
 
 
@@ -145,7 +153,7 @@ def write_repository(
     provenance: Mapping[str, Any],
     reports: Mapping[str, str],
 ) -> str:
-    """Write the repository that the streamer's servers serve.
+    """Write a model repository for Triton, atomically.
 
     Args:
         path: Directory of the repository; an existing one is replaced once the new one
@@ -153,52 +161,33 @@ def write_repository(
         geometry: The analysis, written to the ensembles' parameters and to each ONNX
             model's metadata.
         models: The models by name: all of ``MODELS``, and ``UNTILED``.
-        longest_delay: The longest that the models' delays can be, s, written to the
+        longest_delay: Largest delay that the models can return, s, written to the
             ensembles' parameters.
-        provenance: What the network was made from, written to the ensembles'
-            parameters.
+        provenance: Origin of the network, written to the ensembles' parameters.
         reports: Text files, by name, to write beside the models.
 
     Returns:
-        The models' digest: 16 hex digits.
+        The models' digest, 16 hex digits.
 
     Raises:
         ModelError: Two models of an ensemble do not fit together, or ``path`` holds
             something other than a model repository.
     """
-    # A symbolic link stays a link.
+    # Replace what a symbolic link points to, not the link.
     target = Path(path).resolve()
     if target.exists() and not (target / "detector" / "config.pbtxt").exists():
         raise ModelError(
             f"{target}: expected a model repository or nothing, found something else; "
-            "it was not changed"
+            "it was not changed; choose another path"
         )
-    digest = hashlib.sha256()
-    contents = {}
-    for name in (*MODELS, UNTILED):
-        model = onnx.ModelProto()
-        model.CopyFrom(models[name])
-        onnx.helper.set_model_props(model, {"geometry": geometry.to_json()})
-        contents[name] = model.SerializeToString(deterministic=True)
-        digest.update(contents[name])
-    key = digest.hexdigest()[:16]
+    contents, digest = _contents(geometry, models)
     parameters = {
         "geometry": geometry.to_json(),
-        "model": key,
+        "model": digest,
         "longest_delay": f"{longest_delay:.6f}",
         "provenance": json.dumps(provenance, sort_keys=True),
     }
-    configurations = {name: _model_config(name, models[name]) for name in MODELS}
-    for name in LARGE:
-        # The server need not keep the memory that a long stretch took.
-        configurations[name].parameters[
-            "memory.enable_memory_arena_shrinkage"
-        ].string_value = "cpu:0"
-    for name in STATEFUL:
-        _make_stateful(configurations[name])
-    for name in ENSEMBLES:
-        configurations[name] = _ensemble(name, configurations, parameters)
-    _fix_shapes(configurations["stream"], geometry)
+    configurations = _configurations(geometry, models, parameters)
     files = {f"{name}/{VERSION}/model.onnx": contents[name] for name in MODELS}
     files[f"{BY_TENSORRT}/{VERSION}/{UNTILED}"] = contents[UNTILED]
     for name, configuration in configurations.items():
@@ -211,26 +200,72 @@ def write_repository(
         geometry, models, configurations
     ).items():
         files[f"{name}/configs/{GPU_CONFIGURATION}.pbtxt"] = _text(configuration)
+    for name in ENSEMBLES.keys() - set(MERGED):
+        # Git and wheels drop empty directories, but Triton requires this one.
+        readme = f"{name}/{VERSION}/README.txt"
+        files[readme] = b"An ensemble has no model file.\n"
+    files |= {name: text.encode() for name, text in reports.items()}
+    _write(target, files)
+    return digest
 
+
+def _contents(
+    geometry: Geometry, models: Mapping[str, onnx.ModelProto]
+) -> tuple[dict[str, bytes], str]:
+    """Serialize all models, with the geometry in their metadata.
+
+    Returns:
+        The models' files by name, and their common digest, 16 hex digits.
+    """
+    digest = hashlib.sha256()
+    contents = {}
+    for name in (*MODELS, UNTILED):
+        model = onnx.ModelProto()
+        model.CopyFrom(models[name])
+        onnx.helper.set_model_props(model, {"geometry": geometry.to_json()})
+        contents[name] = model.SerializeToString(deterministic=True)
+        digest.update(contents[name])
+    return contents, digest.hexdigest()[:16]
+
+
+def _configurations(
+    geometry: Geometry,
+    models: Mapping[str, onnx.ModelProto],
+    parameters: Mapping[str, str],
+) -> dict[str, pb.ModelConfig]:
+    """Default configurations of all models and ensembles, by name."""
+    configurations = {name: _model_config(name, models[name]) for name in MODELS}
+    for name in LARGE:
+        # The server need not keep the memory that a long stretch took.
+        configurations[name].parameters[
+            "memory.enable_memory_arena_shrinkage"
+        ].string_value = "cpu:0"
+    for name in STATEFUL:
+        _make_stateful(configurations[name])
+    for name in ENSEMBLES:
+        configurations[name] = _ensemble(name, configurations, parameters)
+    _fix_shapes(configurations["stream"], geometry)
+    return configurations
+
+
+def _write(target: Path, files: Mapping[str, bytes]) -> None:
+    """Write a directory atomically; an existing one is replaced.
+
+    Args:
+        target: The directory.
+        files: Contents of its files, by relative path.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
         new = Path(temporary) / "new"
         for name, content in files.items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             (new / name).write_bytes(content)
-        for name in ENSEMBLES.keys() - set(MERGED):
-            # Git and wheels drop empty directories, but Triton requires this one.
-            version = new / name / str(VERSION)
-            version.mkdir()
-            (version / "README.txt").write_text("An ensemble has no model file.\n")
-        for name, text in reports.items():
-            (new / name).write_text(text)
         if target.exists():
-            # The old one is then in the temporary directory, and is removed with it.
+            # The old directory is then the temporary one, and is removed with it.
             exchange(new, target)
         else:
             new.rename(target)
-    return key
 
 
 def _text(configuration: pb.ModelConfig) -> bytes:
@@ -244,7 +279,7 @@ def _dims(value: onnx.ValueInfoProto) -> list[int]:
 
 
 def _model_config(name: str, model: onnx.ModelProto) -> pb.ModelConfig:
-    """A model's configuration, with the tensors of the ONNX model."""
+    """A model's configuration, with the ONNX model's inputs and outputs."""
     return pb.ModelConfig(
         name=name,
         backend="onnxruntime",
@@ -281,7 +316,7 @@ def _merged(
     models: Mapping[str, onnx.ModelProto],
     configurations: Mapping[str, pb.ModelConfig],
 ) -> tuple[bytes, pb.ModelConfig]:
-    """An ensemble merged into one model, and its configuration."""
+    """Merge an ensemble into one model; return its file and configuration."""
     ensemble, wired = ENSEMBLES[name], configurations[name]
     configuration = pb.ModelConfig()
     configuration.CopyFrom(configurations[ensemble.steps[0]])
@@ -305,7 +340,7 @@ def _merged(
 
 
 def _make_stateful(configuration: pb.ModelConfig) -> None:
-    """Declare the state tensor, which is initially a single zero."""
+    """Declare the model's state tensor, which is initially a single zero."""
     for tensors, name in (
         (configuration.input, "state"),
         (configuration.output, "new_state"),
@@ -334,7 +369,7 @@ def _make_stateful(configuration: pb.ModelConfig) -> None:
 
 
 def _fix_shapes(configuration: pb.ModelConfig, geometry: Geometry) -> None:
-    """Fix an ensemble's shapes to updates of one stride: two rows in, one score out."""
+    """Fix ``stream``'s shapes to updates of one stride: two rows in, one score out."""
     (strain,), (scores,) = configuration.input, configuration.output
     strain.dims[:] = [2, len(geometry.ifos), geometry.stride_size]
     scores.dims[:] = [1, 2]
@@ -345,11 +380,12 @@ def _gpu_configurations(
     models: Mapping[str, onnx.ModelProto],
     configurations: Mapping[str, pb.ModelConfig],
 ) -> dict[str, pb.ModelConfig]:
-    """Configurations of the models that run on a GPU.
+    """Configurations for GPUs, by name, of the models that run on one.
 
-    The models compute in float32, so scores differ from a CPU's only by the order of
-    summation. Source for the accelerators' parameters: the documentation of Triton's
-    ONNX Runtime backend.
+    The models compute in float32, so scores differ from a CPU's only through the order
+    of summation.
+
+    Source: the ONNX Runtime backend's documentation, for the accelerators' parameters.
     """
     gpu_configurations = {}
     shapes = _shapes(geometry, models)
@@ -385,7 +421,7 @@ def _gpu_configurations(
         for (length, rows), inputs in shapes.get(name, {}).items():
             configuration.model_warmup.add(
                 name=f"{length:g} s, rows: {rows}",
-                batch_size=1,  # for a model without batching; 0 would be left out
+                batch_size=1,  # as for any model without batching; 0 skips the warm-up
                 inputs={
                     tensor.name: pb.ModelWarmup.Input(
                         data_type=tensor.data_type,
@@ -400,12 +436,7 @@ def _gpu_configurations(
 
 
 def profile(geometry: Geometry, request: Request) -> str:
-    """Shape of the frontend's input in a request, in the syntax of TensorRT's profiles.
-
-    Args:
-        geometry: The analysis.
-        request: Its length, s, and number of rows.
-    """
+    """Shape of the frontend's input for a request, in TensorRT's profile syntax."""
     length, rows = request
     overlap_size = geometry.kernel_size - geometry.stride_size
     samples = overlap_size + round(length * geometry.sample_rate)
@@ -415,12 +446,18 @@ def profile(geometry: Geometry, request: Request) -> str:
 def _shapes(
     geometry: Geometry, models: Mapping[str, onnx.ModelProto]
 ) -> dict[str, dict[Request, dict[str, Sequence[int]]]]:
-    """Input shapes of the models that run on a GPU, for each warm-up request."""
+    """Input shapes of the models that run on a GPU, for each warm-up request.
+
+    The shapes are those of the tensors when the ensembles run on zeros.
+
+    Returns:
+        Shape by model, request and input.
+    """
     shapes: dict[str, dict[Request, dict[str, Sequence[int]]]] = {}
     ifos = len(geometry.ifos)
     for length, rows in warm_ups(geometry):
         size = round(length * geometry.inference_sampling_rate) * geometry.stride_size
-        made: dict[str, NDArray[Any]] = {
+        tensors: dict[str, NDArray[Any]] = {
             "strain": np.zeros((rows, ifos, size), np.float32),
             "position": np.zeros(ifos, np.int64),
             "state": np.zeros(1, np.float32),
@@ -432,12 +469,12 @@ def _shapes(
             session = onnxruntime.InferenceSession(
                 models[step].SerializeToString(), providers=["CPUExecutionProvider"]
             )
-            inputs = {node.name: made[node.name] for node in session.get_inputs()}
+            inputs = {node.name: tensors[node.name] for node in session.get_inputs()}
             shapes.setdefault(step, {})[length, rows] = {
                 name: value.shape for name, value in inputs.items()
             }
             names = [node.name for node in session.get_outputs()]
-            made |= dict(zip(names, session.run(None, inputs), strict=True))
+            tensors |= dict(zip(names, session.run(None, inputs), strict=True))
     return {step: shapes[step] for step in ON_GPU if step in shapes}
 
 
@@ -446,15 +483,19 @@ def _ensemble(
     configurations: Mapping[str, pb.ModelConfig],
     parameters: Mapping[str, str],
 ) -> pb.ModelConfig:
-    """An ensemble's configuration; checks that connected tensors fit together."""
+    """Configure an ensemble, after checking that its models' tensors fit together.
+
+    Raises:
+        ModelError: An input or output is not available, or has another type or shape.
+    """
     ensemble = ENSEMBLES[name]
-    made: dict[str, pb.ModelInput | pb.ModelOutput] = {
+    available: dict[str, pb.ModelInput | pb.ModelOutput] = {
         tensor.name: tensor
         for step in ensemble.steps
         for tensor in configurations[step].input
         if tensor.name in ensemble.inputs
     }
-    inputs = [made[tensor] for tensor in ensemble.inputs]
+    inputs = [available[tensor] for tensor in ensemble.inputs]
     steps = []
     used = set(ensemble.outputs)
     for step in ensemble.steps:
@@ -462,17 +503,20 @@ def _ensemble(
     for step in ensemble.steps:
         configuration = configurations[step]
         for tensor in configuration.input:
-            source = made.get(tensor.name)
+            source = available.get(tensor.name)
             if source is None or source.data_type != tensor.data_type:
                 raise ModelError(
-                    f"{step}: no tensor of the right type for its input {tensor.name}"
+                    f"{step}, input {tensor.name}: expected a tensor with the type "
+                    f"{pb.DataType.Name(tensor.data_type)} from an earlier model of "
+                    f"{name}, found "
+                    + (pb.DataType.Name(source.data_type) if source else "none")
                 )
             if not _fit(source.dims, tensor.dims):
                 raise ModelError(
                     f"{step}, input {tensor.name}: expected the shape "
                     f"{list(tensor.dims)}, found {list(source.dims)}"
                 )
-        made.update({tensor.name: tensor for tensor in configuration.output})
+        available.update({tensor.name: tensor for tensor in configuration.output})
         steps.append(
             pb.ModelEnsembling.Step(
                 model_name=step,
@@ -484,9 +528,12 @@ def _ensemble(
                 },
             )
         )
-    missing = [tensor for tensor in ensemble.outputs if tensor not in made]
+    missing = [tensor for tensor in ensemble.outputs if tensor not in available]
     if missing:
-        raise ModelError(f"{name}: no model gives its output {missing[0]}")
+        raise ModelError(
+            f"{name}: expected a model with the output {missing[0]}, found none in "
+            f"{', '.join(ensemble.steps)}"
+        )
     return pb.ModelConfig(
         name=name,
         platform="ensemble",
@@ -494,7 +541,9 @@ def _ensemble(
         input=inputs,
         output=[
             pb.ModelOutput(
-                name=tensor, data_type=made[tensor].data_type, dims=made[tensor].dims
+                name=tensor,
+                data_type=available[tensor].data_type,
+                dims=available[tensor].dims,
             )
             for tensor in ensemble.outputs
         ],
@@ -506,7 +555,8 @@ def _ensemble(
     )
 
 
-def _fit(given: Sequence[int], wanted: Sequence[int]) -> bool:
-    return len(given) == len(wanted) and all(
-        g == w or -1 in (g, w) for g, w in zip(given, wanted, strict=True)
+def _fit(produced: Sequence[int], consumed: Sequence[int]) -> bool:
+    """Whether two shapes agree, where -1 stands for any size."""
+    return len(produced) == len(consumed) and all(
+        p == c or -1 in (p, c) for p, c in zip(produced, consumed, strict=True)
     )

@@ -1,12 +1,13 @@
-"""The models of the ensemble ``stream``, for clients of ml4gw-hermes.
+"""The models of the ensemble ``stream``, for clients that use ml4gw-hermes.
 
 Such a client treats a model as stateful only if it is an ensemble whose only input
 feeds a step that declares a state, and exactly one tensor with two or more dimensions
-goes from that step to exactly one later step. So the whole detector is one step. It
-counts its own position, and sets scores that are not valid to minus infinity. A second
-step transposes its rows into the columns that aframe's inference reads.
+goes from that step to exactly one later step. So all models of ``detector`` are merged
+into the first step. It counts its own position, and sets scores that are not valid to
+minus infinity. The second step transposes its rows into the columns that aframe's
+inference reads.
 
-Source: `InferenceClient._build_inputs` of ml4gw-hermes 0.3.1.
+Source: ``InferenceClient._build_inputs`` in ml4gw-hermes 0.3.1.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from chirpwatch.geometry import Geometry
 
 
 def build(geometry: Geometry, models: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
-    """Build ``stream_detector``.
+    """Build the model ``stream_detector``.
 
     Inputs: ``strain`` [2, ifos, n], the background and the strain to score, such as the
     background with injections; ``state``. Outputs: ``rows`` [2, strides], the scores of

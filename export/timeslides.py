@@ -1,8 +1,8 @@
-"""The models of the ``timeslides`` ensemble: one pass over a stretch, many slides.
+"""The models ``stretch`` and ``slides``, which score many timeslides of one stretch.
 
-A stretch of strain is whitened and converted to feature frames once. A slide then reads
-the other detectors' frames later than the first detector's, circularly within the
-stretch, and runs only the head.
+A stretch, which is gap-free strain, is whitened and converted to feature frames once.
+Each timeslide then takes the other detectors' frames from later times than the first
+detector's, circularly within the stretch, and runs only the head.
 """
 
 from typing import Any
@@ -23,32 +23,33 @@ from chirpwatch.export.head import (
     usable_kernels,
 )
 from chirpwatch.export.layout import (
+    Counts,
     Layout,
-    Turn,
 )
 from chirpwatch.export.snapshotter import whole_kernels
 from chirpwatch.geometry import Geometry
 
 TILE_STRIDES = 128
-"""Strides of a slide that the head scores at a time; their frames fit in the cache."""
+"""Most strides of a slide that the head scores at once; their frames fit the cache."""
 
 GROUP_SLIDES = 64
-"""Slides that are searched for events at a time."""
+"""Most slides that are searched for events at once."""
 
 CLUSTER_LENGTH = 8.0
-"""Length of the windows whose maximum is returned, and an event's reach, s."""
+"""Clustering length, s: each such window's maximum is returned, and an event is the
+loudest score within this time before and after it."""
 
 
 def build_stretch(snapshotter: onnx.ModelProto, ifos: int) -> onnx.ModelProto:
-    """Make the snapshotter stateless, for sequences of a single request.
+    """Build the model ``stretch``: the snapshotter for sequences of a single request.
 
     Args:
         snapshotter: The model from ``export/snapshotter.py``'s ``build``.
         ifos: Number of detectors.
 
     Returns:
-        A stateless model: ``strain`` in; ``snapshot``, ``filters`` and ``position``
-        out.
+        A stateless model with the input ``strain`` and the outputs ``snapshot``,
+        ``filters`` and ``position``, which is 0.
     """
     model = onnx.ModelProto()
     model.CopyFrom(snapshotter)
@@ -83,18 +84,18 @@ def build(
     """Build the model ``slides``.
 
     Inputs: ``features`` [1, ifos, channels, frames], ``usable`` [ifos, frames] and
-    ``filters`` [filters, ifos, values] of a whole stretch, from the models upstream;
-    ``shifts`` [slides, ifos - 1] int64, the feature frames by which each detector but
-    the first is read later than the first, circularly within the stretch. Shifts may be
-    negative.
+    ``filters`` [filters, ifos, values] of one stretch, from the models upstream;
+    ``shifts`` [slides, ifos - 1] int64, the number of feature frames by which each
+    detector but the first is read later than the first, circularly within the stretch.
+    Shifts may be negative.
 
     Outputs, with strides in the first detector's time: ``score`` and ``delay`` [slides,
     strides]; ``valid`` [slides, strides] bool, whether the score is finite and every
     detector's kernel has usable strain and is whitened by PSDs of real data. No kernel
     that wraps around the end of the stretch is valid. For each window of 8 s: ``peak``
-    [slides, windows], the largest valid score, or minus infinity if there is none; its
-    ``peak_stride`` and ``peak_delay``; and ``peak_is_event``, whether no other valid
-    score within 8 s of it is larger and no earlier one is equal.
+    [slides, windows], the largest valid score, or minus infinity if there is none; the
+    peak's ``peak_stride`` and ``peak_delay``; and ``peak_is_event``, whether no other
+    valid score within 8 s is larger and no earlier one is equal.
 
     Args:
         geometry: The analysis.
@@ -102,73 +103,10 @@ def build(
             channels, frames] to ``score`` and ``delay`` [rows, strides].
         kernel_frames: Frames that one score depends on.
     """
-    ifos = len(geometry.ifos)
-    stride_frames = geometry.stride_size // geometry.frame_size
     channels = head.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    ifos = len(geometry.ifos)
     graph = Graph()
-    # Frames from before the start of the stretch, for the first scores' kernels.
-    lead = kernel_frames - stride_frames
-    period = graph.Sub(graph.size("features", 3), lead)
-    strides = graph.Div(period, stride_frames)
-
-    # Tiles have equal length; the last one is padded.
-    tiles = graph.Div(graph.Add(strides, TILE_STRIDES - 1), TILE_STRIDES)
-    tile = graph.Div(graph.Sub(graph.Add(strides, tiles), [1]), tiles)
-    tile_frames = graph.Mul(tile, stride_frames)
-    window = graph.Add(tile_frames, lead)
-
-    features = graph.Squeeze("features", [0])
-    whole = graph.cut(features, [lead], None, axis=2)
-    first = graph.Gather(features, [0], axis=0)
-    padding = graph.Concat([0] * 5, window, axis=0)
-    first = graph.Pad(first, padding)
-    # The stretch is repeated, as it is read circularly. A kernel that reaches back
-    # beyond its start, or into the padding, is never valid.
-    others = []
-    for i in range(1, ifos):
-        frames = graph.Gather(whole, [i], axis=0)
-        others.append(graph.Pad(graph.Concat(frames, frames, axis=2), padding))
-    slides = graph.size("shifts", 0)
-    turned = [
-        graph.Mod(graph.Gather("shifts", i, axis=1), period) for i in range(ifos - 1)
-    ]
-    starts = [graph.Mod(graph.Sub(shift, lead), period) for shift in turned]
-    flags = _flags(graph, geometry, period, tile_frames)
-
-    def score_tile(body: Graph, trip: Value) -> list[Mapped]:
-        trip = body.Unsqueeze(trip, [0])
-        begin = body.Mul(body.Mod(trip, tiles), tile_frames)
-        slide = body.Div(trip, tiles)
-        total = body.cut(first, begin, body.Add(begin, window), axis=2)
-        valid = sampled(body, flags[0], body.Add(begin, stride_frames - 1))
-        for i in range(1, ifos):
-            start = body.Gather(starts[i - 1], slide, axis=0)
-            start = body.Add(start, begin)
-            stop = body.Add(start, window)
-            total = body.Add(total, body.cut(others[i - 1], start, stop, axis=2))
-            edge = body.Add(body.Gather(turned[i - 1], slide, axis=0), begin)
-            edge = body.Add(edge, stride_frames - 1)
-            valid = body.And(valid, sampled(body, flags[i], edge))
-        score, delay = body.inline(head, {"features": total})
-        valid = body.And(valid, body.Squeeze(finite_scores(body, score), [0]))
-        return [
-            (body.Squeeze(score, [0]), TensorProto.FLOAT),
-            (body.Squeeze(delay, [0]), TensorProto.FLOAT),
-            (valid, TensorProto.BOOL),
-        ]
-
-    def sampled(body: Graph, flags: Value, edge: Value) -> Value:
-        """One flag for each stride of a tile; the first is that of frame ``edge``."""
-        stop = body.Add(edge, tile_frames)
-        result: str = body.Slice(flags, edge, stop, [0], [stride_frames])
-        return result
-
-    trips = graph.Mul(slides, tiles)
-    shape = graph.Concat(slides, [-1], axis=0)
-    score, delay, valid = (
-        graph.cut(graph.Reshape(x, shape), [0], strides, axis=1)
-        for x in graph.map(graph.Squeeze(trips), score_tile)
-    )
+    score, delay, valid = _scores(graph, geometry, head, kernel_frames)
     peaks = _peaks(graph, geometry, score, delay, valid)
     return graph.model(
         "slides",
@@ -195,27 +133,112 @@ def build(
     )
 
 
+def _scores(
+    graph: Graph, geometry: Geometry, head: onnx.ModelProto, kernel_frames: int
+) -> tuple[Value, Value, Value]:
+    """Score all slides, in tiles: score, delay and validity, [slides, strides] each.
+
+    Args:
+        graph: The graph to extend, with the inputs of ``slides``.
+        geometry: The analysis.
+        head: The head for features summed over the detectors.
+        kernel_frames: Frames that one score depends on.
+    """
+    ifos = len(geometry.ifos)
+    stride_frames = geometry.stride_size // geometry.frame_size
+    # Frames from before the start of the stretch, for the first scores' kernels.
+    lead = kernel_frames - stride_frames
+    period = graph.Sub(graph.size("features", 3), lead)
+    strides = graph.Div(period, stride_frames)
+
+    # A slide is scored in tiles of equal length; the last one is padded.
+    tiles = graph.Div(graph.Add(strides, TILE_STRIDES - 1), TILE_STRIDES)
+    tile_strides = graph.Div(graph.Sub(graph.Add(strides, tiles), [1]), tiles)
+    tile_frames = graph.Mul(tile_strides, stride_frames)
+    window = graph.Add(tile_frames, lead)
+
+    features = graph.Squeeze("features", [0])
+    in_stretch = graph.cut(features, [lead], None, axis=2)
+    first = graph.Gather(features, [0], axis=0)
+    padding = graph.Concat([0] * 5, window, axis=0)
+    first = graph.Pad(first, padding)
+    # The stretch is repeated, as it is read circularly. A kernel that begins before the
+    # start of the stretch, or extends into the padding, is never valid.
+    others = []
+    for i in range(1, ifos):
+        frames = graph.Gather(in_stretch, [i], axis=0)
+        others.append(graph.Pad(graph.Concat(frames, frames, axis=2), padding))
+    slides = graph.size("shifts", 0)
+    circular_shifts = [
+        graph.Mod(graph.Gather("shifts", i, axis=1), period) for i in range(ifos - 1)
+    ]
+    starts = [graph.Mod(graph.Sub(shift, lead), period) for shift in circular_shifts]
+    flags = _flags(graph, geometry, period, tile_frames)
+
+    def score_tile(body: Graph, trip: Value) -> list[Mapped]:
+        trip = body.Unsqueeze(trip, [0])
+        begin = body.Mul(body.Mod(trip, tiles), tile_frames)
+        slide = body.Div(trip, tiles)
+        total = body.cut(first, begin, body.Add(begin, window), axis=2)
+        valid = sampled(body, flags[0], body.Add(begin, stride_frames - 1))
+        for i in range(1, ifos):
+            start = body.Gather(starts[i - 1], slide, axis=0)
+            start = body.Add(start, begin)
+            stop = body.Add(start, window)
+            total = body.Add(total, body.cut(others[i - 1], start, stop, axis=2))
+            edge = body.Add(body.Gather(circular_shifts[i - 1], slide, axis=0), begin)
+            edge = body.Add(edge, stride_frames - 1)
+            valid = body.And(valid, sampled(body, flags[i], edge))
+        score, delay = body.inline(head, {"features": total})
+        valid = body.And(valid, body.Squeeze(finite_scores(body, score), [0]))
+        return [
+            (body.Squeeze(score, [0]), TensorProto.FLOAT),
+            (body.Squeeze(delay, [0]), TensorProto.FLOAT),
+            (valid, TensorProto.BOOL),
+        ]
+
+    def sampled(body: Graph, flags: Value, edge: Value) -> Value:
+        """Sample a flag for each of a tile's strides, starting at frame ``edge``."""
+        stop = body.Add(edge, tile_frames)
+        result: str = body.Slice(flags, edge, stop, [0], [stride_frames])
+        return result
+
+    trips = graph.Mul(slides, tiles)
+    shape = graph.Concat(slides, [-1], axis=0)
+    score, delay, valid = (
+        graph.cut(graph.Reshape(x, shape), [0], strides, axis=1)
+        for x in graph.map(graph.Squeeze(trips), score_tile)
+    )
+    return score, delay, valid
+
+
 def _flags(
     graph: Graph, geometry: Geometry, period: Value, spare: Value
 ) -> list[Value]:
-    """Whether a kernel that ends with a frame is usable and whole, for each detector.
+    """Whether the kernel that ends with each frame is usable and whole.
 
-    Each is bool [2 * period + spare]; frame ``f`` ends at sample ``(f + 1) *
-    frame_size``. The stretch is repeated, as it is read circularly; ``spare`` frames
-    pad the last tile.
+    Args:
+        graph: The graph to extend.
+        geometry: The analysis.
+        period: Frames in the stretch, int64 [1].
+        spare: Frames to add as padding for the last tile, int64 [1].
+
+    Returns:
+        For each detector, flags for the stretch, repeated as it is read circularly:
+        bool [2 * period + spare]. Frame ``f`` ends at sample ``(f + 1) * frame_size``.
     """
     ordinals = graph.Range(1, graph.Add(graph.Squeeze(period), 1), 1)
     edges = graph.Mul(ordinals, geometry.frame_size)
     size = graph.Mul(period, geometry.frame_size)
-    turn = Turn.of(graph, geometry, graph.value([0]), size)
-    able = whitening.able(graph, "filters")
-    # A kernel that ends before the first stride does is never whole.
+    counts = Counts.of(graph, geometry, graph.value([0]), size)
+    nonzero = whitening.nonzero(graph, "filters")
+    # Kernels that end before the first stride's are never whole.
     ahead = geometry.stride_size // geometry.frame_size - 1
     usable = usable_kernels(graph, geometry, "usable", ahead, 1)
     flags = []
     for i in range(len(geometry.ifos)):
-        mine = graph.Gather(able, i, axis=1)
-        flag = whole_kernels(graph, geometry, mine, edges, turn)
+        own = graph.Gather(nonzero, i, axis=1)
+        flag = whole_kernels(graph, geometry, own, edges, counts)
         flag = graph.And(flag, graph.Gather(usable, i, axis=0))
         bits = graph.Cast(flag, to=TensorProto.INT64)
         bits = graph.Pad(
@@ -228,12 +251,12 @@ def _flags(
 def _peaks(
     graph: Graph, geometry: Geometry, score: Value, delay: Value, valid: Value
 ) -> list[tuple[str, Value, int, list[str]]]:
-    """The loudest valid score of each window, and whether it is an event."""
-    reach = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+    """Build the outputs for the loudest valid score in each window; see ``build``."""
+    cluster_strides = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
     slides, strides = (graph.size(score, axis) for axis in (0, 1))
-    windows = graph.Div(graph.Add(strides, reach - 1), reach)
-    # Groups of slides bound the memory. They have equal size; the last one is filled up
-    # with the last slide.
+    windows = graph.Div(graph.Add(strides, cluster_strides - 1), cluster_strides)
+    # Slides are searched in groups of equal size, which bounds the memory. The last
+    # group is filled up with copies of the last slide.
     groups = graph.Div(graph.Add(slides, GROUP_SLIDES - 1), GROUP_SLIDES)
     group = graph.Div(graph.Sub(graph.Add(slides, groups), [1]), groups)
 
@@ -242,8 +265,8 @@ def _peaks(
         stop = body.Add(begin, group)
         rows = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
         rows = body.Min(rows, body.Sub(slides, 1))
-        mine = [body.Gather(x, rows, axis=0) for x in (score, delay, valid)]
-        return _group_peaks(body, reach, windows, *mine)
+        own = [body.Gather(x, rows, axis=0) for x in (score, delay, valid)]
+        return _group_peaks(body, cluster_strides, windows, *own)
 
     shape = graph.Concat([-1], windows, axis=0)
     types = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL)
@@ -261,41 +284,63 @@ def _peaks(
 
 
 def _group_peaks(
-    graph: Graph, reach: int, windows: Value, score: Value, delay: Value, valid: Value
+    graph: Graph,
+    cluster_strides: int,
+    windows: Value,
+    score: Value,
+    delay: Value,
+    valid: Value,
 ) -> list[Mapped]:
-    """Each window's loudest score, its stride and delay, and whether it is an event."""
-    silence = float("-inf")
-    strides = graph.size(score, 1)
-    masked = graph.Where(valid, score, silence)
-    # Pad the last window, and add one reach before the first and after the last.
-    after = graph.Add(graph.Sub(graph.Mul(windows, reach), strides), reach)
-    ends = graph.Concat([0, reach, 0], after, axis=0)
-    padded = graph.Pad(masked, ends, silence)
+    """Find each window's loudest valid score, and whether it is an event.
 
-    # `loudest[i]`: maximum of `reach` strides from i on, by spans that double.
+    Args:
+        graph: The graph to extend.
+        cluster_strides: Strides in a window.
+        windows: Number of windows, int64 [1].
+        score: [slides, strides].
+        delay: [slides, strides].
+        valid: bool [slides, strides].
+
+    Returns:
+        Score, stride, delay and whether it is an event, [slides, windows] each.
+    """
+    lowest = float("-inf")
+    strides = graph.size(score, 1)
+    masked = graph.Where(valid, score, lowest)
+    # Pad the last window, and add one window before the first and after the last.
+    after = graph.Add(
+        graph.Sub(graph.Mul(windows, cluster_strides), strides), cluster_strides
+    )
+    ends = graph.Concat([0, cluster_strides, 0], after, axis=0)
+    padded = graph.Pad(masked, ends, lowest)
+
+    # `loudest[i]` is the maximum of `cluster_strides` strides from i on. It is built
+    # from maxima over spans that double in length.
     loudest, span = padded, 1
-    while span < reach:
-        step = min(span, reach - span)
+    while span < cluster_strides:
+        step = min(span, cluster_strides - span)
         later = graph.Pad(
-            graph.cut(loudest, [step], None, axis=1), [0, 0, 0, step], silence
+            graph.cut(loudest, [step], None, axis=1), [0, 0, 0, step], lowest
         )
         loudest = graph.Max(loudest, later)
         span += step
 
-    whole = graph.cut(padded, [reach], [-reach], axis=1)
-    rows = graph.Reshape(whole, [0, -1, reach])
+    in_windows = graph.cut(padded, [cluster_strides], [-cluster_strides], axis=1)
+    rows = graph.Reshape(in_windows, [0, -1, cluster_strides])
     peak = graph.ReduceMax(rows, [2], keepdims=0)
     within = graph.ArgMax(rows, axis=2, keepdims=0)
-    begins = graph.Mul(graph.Range(0, graph.Squeeze(windows), 1), reach)
+    begins = graph.Mul(graph.Range(0, graph.Squeeze(windows), 1), cluster_strides)
     stride = graph.Add(within, begins)
-    # Stride s has the index s + reach in `padded`.
+    # Stride s has the index s + cluster_strides in `padded`.
     before = graph.GatherElements(loudest, stride, axis=1)
-    behind = graph.GatherElements(loudest, graph.Add(stride, reach + 1), axis=1)
+    behind = graph.GatherElements(
+        loudest, graph.Add(stride, cluster_strides + 1), axis=1
+    )
     is_event = graph.And(
         graph.And(graph.GreaterOrEqual(peak, behind), graph.Greater(peak, before)),
-        graph.Greater(peak, silence),
+        graph.Greater(peak, lowest),
     )
-    # The last window may extend beyond the stretch, and may have no valid score.
+    # If the last window has no valid score, its stride may lie beyond the stretch.
     inside = graph.Min(stride, graph.Sub(strides, 1))
     return [
         (peak, TensorProto.FLOAT),

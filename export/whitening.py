@@ -1,4 +1,4 @@
-"""The whitening filter: its design from a PSD, and its application to strain.
+"""The whitening filter in ONNX graphs: its design from a PSD, and its application.
 
 The filter is the truncated inverse spectrum: the inverse ASD, set to zero below the
 highpass, transformed to the time domain, and tapered to ``fduration`` with a Hann
@@ -30,33 +30,39 @@ from chirpwatch.geometry import Geometry
 
 
 def filter_values(geometry: Geometry) -> int:
-    """Number of values in a filter: D, then E(0) to E(h - 2); E(h - 1) is 0."""
+    """Number of values that a filter is stored as: D, then E(0) to E(h - 2).
+
+    E(h - 1) is 0, and is not stored.
+    """
     return geometry.filter_size // 2
 
 
-def design(graph: Graph, geometry: Geometry, psd: Value, sound: Value) -> Value:
-    """Design whitening filters from PSDs: [psds, values], for unit variance in noise.
+def design(graph: Graph, geometry: Geometry, psd: Value, usable: Value) -> Value:
+    """Design filters from PSDs, which whiten noise to unit variance: [psds, values].
 
-    A PSD that is not sound, or not finite and positive above the highpass, such as that
-    of a detector that is off, gives a filter of zeros, which passes nothing.
+    A filter is all zeros if its PSD is not usable, or is not finite and positive above
+    the highpass, as for a detector that is off.
 
     Args:
         graph: The graph to extend.
         geometry: The analysis.
-        psd: [psds, bins], one-sided, per Hz.
-        sound: Whether each PSD may be used, bool [psds].
+        psd: One-sided PSDs, per Hz, [psds, bins].
+        usable: Whether each PSD may be used, bool [psds].
     """
     size, half_size = geometry.fft_size, geometry.filter_size // 2
     bins = size // 2 + 1
     first_bin = math.ceil(geometry.highpass * geometry.fftlength)
     band = graph.cut(psd, [first_bin], [-1], axis=1)
-    able = graph.And(graph.Greater(band, 0.0), graph.Less(band, float("inf")))
-    able = graph.ReduceMin(graph.Cast(able, to=TensorProto.INT64), [1])
-    able = graph.And(graph.Cast(able, to=TensorProto.BOOL), graph.Unsqueeze(sound, [1]))
-    band = graph.Cast(graph.Where(able, band, 1.0), to=TensorProto.DOUBLE)
+    good = graph.And(graph.Greater(band, 0.0), graph.Less(band, float("inf")))
+    good = graph.ReduceMin(graph.Cast(good, to=TensorProto.INT64), [1])
+    good = graph.And(
+        graph.Cast(good, to=TensorProto.BOOL), graph.Unsqueeze(usable, [1])
+    )
+    band = graph.Cast(graph.Where(good, band, 1.0), to=TensorProto.DOUBLE)
     inverse = graph.Reciprocal(graph.Sqrt(band))
     inverse = graph.Pad(inverse, [0, first_bin, 0, 1], graph.constant(np.array(0.0)))
-    # Both sides of the spectrum, which is even: [bins], then reversed without the ends.
+    # Both halves of the even spectrum: the bins, then the bins reversed without the
+    # first and the last.
     mirrored = graph.Slice(inverse, [bins - 2], [0], [1], [-1])
     both = graph.Concat(inverse, mirrored, axis=1)
     response = fourier.cosine_sums(graph, both, size, half_size)
@@ -70,35 +76,35 @@ def design(graph: Graph, geometry: Geometry, psd: Value, sound: Value) -> Value:
     total = graph.Mul(graph.cut(sums, [0], [1], axis=1), graph.constant(np.array(2.0)))
     total = graph.Add(graph.cut(taps, [0], [1], axis=1), total)
     values = graph.Cast(graph.Concat(total, sums, axis=1), to=TensorProto.FLOAT)
-    made: Value = graph.Where(able, values, 0.0)
-    return made
+    filters: Value = graph.Where(good, values, 0.0)
+    return filters
 
 
-def able(graph: Graph, filters: Value) -> Value:
-    """Whether each filter passes anything: bool [filters, ifos].
+def nonzero(graph: Graph, filters: Value) -> Value:
+    """Whether each filter is not all zeros, and so can whiten: bool [filters, ifos].
 
     Args:
         graph: The graph to extend.
         filters: [filters, ifos, values].
     """
-    # E(0) is half the sum of all taps but the middle one, the largest.
+    # E(0) is half the sum of all taps but the middle one; no real filter has 0 there.
     first = graph.Squeeze(graph.cut(filters, [1], [2], axis=2), [2])
-    passes: Value = graph.Not(graph.Equal(first, 0.0))
-    return passes
+    flags: Value = graph.Not(graph.Equal(first, 0.0))
+    return flags
 
 
 def toeplitz(graph: Graph, filter_: Value, window_size: int, block_size: int) -> Value:
     """Toeplitz matrix that maps a window of differences to a block: [block, window].
 
-    Row r holds row 0's coefficients, moved r columns to the right. The matrix is made
-    of zero-padded copies of the coefficients, laid end to end and read in rows one
+    Row r has row 0's coefficients, moved r columns to the right. To build it,
+    zero-padded copies of the coefficients are laid end to end, and are read in rows one
     value shorter than a copy. A copy's trailing zeros fill the start of the next row.
 
     Args:
         graph: The graph to extend.
-        filter_: [values].
-        window_size: Differences in the window.
-        block_size: Whitened samples in the block.
+        filter_: One filter, [values].
+        window_size: Number of differences in the window.
+        block_size: Number of whitened samples in the block.
     """
     later = graph.cut(filter_, [1], None, axis=0)
     earlier = graph.Neg(graph.Slice(later, [-1], [-(2**62)], [0], [-1]))

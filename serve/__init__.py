@@ -1,1 +1,1 @@
-"""The embedded Triton server, and the ONNX Runtime backend it serves with."""
+"""The embedded Triton server and its ONNX Runtime backend."""

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import click
 
-from chirpwatch.serve.entries import (
-    CONFIGURATION,
-    ENTRIES,
-)
+from chirpwatch.serve.entries import CONFIGURATION, ENTRIES
 
 PORT = click.IntRange(0, 65535)
 REPOSITORY = Path(__file__).parent.parent / "model_repo"
@@ -19,15 +16,29 @@ REPOSITORY = Path(__file__).parent.parent / "model_repo"
 @click.argument(
     "repository", type=click.Path(path_type=Path), default=REPOSITORY, required=False
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address.")
 @click.option(
-    "--grpc-port", type=PORT, default=8001, show_default=True, help="0 finds one."
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
 )
 @click.option(
-    "--http-port", type=PORT, default=8000, show_default=True, help="0 finds one."
+    "--grpc-port",
+    type=PORT,
+    default=8001,
+    show_default=True,
+    help="Port for gRPC; 0 selects a free one.",
 )
 @click.option(
-    "--metrics-port", type=PORT, default=8002, show_default=True, help="0 finds one."
+    "--http-port",
+    type=PORT,
+    default=8000,
+    show_default=True,
+    help="Port for HTTP and health checks; 0 selects a free one.",
+)
+@click.option(
+    "--metrics-port",
+    type=PORT,
+    default=8002,
+    show_default=True,
+    help="Port for Prometheus metrics; 0 selects a free one.",
 )
 @click.option(
     "--model-config-name",
@@ -35,15 +46,15 @@ REPOSITORY = Path(__file__).parent.parent / "model_repo"
     metavar="NAME",
     default=CONFIGURATION,
     show_default=True,
-    help="Which of the models' configurations to serve: 'cpu' has the detector as one "
-    "model, with the same scores; one that no model has, such as 'default', gives the "
-    "ensemble.",
+    help="Name of the models' configuration to serve. With 'cpu', the ensemble "
+    "'detector' is a single model with the same scores. A name that no model has, such "
+    "as 'default', serves the ensemble.",
 )
 @click.option(
     "--log",
     type=click.Path(path_type=Path),
-    help="File that the server's log is added to. Without it, a temporary one, which "
-    "is kept after an error.",
+    help="File that the server's log is appended to. Without it, a temporary file, "
+    "which is kept after an error.",
 )
 def serve(
     repository: Path,
@@ -54,10 +65,10 @@ def serve(
     configuration: str,
     log: Path | None,
 ) -> None:
-    """Serve a model repository with the embedded Triton until Ctrl-C.
+    """Serve a model REPOSITORY with the embedded Triton server until Ctrl-C.
 
-    REPOSITORY is the shipped one unless another is given. The server is NVIDIA's own,
-    from the package nvidia-pytriton: no Docker and no GPU are needed.
+    By default, REPOSITORY is the one shipped with chirpwatch. The server is NVIDIA's
+    Triton from the package nvidia-pytriton; it needs neither Docker nor a GPU.
     """
     from chirpwatch.serve.embedded import TritonServer
 

@@ -38,13 +38,14 @@ LOG_TAIL_SIZE = 4096
 """Bytes of the server's log quoted by an error if the log has no error lines."""
 
 LOSS_LENGTH = 10.0
-"""Longest time for a server that starts to say what became of a model's process that
-ended, s. Triton takes 5 s to notice, or less; but where the process ended before it
-told of itself, Triton may wait for it for ever."""
+"""Longest wait for a starting server to react to a model's process that has ended, s.
+
+Triton notices within 5 s. But if the process ended before it connected to the server,
+Triton may wait for it forever."""
 
 
 class TritonServer:
-    """Context manager that starts and stops the embedded server.
+    """Context manager that starts the embedded Triton server, and stops it.
 
     Args:
         repository: The model repository.
@@ -66,9 +67,10 @@ class TritonServer:
         address: ``host:port`` of gRPC, once the server is up.
 
     Raises:
-        ServerError: On entry, with Triton's own reason where it gives one: the platform
-            is not supported, a port is taken, the repository is broken, the log cannot
-            be written, or the server, or the process of a model, died.
+        ServerError: On entry, with Triton's own reason if it logs one: the platform is
+            not supported, a port is taken, the repository is invalid, the log cannot be
+            written, the server or a model's process ended, or the models were not ready
+            in time.
     """
 
     def __init__(
@@ -254,7 +256,7 @@ class TritonServer:
         """
         deadline = time.monotonic() + self.startup_timeout
         models: dict[int, ModelProcess] = {}
-        ended: dict[int, float] = {}  # process id, and since when it is known
+        ended: dict[int, float] = {}  # by process id: when it was first seen, s
         while (now := time.monotonic()) < deadline:
             self.check()
             models |= {model.pid: model for model in model_processes(self.pid)}

@@ -1,7 +1,11 @@
-"""Default configuration and models of a server."""
+"""Default model configuration and models of the embedded server.
+
+They are separate from ``embedded.py`` as commands show them in their help, which must
+be fast.
+"""
 
 CONFIGURATION = "cpu"
-"""Name of the models' configuration for CPUs, with the detector as one model."""
+"""Name of the configuration for CPUs, which serves ``detector`` as a single model."""
 
 ENTRIES = ("detector", "timeslides")
-"""The models that chirpwatch's own clients send requests to."""
+"""Models that chirpwatch's own clients send requests to."""

@@ -27,11 +27,11 @@ REGION = "triton_onnxruntime_backend_shm_region_"
 
 @dataclass(frozen=True)
 class ModelProcess:
-    """A process that runs a model.
+    """Process in which the server's Python-based backend runs a model instance.
 
     Attributes:
         pid: Process id.
-        name: The model's instance, such as ``head_0_1``.
+        name: Name of the model instance, such as ``head_0_1``.
         region: Name of the shared memory between the process and the server.
     """
 
@@ -41,7 +41,7 @@ class ModelProcess:
 
 
 def model_processes(server: int) -> list[ModelProcess]:
-    """The processes of the server's process group that run models."""
+    """List the processes in the server's process group that run models."""
     processes = []
     for status in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -56,18 +56,19 @@ def model_processes(server: int) -> list[ModelProcess]:
 
 
 def ended_children(server: int) -> set[int]:
-    """Process ids of the server's children that ended and that it has not waited for.
+    """Process ids of the server's zombie children: ended, but not yet waited for.
 
-    One that is killed before it runs the model's program has no name yet, and is no
-    ``ModelProcess``.
+    A child that is killed before it executes the backend's program is not listed by
+    ``model_processes``, but it is listed here.
 
     Source: proc_pid_stat(5).
     """
     ended = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
-        # A process that is gone now was waited for.
+        # The process may vanish meanwhile: then the server has waited for it.
         with contextlib.suppress(OSError):
-            # The name, in brackets, may hold anything.
+            # Fields are separated by spaces, but the name in brackets may contain any
+            # character, so start after the last bracket.
             state, parent, *_ = path.read_bytes().rpartition(b")")[2].split()
             if state == b"Z" and int(parent) == server:
                 ended.add(int(path.parent.name))
@@ -79,8 +80,8 @@ def wait(server: int, models: dict[int, ModelProcess]) -> None:
 
     Args:
         server: Process id of the server.
-        models: Filled with the models' processes that are read from standard input, by
-            process id.
+        models: Dictionary to which the processes read from standard input are added,
+            by process id.
     """
     try:
         descriptor = os.pidfd_open(server)
@@ -122,18 +123,18 @@ def wait(server: int, models: dict[int, ModelProcess]) -> None:
 
 
 def reap(server: int) -> None:
-    """Wait for the server to end, then clean up.
+    """Wait for the server to end, then kill its processes and free shared memory.
 
     Args:
         server: Process id of the server, which leads its process group.
     """
     models: dict[int, ModelProcess] = {}
     wait(server, models)
-    left = model_processes(server)
-    for process in left:
+    remaining = model_processes(server)
+    for process in remaining:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
-    for process in [*models.values(), *left]:
+    for process in [*models.values(), *remaining]:
         (SHARED_MEMORY / process.region).unlink(missing_ok=True)
 
 

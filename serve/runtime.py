@@ -1,4 +1,4 @@
-"""The Triton that the ``nvidia-pytriton`` wheel carries, made ready to run."""
+"""Locates the Triton server in the ``nvidia-pytriton`` wheel and prepares it to run."""
 
 import ctypes.util
 import hashlib
@@ -16,16 +16,17 @@ from pathlib import Path
 from chirpwatch.errors import ServerError
 
 BACKEND = Path(__file__).parent / "backends" / "onnxruntime" / "model.py"
+"""Our Python-based backend for ONNX models, which the wheel's Triton lacks."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where the server's parts are.
+    """Paths and environment with which the server runs.
 
     Attributes:
-        executable: ``tritonserver``.
-        backends: Directory of backends, ours among them.
-        environment: Environment variables the server needs.
+        executable: Path of ``tritonserver``.
+        backends: Directory of its backends, including ours.
+        environment: Environment variables that the server needs.
     """
 
     executable: Path
@@ -34,28 +35,13 @@ class Runtime:
 
 
 def find_runtime() -> Runtime:
-    """Find the wheel's server and lay out its backends in the user's cache directory.
-
-    Triton refuses backend libraries that are links out of the backend directory, and
-    the Python stub must be that of the running Python's version; so they are copied,
-    once for each version of the wheel and of our backend.
+    """Find the wheel's server, and install its backends in the user's cache directory.
 
     Raises:
-        ServerError: Not Linux on x86-64, no wheel, or no shared libpython.
+        ServerError: The platform is not Linux on x86-64, the wheel is not installed or
+            has no backend for this Python, or libpython is missing.
     """
-    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        raise ServerError(
-            "the embedded Triton server runs on Linux x86_64, found "
-            f"{platform.system()} {platform.machine()}; use docker compose, or give "
-            "the address of a server elsewhere"
-        )
-    specification = importlib.util.find_spec("pytriton")
-    if specification is None or specification.origin is None:
-        raise ServerError(
-            "the embedded Triton server needs the package nvidia-pytriton, which is "
-            "not installed; install chirpwatch with pip"
-        )
-    package = Path(specification.origin).parent
+    package = _find_package()
     triton = package / "tritonserver"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
@@ -70,11 +56,56 @@ def find_runtime() -> Runtime:
     ):
         raise ServerError(
             f"the embedded Triton server needs {name}, which this Python "
-            f"({sys.executable}) does not bring; install it, on Debian and Ubuntu "
+            f"({sys.executable}) does not include; on Debian and Ubuntu, install it "
             f"with: apt-get install libpython{version}"
         )
+    libraries = [package.parent / "nvidia_pytriton.libs", library]
+    environment = {
+        "LD_LIBRARY_PATH": os.pathsep.join(
+            [*map(str, libraries), os.environ.get("LD_LIBRARY_PATH", "")]
+        ).rstrip(os.pathsep),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        # The stub embeds Python and does not find the virtual environment by itself.
+        "PYTHONPATH": str(package.parent),
+        "OMP_NUM_THREADS": "1",
+    }
+    backends = _install_backends(triton, stub, version)
+    return Runtime(triton / "bin" / "tritonserver", backends, environment)
 
-    parts = {
+
+def _find_package() -> Path:
+    """Directory of the installed package ``pytriton``."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise ServerError(
+            "the embedded Triton server runs on Linux x86_64, found "
+            f"{platform.system()} {platform.machine()}; use docker compose, or give "
+            "the address of a server elsewhere"
+        )
+    specification = importlib.util.find_spec("pytriton")
+    if specification is None or specification.origin is None:
+        raise ServerError(
+            "the embedded Triton server needs the package nvidia-pytriton, which is "
+            "not installed; install chirpwatch with pip"
+        )
+    return Path(specification.origin).parent
+
+
+def _install_backends(triton: Path, stub: Path, version: str) -> Path:
+    """Copy the backends to the user's cache directory, unless they are there.
+
+    Triton refuses backend libraries that are symbolic links out of the backend
+    directory, and the Python stub must match the running Python. So the files are
+    copied, once for each version of the wheel, of Python and of our backend.
+
+    Args:
+        triton: The wheel's directory ``tritonserver``.
+        stub: The Python stub.
+        version: Version of the running Python, such as ``3.11``.
+
+    Returns:
+        The backend directory.
+    """
+    files = {
         "python/libtriton_python.so": triton / "backends/python/libtriton_python.so",
         "python/triton_python_backend_utils.py": triton
         / "backends/python/triton_python_backend_utils.py",
@@ -90,26 +121,14 @@ def find_runtime() -> Runtime:
     if not backends.exists():
         backends.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=backends.parent) as temporary:
-            for target, source in parts.items():
-                (Path(temporary) / "new" / target).parent.mkdir(
-                    parents=True, exist_ok=True
-                )
-                shutil.copy(source, Path(temporary) / "new" / target)
+            new = Path(temporary) / "new"
+            for target, source in files.items():
+                (new / target).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, new / target)
             try:
-                (Path(temporary) / "new").rename(backends)
+                new.rename(backends)
             except OSError:
-                # Another process laid out the same files first.
+                # Unless another process has installed the same files meanwhile.
                 if not backends.exists():
                     raise
-
-    libraries = [package.parent / "nvidia_pytriton.libs", library]
-    environment = {
-        "LD_LIBRARY_PATH": os.pathsep.join(
-            [*map(str, libraries), os.environ.get("LD_LIBRARY_PATH", "")]
-        ).rstrip(os.pathsep),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        # The stub is a program of its own and knows no virtual environment.
-        "PYTHONPATH": str(package.parent),
-        "OMP_NUM_THREADS": "1",
-    }
-    return Runtime(triton / "bin" / "tritonserver", backends, environment)
+    return backends

@@ -67,7 +67,7 @@ from chirpwatch.volume import (
     MASS_PAIRS,
     Population,
     sensitive_volume,
-    volume_of_each,
+    volume_per_injection,
 )
 
 UNITS = {
@@ -275,7 +275,7 @@ def signals(
     seen = [one for one in analysed if one.event is not None]
     statistics = [one.event[0].statistic for one in seen if one.event is not None]
     redshift = _values(seen, "redshift")
-    volumes = volume_of_each(population, max(draws, 1.0), redshift)
+    volumes = volume_per_injection(population, max(draws, 1.0), redshift)
     return np.array(statistics), volumes
 
 

@@ -352,7 +352,7 @@ def _with_new_blocks(session: Session, run: RunRow, known: _Known) -> RunBackgro
             for shift, more in zip(map(tuple, shifts), part.slides, strict=True):
                 slides[shift] = slides[shift] + more if shift in slides else more
                 valid += more.valid
-        whole = Background.together(parts, KEPT)
+        whole = Background.merge(parts, KEPT)
         last, blocks = rows[-1].id, blocks + len(rows)
     livetime = valid * geometry.stride_length
     return RunBackground(

@@ -39,7 +39,7 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.units import JULIAN_YEAR
 from chirpwatch.volume import (
     sensitive_volume,
-    volume_of_each,
+    volume_per_injection,
 )
 from tests.builders import (
     GPS,
@@ -461,7 +461,9 @@ def test_odds_weigh_mergers_at_a_given_rate_against_noise(client, run):
     assert client.candidates(run).candidates[0].odds is None
     rate = 1e7
     loud, quiet = client.candidates(run, merger_rate=rate).candidates
-    volumes = volume_of_each(POPULATION.population(), count + 90, np.full(count, 0.2))
+    volumes = volume_per_injection(
+        POPULATION.population(), count + 90, np.full(count, 0.2)
+    )
     expected = rate * volumes.sum() / 1e9 / 20
     for one in (loud, quiet):
         assert one.odds.signals == pytest.approx(expected, rel=0.15)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chirpwatch.astro import astrophysical_odds
+from chirpwatch.astro import astrophysical_probability
 from chirpwatch.background import Background
 from chirpwatch.errors import StatisticsError
 from chirpwatch.units import JULIAN_YEAR
@@ -20,7 +20,7 @@ def populations():
     """Noise that falls exponentially, signals that are even from 0 to 20."""
     rng = np.random.default_rng(1)
     noise = rng.exponential(1 / SLOPE, 400_000)
-    background = Background.of(noise, YEARS * JULIAN_YEAR, kept=50_000)
+    background = Background.of(noise, YEARS * JULIAN_YEAR, max_loud=50_000)
     found = rng.uniform(0, 20, FOUND)
     return background, found, np.full(FOUND, VOLUME / FOUND)
 
@@ -28,22 +28,22 @@ def populations():
 @pytest.mark.parametrize("statistic", [0.5, 3.0, 5.0, 7.0])
 @pytest.mark.parametrize("rate", [5.0, 50.0])
 def test_odds_are_those_of_the_densities(populations, statistic, rate):
-    odds = astrophysical_odds(statistic, *populations, rate)
+    odds = astrophysical_probability(statistic, *populations, rate)
     signals = rate * VOLUME / 1e9 / 20
     noise = 400_000 / YEARS * SLOPE * np.exp(-SLOPE * statistic)
     assert odds.signal_density == pytest.approx(signals, rel=0.5)
-    assert odds.noise_density == pytest.approx(noise, rel=0.35)
+    assert odds.background_density == pytest.approx(noise, rel=0.35)
     assert odds.p_astro == pytest.approx(
-        odds.signal_density / (odds.signal_density + odds.noise_density)
+        odds.signal_density / (odds.signal_density + odds.background_density)
     )
-    assert not odds.limited
+    assert not odds.saturated
 
 
 def test_the_density_of_signals_is_right_on_average(populations):
     """One statistic rests on few injections; many together do not scatter."""
     background, found, volumes = populations
     densities = [
-        astrophysical_odds(at, background, found, volumes, 1.0).signal_density
+        astrophysical_probability(at, background, found, volumes, 1.0).signal_density
         for at in np.linspace(1, 19, 400)
     ]
     # The span of the nearest is a little too short to one end: 1 in 30.
@@ -52,15 +52,19 @@ def test_the_density_of_signals_is_right_on_average(populations):
 
 def test_beyond_the_background_it_is_a_lower_limit(populations):
     background, found, volumes = populations
-    odds = astrophysical_odds(19.0, background, found, volumes, 5.0)
-    assert odds.limited
-    assert odds.noise_density == pytest.approx(1 / YEARS * SLOPE, rel=0.2)
+    odds = astrophysical_probability(19.0, background, found, volumes, 5.0)
+    assert odds.saturated
+    assert odds.background_density == pytest.approx(1 / YEARS * SLOPE, rel=0.2)
     # And beyond every injection as well, a probability.
-    assert 0 < astrophysical_odds(40.0, background, found, volumes, 5.0).p_astro < 1
+    assert (
+        0 < astrophysical_probability(40.0, background, found, volumes, 5.0).p_astro < 1
+    )
 
 
 def test_a_louder_candidate_is_more_likely_a_merger(populations):
-    values = [astrophysical_odds(at, *populations, 5.0).p_astro for at in (2, 5, 8, 11)]
+    values = [
+        astrophysical_probability(at, *populations, 5.0).p_astro for at in (2, 5, 8, 11)
+    ]
     assert values == sorted(values)
 
 
@@ -75,4 +79,6 @@ def test_a_louder_candidate_is_more_likely_a_merger(populations):
 def test_too_little_to_go_by_is_refused(found, noise, rate, message):
     background = Background.of(list(noise), 1e6)
     with pytest.raises(StatisticsError, match=message):
-        astrophysical_odds(5.0, background, list(found), np.ones(len(found)), rate)
+        astrophysical_probability(
+            5.0, background, list(found), np.ones(len(found)), rate
+        )

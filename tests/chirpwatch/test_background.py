@@ -11,7 +11,7 @@ from scipy import stats
 
 from chirpwatch.background import (
     BINS_PER_UNIT,
-    MOST_BINS,
+    MAX_BINS,
     Background,
     false_alarm_probability,
     poisson_interval,
@@ -143,7 +143,7 @@ def test_counting_quiet_events_in_bins_is_exact_above_the_floor_and_a_bin_below(
     assert rate.count - rate.uncertain <= count <= rate.count
     bin_below = sum(other >= value - 1 / BINS_PER_UNIT for other in values)
     # But what is quieter than all the bins is in the first of them.
-    if value > binned.floor - MOST_BINS / BINS_PER_UNIT + 1 / BINS_PER_UNIT:
+    if value > binned.floor - MAX_BINS / BINS_PER_UNIT + 1 / BINS_PER_UNIT:
         assert rate.count <= bin_below
 
 
@@ -166,11 +166,11 @@ def test_passing_the_threshold_is_having_the_rate_among_bins_as_well(
 def test_parts_together_count_as_the_whole_does(parts, kept, kept_together):
     values = [value for part in parts for value in part]
     backgrounds = [Background.of(part, 10.0, kept) for part in parts]
-    together = Background.together(backgrounds, kept_together)
+    together = Background.merge(backgrounds, kept_together)
     assert together.livetime == 10.0 * len(parts)
     assert together.size == len(values)
     assert together.loud.tolist() == sorted(v for v in values if v >= together.floor)
-    again = Background.of(values, together.livetime)._above(together.floor)
+    again = Background.of(values, together.livetime)._raised(together.floor)
     assert together.quiet.sum() == again.quiet.sum()
     for value in values:
         assert together.count(value) == again.count(value)
@@ -191,7 +191,7 @@ def test_bins_are_of_use_for_a_hundred_million_events():
     """What is counted in bins takes the same memory however many there are."""
     rng = np.random.default_rng(1)
     parts = [Background.of(rng.normal(size=10_000), 1e4, 500) for _ in range(50)]
-    together = Background.together(parts, 1000)
+    together = Background.merge(parts, 1000)
     assert together.size == 500_000
     assert together.loud.size <= 1000
     assert together.quiet.size < 1500

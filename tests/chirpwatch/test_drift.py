@@ -15,7 +15,7 @@ def test_events_of_the_background_itself_do_not_drift():
     probabilities = []
     for _ in range(300):
         noise = rng.exponential(size=rng.poisson(rate * livetime))
-        background = Background.of(noise, livetime, kept=5000)
+        background = Background.of(noise, livetime, max_loud=5000)
         events = rng.exponential(size=rng.poisson(rate * 3600))
         probabilities.append(rate_drift(background, events, 3600.0)[1])
     for level in (0.3, 0.1, 0.03):

@@ -36,7 +36,7 @@ def test_gwosc_files_are_cut_at_gaps_of_either_detector(tmp_path: Path) -> None:
 def test_bad_gwosc_files_are_refused(tmp_path: Path) -> None:
     data = 1e-21 * np.ones(4096)
     h1 = write_gwosc(tmp_path / "H1.hdf5", "H1", data)
-    with pytest.raises(StrainError, match="a second file of detector H1"):
+    with pytest.raises(StrainError, match="found a second one for H1"):
         read_gwosc([h1, h1], IFOS, RATE)
     v1 = write_gwosc(tmp_path / "V1.hdf5", "V1", data)
     for files, found in (([h1], "H1"), ([h1, v1], "H1, V1")):

@@ -24,7 +24,7 @@ def test_what_another_command_wrote_meanwhile_stays(
     if there:
         write_background(path, "test", START, white_strain(), RATE, {})
     with (
-        pytest.raises(StrainError, match="another command changed it meanwhile"),
+        pytest.raises(StrainError, match="another command changed the file"),
         amending(path) as file,
     ):
         file["mine"] = 1

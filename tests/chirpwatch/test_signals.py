@@ -72,7 +72,7 @@ def test_sets_of_other_slides_are_added_to_a_file(tmp_path, signals) -> None:
     for shift, expected in ((0, signals), (4, louder)):
         found = read_test_signals(path, SEGMENT, (0, shift))
         np.testing.assert_array_equal(found.strain, expected.strain)
-    with pytest.raises(SignalError, match="there already"):
+    with pytest.raises(SignalError, match="already exists"):
         write_test_signals(path, SEGMENT, (0, 0), signals)
 
 

@@ -170,8 +170,8 @@ def test_without_anything_found_the_volume_is_none():
 @pytest.mark.parametrize(
     ("changes", "draws", "redshift", "message"),
     [
-        ({}, 0, 0.5, "expected draws"),
-        ({"reference_share": 1.0}, 1, 0.5, "one pair of masses alone"),
+        ({}, 0, 0.5, "more than 0 draws"),
+        ({"reference_share": 1.0}, 1, 0.5, "a single pair of masses"),
         ({}, 1, 1.5, "up to 1, found 1.5"),
     ],
 )

@@ -105,7 +105,7 @@ def test_a_failed_export_leaves_what_was_there(
     before = contents(repository)
     broken = dict(models)
     broken["head"] = models["preprocessor"]
-    with pytest.raises(ModelError, match="no model gives its output score"):
+    with pytest.raises(ModelError, match="a model with the output score, found none"):
         write_repository(repository, geometry, broken, 1.0, {}, {})
     with pytest.raises(TypeError):
         write_repository(repository, geometry, models, 1.0, {}, {"report": None})  # type: ignore[dict-item]

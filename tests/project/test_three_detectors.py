@@ -429,7 +429,9 @@ def test_files_of_three_detectors_are_given_one_after_the_other(
     done = CliRunner().invoke(
         cli, list(map(str, ("background", "--strain", *files[:2], *plan, *paths)))
     )
-    assert "expected files of detectors H1, L1, V1, found H1, L1" in str(done.exception)
+    assert "expected files for the detectors H1, L1, V1, found H1, L1" in str(
+        done.exception
+    )
 
 
 def test_channels_are_those_of_each_detector_unless_another_is_named() -> None:

@@ -89,7 +89,7 @@ def test_a_state_that_begins_as_anything_is_refused(
     (state,) = config.sequence_batching.state
     del state.initial_state[:]
     path.write_text(text_format.MessageToString(config))
-    assert "has no initial_state" in refusal(repository)
+    assert "expected an initial_state, found none" in refusal(repository)
 
 
 def test_two_states_are_refused(alone: Callable[[str], Path]) -> None:
@@ -100,7 +100,7 @@ def test_two_states_are_refused(alone: Callable[[str], Path]) -> None:
     second.CopyFrom(state)
     second.input_name, second.output_name = "other", "new_other"
     path.write_text(text_format.MessageToString(config))
-    assert "expected one state, found 2" in refusal(repository)
+    assert "expected at most one state, found 2" in refusal(repository)
 
 
 def test_a_broken_repository_is_refused_with_tritons_reason(

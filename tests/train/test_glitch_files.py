@@ -97,7 +97,7 @@ def test_series_goes_to_the_split_and_detectors_asked_for_as_it_is(tmp_path) -> 
         (group,) = file["train"].values()
         assert list(group) == ["V1"] and (group["V1"][()] == noise(8, 2048)).all()
     again = CliRunner().invoke(convert, arguments)
-    assert again.exit_code == 1 and f"train/{START}-8 is there already" in again.output
+    assert again.exit_code == 1 and f"train/{START}-8 already exists" in again.output
 
 
 @pytest.mark.parametrize(

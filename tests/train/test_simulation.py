@@ -591,7 +591,7 @@ def test_full_disk_is_said_and_nothing_is_lost(tmp_path, command, small, large) 
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 1, done.stderr
-    assert "could not be written, and is as it was before" in done.stderr
+    assert "could not be written, and is unchanged" in done.stderr
     assert "Traceback" not in done.stderr
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
 

@@ -117,7 +117,7 @@ class NoisePool:
         blocks, responses = [], []
         for block in range(self.per_stretch):
             end = (block + 1) * per_refresh - 1
-            seen = spectra[max(0, end - geometry.max_segments) : end]
+            seen = spectra[max(0, end - geometry.max_periodograms) : end]
             taps = whitening.design_filter(seen, geometry)
             start = (block + 1) * refresh_size - filter_size // 2
             piece = strain[start : start + refresh_size + filter_size]

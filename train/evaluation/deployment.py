@@ -134,7 +134,7 @@ def stretch_filters(
     for due in range(geometry.psd_refresh_size, len(strain), geometry.psd_refresh_size):
         # Segments overlap by half, and the last begins one whole length before.
         count = 2 * due // geometry.fft_size - 1
-        seen = spectra[max(0, count - geometry.max_segments) : count]
+        seen = spectra[max(0, count - geometry.max_periodograms) : count]
         filters.append(design(seen, geometry))
     return filters
 

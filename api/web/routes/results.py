@@ -77,7 +77,7 @@ from chirpwatch.api.web.routes.dependencies import (
     Unchanged,
     VetoName,
 )
-from chirpwatch.astro import astrophysical_odds
+from chirpwatch.astro import astrophysical_probability
 from chirpwatch.background import (
     Background,
     false_alarm_probability,
@@ -206,14 +206,16 @@ def odds_of(
 
     def tell(statistic: float) -> Odds:
         try:
-            odds = astrophysical_odds(statistic, noise, found, volumes, merger_rate)
+            odds = astrophysical_probability(
+                statistic, noise, found, volumes, merger_rate
+            )
         except StatisticsError as error:
             raise ConflictError(str(error), "insufficient-injections") from None
         return Odds(
             p_astro=odds.p_astro,
             signals=odds.signal_density,
-            noise=odds.noise_density,
-            limited=odds.limited,
+            noise=odds.background_density,
+            limited=odds.saturated,
         )
 
     return tell

@@ -1,25 +1,25 @@
-"""ONNX Runtime for a Triton without its native backend, as a Python-based backend.
+"""Python-based Triton backend for ONNX models, for a Triton without the native one.
 
-Installed under the native backend's name, so that one model repository serves both. It
-refuses what the native backend refuses: a configured input, output, sequence control or
-state that the ONNX model does not have, or has with another type or shape. What loads
-here loads there.
+It is installed under the native backend's name, so the same model repository works with
+both. It refuses what the native backend refuses: a configured input, output, sequence
+control or state that the ONNX model lacks, or that has another type or shape there. So
+a model that loads here also loads there.
 
-The server hands a declared state to a Python-based backend as an input but cannot take
-the new one back; so the states live here, by correlation id, from START to END or until
-the sequence has been idle for twice as long as the configuration allows.
+The server passes the implicit state to a Python-based backend as an input, but cannot
+take the new state back. So this backend keeps the states itself, by correlation id,
+from START to END, or until a sequence has been idle for twice the configured time.
 
-They change as with the native backend. START replaces the state by the initial one,
-before the model runs, whether or not the server knows the sequence. The new state takes
-its place only if the request succeeds: after a failure the sequence goes on from the
-state before that request, which is the initial one if the request was the START. END
-ends the sequence, even if the request fails. A request without START for a sequence
-that the server does not know is refused by the server itself.
+The states change as in the native backend. START replaces the state by the initial one
+before the model runs, whether or not the server has the sequence. The new state is
+stored only if the request succeeds. After a failure, the sequence continues from the
+state before that request; if the request was the START, that is the initial state. END
+ends the sequence even if its request fails. The server itself refuses a request without
+START for a sequence that it does not have.
 
 Source: ``UpdateImplicitState`` in src/sequence_batch_scheduler/
-sequence_batch_scheduler.cc of triton-inference-server/core, where a state begins;
+sequence_batch_scheduler.cc of triton-inference-server/core, for the initial state;
 ``ReadOutputTensors`` in src/onnxruntime.cc of
-triton-inference-server/onnxruntime_backend, which updates it once the model has run.
+triton-inference-server/onnxruntime_backend, for its update after the model has run.
 """
 
 import json
@@ -43,57 +43,61 @@ ONNX_TYPES = {
 
 
 def check(config, inputs, outputs):
-    """Hold a model configuration against an ONNX model, as the native backend does.
+    """Check that a model configuration matches the ONNX model.
 
-    Beyond that, a state must be the only one and be declared with its beginning: the
-    native backend takes others, and gives wrong scores.
+    These are the native backend's checks, and two more: there must be at most one
+    state, and it must have an initial state. The native backend accepts configurations
+    that break these rules, and then gives wrong scores.
 
     Args:
         config: The model configuration, as Triton passes it.
-        inputs: The ONNX model's inputs: for each name its type and shape.
-        outputs: The ONNX model's outputs, alike.
+        inputs: Type and shape of each of the ONNX model's inputs, by name.
+        outputs: Type and shape of each of its outputs, by name.
 
     Raises:
-        ValueError: They differ; says in what.
+        ValueError: The configuration does not match; the message names the tensor.
     """
     batched = config["max_batch_size"] > 0
     sequence = config.get("sequence_batching", {})
     states = sequence.get("state", [])
     if len(states) > 1:
-        # The server pairs inputs with outputs by the order of their names.
+        # The server pairs a state's input and output by the order of their names.
         raise ValueError(
-            f"expected one state, found {len(states)}: the server may exchange them"
+            f"expected at most one state, found {len(states)}: the server may exchange "
+            "several states"
         )
     for state in states:
         if not state.get("initial_state"):
             raise ValueError(
-                f"state '{state['input_name']}' has no initial_state: it would begin "
-                "as memory that nobody wrote"
+                f"state '{state['input_name']}': expected an initial_state, found "
+                "none: the state would start as uninitialized memory"
             )
-    controls = [
+    missing_controls = [
         control["name"]
         for control in sequence.get("control_input", [])
         if control["name"] not in inputs
     ]
-    if controls:
-        raise ValueError(f"the ONNX model has no sequence control input {controls[0]}")
-    wanted_inputs = [(i["name"], i) for i in config["input"]]
-    wanted_inputs += [(s["input_name"], s) for s in states]
-    wanted_outputs = [(o["name"], o) for o in config["output"]]
-    wanted_outputs += [(s["output_name"], s) for s in states]
+    if missing_controls:
+        raise ValueError(
+            f"the ONNX model has no sequence control input {missing_controls[0]}"
+        )
+    configured_inputs = [(i["name"], i) for i in config["input"]]
+    configured_inputs += [(s["input_name"], s) for s in states]
+    configured_outputs = [(o["name"], o) for o in config["output"]]
+    configured_outputs += [(s["output_name"], s) for s in states]
     control_names = {c["name"] for c in sequence.get("control_input", [])}
-    for kind, wanted, found in (
-        ("input", wanted_inputs, inputs),
-        ("output", wanted_outputs, outputs),
+    for kind, configured, in_model in (
+        ("input", configured_inputs, inputs),
+        ("output", configured_outputs, outputs),
     ):
-        unknown = [name for name, _ in wanted if name not in found]
+        unknown = [name for name, _ in configured if name not in in_model]
         if unknown:
             raise ValueError(
                 f"unexpected inference {kind} '{unknown[0]}', the ONNX model has: "
-                f"{', '.join(found)}"
+                f"{', '.join(in_model)}"
             )
-        for name, tensor in wanted:
-            element, shape = found[name]
+        for name, tensor in configured:
+            element, shape = in_model[name]
             if ONNX_TYPES.get(tensor["data_type"]) != element:
                 raise ValueError(
                     f"{kind} '{name}': configured as {tensor['data_type']}, the ONNX "
@@ -112,20 +116,21 @@ def check(config, inputs, outputs):
     missing = [
         name
         for name in inputs
-        if name not in dict(wanted_inputs) and name not in control_names
+        if name not in dict(configured_inputs) and name not in control_names
     ]
     if missing:
         raise ValueError(f"the ONNX model's input '{missing[0]}' is not configured")
 
 
 class TritonPythonModel:
-    """One instance of one model, in a process of its own."""
+    """One instance of a model, in its own process; Triton calls its methods."""
 
     def initialize(self, args):
-        """Load the ONNX model of this version and check it.
+        """Load the ONNX model and check its configuration.
 
         Raises:
-            triton.TritonModelException: It cannot be loaded, or does not fit.
+            triton.TritonModelException: The model cannot be loaded, or does not match
+                its configuration.
         """
         config = json.loads(args["model_config"])
         name = config.get("default_model_filename") or "model.onnx"
@@ -163,10 +168,11 @@ class TritonPythonModel:
         self.outputs = [o["name"] for o in config["output"]]
         self.inputs = [i["name"] for i in config["input"]]
         self.inputs += [c["name"] for c in sequence.get("control_input", [])]
-        self.kept = {}
+        # By correlation id: time of the last request, and the values of the states.
+        self.sequences = {}
 
     def execute(self, requests):
-        """Answer each request; an error answers its own request alone."""
+        """Run the model for each request; an error fails only its own request."""
         responses = []
         for request in requests:
             try:
@@ -182,39 +188,39 @@ class TritonPythonModel:
             name: triton.get_input_tensor_by_name(request, name).as_numpy()
             for name in self.inputs
         }
-        wanted = list(request.requested_output_names())
+        requested = list(request.requested_output_names())
         if not self.states:
-            values = self.session.run(wanted, feed, self.run_options)
-            return _response(wanted, values)
+            values = self.session.run(requested, feed, self.run_options)
+            return _response(requested, values)
         sequence, flags = request.correlation_id(), request.flags()
         now = time.monotonic()
         if flags & START:
-            # Copied, since the server takes the request's memory back.
+            # Copied, as the server reuses the request's memory afterwards.
             state = [
                 triton.get_input_tensor_by_name(request, name).as_numpy().copy()
                 for name, _ in self.states
             ]
-        elif sequence in self.kept:
-            _, state = self.kept[sequence]
+        elif sequence in self.sequences:
+            _, state = self.sequences[sequence]
         else:
             raise ValueError(
-                f"sequence {sequence} has no state here: it must begin with START"
+                f"sequence {sequence} has no state here; start it with START"
             )
-        # Before the model runs: a failure changes neither state nor END.
+        # This precedes the model's run, so that START and END hold even if it fails.
         if flags & END:
-            self.kept.pop(sequence, None)
+            self.sequences.pop(sequence, None)
         else:
-            self.kept[sequence] = now, state
-        for other, (used, _) in list(self.kept.items()):
-            # Twice as long as the server keeps a sequence: it must forget it first.
-            if now - used > 2 * self.idle_length:
-                del self.kept[other]
+            self.sequences[sequence] = now, state
+        for other, (last_used, _) in list(self.sequences.items()):
+            # Twice the server's own time-out, so that the server drops it first.
+            if now - last_used > 2 * self.idle_length:
+                del self.sequences[other]
         feed.update(zip((name for name, _ in self.states), state, strict=True))
-        names = wanted + [output for _, output in self.states]
+        names = requested + [output for _, output in self.states]
         values = self.session.run(names, feed, self.run_options)
         if not flags & END:
-            self.kept[sequence] = now, values[len(wanted) :]
-        return _response(wanted, values[: len(wanted)])
+            self.sequences[sequence] = now, values[len(requested) :]
+        return _response(requested, values[: len(requested)])
 
 
 def _response(names, values):

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chirpwatch.errors import SignalError
-from chirpwatch.signals import (
-    NANOSECONDS,
-    ProjectedSignals,
-)
+from chirpwatch.signals import ProjectedSignals
+from chirpwatch.strain import NANOSECONDS
 from chirpwatch.train.data.noise.curves import read_curve
 from chirpwatch.train.data.signals.population import (
     AFTER_MERGER_LENGTH,
