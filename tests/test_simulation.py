@@ -511,7 +511,7 @@ def test_polarizations_may_be_drawn_in_volume(tmp_path) -> None:
         (["--masses", 50, 15], "smaller first; found min_mass 50.0, max_mass 15.0"),
         (["--snr", 20, 5], "SNR range"),
         (["--source-frame"], "source frame"),
-        (["--length", 64], "expected room for a merger from 63.5 s"),
+        (["--length", 64], "with jitter, at least 63.5 s after"),
         (["--keep-rejected"], "--volume"),
         (["--time-dilation"], "--volume"),
         (["--snr", 5, 20, "--volume", 1], "--snr: expected no --volume"),
