@@ -363,9 +363,9 @@ def count_mergers(duration: int, settings: InjectionSettings) -> int:
         raise SignalError(
             f"expected the first merger, with jitter, at least "
             f"{settings.merger_length:g} s after the segment's start and "
-            f"{AFTER_MERGER_LENGTH:g} s before its end, found it at "
-            f"{settings.first_length:g} s with {settings.jitter_length:g} s of jitter "
-            f"in a segment of {duration} s; choose a longer segment or other times"
+            f"{AFTER_MERGER_LENGTH:g} s before its end, found "
+            f"{settings.first_length:g} s and {settings.jitter_length:g} s of jitter "
+            f"in {duration} s; choose a longer segment or other times"
         )
     last = duration - AFTER_MERGER_LENGTH - settings.jitter_length
     return int((last - settings.first_length) // settings.spacing_length) + 1

@@ -196,7 +196,7 @@ class InjectionSettings:
                 0 < self.max_redshift <= MAX_REDSHIFT,
                 ("max_redshift",),
             ),
-            "source_frame only with distances uniform in volume (snr_range None)": (
+            "masses in the source frame only with distances uniform in volume": (
                 not self.source_frame or self.snr_range is None,
                 ("source_frame", "snr_range"),
             ),
