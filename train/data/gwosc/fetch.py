@@ -120,15 +120,15 @@ def fetch(
         paths = {file: parts / f"{Path(file.name).stem}.part" for file in plan.files}
         available = _download_all(plan, paths, jobs, tries, wait, progress)
         segments = covered(plan, available)
-        whole = parts / "whole.hdf5"
-        with replacing(whole) as temporary:
+        complete = parts / "whole.hdf5"
+        with replacing(complete) as temporary:
             write_segments(temporary, plan, segments, paths, command)
         if out.exists():
             raise StrainError(
                 f"{out}: was created by another program during the fetch and is left "
                 "as it is; move it, and run the same command again"
             )
-        whole.replace(out)
+        complete.replace(out)
         # Keep the parts until the file is safe on disk.
         sync(out.parent)
         shutil.rmtree(parts)

@@ -139,10 +139,10 @@ def drifting_noise(
     white = rng.standard_normal(len(taps) - 1)
     fade = np.arange(step_size) / step_size
     for start in range(0, size, step_size):
-        wanted = min(step_size, size - start)
-        white = np.append(white[-(len(taps) - 1) :], rng.standard_normal(wanted))
+        piece_size = min(step_size, size - start)
+        white = np.append(white[-(len(taps) - 1) :], rng.standard_normal(piece_size))
         following = colouring_filter(spectrum.draw(), sample_rate)
         before = signal.oaconvolve(white, taps, mode="valid")
         after = signal.oaconvolve(white, following, mode="valid")
-        yield before + fade[:wanted] * (after - before)
+        yield before + fade[:piece_size] * (after - before)
         taps = following

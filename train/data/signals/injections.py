@@ -400,8 +400,10 @@ def draw_times(n: int, t0: int, settings: InjectionSettings) -> NDArray[Any]:
     # may swap neighbours; signals are assigned to times afterwards.
     samples: NDArray[Any] = torch.round(times * rate).long().sort().values.numpy()
     # Split off the seconds: nanoseconds times the rate would overflow int64.
-    whole, rest = np.divmod(samples, rate)
-    nanoseconds: NDArray[Any] = (t0 + whole) * NANOSECONDS + rest * NANOSECONDS // rate
+    seconds, rest = np.divmod(samples, rate)
+    nanoseconds: NDArray[Any] = (
+        t0 + seconds
+    ) * NANOSECONDS + rest * NANOSECONDS // rate
     return nanoseconds
 
 
