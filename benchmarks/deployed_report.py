@@ -217,8 +217,8 @@ def _windows(result: Mapping[str, Any]) -> str:
             rows.append([name, KINDS[entry["kind"]], f"{entry['rate']:g}", *cells])
     heads = ["network", "noise", "rate", "threshold", "windows above", "clusters"]
     counts = "; ".join(
-        f"{name}: {network['windows']['all']:,} windows, {network['windows']['quiet']:,} of "
-        "them with no glitch within reach"
+        f"{name}: {network['windows']['all']:,} windows, "
+        f"{network['windows']['quiet']:,} of them with no glitch within reach"
         for name, network in result["networks"].items()
     )
     return (

@@ -208,6 +208,7 @@ def write_curves(path: str | Path, cogwheel: Path, bilby: Path) -> None:
 
 
 def _lalsimulation(function: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    # LALSuite has no type information. Only this script needs it.
     import lal  # type: ignore[import-untyped]
     import lalsimulation  # type: ignore[import-untyped]
 
