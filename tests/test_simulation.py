@@ -473,7 +473,7 @@ def test_sets_are_independent_in_one_call_and_in_several(tmp_path) -> None:
 def test_a_file_without_room_for_a_merger_is_refused(tmp_path) -> None:
     strain, out = tmp_path / "background.hdf5", tmp_path / "signals.hdf5"
     run("background", strain, "--duration", 16)
-    with pytest.raises(SignalError, match="the longest is 16 s"):
+    with pytest.raises(SignalError, match="found at most 16 s"):
         run("signals", out, "--background", strain)
     assert not out.exists()
 
