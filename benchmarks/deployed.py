@@ -378,7 +378,7 @@ def _mean_share(hits: Sequence[np.ndarray]) -> dict[str, float]:
     }
 
 
-def found(
+def efficiency_at(
     loudest: np.ndarray, slides: Slides, spacing: float, count: int
 ) -> dict[str, Any]:
     """Efficiency at a false-alarm rate.
@@ -439,7 +439,7 @@ def missed(
     Args:
         injections: Injections of all stretches.
         loudest: Statistic of each injection's event, -inf without an event, [n].
-        limits: ``threshold``, ``low`` and ``high``, see ``found``.
+        limits: ``threshold``, ``low`` and ``high``, see ``efficiency_at``.
         geometry: Geometry of the network.
 
     Returns:
@@ -564,7 +564,7 @@ def judge(network: Any, validation: DeployedValidation, sizes: Sizes) -> dict[st
     lone = LoneMergers(network)
     loudest = validation.run_injections(network, lone.add)
     rates = {
-        name: found(loudest, slides, spacing, sizes.injections)
+        name: efficiency_at(loudest, slides, spacing, sizes.injections)
         for name, spacing in SPACINGS.items()
     }
     thresholds = {

@@ -170,14 +170,14 @@ def table(seeds: Mapping[int, Mapping[str, Any]]) -> str:
         ("gaussian", "Gaussian noise"),
         ("glitches", "10 % with a glitch"),
     ):
-        found = {
+        efficiencies = {
             seed: [_percent(share) for share in figures["found"][kind]]
             for seed, figures in seeds.items()
             if figures["found"]
         }
-        if found:
+        if efficiencies:
             text += f"\nFound at SNR {SNR:g} and {RATE} in {words}, %:\n\n"
-            text += _rows(["seed", *pairs], found)
+            text += _rows(["seed", *pairs], efficiencies)
     return text
 
 

@@ -101,9 +101,9 @@ def main(folder: Path, length: int, speed: float, rate: int) -> None:
     subprocess.run(command, check=True)
     # The first is at 44 s; this spacing makes exactly COUNT mergers fit.
     spacing = (length - 43) / COUNT
-    segments = ("--background", folder / "live.hdf5", "--spacing", spacing)
+    options = ("--background", folder / "live.hdf5", "--spacing", spacing)
     signals_path = folder / "signals.hdf5"
-    subprocess.run(run("simulate", "signals", signals_path, *segments), check=True)
+    subprocess.run(run("simulate", "signals", signals_path, *options), check=True)
     geometry = Geometry()
     (segment,) = read_background(
         folder / "live.hdf5", "test", geometry.ifos, geometry.sample_rate

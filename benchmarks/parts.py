@@ -148,16 +148,16 @@ def shares(result: dict[str, Any], kind: str, rate: float) -> Shares:
     }
 
 
-def table(found: dict[str, Shares], clusters: dict[str, float]) -> str:
+def table(efficiencies: dict[str, Shares], clusters: dict[str, float]) -> str:
     """Format the efficiencies at one false-positive rate as Markdown.
 
     Args:
-        found: Efficiencies of each network.
+        efficiencies: Efficiencies of each network.
         clusters: Independent clusters above each network's threshold.
     """
     heads = " | ".join(f"{a:g}, {b:g}" for a, b in MASSES)
     lines = [f"| | {heads} | clusters above |", "|---|" + "---|" * (len(MASSES) + 1)]
-    for name, by_masses in found.items():
+    for name, by_masses in efficiencies.items():
         cells = [f"{100 * by_masses[pair]:.1f} %" for pair in MASSES]
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {clusters[name]:.0f} |")
     return "\n".join(lines) + "\n"
@@ -215,13 +215,15 @@ def main(folder: Path, parts: tuple[str, ...], network: str, **sizes: Any) -> No
             }
             if not any(clusters.values()):
                 continue
-            found = {name: shares(each, kind, rate) for name, each in results.items()}
-            text += f"{title}, {rate_words(rate)}:\n\n{table(found, clusters)}\n"
+            efficiencies = {
+                name: shares(each, kind, rate) for name, each in results.items()
+            }
+            text += f"{title}, {rate_words(rate)}:\n\n{table(efficiencies, clusters)}\n"
             if rate == DRAWN_RATE:
                 draw = comparison(
                     {
                         name: {pair: [share] for pair, share in by_masses.items()}
-                        for name, by_masses in found.items()
+                        for name, by_masses in efficiencies.items()
                     },
                     f"share found at SNR {SNR:g} and {rate_words(rate)}",
                 )

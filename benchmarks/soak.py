@@ -197,7 +197,7 @@ def main(folder: Path, hours: float, speed: float) -> None:
     )
     lengths = [int(segment.duration) for segment in segments]
     warmup = geometry.warmup_strides * geometry.stride_length
-    livetime = sum(max(0.0, length - warmup) for length in lengths)
+    livetime = sum(max(0.0, duration - warmup) for duration in lengths)
     newest = segments[-1].t0_ns // 10**9 + lengths[-1]
     ended = threading.Event()
     # This FAR gives as many candidates as months of a search.

@@ -362,10 +362,10 @@ def score(
     return result
 
 
-def share(found: np.ndarray) -> dict[str, float]:
+def share(hits: np.ndarray) -> dict[str, float]:
     """Share of true values, [n], with its standard error."""
-    low, high = wilson_interval(int(found.sum()), len(found))
-    return {"value": float(found.mean()), "error": (high - low) / 2}
+    low, high = wilson_interval(int(hits.sum()), len(hits))
+    return {"value": float(hits.mean()), "error": (high - low) / 2}
 
 
 def mean(values: np.ndarray) -> dict[str, float]:

@@ -161,8 +161,8 @@ def validate(
     if background:
         noises.append(strain_noise(background, geometry))
     if glitches:
-        found = read_glitches(glitches, rate, geometry.kernel_size)
-        noises.append(OtherNoise(f"glitches of {glitches.name}", glitches=found))
+        recorded = read_glitches(glitches, rate, geometry.kernel_size)
+        noises.append(OtherNoise(f"glitches of {glitches.name}", glitches=recorded))
     noises += [
         OtherNoise(f"glitches: {family} alone", glitch_weights={family: 1.0})
         for family in families

@@ -128,11 +128,11 @@ class Archive:
         Raises:
             StrainError: There is no such flag, or GWOSC does not reply.
         """
-        found = self._ask(
+        segments = self._ask(
             f"the flag {flag}",
             lambda: get_segments(flag, start, end, host=self.host, pagesize=PAGE_SIZE),
         )
-        times = SegmentList(Segment(*map(int, segment)) for segment in found)
+        times = SegmentList(Segment(*map(int, segment)) for segment in segments)
         return times.coalesce() & SegmentList([Segment(start, end)])
 
     def events(self, start: float, end: float) -> list[CatalogEvent]:
@@ -144,7 +144,7 @@ class Archive:
         Raises:
             StrainError: GWOSC does not reply.
         """
-        found = self._ask(
+        versions = self._ask(
             "events",
             lambda: list(
                 v2.fetch_event_versions(
@@ -153,7 +153,7 @@ class Archive:
             ),
         )
         events: dict[tuple[str, float], CatalogEvent] = {}
-        for each in found:
+        for each in versions:
             event = CatalogEvent(each["name"], float(each["gps"]), each["catalog"])
             if start <= event.gps <= end:
                 events.setdefault((event.name, event.gps), event)

@@ -52,9 +52,9 @@ def make_plan(settings: FetchSettings, tries: int = 5, wait: float = 1.0) -> Fet
     for ifo in settings.ifos:
         if taken:
             first, last = taken.extent()
-            found = archive.files(run, ifo, first, last, settings.source_rate)
-            taken &= SegmentList(Segment(file.start, file.stop) for file in found)
-            files += found
+            ifo_files = archive.files(run, ifo, first, last, settings.source_rate)
+            taken &= SegmentList(Segment(file.start, file.stop) for file in ifo_files)
+            files += ifo_files
     taken = _longer(taken.coalesce(), settings.min_duration)
     where = f"{settings.host}, {run}, GPS {start} to {end}"
     if not taken:

@@ -121,14 +121,14 @@ def _open(path: str | Path | None) -> h5py.File:
 def _dataset(file: h5py.File, key: str) -> h5py.Dataset:
     dataset = file.get(key)
     if not isinstance(dataset, h5py.Dataset):
-        found = []
+        available = []
         for run, group in file.items():
-            found += [f"{run}/{ifo}" for ifo in group if ifo != "expected"]
+            available += [f"{run}/{ifo}" for ifo in group if ifo != "expected"]
             for ifo, curves in group.get("expected", {}).items():
-                found += [f"{run}/expected/{ifo}/{name}" for name in curves]
+                available += [f"{run}/expected/{ifo}/{name}" for name in curves]
         raise StrainError(
             f"{file.filename}: expected the noise curve {key}, found "
-            f"{', '.join(found) or 'none'}"
+            f"{', '.join(available) or 'none'}"
         )
     return dataset
 
