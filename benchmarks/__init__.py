@@ -1,1 +1,1 @@
-"""Benchmarks: each prints a ratio against a named reference of the same run."""
+"""Benchmarks of speed, memory and sensitivity, against a reference in the same run."""

@@ -1,6 +1,6 @@
 """Time chirpwatch against the reference method: ``make bench``.
 
-Ratios are of what ran in turns on the same cores. Writes ``results.json``.
+Both run alternately on the same cores. Writes ``results.json``.
 """
 
 import json
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results.json"
 
 
 def main() -> None:
-    """Run all, print and write the figures."""
+    """Run all benchmarks; print and write the figures."""
     result = {
         **replay.measure(),
         **timeslides.measure(),

@@ -1,13 +1,13 @@
 """Whitening choices in recorded strain: ``python -m benchmarks.bands FOLDER DATA``.
 
 Lines that the whitening filter cannot resolve leave some bands of recorded strain too
-loud. Each choice of the lengths of periodogram and filter, or of gains for three bands,
-is judged with the network that ships, not trained anew, on the same noise and mergers:
+loud. Judges each choice of the lengths of periodogram and filter, and gains for three
+bands, with the shipped network without retraining, on the same noise and mergers:
 
 - variance of the whitened noise in the bands of the matched filters;
-- false-positive rate in timeslides, at thresholds of Gaussian noise;
-- share of mergers found at SNR 8, at thresholds of the same noise;
-- the score of GW150914.
+- false-positive rate in timeslides, at thresholds from Gaussian noise;
+- efficiency at SNR 8, at thresholds from the same noise;
+- score of GW150914.
 
 DATA is a folder with ``*LOSC_4_V2*.hdf5`` (32 s of H1 and L1 around GW150914, GWOSC),
 ``o3a_noise_500s.hdf`` (``train.data.noise.pycbc_series``) and ``psds/{ifo}/*.hdf``.
@@ -73,22 +73,22 @@ SNR = 8.0
 RATES = (1e-3, 1e-4)
 SEED = 4000
 SLIDES, SHORT_SLIDES = 60, 240
-"""Most timeslides of a stretch, and of the 32 s around an event."""
+"""Largest number of timeslides of a stretch, and of the 32 s around an event."""
 
 MERGER_SPACING = 6.0
-"""Time between mergers that are whitened together, s; none is seen in two windows."""
+"""Time between mergers that are whitened together, s; no window contains two."""
 
 MARGIN_LENGTH = 1.0
-"""Half of the longest filter, s: windows of all choices lie within the same strain."""
+"""Half of the longest filter, s, so that all choices use the same strain."""
 
 SPECTRA, SPECTRUM_LENGTH = (0, 5, 10, 15), 128
-"""Which measured spectra of each detector are used, and how much noise of each, s."""
+"""Indices of each detector's measured spectra, and the length of noise with each, s."""
 
 BLOCK_LENGTH = 32.0
-"""Blocks of strain that are left out one after the other, s (jackknife)."""
+"""Length of a jackknife block, s."""
 
 SHORT_BLOCK_LENGTH = 4.0
-"""The same in the 32 s around an event."""
+"""Length of a jackknife block in the 32 s around an event, s."""
 
 GAUSSIAN = "Gaussian, O3 and O4 curves"
 O1 = "recorded, O1 around GW150914"
@@ -96,12 +96,12 @@ O1 = "recorded, O1 around GW150914"
 
 @functools.cache
 def white_power(count: int, geometry: Geometry) -> np.ndarray:
-    """Median over periodograms of the filter's output power in white noise, [bands].
+    """Median whitened power of white noise in each band, [bands].
 
-    The periodograms are those that the filter is made of, so that it is not 1.
+    It is not 1, since the filter is designed from the same periodograms.
 
     Args:
-        count: Periodograms.
+        count: Number of periodograms.
         geometry: Lengths of periodograms and filter.
     """
     rng = np.random.default_rng([SEED, count])
@@ -120,7 +120,7 @@ def filtered_power(seen: np.ndarray, geometry: Geometry) -> np.ndarray:
 
     Args:
         seen: Periodograms, [segments, bins].
-        geometry: The analysis.
+        geometry: Geometry of the analysis.
     """
     taps = whitening.design_filter(seen, geometry)
     response = whitening.zero_phase_response(taps, geometry.fft_size)
@@ -131,7 +131,7 @@ def filtered_power(seen: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def passed_weights(size: int, geometry: Geometry) -> np.ndarray:
-    """Weights of the bands that the highpass leaves, [bands, size // 2 + 1]."""
+    """Weights of the bands above the highpass, [bands, size // 2 + 1]."""
     frequencies = np.fft.rfftfreq(size, 1 / geometry.sample_rate)
     weights = np.stack(band_windows(frequencies, MAX_FREQUENCY))
     passed: np.ndarray = weights * (frequencies >= geometry.highpass)
@@ -141,8 +141,8 @@ def passed_weights(size: int, geometry: Geometry) -> np.ndarray:
 def gained_filter(seen: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Design a whitening filter with a gain for each band; see ``whitening.Design``.
 
-    A band's gain is the inverse root of its power in the periodograms of the past 64 s,
-    their median, in units of white noise. It is a function of what the PSD is made of.
+    A band's gain is the inverse square root of its median whitened power, relative to
+    white noise, in the periodograms from which the PSD is computed.
     """
     gains = np.sqrt(white_power(len(seen), geometry) / filtered_power(seen, geometry))
     frequencies = np.fft.rfftfreq(geometry.fft_size, 1 / geometry.sample_rate)
@@ -153,11 +153,11 @@ def gained_filter(seen: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Choice:
-    """A way to whiten.
+    """A choice of whitening.
 
     Attributes:
-        fftlength, fduration: As in ``Geometry``, s.
-        design: Makes a filter of periodograms.
+        fftlength, fduration: Lengths of periodogram and filter, see ``Geometry``, s.
+        design: Designs a filter from periodograms.
     """
 
     fftlength: float
@@ -165,12 +165,12 @@ class Choice:
     design: whitening.Design = whitening.design_filter
 
     def geometry(self, geometry: Geometry) -> Geometry:
-        """A network's geometry with this whitening."""
+        """Return a network's geometry with this whitening."""
         return replace(geometry, fftlength=self.fftlength, fduration=self.fduration)
 
 
 REFERENCE = "PSD 2 s, filter 1 s"
-"""The choice that others are compared with."""
+"""Choice with which the others are compared."""
 
 CHOICES = {
     REFERENCE: Choice(2.0, 1.0),
@@ -183,12 +183,12 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise of two detectors.
+    """A kind of noise in two detectors.
 
     Attributes:
         stretches: Strain, each [ifos, size].
-        mergers: Mergers injected for each pair of masses; 0 for none.
-        event: Sample of each stretch that an event is at.
+        mergers: Number of mergers to inject for each pair of masses.
+        event: Sample of an event in each stretch, if any.
     """
 
     stretches: list[np.ndarray]
@@ -199,7 +199,7 @@ class Noise:
 def simulated(
     seconds: int, run: str, geometry: Geometry, *, lines: bool = False
 ) -> np.ndarray:
-    """Stationary Gaussian noise of a run's first curves, [ifos, size]."""
+    """Stationary Gaussian noise with a run's default curves, [ifos, size]."""
     settings = BackgroundSettings(run=run, lines=lines)
     streams = (
         BackgroundStream(seconds, ifo, geometry.sample_rate, settings, [SEED])
@@ -219,7 +219,13 @@ NOISES = (
 
 
 def read_noises(data: Path, geometry: Geometry, mergers: int) -> dict[str, Noise]:
-    """All kinds of noise, by name; the Gaussian one first."""
+    """Read or simulate all kinds of noise, by name.
+
+    Args:
+        data: Folder of the recorded data, see the module.
+        geometry: Geometry of the analysis.
+        mergers: Number of mergers to inject for each pair of masses.
+    """
     rate, rng = geometry.sample_rate, np.random.default_rng(SEED)
     _, _, series = read_series(data / "o3a_noise_500s.hdf")
     curves = {run: simulated(512, run, geometry) for run in ("O3", "O4")}
@@ -254,14 +260,20 @@ def read_noises(data: Path, geometry: Geometry, mergers: int) -> dict[str, Noise
 
 
 def event_segment(data: Path, geometry: Geometry) -> Segment:
-    """The strain around GW150914."""
+    """Read the strain around GW150914."""
     paths = sorted(data.glob("*LOSC_4_V2*.hdf5"))
     (segment,) = read_gwosc(paths, geometry.ifos, geometry.sample_rate)
     return segment
 
 
 def near(begins: np.ndarray, event: float | None, geometry: Geometry) -> np.ndarray:
-    """Whether kernels that begin at samples of the strain see the event."""
+    """Whether kernels contain the event, whitening filter included.
+
+    Args:
+        begins: First sample of each kernel.
+        event: Sample of the event, if any.
+        geometry: Geometry of the analysis.
+    """
     if event is None:
         return np.zeros(len(begins), bool)
     margin = MARGIN_LENGTH * geometry.sample_rate
@@ -271,7 +283,12 @@ def near(begins: np.ndarray, event: float | None, geometry: Geometry) -> np.ndar
 
 
 def band_variances(white: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Variance of each second of whitened noise in each band, [bands, seconds]."""
+    """Variance of whitened noise in each band and second, [bands, seconds].
+
+    Args:
+        white: Whitened strain, [size].
+        geometry: Geometry of the analysis.
+    """
     rate, size = geometry.sample_rate, len(white)
     spectrum, result = np.fft.rfft(white), []
     for weights in passed_weights(size, geometry):
@@ -282,18 +299,18 @@ def band_variances(white: np.ndarray, geometry: Geometry) -> np.ndarray:
     return np.stack(result)
 
 
-class Scores:
-    """Scores of noise, and the blocks of strain that they are from.
+class NoiseScores:
+    """Scores of noise windows, with the blocks of strain for a jackknife.
 
     Args:
-        values: [n].
-        blocks: Block of each detector, [ifos, n]. Blocks of one stretch at the same
-            time have one number in all detectors.
+        values: Scores, [n].
+        blocks: Number of the block of strain in each detector, [ifos, n]; the same for
+            all detectors at the same time.
 
     Attributes:
-        thresholds: Score of each of ``RATES``, NaN if fewer than ``LEAST_EVENTS``
-            windows lie above it, [rates]; and the same without one block after the
-            other, [blocks, rates].
+        thresholds: Threshold at each of ``RATES``, NaN if fewer than ``LEAST_EVENTS``
+            windows are above it, [rates]; and with each block left out, [blocks,
+            rates].
     """
 
     def __init__(self, values: np.ndarray, blocks: np.ndarray) -> None:
@@ -304,7 +321,14 @@ class Scores:
         )
 
     def shares(self, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Shares of the windows above scores, and without each block, likewise."""
+        """Shares of the windows above limits, and the same with each block left out.
+
+        Args:
+            limits: Scores, [limits].
+
+        Returns:
+            Shares, [limits], and with each block left out, [blocks, limits].
+        """
         return self._with_errors(lambda values: _shares(values, limits))
 
     def _with_errors(
@@ -333,11 +357,11 @@ def jackknife(values: np.ndarray) -> float:
 
 
 class Judge:
-    """Scores one choice of whitening on all noise.
+    """Scores noise and mergers with one choice of whitening.
 
     Args:
-        network: In evaluation mode.
-        choice: Its whitening.
+        network: Network in evaluation mode.
+        choice: Choice of whitening.
     """
 
     def __init__(self, network: Sliding, choice: Choice) -> None:
@@ -347,21 +371,21 @@ class Judge:
         self.start = whitened_start(self.geometry)
 
     def filters(self, strain: np.ndarray) -> list[list[np.ndarray]]:
-        """Whitening filters of each detector."""
-        return [stretch_filters(one, self.geometry, self.design) for one in strain]
+        """Design each detector's whitening filters for a stretch."""
+        return [stretch_filters(row, self.geometry, self.design) for row in strain]
 
     def whiten(
         self, strain: np.ndarray, filters: list[list[np.ndarray]]
     ) -> torch.Tensor:
-        """Whitened strain, [ifos, time]."""
+        """Whiten a stretch, [ifos, time]."""
         rows = [
-            apply_filters(one, taps, self.geometry)
-            for one, taps in zip(strain, filters, strict=True)
+            apply_filters(row, taps, self.geometry)
+            for row, taps in zip(strain, filters, strict=True)
         ]
         return torch.from_numpy(np.stack(rows))
 
     def variances(self, white: torch.Tensor, event: float | None) -> np.ndarray:
-        """Variance of each second without the event, [ifos, bands, seconds]."""
+        """Variance of each second away from the event, [ifos, bands, seconds]."""
         rate = self.geometry.sample_rate
         values = np.stack([band_variances(x, self.geometry) for x in white.numpy()])
         if event is None:
@@ -372,13 +396,13 @@ class Judge:
     @torch.inference_mode()
     def slide_scores(
         self, white: torch.Tensor, number: int, event: float | None
-    ) -> Scores:
+    ) -> NoiseScores:
         """Score timeslides of a stretch.
 
         Args:
-            white: Whitened, [ifos, time].
-            number: Which stretch.
-            event: Sample of the strain, whose kernels are left out.
+            white: Whitened strain, [ifos, time].
+            number: Number of the stretch.
+            event: Sample of an event; kernels that contain it are left out.
         """
         geometry, frame_size = self.geometry, self.geometry.frame_size
         frames, kernel = frames_of(self.network, white), kernel_frames(self.network)
@@ -401,7 +425,7 @@ class Judge:
                 length = BLOCK_LENGTH if event is None else SHORT_BLOCK_LENGTH
                 block = places[:, ~seen] // round(length * geometry.sample_rate)
                 blocks.append(block + 100 * number)
-        return Scores(np.concatenate(values), np.concatenate(blocks, 1))
+        return NoiseScores(np.concatenate(values), np.concatenate(blocks, 1))
 
     @torch.inference_mode()
     def merger_scores(
@@ -412,21 +436,28 @@ class Judge:
         count: int,
         event: float | None,
     ) -> np.ndarray:
-        """Score mergers in noise, whatever the choice the same, [masses, count].
+        """Score mergers in noise; all choices get the same, [masses, count].
 
-        The detectors' noise is of two times. The merger lies 0.65 to 0.08 s before the
-        end of its window, as in training.
+        Detectors' noise is from different times. The merger is 0.65 to 0.08 s before
+        the end of its window, as in training.
+
+        Args:
+            strain: Strain, [ifos, size].
+            white: Whitened strain, [ifos, time].
+            filters: Whitening filters of each detector.
+            count: Number of mergers for each pair of masses.
+            event: Sample of an event to avoid, if any.
         """
         geometry, rate = self.geometry, self.geometry.sample_rate
         rng = np.random.default_rng([SEED, count])
         torch.manual_seed(SEED)
-        asds = np.stack([asd_of(one, geometry) for one in strain])
-        wanted, windows = len(MASSES) * count, []
-        masses = np.array(MASSES)[np.arange(wanted) % len(MASSES)]
+        asds = np.stack([asd_of(row, geometry) for row in strain])
+        total, windows = len(MASSES) * count, []
+        masses = np.array(MASSES)[np.arange(total) % len(MASSES)]
         done = 0
-        while done < wanted:
+        while done < total:
             starts = window_starts(strain.shape[1], event, geometry, rng)
-            n = min(starts.shape[1], wanted - done)
+            n = min(starts.shape[1], total - done)
             if not n:
                 continue
             signals, _ = project_mergers(
@@ -459,7 +490,7 @@ class Judge:
 
 
 def asd_of(strain: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Amplitude spectral density that defines SNR: of 2 s periodograms, [bins]."""
+    """Amplitude spectral density for the SNR, from 2 s periodograms, [bins]."""
     rate = geometry.sample_rate
     return np.sqrt(whitening.median_psd(whitening.periodograms(strain, 2 * rate, rate)))
 
@@ -467,10 +498,10 @@ def asd_of(strain: np.ndarray, geometry: Geometry) -> np.ndarray:
 def window_starts(
     size: int, event: float | None, geometry: Geometry, rng: np.random.Generator
 ) -> np.ndarray:
-    """First samples of windows with a merger in each detector, [ifos, n].
+    """First samples of each detector's windows with a merger, [ifos, n].
 
-    They lie ``MERGER_SPACING`` apart in each detector; no two detectors' windows of
-    one merger share strain, and none sees the event.
+    In each detector they are ``MERGER_SPACING`` apart. A merger's windows in different
+    detectors share no strain, and no window contains the event.
     """
     rate = geometry.sample_rate
     first = geometry.psd_min_size - geometry.kernel_size
@@ -490,53 +521,62 @@ def window_starts(
 def judge(
     network: Sliding, choice: Choice, noises: Mapping[str, Noise], data: Path
 ) -> dict[str, Any]:
-    """Score all noise and mergers, and GW150914, by one choice of whitening."""
-    one = Judge(network, choice)
-    result: dict[str, Any] = {"geometry": one.geometry}
+    """Score all noise, mergers and GW150914 with one choice of whitening.
+
+    Args:
+        network: Network in evaluation mode.
+        choice: Choice of whitening.
+        noises: Kinds of noise, by name.
+        data: Folder of the recorded data.
+    """
+    scorer = Judge(network, choice)
+    result: dict[str, Any] = {"geometry": scorer.geometry}
     for name, noise in noises.items():
         variances, scores, mergers = [], [], []
         for number, strain in enumerate(noise.stretches):
-            filters = one.filters(strain)
-            white = one.whiten(strain, filters)
-            variances.append(one.variances(white, noise.event))
-            scores.append(one.slide_scores(white, number, noise.event))
+            filters = scorer.filters(strain)
+            white = scorer.whiten(strain, filters)
+            variances.append(scorer.variances(white, noise.event))
+            scores.append(scorer.slide_scores(white, number, noise.event))
             if noise.mergers:
                 count = noise.mergers // len(noise.stretches)
                 mergers.append(
-                    one.merger_scores(strain, white, filters, count, noise.event)
+                    scorer.merger_scores(strain, white, filters, count, noise.event)
                 )
         result[name] = {
             "variances": np.concatenate(variances, -1),
-            "scores": Scores(
+            "scores": NoiseScores(
                 np.concatenate([x.values for x in scores]),
                 np.concatenate([x.blocks for x in scores], 1),
             ),
             "mergers": np.concatenate(mergers, 1) if mergers else None,
         }
     gaussian = result[GAUSSIAN]["scores"].values
-    strides = len(gaussian) * one.geometry.stride_length
+    livetime = len(gaussian) * scorer.geometry.stride_length
     result["event"] = rank_event(
-        one.network,
-        event_segment(data, one.geometry),
+        scorer.network,
+        event_segment(data, scorer.geometry),
         EVENT_TIME,
-        Background.of([gaussian.max()], strides),
-        one.design,
+        Background.of([gaussian.max()], livetime),
+        scorer.design,
     )
     return result
 
 
 def rate_figures(
-    scores: Scores, gaussian: Scores, references: Sequence[Mapping[str, Any]] | None
+    scores: NoiseScores,
+    gaussian: NoiseScores,
+    references: Sequence[Mapping[str, Any]] | None,
 ) -> list[dict[str, Any]]:
-    """False-positive rates at thresholds of Gaussian noise, with their errors.
+    """False-positive rates at thresholds from Gaussian noise, with their errors.
 
     Args:
-        scores: Of the noise in question.
-        gaussian: Of Gaussian noise, whose rates give the thresholds.
-        references: What this returned for the reference choice, on the same noise.
+        scores: Scores of the noise.
+        gaussian: Scores of Gaussian noise, which set the thresholds.
+        references: This function's result for the reference choice, on the same noise.
 
     Returns:
-        For each of ``RATES``.
+        Figures for each of ``RATES``.
     """
     limits, moved_limits = gaussian.thresholds
     shares, left_out = scores.shares(limits)
@@ -553,7 +593,7 @@ def rate_figures(
         }
         if references is not None:
             before = references[i]
-            # In units of the rates themselves: logarithms fail where there are none.
+            # A linear error, since a logarithmic one fails at a rate of zero.
             ratio = shares[i] / before["rate"] if before["rate"] else np.nan
             errors = [
                 jackknife(a - ratio * b) / before["rate"]
@@ -566,19 +606,20 @@ def rate_figures(
 
 def found_figures(
     mergers: np.ndarray,
-    scores: Scores,
+    scores: NoiseScores,
     references: Sequence[Mapping[str, Any] | None] | None,
 ) -> list[dict[str, Any] | None]:
-    """Share of mergers found at false-positive rates of the same noise.
+    """Efficiency at false-positive rates of the same noise.
 
     Args:
-        mergers: Scores, [masses, n].
-        scores: Of the noise.
-        references: What this returned for the reference choice: the same mergers.
+        mergers: Scores of the mergers, [masses, n].
+        scores: Scores of the noise.
+        references: This function's result for the reference choice, on the same
+            mergers.
 
     Returns:
-        For each of ``RATES``, shares with errors of mergers and threshold; None if
-        there is too little noise.
+        For each of ``RATES``, efficiencies with the errors from mergers and threshold;
+        None if there is too little noise.
     """
     limits, moved_limits = scores.thresholds
     result: list[dict[str, Any] | None] = []
@@ -618,7 +659,7 @@ def found_figures(
 def summarize(
     results: Mapping[str, dict[str, Any]], noises: Mapping[str, Noise]
 ) -> dict[str, Any]:
-    """Figures of all choices, those of the first one as the reference of others."""
+    """Compute all choices' figures; the first choice is the others' reference."""
     summary: dict[str, Any] = {}
     first: dict[str, Any] | None = None
     for choice, result in results.items():
@@ -657,11 +698,11 @@ def summarize(
 
 
 def plain(value: Any) -> Any:
-    """JSON-ready copy without what is private."""
+    """JSON-ready copy without keys that start with an underscore."""
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items() if not k.startswith("_")}
     if isinstance(value, list):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.ndarray):
         return value.tolist()
     return value
@@ -682,7 +723,7 @@ def _variances(figures: Mapping[str, Any], band: int) -> str:
 
 
 def _rate(entry: Mapping[str, Any]) -> str:
-    """A false-positive rate, and its ratio to that of the reference choice."""
+    """A false-positive rate, and its ratio to the reference choice's."""
     if not entry["rate"]:
         return "none"
     cell = f"{entry['rate']:.2g} ± {entry['error']:.1g}"
@@ -692,7 +733,7 @@ def _rate(entry: Mapping[str, Any]) -> str:
 
 
 def render(summary: Mapping[str, Any]) -> str:
-    """Lay out as Markdown."""
+    """Format the figures as Markdown."""
     any_choice = next(iter(summary.values()))
     lines = ["# Whitening choices in recorded strain", ""]
     lines += ["| Choice | half a filter, s | GW150914 | loudest elsewhere, zero-lag |"]
@@ -728,10 +769,31 @@ def render(summary: Mapping[str, Any]) -> str:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("data", type=click.Path(path_type=Path, file_okay=False, exists=True))
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Network to judge.")
-@click.option("--mergers", default=100, show_default=True, help="For each masses.")
-@click.option("--choice", "names", multiple=True, type=click.Choice(list(CHOICES)))
-@click.option("--noise", "kinds", multiple=True, type=click.Choice(NOISES))
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help=f"Checkpoint.  [default: the shipped network {MODEL}]",
+)
+@click.option(
+    "--mergers",
+    default=100,
+    show_default=True,
+    help="Number of mergers with each pair of masses.",
+)
+@click.option(
+    "--choice",
+    "names",
+    multiple=True,
+    type=click.Choice(list(CHOICES)),
+    help="Choice of whitening; repeat for several.  [default: all]",
+)
+@click.option(
+    "--noise",
+    "kinds",
+    multiple=True,
+    type=click.Choice(NOISES),
+    help="Kind of noise; repeat for several.  [default: all]",
+)
 def main(
     folder: Path,
     data: Path,
@@ -740,13 +802,13 @@ def main(
     names: tuple[str, ...],
     kinds: tuple[str, ...],
 ) -> None:
-    """Measure, write and print: all choices and kinds of noise if none is named."""
+    """Compare choices of whitening in recorded strain; write FOLDER/bands.md."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     network, _ = load_sliding(checkpoint or find_checkpoint(MODEL))
     noises = read_noises(data, network.geometry, mergers)
     if kinds:
-        # Thresholds are those of Gaussian noise.
+        # Gaussian noise sets the thresholds.
         noises = {x: noises[x] for x in NOISES if x == GAUSSIAN or x in kinds}
     chosen = {x: CHOICES[x] for x in (REFERENCE, *(names or CHOICES))}
     results = {

@@ -1,24 +1,24 @@
 """Distance in a mock data challenge: ``python -m benchmarks.challenge FOLDER``.
 
-A stand-in for the first set of the machine-learning mock data challenge (Schaefer et
-al. 2023, arXiv:2209.11146, and its code, gwastro/ml-mock-data-challenge-1), made with
-the project's own simulation:
+Imitates the first data set of the machine-learning mock data challenge (Schaefer et al.
+2023, arXiv:2209.11146, and its code, gwastro/ml-mock-data-challenge-1) with the
+project's own simulation:
 
-- Gaussian noise of the design curve aLIGOZeroDetHighPower in H1 and L1;
-- mergers without spins, masses uniform in 10 to 50 solar masses in the detector frame,
-  isotropic sky and orientation, without cosmology;
-- chirp distances with the density of a volume, ``d_c^2``, from 130 to 350 Mpc; the
-  distance is ``d_c (M_c / M_0)^(5/6)``, ``M_0`` the chirp mass of 1.4 and 1.4;
-- one merger every 24 to 30 s, found by an event within 0.3 s of it.
+- Gaussian noise with the design curve aLIGOZeroDetHighPower in H1 and L1;
+- mergers without spins, masses uniform from 10 to 50 solar masses in the detector
+  frame, isotropic sky positions and orientations, no cosmology;
+- chirp distances ``d_c`` with the density ``d_c^2``, from 130 to 350 Mpc; the distance
+  is ``d_c (M_c / M_0)^(5/6)``, with ``M_0`` the chirp mass of two 1.4 solar masses;
+- one merger every 24 to 30 s, found if an event is within 0.3 s of it.
 
-The waveform is IMRPhenomD; the challenge's is IMRPhenomXPHM with the (2, 2) mode alone.
+The waveform is IMRPhenomD; the challenge's is IMRPhenomXPHM with the (2, 2) mode only.
 
-What differs in method, not in what is estimated: false alarms are counted in timeslides
-(``benchmarks.pairs``) in place of 30 days of zero-lag noise; mergers of a network
-SNR below 4 are counted as missed, and not injected; and beside the challenge's estimate
-of the sensitive volume is one with a control variate, which has the same expectation
-and a smaller error: what a search would find that finds exactly the mergers above some
-SNR, and whose volume is an integral (``Ideal``).
+Three methods differ, but not the quantity that they estimate. False alarms are counted
+in timeslides (``benchmarks.pairs``) instead of 30 days of zero-lag noise. Mergers with
+a network SNR below 4 are counted as missed without being injected. Besides the
+challenge's estimate of the sensitive volume, there is one with a control variate, with
+the same expectation and a smaller error. The control variate is a search that finds
+exactly the mergers above an SNR; its volume is an integral (``Ideal``).
 
 Writes ``FOLDER/challenge.json`` and ``.md``.
 """
@@ -75,40 +75,58 @@ from chirpwatch.train.data.signals.waveforms import (
 from chirpwatch.units import JULIAN_YEAR
 
 MONTH = 30 * 86_400.0
-"""The challenge's noise, s."""
+"""Length of the challenge's noise, s."""
 
 RATES = (1000, 100, 10, 1)
-"""False alarms a month."""
+"""False-alarm rates, per month."""
 
 FLOOR_RATE = 150
-"""Rate from which on only loud pairs of kernels are scored; above the second one."""
+"""False-alarm rate, per month, up to which only loud pairs of kernels are scored."""
 
 MASSES = (10.0, 50.0)
+"""Range of the component masses, solar masses."""
+
 CHIRP_DISTANCES = (130.0, 350.0)
+"""Range of the chirp distance, Mpc."""
+
 REFERENCE_CHIRP_MASS = 1.4 / 2**0.2
+"""Chirp mass of two 1.4 solar masses."""
+
 SPACING_LENGTHS = (24.0, 30.0)
+"""Range of the time between mergers, s."""
+
 WINDOW = 0.3
+"""Largest time between a merger and its event, s."""
+
 MIN_SNR = 4.0
-"""Network SNR above 20 Hz from which a merger is injected."""
+"""Smallest network SNR above 20 Hz of a merger that is injected."""
 
 STRETCH_LENGTH = 1024
+"""Length of a stretch of noise, s."""
+
 WHOLE_LIVETIME = MONTH / 2
 """Livetime of the slides in which every kernel is scored, s."""
 
 SIGNAL_LENGTH, MERGER_LENGTH = 8.0, 7.5
-"""The lightest merger takes 6 s from 20 Hz on."""
+"""Length of a signal and time of its merger, s; the lightest takes 6 s from 20 Hz."""
 
 FIRST_LENGTH = 24.0
+"""Time of a stretch's first merger, s."""
+
 BATCH = 64
+"""Mergers that are projected at once."""
+
 WAVEFORM_DISTANCE = 100.0
+"""Distance at which waveforms are generated, Mpc."""
+
 LOWEST_NOISE = 9.0
-"""The curve goes on flat below this frequency, Hz; the challenge's noise ends here."""
+"""Frequency below which the curve is constant, Hz; the challenge's noise ends there."""
 
 REFERENCES = {
     "first version": {100: 2818, 10: 2678, 1: 2547},
     "best published": {100: 2897, 10: 2772, 1: 2632},
 }
-"""Distances in the challenge's own data, Mpc."""
+"""Published distances in the challenge's own data, by false alarms per month, Mpc."""
 
 
 @cache
@@ -117,8 +135,8 @@ def design_curve() -> np.ndarray:
     frequencies = np.arange(0, MAX_FREQUENCY + SPACING / 2, SPACING)
     return np.sqrt(
         [
-            lalsimulation.SimNoisePSDaLIGOZeroDetHighPower(max(one, LOWEST_NOISE))
-            for one in frequencies
+            lalsimulation.SimNoisePSDaLIGOZeroDetHighPower(max(frequency, LOWEST_NOISE))
+            for frequency in frequencies
         ]
     )
 
@@ -126,17 +144,17 @@ def design_curve() -> np.ndarray:
 def face_on_snrs(
     mass_1: torch.Tensor, mass_2: torch.Tensor, lowest: Sequence[float]
 ) -> np.ndarray:
-    """Optimal SNR of face-on mergers overhead of one detector at 1 Mpc.
+    """Optimal SNR of face-on mergers overhead a detector, at 1 Mpc.
 
     Args:
         mass_1: Heavier mass, solar masses, [n].
         mass_2: Lighter mass, solar masses, [n].
-        lowest: Frequencies from which the SNR is counted, whole Hz, [k].
+        lowest: Low-frequency cutoffs of the SNR, whole Hz, [k].
 
     Returns:
         SNR, [k, n].
     """
-    # The middles of cells of 1 Hz.
+    # Centres of bins of 1 Hz.
     frequencies = np.arange(min(lowest), MAX_FREQUENCY) + 0.5
     grid = np.arange(0, MAX_FREQUENCY + SPACING / 2, SPACING)
     asd = np.interp(frequencies, grid, design_curve())
@@ -145,37 +163,37 @@ def face_on_snrs(
         mass_1, mass_2, zeros, zeros, torch.from_numpy(frequencies)
     )
     power = (2 * WAVEFORM_DISTANCE * amplitudes.numpy() / asd) ** 2
-    return np.sqrt([power[:, frequencies > one].sum(1) for one in lowest])
+    return np.sqrt([power[:, frequencies > cutoff].sum(1) for cutoff in lowest])
 
 
 def antenna_factors(angles: Columns, ifos: tuple[str, ...]) -> np.ndarray:
-    """Network SNR over that of the merger face-on overhead of one detector, [n]."""
+    """Network SNR relative to a face-on merger overhead a single detector, [n]."""
     power = antenna_amplitudes(angles, ifos).abs().square().sum(1)
     factors: np.ndarray = power.double().sqrt().numpy()
     return factors
 
 
 def distance_limits(chirp_masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest distance of mergers of each chirp mass, Mpc."""
+    """Smallest and largest distance at each chirp mass, Mpc."""
     scale = (chirp_masses / REFERENCE_CHIRP_MASS) ** (5 / 6)
     low, high = CHIRP_DISTANCES
     return low * scale, high * scale
 
 
 def draw(n: int, geometry: Geometry) -> Columns:
-    """Draw mergers.
+    """Draw the challenge's mergers.
 
     Returns:
-        Columns [n]: masses, angles, ``distance`` (Mpc), ``snr`` and ``seen_snr``, the
-        network SNRs above 20 Hz and above the analysis's lowest frequency.
+        Columns [n]: masses, angles, ``distance`` (Mpc), and the network SNRs ``snr``,
+        above 20 Hz, and ``seen_snr``, above the analysis's highpass.
     """
     settings = InjectionSettings(
         min_mass=MASSES[0], max_mass=MASSES[1], reference_share=0
     )
-    mass_1, mass_2 = (one.double() for one in draw_masses(n, settings))
+    mass_1, mass_2 = (mass.double() for mass in draw_masses(n, settings))
     angles = sky(n)
-    # Density d^2: the cube is uniform.
-    low, high = (one**3 for one in CHIRP_DISTANCES)
+    # The density d^2 makes the cube uniform.
+    low, high = (distance**3 for distance in CHIRP_DISTANCES)
     cubes = low + (high - low) * torch.rand(n, dtype=torch.float64)
     scale = (chirp_mass(mass_1, mass_2) / REFERENCE_CHIRP_MASS) ** (5 / 6)
     distance = cubes ** (1 / 3) * scale
@@ -192,9 +210,9 @@ def draw(n: int, geometry: Geometry) -> Columns:
 
 
 def weights(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Volume that each draw stands for if it is found, Mpc^3, before the mean.
+    """Volume that a found merger contributes to the challenge's mean, Mpc^3, [n].
 
-    The challenge's: the largest distance grows as the chirp mass to the power 5/6.
+    The ball to the largest distance, which grows with the chirp mass to the power 5/6.
     """
     masses = chirp_mass(columns["mass_1"], columns["mass_2"])
     volumes: np.ndarray = 4 / 3 * math.pi * distance_limits(masses)[1] ** 3
@@ -202,21 +220,21 @@ def weights(columns: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def radius(volume: float) -> float:
-    """Radius of a ball, Mpc."""
+    """Radius of a ball of ``volume`` Mpc^3, Mpc."""
     return float(np.cbrt(3 * volume / (4 * math.pi)))
 
 
 class Ideal:
-    """A search that finds the mergers above a threshold of the SNR, and no other.
+    """A search that finds exactly the mergers above an SNR threshold.
 
     The expectation of the challenge's estimate is an integral over masses, antenna
-    factors and distances; the last one is in closed form.
+    factors and distances; that over distances is in closed form.
 
     Args:
         ifos: Detectors.
-        lowest: Frequency from which the SNR is counted, Hz.
-        masses: Points in each component mass.
-        factors: Points in the antenna factor, quantiles of 256 draws each.
+        lowest: Low-frequency cutoff of the SNR, Hz.
+        masses: Grid points in each component mass.
+        factors: Grid points in the antenna factor, means of 256 sorted draws each.
     """
 
     def __init__(
@@ -228,10 +246,10 @@ class Ideal:
     ) -> None:
         low, high = MASSES
         points = low + (high - low) * (np.arange(masses) + 0.5) / masses
-        mass_1, mass_2 = (one.ravel() for one in np.meshgrid(points, points))
+        mass_1, mass_2 = (axis.ravel() for axis in np.meshgrid(points, points))
         ordered = mass_1 >= mass_2
         self.mass_1, self.mass_2 = mass_1[ordered], mass_2[ordered]
-        # The other half of the square is folded onto this one.
+        # Pairs off the diagonal stand for both orders of the masses.
         share = np.where(self.mass_1 == self.mass_2, 1.0, 2.0)
         self.share = share / share.sum()
         self.snrs = face_on_snrs(
@@ -253,14 +271,14 @@ class Ideal:
 
 @dataclass(frozen=True, eq=False)
 class Foreground:
-    """What the search makes of the mergers.
+    """Result of the search on mergers.
 
     Attributes:
-        columns: Parameters of all draws, [n] each.
-        statistics: Statistic of each draw's event; -inf without one, and for those
-            that were not injected, [n].
-        injected: How many were.
-        livetime: Strain with mergers, s.
+        columns: Parameters of all mergers drawn, each [n].
+        statistics: Statistic of each merger's event; -inf without an event, and for
+            mergers that were not injected, [n].
+        injected: Number of mergers injected.
+        livetime: Length of the strain with injections, s.
     """
 
     columns: dict[str, np.ndarray]
@@ -275,8 +293,8 @@ def inject(
     """Add mergers to noise, and search it.
 
     Returns:
-        Statistic of each merger's event, -inf without one, [n]; and the strain
-        searched, s.
+        Statistic of each merger's event, -inf without an event, [n]; and the length of
+        the strain searched, s.
     """
     statistics = []
     length = 0
@@ -285,20 +303,24 @@ def inject(
         times = columns.pop("time").numpy()
         for begin in range(0, len(times), BATCH):
             batch = slice(begin, begin + BATCH)
-            one = {name: column[batch] for name, column in columns.items()}
-            add_mergers(strain, one, times[batch], repository.geometry)
+            rows = {name: column[batch] for name, column in columns.items()}
+            add_mergers(strain, rows, times[batch], repository.geometry)
         statistics.append(search(repository, strain, times))
         length += STRETCH_LENGTH
     return np.concatenate(statistics), float(length)
 
 
 def _stretches(mergers: Columns, rng: np.random.Generator) -> Iterator[Columns]:
-    """Columns of the mergers of each stretch, with their ``time``, s from its start."""
+    """Divide mergers among stretches, and draw their times.
+
+    Yields:
+        Columns of a stretch's mergers, with their ``time``, s from its start.
+    """
     count, begin = len(mergers["distance"]), 0
     while begin < count:
         spacings = rng.uniform(*SPACING_LENGTHS, STRETCH_LENGTH)
         times = FIRST_LENGTH + np.cumsum(spacings) - spacings[0]
-        # No further score is as late as a merger's, and none of its events is cut.
+        # Keep away from the end, where an event would be incomplete.
         times = times[times < STRETCH_LENGTH - FIRST_LENGTH][: count - begin]
         batch = slice(begin, begin + len(times))
         columns = {name: column[batch] for name, column in mergers.items()}
@@ -320,11 +342,11 @@ def add_mergers(
     """Add mergers to strain, in place.
 
     Args:
-        strain: [ifos, size].
-        mergers: Columns [n].
-        times: When they reach the first detector, s from the start, rounded here to
-            whole samples, [n].
-        geometry: The analysis.
+        strain: Strain, [ifos, size].
+        mergers: Columns [n], see ``draw``.
+        times: Arrival times in the first detector, s from the start, [n]; rounded to
+            whole samples.
+        geometry: Geometry of the analysis.
     """
     rate = geometry.sample_rate
     size, merger_size = round(SIGNAL_LENGTH * rate), round(MERGER_LENGTH * rate)
@@ -340,16 +362,25 @@ def add_mergers(
 
 
 def search(repository: Repository, strain: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Statistics of the events that belong to mergers; -inf for those missed, [n]."""
+    """Search strain for mergers.
+
+    Args:
+        repository: Models.
+        strain: Strain, [ifos, size].
+        times: Times of the mergers, s from the start, [n].
+
+    Returns:
+        Statistic of each merger's event; -inf if it was missed, [n].
+    """
     frames = repository.frames(strain)
     outputs = ["peak", "peak_stride", "peak_delay", "peak_is_event"]
     peak, stride, delay, event = (
-        one[0] for one in repository.score_slides(frames, [0], outputs)
+        output[0] for output in repository.score_slides(frames, [0], outputs)
     )
-    found = (stride + 1) * repository.geometry.stride_length - delay
+    event_times = (stride + 1) * repository.geometry.stride_length - delay
     matched = match_injections(
         (times * NANOSECONDS).astype(np.int64),
-        (found[event] * NANOSECONDS).astype(np.int64),
+        (event_times[event] * NANOSECONDS).astype(np.int64),
         peak[event],
         WINDOW,
     )
@@ -357,18 +388,18 @@ def search(repository: Repository, strain: np.ndarray, times: np.ndarray) -> np.
     return statistics
 
 
-def simulate_foreground(repository: Repository, wanted: int, seed: int) -> Foreground:
-    """Draw mergers until enough are loud enough, inject these and search them."""
+def simulate_foreground(repository: Repository, count: int, seed: int) -> Foreground:
+    """Draw mergers until ``count`` are above ``MIN_SNR``; inject these and search."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         batches = list(
             rejection_batches(
-                lambda n: draw(n, repository.geometry), wanted, MIN_SNR, 256
+                lambda n: draw(n, repository.geometry), count, MIN_SNR, 256
             )
         )
     loud, faint = (
         {
-            name: torch.cat([one[part][name] for one in batches])
+            name: torch.cat([batch[part][name] for batch in batches])
             for name in batches[0][0]
         }
         for part in (0, 1)
@@ -379,7 +410,7 @@ def simulate_foreground(repository: Repository, wanted: int, seed: int) -> Foreg
     return Foreground(
         {name: torch.cat([loud[name], faint[name]]).numpy() for name in loud},
         np.concatenate([statistics, missed]),
-        wanted,
+        count,
         livetime,
     )
 
@@ -389,23 +420,23 @@ class Estimate:
     """A sensitive distance.
 
     Attributes:
-        distance: Mpc.
-        error: Its standard deviation from the number of draws, Mpc.
+        distance: Sensitive distance, Mpc.
+        error: Standard error from the number of mergers, Mpc.
     """
 
     distance: float
     error: float
 
 
-def estimate(values: np.ndarray, known: float = 0.0) -> Estimate:
-    """Distance from the mean of volumes.
+def estimate(values: np.ndarray, control: float = 0.0) -> Estimate:
+    """Estimate the sensitive distance from the mean of volumes.
 
     Args:
-        values: Volume of each draw, or its difference to the control variate's, Mpc^3,
+        values: Volume of each merger, or its difference to the control variate, Mpc^3,
             [n].
-        known: Expectation of the control variate, Mpc^3.
+        control: Expectation of the control variate, Mpc^3.
     """
-    volume = known + float(values.mean())
+    volume = control + float(values.mean())
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
     distance = radius(volume)
     return Estimate(distance, distance * error / (3 * volume))
@@ -414,21 +445,21 @@ def estimate(values: np.ndarray, known: float = 0.0) -> Estimate:
 def controlled(
     foreground: Foreground, threshold: float, ideal: Ideal
 ) -> tuple[Estimate, float]:
-    """Distance with the control variate that leaves the smallest variance.
+    """Estimate the distance with the control variate of the smallest variance.
 
     Args:
-        foreground: Mergers, and what the search makes of them.
-        threshold: Statistic from which a merger is found.
-        ideal: Search whose SNR is ``seen_snr``.
+        foreground: Result of the search on mergers.
+        threshold: Smallest statistic of a found merger.
+        ideal: Ideal search by ``seen_snr``.
 
     Returns:
-        The estimate, and the threshold of the ideal search, an SNR.
+        The estimate, and the SNR threshold of the ideal search.
     """
     balls, snrs = weights(foreground.columns), foreground.columns["seen_snr"]
     found = foreground.statistics >= threshold
     thresholds = np.arange(5, 12, 0.1)
     differences = [balls * (found * 1.0 - (snrs >= snr)) for snr in thresholds]
-    best = int(np.argmin([one.var() for one in differences]))
+    best = int(np.argmin([difference.var() for difference in differences]))
     snr = float(thresholds[best])
     return estimate(differences[best], ideal.volume(snr)), snr
 
@@ -441,10 +472,18 @@ def measure_rate(
     ideal: Ideal,
     geometry: Geometry,
 ) -> dict[str, Any]:
-    """Distance at a false-alarm rate, JSON-ready.
+    """Estimate the distance at a false-alarm rate, JSON-ready.
 
-    The background's interval has the distances at the thresholds that a standard error
-    of the false-alarm rate more and less would have given.
+    ``background_interval`` gives the distances at the thresholds for a false-alarm rate
+    one standard error lower and higher.
+
+    Args:
+        rate: False alarms per month.
+        events: Events of the background.
+        stretches: Number of stretches of the background.
+        foreground: Result of the search on mergers.
+        ideal: Ideal search by ``seen_snr``.
+        geometry: Geometry of the analysis.
     """
     background = Background.of(events.statistics, events.livetime)
     threshold = background.threshold_at_far(rate / MONTH * JULIAN_YEAR)
@@ -457,7 +496,7 @@ def measure_rate(
     plain = weights(foreground.columns) * (foreground.statistics >= threshold)
     challenge = estimate(plain)
     best, snr = controlled(foreground, threshold, ideal)
-    ends = [controlled(foreground, one, ideal)[0].distance for one in limits]
+    ends = [controlled(foreground, limit, ideal)[0].distance for limit in limits]
     return {
         "false_alarms_a_month": rate,
         "threshold": threshold,
@@ -476,13 +515,13 @@ def measure_rate(
 
 
 def measure(path: Path, injections: int, stretches: int, seed: int) -> dict[str, Any]:
-    """Simulate, search and judge, JSON-ready.
+    """Simulate background and mergers, search them, and estimate distances, JSON-ready.
 
     Args:
         path: Model repository.
-        injections: Mergers to inject.
-        stretches: Stretches of background.
-        seed: Seed of everything that is drawn.
+        injections: Number of mergers to inject.
+        stretches: Number of stretches of background.
+        seed: Random seed.
     """
     begin = time.process_time()
     repository = Repository(path)
@@ -535,23 +574,24 @@ def measure(path: Path, injections: int, stretches: int, seed: int) -> dict[str,
 
 
 def table(result: dict[str, Any]) -> str:
-    """Lay the figures out as Markdown."""
+    """Format ``measure``'s figures as Markdown."""
     names = list(REFERENCES)
     heads = ["False alarms a month", "distance, Mpc", "challenge's estimate, Mpc"]
     heads += ["events (causes)", "found", *names]
     rows = []
-    for one in result["rates"]:
-        rate = one["false_alarms_a_month"]
-        low, high = one["background_interval"]
+    for figures in result["rates"]:
+        rate = figures["false_alarms_a_month"]
+        low, high = figures["background_interval"]
         others = [str(REFERENCES[name].get(rate, "n/a")) for name in names]
         rows.append(
             [
                 f"{rate}",
-                f"{one['distance']:.0f} ± {one['injections_error']:.0f} "
+                f"{figures['distance']:.0f} ± {figures['injections_error']:.0f} "
                 f"({low:.0f} to {high:.0f})",
-                f"{one['challenge_distance']:.0f} ± {one['challenge_error']:.0f}",
-                f"{one['events']} ({one['causes']})",
-                f"{one['found']}",
+                f"{figures['challenge_distance']:.0f} ± "
+                f"{figures['challenge_error']:.0f}",
+                f"{figures['events']} ({figures['causes']})",
+                f"{figures['found']}",
                 *others,
             ]
         )
@@ -563,15 +603,15 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             lay_out(heads, rows),
-            f"{result['draws']} mergers were drawn, and {result['injections']} of a "
-            f"network SNR of at least {result['min_snr']:g} injected. Background: "
-            f"{result['noise_length']} s of noise of each detector, in timeslides of "
+            f"{result['draws']} mergers were drawn; the {result['injections']} with a "
+            f"network SNR of at least {result['min_snr']:g} were injected. Background: "
+            f"{result['noise_length']} s of noise in each detector, timeslides of "
             f"{months:.1f} months. Errors are standard errors from the number of "
-            "mergers; in brackets, the distances if the rate of false alarms were one "
-            "standard error higher or lower, from its scatter between stretches. "
-            f"{result['events_lost']} of {result['events_above_floor']} events "
-            "were lost to the preselection. A search that finds exactly the mergers "
-            f"above SNR 8: {ideal}.",
+            "mergers; in brackets, the distances for a false-alarm rate one standard "
+            "error higher or lower, from its scatter between stretches. The "
+            f"preselection lost {result['events_lost']} of "
+            f"{result['events_above_floor']} events. A search that finds exactly the "
+            f"mergers above SNR 8 reaches {ideal}.",
             "",
         ]
     )
@@ -584,13 +624,18 @@ def table(result: dict[str, Any]) -> str:
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     default=SHIPPED,
     show_default=True,
-    help="Exported models.",
+    help="Model repository.",
 )
-@click.option("--injections", default=1500, show_default=True, help="Mergers.")
 @click.option(
-    "--stretches", default=20, show_default=True, help="Of 1024 s, for the background."
+    "--injections", default=1500, show_default=True, help="Number of mergers."
 )
-@click.option("--seed", default=1, show_default=True, help="Of all that is drawn.")
+@click.option(
+    "--stretches",
+    default=20,
+    show_default=True,
+    help="Number of background stretches of 1024 s.",
+)
+@click.option("--seed", default=1, show_default=True, help="Random seed.")
 def main(
     folder: Path, repository: Path, injections: int, stretches: int, seed: int
 ) -> None:

@@ -1,16 +1,15 @@
-"""What networks find in a search: ``python -m benchmarks.deployed FOLDER``.
+"""Efficiency of networks in a search: ``python -m benchmarks.deployed FOLDER``.
 
-Several networks are judged by the same strain, of the population that ``matched`` is
-trained for, as ``train.evaluation.deployment`` draws it. Written as
+Judges several networks on the same strain and injections, drawn by
+``train.evaluation.deployment`` from the population of ``matched``'s training. Writes
 ``FOLDER/deployed.json`` and ``.md``, in about eight minutes of one core:
 
-- the share of injections found at one false alarm an hour and one a day, and the number
-  of independent causes above these thresholds;
-- every merger above a network SNR that is missed at one a day;
-- the scores of mergers in one detector alone, and of glitches, against SNR: timeslides
-  of data with real mergers have such mergers;
-- the share of windows with a merger of SNR 8 found at false-positive rates down to
-  1e-6.
+- efficiency at one false alarm per hour and per day, and the number of independent
+  causes above these thresholds;
+- every loud merger that is missed at one false alarm per day;
+- scores of mergers in a single detector and of glitches, by SNR; timeslides of data
+  with real mergers contain such mergers;
+- efficiency for windows with a merger of SNR 8, at false-positive rates down to 1e-6.
 """
 
 import itertools
@@ -67,36 +66,45 @@ POPULATION = "matched"
 """Configuration whose mergers are injected."""
 
 SEED = 1003
-"""Seed of everything that is drawn; no training's and no other validation's."""
+"""Random seed; differs from those of all trainings and other validations."""
 
 WINDOW_SNR = 8.0
+"""Network SNR of the windows with mergers."""
+
 WINDOW_STRETCHES = 20
-"""Noise stretches that these windows are cut from."""
+"""Number of noise stretches from which these windows are cut."""
 
 LOUD_SNR = 15.0
+"""Network SNR from which a missed merger is listed."""
+
 LONE_SLIDES = 8
-"""Timeslides of the stretches with injections."""
+"""Number of timeslides of the stretches with injections."""
 
 LONE_DISTANCE = 3.0
-"""Least time between mergers of two detectors in these slides, s."""
+"""Smallest time between mergers of two detectors in these slides, s."""
 
 LONE_EDGES = (8.0, 12.0, 20.0, 40.0, 70.0, 100.0)
+"""Edges of the SNR bins of mergers in a single detector."""
+
 GLITCH_EDGES = (4.0, *LONE_EDGES)
+"""Edges of the SNR bins of glitches."""
+
 FLOOR_RATE = 1e-2
-"""Share of a first slide's windows whose scores are kept; thresholds need fewer."""
+"""Share of the windows whose scores are kept, as judged by the first slide."""
 
 QUANTILES = (0.05, 0.5, 0.95)
+"""Quantiles of the scores in an SNR bin."""
 
 
 class Sizes(NamedTuple):
-    """How much is drawn.
+    """Size of the validation.
 
     Attributes:
-        length: Background strain of each detector, s.
-        stretches: Stretches that it comes in.
+        length: Length of each detector's background strain, s.
+        stretches: Number of stretches of that strain.
         slides: Timeslides of each stretch.
-        injections: Mergers of the whole population.
-        loud: Further ones above ``LOUD_SNR``.
+        injections: Injections from the population.
+        loud: Additional injections above ``LOUD_SNR``.
         windows: Windows for each pair of masses.
     """
 
@@ -109,11 +117,11 @@ class Sizes(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A glitch or a merger in one detector alone, and its scores in timeslides.
+    """A glitch or a merger in a single detector, and its scores in timeslides.
 
     Attributes:
-        snr: Its SNR in that detector.
-        scores: Largest score of the kernels that hold it, in each slide, [pairings].
+        snr: SNR in the detector.
+        scores: Largest score of the kernels that contain it, in each slide, [pairings].
     """
 
     snr: float
@@ -121,7 +129,7 @@ class Source(NamedTuple):
 
 
 def population() -> WindowSettings:
-    """Masses, spins, SNRs, noise curves and glitches of the training."""
+    """Read masses, spins, SNRs, noise curves and glitches of ``matched``'s training."""
     config = yaml.safe_load(find_config(POPULATION).read_text())
     return WindowSettings(**config["data"]["windows"])
 
@@ -129,14 +137,14 @@ def population() -> WindowSettings:
 def kernels_with(
     center: int, begin: int, strides: int, geometry: Geometry, margin_size: int = 0
 ) -> slice:
-    """Which kernels of a piece hold a sample, or come near it.
+    """Kernels of a slide's piece that contain a sample, or are near it.
 
     Args:
-        center: The sample, of the stretch.
-        begin: Sample at which the first kernel begins.
-        strides: Kernels of the piece.
+        center: The sample, counted in the stretch.
+        begin: First sample of the first kernel.
+        strides: Number of kernels in the piece.
         geometry: Length and stride of the kernels.
-        margin_size: Most samples from a kernel's end to ``center``.
+        margin_size: Largest distance from a kernel to ``center``, samples.
     """
     after = center - begin
     first = (after - margin_size - geometry.kernel_size) // geometry.stride_size + 1
@@ -145,15 +153,14 @@ def kernels_with(
 
 
 class Recorder:
-    """Collects the loudest windows of all slides, and the loudest near each glitch.
+    """Collects the loudest windows of all slides, and the loudest at each glitch.
 
     Args:
-        geometry: Of the network.
-        glitches: Those of each stretch.
+        geometry: Geometry of the network.
+        glitches: Glitches of each stretch.
 
     Attributes:
-        windows: Number of windows: ``all``, and ``quiet`` ones, which no glitch
-            overlaps.
+        windows: Number of ``all`` windows, and of ``quiet`` ones without a glitch.
     """
 
     def __init__(self, geometry: Geometry, glitches: Sequence[Sequence[Glitch]]):
@@ -164,7 +171,7 @@ class Recorder:
         self._scores: list[np.ndarray] = []
         self._places: list[np.ndarray] = []
         self._quiet: list[np.ndarray] = []
-        # Half a whitening filter beyond the glitch's own series.
+        # The whitening filter spreads a glitch by half its length.
         length = GLITCH_LENGTH / 2 + geometry.fduration / 2
         self._margin_size = round(length * geometry.sample_rate)
 
@@ -187,11 +194,11 @@ class Recorder:
         begins = kept * self.geometry.stride_size + piece.begins[:, None]
         self._scores.append(scores[kept])
         self._quiet.append(quiet[kept])
-        # As far apart as no stretch is long.
+        # 1e6 s between stretches, longer than any of them.
         self._places.append(begins / self.geometry.sample_rate + piece.stretch * 1e6)
 
     def false_positives(self, kind: str) -> "WindowRates":
-        """False-positive rates of ``all`` windows, or of ``quiet`` ones."""
+        """False-positive rates of a kind of windows, ``all`` or ``quiet``."""
         chosen = np.concatenate(self._quiet) | (kind == "all")
         geometry = self.geometry
         slides = Slides(
@@ -203,7 +210,7 @@ class Recorder:
         return WindowRates(slides, self.windows[kind])
 
     def sources(self) -> list[Source]:
-        """Glitches and their scores."""
+        """Return the glitches with their scores."""
         return [
             Source(self.glitches[stretch][index].snr, np.array(scores))
             for (stretch, index), scores in self._loudest.items()
@@ -211,10 +218,10 @@ class Recorder:
 
 
 class WindowRates:
-    """False-positive rates of overlapping windows from many slides.
+    """False-positive rates of overlapping windows in slides that share strain.
 
-    ``validate.FalsePositives`` treats slides as independent. Here they share
-    strain: clusters are counted by ``Slides.effective_count``.
+    ``FalsePositives`` treats slides as independent; this class counts clusters by
+    ``Slides.effective_count``.
 
     Args:
         loud: The loudest windows, as events.
@@ -226,21 +233,25 @@ class WindowRates:
         self._sorted = -np.sort(-loud.statistics)
 
     def threshold(self, rate: float) -> float | None:
-        """Smallest score that no more than this share exceed; None if not kept."""
+        """Threshold at a false-positive rate per window; None if below the kept scores.
+
+        Args:
+            rate: Largest share of the windows above the threshold.
+        """
         place = int(rate * self._total + 1e-9)
         return float(self._sorted[place]) if place < len(self._sorted) else None
 
     def clusters(self, threshold: float) -> float:
-        """Effective number of independent windows above a score."""
+        """Effective number of independent clusters above a threshold."""
         return self._loud.effective_count(math.nextafter(threshold, math.inf))
 
     def limits(self, rate: float) -> dict[str, float] | None:
-        """Threshold, with what it rests on.
+        """Threshold at a false-positive rate, with its uncertainty.
 
         Returns:
-            ``threshold``, ``clusters``, ``windows`` above it, and ``low`` and ``high``,
-            the thresholds if √n fewer or more of n clusters were above; None where
-            there are fewer than ``LEAST_EVENTS`` clusters.
+            ``threshold``; ``clusters`` and ``windows``, their numbers above it; and
+            ``low`` and ``high``, the thresholds if √n fewer or more of the n clusters
+            were above. None if there are fewer than ``LEAST_EVENTS`` clusters.
         """
         threshold = self.threshold(rate)
         if threshold is None:
@@ -261,13 +272,13 @@ class WindowRates:
 
 
 class LoneMergers:
-    """Scores mergers in one detector against noise in the others, in timeslides.
+    """Scores mergers in one detector with noise in the others, in timeslides.
 
-    Stretches with injections are shifted by an odd multiple of half their spacing:
-    mergers in one detector then coincide with noise between mergers in the other.
+    Stretches with injections are shifted by odd multiples of half the injections'
+    spacing, so that a merger in one detector coincides with noise in the other.
 
     Args:
-        network: One with slides.
+        network: Network that can score slides.
     """
 
     def __init__(self, network: Any) -> None:
@@ -275,7 +286,12 @@ class LoneMergers:
         self.sources: list[Source] = []
 
     def add(self, stretch: Injections, frames: Tensor) -> None:
-        """Slide one stretch."""
+        """Score the slides of a stretch.
+
+        Args:
+            stretch: Injections.
+            frames: Feature frames of the stretch with the injections.
+        """
         geometry: Geometry = self.network.geometry
         rate = geometry.sample_rate // geometry.frame_size
         scores: dict[tuple[int, int], list[float]] = {}
@@ -286,8 +302,8 @@ class LoneMergers:
                 for key, loudest in self._loudest(stretch, places, series.cpu()):
                     scores.setdefault(key, []).append(loudest)
         self.sources += [
-            Source(float(stretch.ifo_snrs[key]), np.array(found))
-            for key, found in scores.items()
+            Source(float(stretch.ifo_snrs[key]), np.array(loudest))
+            for key, loudest in scores.items()
         ]
 
     def _loudest(
@@ -295,11 +311,11 @@ class LoneMergers:
     ) -> Iterator[tuple[tuple[int, int], float]]:
         """Largest score of each merger in a piece of a slide.
 
-        A slide is circular, and its second piece may bring mergers of two detectors
-        together: these are left out.
+        Since a slide is circular, mergers of two detectors may coincide in its second
+        piece; these are left out.
 
         Yields:
-            Index of the merger and of the detector, and the score.
+            Indices of merger and detector, and the score.
         """
         geometry, strides = self.network.geometry, len(series)
         apart = LONE_DISTANCE * geometry.sample_rate
@@ -315,28 +331,29 @@ class LoneMergers:
 def by_snr(
     sources: Sequence[Source], edges: Sequence[float], thresholds: dict[str, float]
 ) -> list[dict[str, Any]]:
-    """Scores of sources in bins of SNR.
+    """Summarise the scores of sources in bins of SNR.
 
     Args:
-        sources: Glitches, or mergers of one detector.
-        edges: Of the bins; the upper one is exclusive.
-        thresholds: By name.
+        sources: Glitches, or mergers in a single detector.
+        edges: Edges of the bins; the upper one is exclusive.
+        thresholds: Thresholds by name.
 
     Returns:
-        For each bin ``low``, ``high``, ``sources``, ``pairings``, ``quantiles`` of the
-        score at ``QUANTILES``, and ``above``: for each threshold the share of the
-        pairings above it, and its standard error from how sources differ.
+        For each bin: ``low`` and ``high``, its edges; ``sources`` and ``pairings``,
+        their numbers; ``quantiles`` of the score at ``QUANTILES``; and ``above``, the
+        share of the pairings above each threshold, with its standard error from the
+        scatter between sources.
     """
     bins = []
     for low, high in itertools.pairwise(edges):
-        inside = [one.scores for one in sources if low <= one.snr < high]
+        inside = [source.scores for source in sources if low <= source.snr < high]
         entry: dict[str, Any] = {"low": low, "high": high, "sources": len(inside)}
         entry["pairings"] = sum(map(len, inside))
         if inside:
             scores = np.concatenate(inside)
             entry["quantiles"] = [float(x) for x in np.quantile(scores, QUANTILES)]
             entry["above"] = {
-                name: _mean_share([one >= limit for one in inside])
+                name: _mean_share([each >= limit for each in inside])
                 for name, limit in thresholds.items()
             }
         bins.append(entry)
@@ -346,7 +363,7 @@ def by_snr(
 def _mean_share(hits: Sequence[np.ndarray]) -> dict[str, float]:
     """Mean of the sources' shares, and its standard error.
 
-    With all or none above, the error is what one more source that differs would make.
+    If all sources agree, the error is the change by one additional source that differs.
     """
     shares = np.array([hit.mean() for hit in hits])
     n = len(shares)
@@ -357,24 +374,24 @@ def _mean_share(hits: Sequence[np.ndarray]) -> dict[str, float]:
     }
 
 
-def found(
-    loudest: np.ndarray, slides: Slides, spacing: float, known: int
+def efficiency_at(
+    loudest: np.ndarray, slides: Slides, spacing: float, count: int
 ) -> dict[str, Any]:
-    """What is found at one false alarm in a time.
+    """Efficiency at a false-alarm rate.
 
     Args:
-        loudest: Statistic of the event of each injection, -inf without one, [n].
-        slides: The background.
-        spacing: Time between two false alarms, s.
-        known: Injections of the population, which come first.
+        loudest: Statistic of each injection's event, -inf without an event, [n].
+        slides: Events of the background.
+        spacing: Mean time between false alarms, s.
+        count: Number of injections from the population, the first ones.
 
     Returns:
-        ``events`` and ``causes`` above the threshold and ``clusters``, their effective
-        number; unless these are too few, as in
-        ``DeployedValidation.evaluate``, ``threshold``, ``low`` and ``high``, the
-        thresholds if √n fewer or more of n clusters were above, and the shares found at
-        them, ``share``, ``share_low`` and ``share_high``, with ``wilson``, the binomial
-        error's interval (68 %).
+        Numbers of ``events`` and ``causes`` above the threshold, and ``clusters``,
+        their effective number. Unless there are too few, as in
+        ``DeployedValidation.evaluate``: ``threshold``; ``low`` and ``high``, the
+        thresholds if √n fewer or more of the n clusters were above; ``share``,
+        ``share_low`` and ``share_high``, the efficiencies at these; and ``wilson``, the
+        binomial interval of ``share`` (68 %).
     """
     background, rate = slides.background, JULIAN_YEAR / spacing
     if slides.livetime < LEAST_EVENTS * spacing:
@@ -395,15 +412,15 @@ def found(
         background.threshold_at_far(max(rate * (1 + sign * error), least))
         for sign in (-1, 1)
     )
-    share = loudest[:known] >= threshold
+    share = loudest[:count] >= threshold
     return result | {
         "threshold": threshold,
         "low": low,
         "high": high,
         "share": float(share.mean()),
-        "wilson": wilson_interval(int(share.sum()), known),
-        "share_low": float((loudest[:known] >= low).mean()),
-        "share_high": float((loudest[:known] >= high).mean()),
+        "wilson": wilson_interval(int(share.sum()), count),
+        "share_low": float((loudest[:count] >= low).mean()),
+        "share_high": float((loudest[:count] >= high).mean()),
     }
 
 
@@ -413,17 +430,18 @@ def missed(
     limits: dict[str, float],
     geometry: Geometry,
 ) -> dict[str, Any]:
-    """Mergers above ``LOUD_SNR`` that are not found.
+    """List the missed injections at or above ``LOUD_SNR``.
 
     Args:
-        injections: All of them.
-        loudest: Statistic of the event of each, [n].
-        limits: ``threshold``, and ``low`` and ``high``.
-        geometry: Of the network.
+        injections: Injections of all stretches.
+        loudest: Statistic of each injection's event, -inf without an event, [n].
+        limits: ``threshold``, ``low`` and ``high``, see ``efficiency_at``.
+        geometry: Geometry of the network.
 
     Returns:
-        ``mergers`` above the SNR, how many are ``missed``, and at ``low`` and ``high``;
-        ``wilson``, the interval of their share (68 %); ``list``, each missed one.
+        ``mergers``, their number; ``missed``, ``missed_low`` and ``missed_high``, the
+        number missed at each threshold; ``wilson``, the binomial interval of the missed
+        share (68 %); and ``list``, a row for each missed merger.
     """
     rows, statistics = [], iter(loudest)
     for stretch in injections:
@@ -458,7 +476,7 @@ def missed(
 def _glitches_near(
     merger: int, glitches: Sequence[Glitch], geometry: Geometry
 ) -> list[dict[str, Any]]:
-    """Glitches whose centre a kernel with the merger may hold."""
+    """Glitches whose centre may be in the same kernel as the merger."""
     return [
         {
             "ifo": geometry.ifos[glitch.ifo],
@@ -473,18 +491,17 @@ def _glitches_near(
 def window_shares(
     network: Any, recorder: Recorder, settings: WindowSettings, n: int
 ) -> list[dict[str, Any]]:
-    """Share of windows of ``WINDOW_SNR`` found at false-positive rates.
+    """Efficiency for windows with a merger of ``WINDOW_SNR``, by false-positive rate.
 
     Args:
-        network: In evaluation mode.
-        recorder: What the slides scored.
-        settings: Whose noise curves the windows have.
-        n: Windows for each pair of masses.
+        network: Network in evaluation mode.
+        recorder: Scores of the slides.
+        settings: Settings with the windows' noise curves.
+        n: Number of windows for each pair of masses.
 
     Returns:
-        For each kind of noise and each rate ``limits`` (None where too few clusters
-        are above), and ``found``: for each pair the share at ``threshold``, ``low`` and
-        ``high``.
+        For each kind of noise and each rate: ``limits``, see ``WindowRates.limits``;
+        and ``found``, each pair's efficiency at ``threshold``, ``low`` and ``high``.
     """
     geometry = network.geometry
     sources = {
@@ -524,12 +541,12 @@ def window_shares(
 
 
 def judge(network: Any, validation: DeployedValidation, sizes: Sizes) -> dict[str, Any]:
-    """Measure everything of one network.
+    """Measure all figures of one network.
 
     Args:
-        network: One with slides.
-        validation: For the network's kernel.
-        sizes: How much is drawn.
+        network: Network that can score slides.
+        validation: Validation with the network's kernel.
+        sizes: Size of the validation.
 
     Returns:
         JSON-ready figures.
@@ -543,11 +560,13 @@ def judge(network: Any, validation: DeployedValidation, sizes: Sizes) -> dict[st
     lone = LoneMergers(network)
     loudest = validation.run_injections(network, lone.add)
     rates = {
-        name: found(loudest, slides, spacing, sizes.injections)
+        name: efficiency_at(loudest, slides, spacing, sizes.injections)
         for name, spacing in SPACINGS.items()
     }
     thresholds = {
-        name: one["threshold"] for name, one in rates.items() if "threshold" in one
+        name: figures["threshold"]
+        for name, figures in rates.items()
+        if "threshold" in figures
     }
     return {
         "weights": weights,
@@ -566,12 +585,12 @@ def judge(network: Any, validation: DeployedValidation, sizes: Sizes) -> dict[st
 
 
 def measure(names: Sequence[str], sizes: Sizes, seed: int = SEED) -> dict[str, Any]:
-    """Judge networks by the same strain, whitened as that of the longest kernel has it.
+    """Judge networks on the same strain, whitened for the longest kernel.
 
     Args:
-        names: Checkpoints, files or names of those that come with the project.
-        sizes: How much is drawn.
-        seed: Seed of everything that is drawn.
+        names: Checkpoints, or names of shipped ones.
+        sizes: Size of the validation.
+        seed: Random seed.
 
     Returns:
         JSON-ready figures.
@@ -579,7 +598,7 @@ def measure(names: Sequence[str], sizes: Sizes, seed: int = SEED) -> dict[str, A
     Raises:
         ConfigurationError: Geometries differ in more than the lengths of kernel and
             periodograms, or the stretches are too short for the slides.
-        ModelError: A checkpoint is malformed, or of a network without slides.
+        ModelError: A checkpoint is malformed, or its network cannot score slides.
     """
     torch.set_num_threads(1)
     networks = {name: load_sliding(find_checkpoint(name))[0] for name in names}
@@ -588,11 +607,11 @@ def measure(names: Sequence[str], sizes: Sizes, seed: int = SEED) -> dict[str, A
         key=lambda geometry: geometry.kernel_length,
     )
     for network in networks.values():
-        # Whitened alike, by periodograms of one length.
+        # All networks get strain whitened with the same periodograms.
         network.geometry = replace(network.geometry, fftlength=longest.fftlength)
         check_kernels(longest, network.geometry)
     began, settings = time.process_time(), population()
-    whole = DeployedValidation(
+    validation = DeployedValidation(
         longest,
         settings,
         seed,
@@ -606,7 +625,7 @@ def measure(names: Sequence[str], sizes: Sizes, seed: int = SEED) -> dict[str, A
     )
     drawn = time.process_time() - began
     figures = {
-        name: judge(network, whole.with_kernel_of(network.geometry), sizes)
+        name: judge(network, validation.with_kernel_of(network.geometry), sizes)
         for name, network in networks.items()
     }
     return {
@@ -639,56 +658,57 @@ def measure(names: Sequence[str], sizes: Sizes, seed: int = SEED) -> dict[str, A
     multiple=True,
     default=NETWORKS,
     show_default=True,
-    help="A checkpoint, or the name of one that comes with the project; once for each.",
+    help="Checkpoint, or name of a shipped one; repeat for several.",
 )
 @click.option(
     "--length",
     type=click.FloatRange(0, min_open=True),
     default=Sizes().length,
     show_default=True,
-    help="Background strain of each detector, s: more gives more independent causes.",
+    help="Length of each detector's background strain, s; more strain has more "
+    "independent causes.",
 )
 @click.option(
     "--stretches",
     type=click.IntRange(1),
     default=Sizes().stretches,
     show_default=True,
-    help="Stretches that it comes in.",
+    help="Number of stretches of that strain.",
 )
 @click.option(
     "--slides",
     type=click.IntRange(1),
     default=Sizes().slides,
     show_default=True,
-    help="Timeslides of each stretch: livetime is their number times the length.",
+    help="Timeslides of each stretch; the livetime is their number times the length.",
 )
 @click.option(
     "--injections",
     type=click.IntRange(1),
     default=Sizes().injections,
     show_default=True,
-    help="Mergers of the whole population.",
+    help="Number of injections from the population.",
 )
 @click.option(
     "--loud",
     type=click.IntRange(0),
     default=Sizes().loud,
     show_default=True,
-    help=f"Further mergers above SNR {LOUD_SNR:g}.",
+    help=f"Number of additional injections above SNR {LOUD_SNR:g}.",
 )
 @click.option(
     "--windows",
     type=click.IntRange(1),
     default=Sizes().windows,
     show_default=True,
-    help=f"Windows of SNR {WINDOW_SNR:g} for each pair of masses.",
+    help=f"Number of windows of SNR {WINDOW_SNR:g} for each pair of masses.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(0),
     default=SEED,
     show_default=True,
-    help="Seed of everything that is drawn.",
+    help="Random seed.",
 )
 def main(folder: Path, networks: tuple[str, ...], seed: int, **sizes: Any) -> None:
     """Judge networks as in a search; write FOLDER/deployed.json and .md."""

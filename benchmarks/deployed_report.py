@@ -1,4 +1,4 @@
-"""Tables of ``benchmarks.deployed``."""
+"""Markdown report of ``benchmarks.deployed``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,17 +10,17 @@ from chirpwatch.train.evaluation.thresholds import MASSES
 WORDS = {"hour": "one an hour", "day": "one a day"}
 KINDS = {"quiet": "no glitch in reach", "all": "all windows"}
 WANTED_CAUSES = 10
-"""Independent causes that a threshold should rest on."""
+"""Independent causes above a threshold that make it reliable."""
 
 FAINT_SNR = 4.0
-"""Below this a detector shows little of a merger."""
+"""SNR below which a merger is faint in a detector."""
 
 MOST_ROWS = 40
-"""Missed mergers in a table; the JSON has all."""
+"""Most missed mergers in a table; the JSON has all."""
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """Lay out all figures as Markdown.
+    """Format all figures as Markdown.
 
     Args:
         result: From ``benchmarks.deployed.measure``.
@@ -50,20 +50,20 @@ def _half_width(interval: Sequence[float]) -> float:
 def _preamble(result: Mapping[str, Any]) -> str:
     sizes, drawn = result["sizes"], result["population"]
     times = ", ".join(
-        f"{name} {one['time'] / 60:.1f} minutes"
-        for name, one in result["networks"].items()
+        f"{name} {figures['time'] / 60:.1f} minutes"
+        for name, figures in result["networks"].items()
     )
     days = next(iter(result["networks"].values()))["livetime"] / 86400
     return (
         "# Deployed\n\n"
-        f"Simulated noise of the curves of {' and '.join(drawn['runs'])} with 0.6 "
+        f"Simulated noise with the curves of {' and '.join(drawn['runs'])} and 0.6 "
         f"glitches a minute in each detector: {sizes['length']:,.0f} s in "
         f"{sizes['stretches']} stretches, {sizes['slides']} timeslides, livetime "
         f"{days:.1f} days. {sizes['injections']:,} mergers of "
         f"{drawn['min_mass']:g} to {drawn['max_mass']:g} solar masses, chirp masses "
         f"flattened ({drawn['mass_flattening']:g}), spins up to "
         f"{drawn['max_spin']:g}, network SNR {drawn['last_snr']:g} to "
-        f"{drawn['max_snr']:g}, and {sizes['loud']:,} further ones above "
+        f"{drawn['max_snr']:g}, and {sizes['loud']:,} additional ones above "
         f"{result['loud_snr']:g}; seed {result['seed']}. CPU time: "
         f"drawing and whitening {result['drawing_time'] / 60:.1f} minutes, {times}."
     )
@@ -71,9 +71,9 @@ def _preamble(result: Mapping[str, Any]) -> str:
 
 def _found(result: Mapping[str, Any]) -> str:
     rows, notes = [], []
-    for name, one in result["networks"].items():
+    for name, network in result["networks"].items():
         for rate, words in WORDS.items():
-            figure = one["rates"][rate]
+            figure = network["rates"][rate]
             share = threshold = moved = NOT_MEASURED
             if "share" in figure:
                 error = _half_width(figure["wilson"])
@@ -98,10 +98,10 @@ def _found(result: Mapping[str, Any]) -> str:
             if 0 < figure["causes"] < WANTED_CAUSES:
                 more = WANTED_CAUSES / figure["causes"]
                 length = more * result["sizes"]["length"]
-                spent = result["drawing_time"] + one["time"]
+                spent = result["drawing_time"] + network["time"]
                 notes.append(
                     f"- {name}, {words}: {figure['causes']} causes; "
-                    f"{WANTED_CAUSES} would take about `--length {length:.0f}` "
+                    f"{WANTED_CAUSES} need about `--length {length:.0f}` "
                     f"and at most {more * spent / 60:.0f} minutes of CPU time."
                 )
     heads = [
@@ -109,9 +109,9 @@ def _found(result: Mapping[str, Any]) -> str:
         *("effective number", "found, %", "at thresholds moved by √n, %"),
     ]
     return (
-        "Errors are binomial (68 %); the last column is the share at the thresholds if "
-        "√n fewer or more of the n effective events were above. Events that share "
-        "strain of a detector within one kernel's length are of one cause.\n\n"
+        "Errors are binomial (68 %); the last column is the efficiency at the "
+        "thresholds if √n fewer or more of the n effective events were above. Events "
+        "that share strain of a detector within one kernel's length have one cause.\n\n"
         + lay_out(heads, rows)
         + "\n"
         + "\n".join(notes)
@@ -120,8 +120,8 @@ def _found(result: Mapping[str, Any]) -> str:
 
 def _missed(result: Mapping[str, Any]) -> str:
     parts = []
-    for name, one in result["networks"].items():
-        for rate, figure in one["missed"].items():
+    for name, network in result["networks"].items():
+        for rate, figure in network["missed"].items():
             low, high = figure["wilson"]
             count, rows = figure["mergers"], figure["list"]
             faint = sum(min(row["ifo_snrs"].values()) < FAINT_SNR for row in rows)
@@ -130,9 +130,9 @@ def _missed(result: Mapping[str, Any]) -> str:
                 f"{name}, {WORDS[rate]}: {figure['missed']} of {count} missed, "
                 f"{100 * figure['missed'] / count:.2f} % (68 %: {100 * low:.2f} to "
                 f"{100 * high:.2f}); {figure['missed_high']} to "
-                f"{figure['missed_low']} at thresholds moved by √n. Of those missed, "
-                f"{faint} have an SNR below {FAINT_SNR:g} in one detector, and "
-                f"{glitches} a glitch within a kernel's length."
+                f"{figure['missed_low']} at thresholds moved by √n. Of the missed "
+                f"mergers, {faint} have an SNR below {FAINT_SNR:g} in one detector, "
+                f"and {glitches} a glitch within a kernel's length."
             )
             if rate == "day" and rows:
                 parts.append(_each(rows))
@@ -140,13 +140,13 @@ def _missed(result: Mapping[str, Any]) -> str:
 
 
 def _each(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each missed merger."""
+    """Table of the loudest missed mergers."""
     ifos = list(rows[0]["ifo_snrs"])
     cells = []
     for row in sorted(rows, key=lambda row: -row["snr"])[:MOST_ROWS]:
         glitches = "; ".join(
-            f"{one['ifo']}, SNR {one['snr']:.0f}, {one['after']:+.1f} s"
-            for one in row["glitches"]
+            f"{glitch['ifo']}, SNR {glitch['snr']:.0f}, {glitch['after']:+.1f} s"
+            for glitch in row["glitches"]
         )
         score = row["statistic"]
         cells.append(
@@ -165,9 +165,9 @@ def _each(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _lone(result: Mapping[str, Any]) -> str:
     rows = []
-    for name, one in result["networks"].items():
+    for name, network in result["networks"].items():
         for kind, words in (("lone", "merger"), ("glitches", "glitch")):
-            for entry in one[kind]:
+            for entry in network[kind]:
                 shares = [NOT_MEASURED] * len(WORDS)
                 spread = NOT_MEASURED
                 if entry["sources"]:
@@ -187,9 +187,9 @@ def _lone(result: Mapping[str, Any]) -> str:
         *(f"above {words}, %" for words in WORDS.values()),
     ]
     return (
-        "The largest score of the kernels that hold the source, in each slide "
+        "The largest score of the kernels that contain the source, in each slide "
         f"({result['lone_slides']} for mergers, all for glitches). Errors are standard "
-        "errors of the mean over sources, 1 / (n + 1) where n sources are alike.\n\n"
+        "errors of the mean over sources, 1 / (n + 1) if all n sources agree.\n\n"
         + lay_out(heads, rows)
     )
 
@@ -197,8 +197,8 @@ def _lone(result: Mapping[str, Any]) -> str:
 def _windows(result: Mapping[str, Any]) -> str:
     pairs = [f"{mass_1:g}, {mass_2:g}" for mass_1, mass_2 in MASSES]
     rows = []
-    for name, one in result["networks"].items():
-        for entry in one["found"]:
+    for name, network in result["networks"].items():
+        for entry in network["found"]:
             limits = entry["limits"]
             cells = [NOT_MEASURED] * (3 + len(pairs))
             if limits:
@@ -215,14 +215,14 @@ def _windows(result: Mapping[str, Any]) -> str:
             rows.append([name, KINDS[entry["kind"]], f"{entry['rate']:g}", *cells])
     heads = ["network", "noise", "rate", "threshold", "windows above", "clusters"]
     counts = "; ".join(
-        f"{name}: {one['windows']['all']:,} windows, {one['windows']['quiet']:,} of "
-        "them with no glitch in reach"
-        for name, one in result["networks"].items()
+        f"{name}: {network['windows']['all']:,} windows, "
+        f"{network['windows']['quiet']:,} of them with no glitch within reach"
+        for name, network in result["networks"].items()
     )
     return (
-        f"{counts}. Shares in per cent of {result['sizes']['windows']:,} windows each "
-        "(half of them found is known to "
-        f"{50 / result['sizes']['windows'] ** 0.5:.1f} %), in brackets at the "
+        f"{counts}. Efficiencies in per cent of {result['sizes']['windows']:,} windows "
+        "each (standard error at 50 %: "
+        f"{50 / result['sizes']['windows'] ** 0.5:.1f} %); in brackets at the "
         "thresholds if √n fewer or more of the n clusters were above.\n\n"
         + lay_out([*heads, *pairs], rows)
     )

@@ -1,9 +1,9 @@
-"""The network on a GPU, by whatever the machine has: ``python -m benchmarks.gpu``.
+"""The frontend's speed and accuracy on a GPU: ``python -m benchmarks.gpu``.
 
-The frontend's ONNX file runs in ONNX Runtime, by CUDA and by TensorRT with the engine
-of its `gpu` configuration; the same network runs in PyTorch. What the machine lacks of
-these is left out. Each is held against the processor's result on the same data. Prints,
-as JSON, the time and the largest difference for each request of the warm-up.
+The frontend's ONNX file runs in ONNX Runtime with CUDA, and with TensorRT as in its
+``gpu`` configuration; the same network runs in PyTorch. Engines that the machine lacks
+are skipped. Each is compared with the CPU's result on the same data. Prints, as JSON,
+the time and the largest difference for each request of the warm-up.
 """
 
 import json
@@ -36,8 +36,13 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 def in_onnxruntime(provider: str, options: dict[str, str]) -> Run:
-    """The frontend in ONNX Runtime; the data are copied to the device and back."""
-    # What the provider lacks, the processor runs.
+    """Load the frontend in ONNX Runtime; a call includes copies to and from the device.
+
+    Args:
+        provider: Execution provider.
+        options: Its options.
+    """
+    # Operators that the provider lacks run on the CPU.
     providers: dict[str, dict[str, str]] = {provider: options}
     providers.setdefault("CPUExecutionProvider", {})
     session = onnxruntime.InferenceSession(str(MODEL), providers=[*providers.items()])
@@ -45,7 +50,7 @@ def in_onnxruntime(provider: str, options: dict[str, str]) -> Run:
 
 
 def in_pytorch() -> Run:
-    """The frontend in PyTorch on the GPU, in float32 without TF32; alike."""
+    """Load the frontend in PyTorch on the GPU (float32, no TF32), copies included."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     network = load_checkpoint(CHECKPOINT)[0].fused().eval().cuda()
 
@@ -57,13 +62,13 @@ def in_pytorch() -> Run:
 
 
 def engines() -> dict[str, Run]:
-    """What this machine has."""
+    """Load the frontend in each engine that this machine has."""
     geometry = load_checkpoint(CHECKPOINT)[0].geometry
-    found: dict[str, Run] = {}
+    loaded: dict[str, Run] = {}
     available = onnxruntime.get_available_providers()
     if "CUDAExecutionProvider" in available:
         cuda = {"use_tf32": "0"}
-        found["ONNX Runtime, CUDA"] = in_onnxruntime("CUDAExecutionProvider", cuda)
+        loaded["ONNX Runtime, CUDA"] = in_onnxruntime("CUDAExecutionProvider", cuda)
     if "TensorrtExecutionProvider" in available:
         profile = {
             f"trt_profile_{kind}_shapes": shape_of(geometry, request)
@@ -73,28 +78,28 @@ def engines() -> dict[str, Run]:
                 ("max", LONGEST),
             )
         }
-        found["ONNX Runtime, TensorRT"] = in_onnxruntime(
+        loaded["ONNX Runtime, TensorRT"] = in_onnxruntime(
             "TensorrtExecutionProvider", profile
         )
     if torch.cuda.is_available():
-        found["PyTorch, CUDA"] = in_pytorch()
-    return found
+        loaded["PyTorch, CUDA"] = in_pytorch()
+    return loaded
 
 
 def main() -> None:
-    """Run all, print the figures."""
+    """Time all engines, and print the figures."""
     geometry = load_checkpoint(CHECKPOINT)[0].geometry
     processor = in_onnxruntime("CPUExecutionProvider", {})
     rng = np.random.default_rng(0)
     figures = []
-    found = engines()
+    loaded = engines()
     for length, rows in warm_ups(geometry):
         size = geometry.kernel_size - geometry.stride_size
         size += round(length * geometry.sample_rate)
         shape = (rows, len(geometry.ifos), size)
         whitened = rng.standard_normal(shape).astype(np.float32)
         expected = processor(whitened)
-        for name, run in found.items():
+        for name, run in loaded.items():
             begin = time.perf_counter()
             features = run(whitened)
             first = time.perf_counter() - begin

@@ -1,13 +1,12 @@
-"""Train the network that ships on a GPU: ``python -m benchmarks.gpu_training FOLDER``.
+"""Train the shipped network on a GPU: ``python -m benchmarks.gpu_training FOLDER``.
 
-``chirpwatch train fit --config matched`` with more steps and a larger stock than the
-configuration has, for several seeds one after the other, each in a process of its own;
-then ``chirpwatch train validate --quick`` for each, side by side on the processor.
-Writes ``FOLDER/seeds.json`` and ``.md``: times, peak memory, and what each seed finds.
-Whatever is in the folder already is kept: the same command goes on where it ended.
+Runs ``chirpwatch train fit --config matched``, with more steps and a larger stock than
+the configuration, for several seeds in turn, each in its own process; then
+``chirpwatch train validate --quick`` for each, in parallel on the CPU. Writes
+``FOLDER/seeds.json`` and ``.md``: times, peak memory and efficiency of each seed. After
+an interruption, the same command resumes.
 
-Every key of the configuration can be given as well, such as
-``--model.learning_rate 0.002``.
+Every key of the configuration is an option, such as ``--model.learning_rate 0.002``.
 """
 
 import json
@@ -41,7 +40,7 @@ from chirpwatch.train.fitting.fit import fit
 
 CONFIGURATION = "matched"
 STEPS, STOCK_BATCHES = 6000, 960
-"""Five and four times the configuration's; the stock takes 7.6 GB until the end."""
+"""About four times the configuration's; the stock takes 7.6 GB during the training."""
 
 SEEDS = (1, 2, 3)
 TRAINING = "training.json"
@@ -50,7 +49,7 @@ LOGGED = {"valid_found_hour": "one an hour", "valid_found_day": "one a day"}
 
 
 def check_accelerator(accelerator: str) -> None:
-    """Refuse a training on a GPU where PyTorch has none.
+    """Check that PyTorch has a GPU if one was requested.
 
     Raises:
         click.UsageError: It has none.
@@ -59,25 +58,25 @@ def check_accelerator(accelerator: str) -> None:
         raise click.UsageError(
             "expected a GPU that PyTorch can use, found none "
             f"(PyTorch {torch.__version__}, CUDA {torch.version.cuda or 'not built in'}"
-            "); run this on a machine with one, or ask for --accelerator cpu"
+            "); run this on a machine with a GPU, or choose --accelerator cpu"
         )
 
 
 def train_one(
     folder: Path, seed: int, accelerator: str, arguments: Sequence[str]
 ) -> dict[str, Any]:
-    """Train one network in this process, which does nothing else.
+    """Train one network, or resume its training, in this process.
 
     Args:
-        folder: Of the run; one that was interrupted goes on.
-        seed: Of weights and windows.
+        folder: Folder of the training run.
+        seed: Seed of weights and windows.
         accelerator: ``gpu`` or ``cpu``.
-        arguments: Keys of the configuration.
+        arguments: Options of the configuration.
 
     Returns:
-        ``device``; ``wall_length`` and ``cpu_length``, s; ``gpu_peak`` (None without a
-        GPU) and ``host_peak``, GiB: what PyTorch had allocated on the GPU and what this
-        process had in memory, at most.
+        ``device``; ``wall_length`` and ``cpu_length``, s; ``gpu_peak``, PyTorch's peak
+        allocation on the GPU (None without one), and ``host_peak``, the process's peak
+        resident memory, GiB.
     """
     wall, cpu, on_gpu = time.perf_counter(), time.process_time(), accelerator == "gpu"
     if (folder / "checkpoints" / "last.ckpt").exists():
@@ -90,7 +89,7 @@ def train_one(
         "wall_length": time.perf_counter() - wall,
         "cpu_length": time.process_time() - cpu,
         "gpu_peak": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
-        # Linux gives it in KiB, getrusage(2).
+        # In KiB on Linux, see getrusage(2).
         "host_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
 
@@ -98,11 +97,11 @@ def train_one(
 def train_seeds(
     folders: Mapping[int, Path], accelerator: str, arguments: Sequence[str]
 ) -> None:
-    """Train what is not there yet, one after the other."""
+    """Train the missing networks, one after the other."""
     for seed, folder in folders.items():
         if (folder / TRAINING).exists():
             continue
-        # One process for each, so that its peak memory is its own.
+        # A process for each, so that its peak memory is measured separately.
         with process_pool(1) as pool:
             task = pool.submit(train_one, folder, seed, accelerator, arguments)
             result = task.result()
@@ -111,7 +110,7 @@ def train_seeds(
 
 
 def judge(folder: Path) -> None:
-    """Validate one network on one core, unless it has its figures."""
+    """Validate one network on one core, unless that was done before."""
     if (folder / FIGURES).exists():
         return
     command = ["train", "validate", str(folder / NETWORK), str(folder / FIGURES)]
@@ -124,7 +123,7 @@ def judge(folder: Path) -> None:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Figures of one seed: of its training, its log and its validation, if any."""
+    """Collect one seed's figures from its training, log and validation, if any."""
     result: dict[str, Any] = json.loads((folder / TRAINING).read_text())
     log = read_log(folder / LOG)
     assert log is not None
@@ -147,33 +146,36 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def table(seeds: Mapping[int, Mapping[str, Any]]) -> str:
-    """Lay out the seeds, and their mean and standard deviation, as Markdown."""
+    """Format the seeds' figures, mean and standard deviation as Markdown."""
     pairs = [f"{mass_1:g}, {mass_2:g}" for mass_1, mass_2 in MASSES]
     costs = {
-        "training, minutes": lambda one: one["wall_length"] / 60,
-        "CPU, minutes": lambda one: one["cpu_length"] / 60,
-        "GPU memory, GiB": lambda one: one["gpu_peak"],
-        "host memory, GiB": lambda one: one["host_peak"],
-        "waiting for windows, %": lambda one: _percent(one["loading_share"]),
+        "training, minutes": lambda figures: figures["wall_length"] / 60,
+        "CPU, minutes": lambda figures: figures["cpu_length"] / 60,
+        "GPU memory, GiB": lambda figures: figures["gpu_peak"],
+        "host memory, GiB": lambda figures: figures["host_peak"],
+        "waiting for windows, %": lambda figures: _percent(figures["loading_share"]),
         **{
-            f"{words}, %": lambda one, name=name: _percent(one[name])
+            f"{words}, %": lambda figures, name=name: _percent(figures[name])
             for name, words in LOGGED.items()
         },
     }
-    rows = {seed: [cost(one) for cost in costs.values()] for seed, one in seeds.items()}
+    rows = {
+        seed: [cost(figures) for cost in costs.values()]
+        for seed, figures in seeds.items()
+    }
     text = _rows(["seed", *costs], rows)
     for kind, words in (
         ("gaussian", "Gaussian noise"),
         ("glitches", "10 % with a glitch"),
     ):
-        found = {
-            seed: [_percent(share) for share in one["found"][kind]]
-            for seed, one in seeds.items()
-            if one["found"]
+        efficiencies = {
+            seed: [_percent(share) for share in figures["found"][kind]]
+            for seed, figures in seeds.items()
+            if figures["found"]
         }
-        if found:
+        if efficiencies:
             text += f"\nFound at SNR {SNR:g} and {RATE} in {words}, %:\n\n"
-            text += _rows(["seed", *pairs], found)
+            text += _rows(["seed", *pairs], efficiencies)
     return text
 
 
@@ -182,7 +184,7 @@ def _percent(share: float | None) -> float | None:
 
 
 def _rows(heads: Sequence[str], rows: Mapping[int, Sequence[float | None]]) -> str:
-    """A table with a last row of means and standard deviations."""
+    """Table of a row for each seed, and one of means and standard deviations."""
     lines = [
         [str(seed), *(NOT_MEASURED if x is None else f"{x:.1f}" for x in values)]
         for seed, values in rows.items()
@@ -208,35 +210,35 @@ def _rows(heads: Sequence[str], rows: Mapping[int, Sequence[float | None]]) -> s
     multiple=True,
     default=SEEDS,
     show_default=True,
-    help="Seed of a training; once for each.",
+    help="Seed of a training; repeat for several.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(1),
     default=STEPS,
     show_default=True,
-    help="Batches to train on.",
+    help="Training steps.",
 )
 @click.option(
     "--stock",
     type=click.IntRange(1),
     default=STOCK_BATCHES,
     show_default=True,
-    help="Batches of windows whose frames are made once.",
+    help="Batches in the stock, whose frames are computed once.",
 )
 @click.option(
     "--accelerator",
     type=click.Choice(["gpu", "cpu"]),
     default="gpu",
     show_default=True,
-    help="What trains.",
+    help="Device that trains.",
 )
 @click.option(
     "--judge/--no-judge",
     "judged",
     default=True,
     show_default=True,
-    help="Whether to validate them, which takes minutes of a core each.",
+    help="Whether to validate the networks, which takes minutes of a core each.",
 )
 @click.pass_context
 def main(
@@ -248,9 +250,9 @@ def main(
     accelerator: str,
     judged: bool,
 ) -> None:
-    """Train the network that ships with several seeds; write FOLDER/seeds.md.
+    """Train the shipped network with several seeds; write FOLDER/seeds.md.
 
-    Every key of the configuration can be given as well.
+    Every key of the configuration is an option.
     """
     check_accelerator(accelerator)
     arguments = [
@@ -261,10 +263,10 @@ def main(
     folders = {seed: folder / f"seed-{seed}" for seed in seeds}
     train_seeds(folders, accelerator, arguments)
     if judged:
-        # Each takes up to 2 GB.
+        # Each needs up to 2 GB.
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             list(pool.map(judge, folders.values()))
-    result = {seed: summary(one) for seed, one in folders.items()}
+    result = {seed: summary(each) for seed, each in folders.items()}
     text = (
         f"# Seeds\n\n`{CONFIGURATION}`, {steps:,} steps, a stock of {stock:,} batches, "
         f"on {next(iter(result.values()))['device']}.\n\n{table(result)}"

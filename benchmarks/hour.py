@@ -1,11 +1,11 @@
-"""An hour of live strain with twenty mergers: ``python -m benchmarks.hour FOLDER``.
+"""Latency of a live search of an hour: ``python -m benchmarks.hour FOLDER``.
 
-Noise of H1 and L1 with glitches is simulated, twenty mergers are added, and it is
-written as frames of 1 s at ``--rate`` Hz, ``--speed`` times as fast as real time, for a
-live search with Triton and the results service beside, on this machine. Prints, and
-writes to ``FOLDER/hour.json``, which mergers were told as candidates, how far their
-times are off, how long after the frame that decided them they were in the file, and the
-quantiles of every stage. An hour at six times real time takes 12 minutes and 4 GB.
+Simulates noise of H1 and L1 with glitches, adds twenty mergers, and writes frame files
+of 1 s at ``--rate`` Hz, ``--speed`` times as fast as real time. A live search, Triton
+and the results service run on the same machine. Prints, and writes to
+``FOLDER/hour.json``: which mergers became candidates, the error of their times, the
+latency from the decisive frame file to the published candidate, and the quantiles of
+each stage's latency. An hour at six times real time takes 12 minutes and 4 GB.
 """
 
 import contextlib
@@ -31,13 +31,17 @@ from chirpwatch.streamer.replay.injections import (
 
 COUNT = 20
 TOLERANCE = 1 / 16
-"""A candidate belongs to a merger that it is no farther from, s."""
+"""Largest error of a candidate's time, s; a larger one fails the benchmark."""
 
 STAGES = ("noticed", "read", "together", "scored", "decided")
 
 
 class Watch(threading.Thread):
-    """Notes when a line appears in the file of candidates."""
+    """Records when each line appears in the file of candidates.
+
+    Attributes:
+        seen: Unix time at which each line was seen, s.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(daemon=True)
@@ -45,7 +49,7 @@ class Watch(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        """Look every few milliseconds."""
+        """Check the file's size every 5 ms."""
         size = 0
         while not self.ended.wait(0.005):
             with contextlib.suppress(FileNotFoundError):
@@ -57,24 +61,29 @@ class Watch(threading.Thread):
 
 
 def quantile(buckets: list[tuple[float, float]], share: float) -> float:
-    """The bucket's edge below which a share of a histogram lies."""
+    """Quantile of a cumulative histogram, as the upper edge of its bucket.
+
+    Args:
+        buckets: Upper edge and cumulative count of each bucket, by edge.
+        share: Which quantile, 0 to 1.
+    """
     total = buckets[-1][1]
     return next(edge for edge, count in buckets if count >= share * total)
 
 
 def stages(system: LiveSystem) -> dict[str, dict[str, float]]:
-    """Quantiles of each stage, s, from the search's metrics; upper bounds."""
-    found: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
+    """Upper bounds of the quantiles of each stage's latency, s, from the metrics."""
+    histograms: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
     for (name, *labels), value in system.metrics().items():
         if name == "chirpwatch_live_stage_seconds_bucket":
             (stage,) = set(labels) & set(STAGES)
             (edge,) = set(labels) - {stage}
-            found[stage].append((float(edge), value))
+            histograms[stage].append((float(edge), value))
     return {
         stage: {
             str(share): quantile(sorted(buckets), share) for share in (0.5, 0.9, 0.99)
         }
-        for stage, buckets in found.items()
+        for stage, buckets in histograms.items()
         if buckets
     }
 
@@ -82,19 +91,19 @@ def stages(system: LiveSystem) -> dict[str, dict[str, float]]:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--length", default=3600, show_default=True, help="Strain, s.")
-@click.option("--speed", default=6.0, show_default=True, help="Times real time.")
-@click.option("--rate", default=16_384, show_default=True, help="Of the frames, Hz.")
+@click.option("--speed", default=6.0, show_default=True, help="Speed, x real time.")
+@click.option("--rate", default=16_384, show_default=True, help="Sample rate, Hz.")
 def main(folder: Path, length: int, speed: float, rate: int) -> None:
-    """Replay an hour with mergers, live."""
+    """Run a live search of an hour with twenty mergers, and measure its latency."""
     folder.mkdir(parents=True)
-    made = ("--duration", length, "--seed", 2, "--glitch-rate", 0.2)
-    command = run("simulate", "background", folder / "live.hdf5", *made)
+    simulation = ("--duration", length, "--seed", 2, "--glitch-rate", 0.2)
+    command = run("simulate", "background", folder / "live.hdf5", *simulation)
     subprocess.run(command, check=True)
-    # The first after 44 s, and no one after the last.
+    # The first is at 44 s; this spacing makes exactly COUNT mergers fit.
     spacing = (length - 43) / COUNT
-    place = ("--background", folder / "live.hdf5", "--spacing", spacing)
+    options = ("--background", folder / "live.hdf5", "--spacing", spacing)
     signals_path = folder / "signals.hdf5"
-    subprocess.run(run("simulate", "signals", signals_path, *place), check=True)
+    subprocess.run(run("simulate", "signals", signals_path, *options), check=True)
     geometry = Geometry()
     (segment,) = read_background(
         folder / "live.hdf5", "test", geometry.ifos, geometry.sample_rate
@@ -119,14 +128,16 @@ def main(folder: Path, length: int, speed: float, rate: int) -> None:
             for ifo, values in zip(geometry.ifos, part, strict=True):
                 writer.write(ifo, start + number, values)
             written[start + number] = time.time()
-        # What the last frames decide, and the report of latencies, come within.
+        # Wait for the last candidates and the report of latencies.
         time.sleep(5)
-        told = stages(system)
+        stage_quantiles = stages(system)
         system.end()
         watch.ended.set()
         watch.join()
         with system.api.client() as client:
-            (live,) = [one for one in client.runs().runs if one.id.startswith("live-")]
+            (live,) = [
+                each for each in client.runs().runs if each.id.startswith("live-")
+            ]
             latency = client.run(live.id).latency_ms
         assert latency is not None
     candidates = [json.loads(line) for line in watch.path.read_text().splitlines()]
@@ -134,9 +145,9 @@ def main(folder: Path, length: int, speed: float, rate: int) -> None:
     rows = []
     for i, gps in enumerate(signals.gps_time):
         near = [
-            (abs(one["time"] - gps), number)
-            for number, one in enumerate(candidates)
-            if abs(one["time"] - gps) < 1
+            (abs(candidate["time"] - gps), number)
+            for number, candidate in enumerate(candidates)
+            if abs(candidate["time"] - gps) < 1
         ]
         row = {
             "gps": round(float(gps), 4),
@@ -144,16 +155,16 @@ def main(folder: Path, length: int, speed: float, rate: int) -> None:
         }
         if near:
             _, number = min(near)
-            one = candidates[number]
-            # The second with the first stride that ends after what its score needs;
-            # the resampling filter takes 1/128 s more.
-            decisive = int(one["time"] + reach)
-            later = int(one["time"] + reach + geometry.stride_length + 1 / 128)
+            candidate = candidates[number]
+            # The second with the first stride that ends after the data that the score
+            # needs; the resampling filter needs 1/128 s more.
+            decisive = int(candidate["time"] + reach)
+            later = int(candidate["time"] + reach + geometry.stride_length + 1 / 128)
             if written.get(later, np.inf) <= watch.seen[number]:
                 decisive = later
             row |= {
-                "off_ms": round(1000 * (one["time"] - gps), 1),
-                "far_per_year": one["far_per_year"],
+                "off_ms": round(1000 * (candidate["time"] - gps), 1),
+                "far_per_year": candidate["far_per_year"],
                 "told_ms": round(1000 * (watch.seen[number] - written[decisive]), 1),
             }
         rows.append(row)
@@ -164,8 +175,8 @@ def main(folder: Path, length: int, speed: float, rate: int) -> None:
         "found": len(found),
         "of": len(rows),
         "candidates": len(candidates),
-        "stages": told,
-        # Frame to scores, of the last ten minutes of strain.
+        "stages": stage_quantiles,
+        # From frame file to scores, in the last ten minutes of strain.
         "scored_ms": latency.model_dump(),
         "mergers": rows,
     }
@@ -175,7 +186,10 @@ def main(folder: Path, length: int, speed: float, rate: int) -> None:
     result.pop("mergers")
     print(json.dumps(result))
     if any(abs(row["off_ms"]) > 1000 * TOLERANCE for row in found) or not found:
-        raise SystemExit("a time is off by more than 1/16 s, or nothing was found")
+        raise SystemExit(
+            "expected every found merger's time within 1/16 s, and at least one found; "
+            f"see {folder / 'hour.json'}"
+        )
 
 
 if __name__ == "__main__":

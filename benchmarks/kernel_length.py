@@ -1,10 +1,10 @@
-"""Where a kernel ends what can be seen: ``python -m benchmarks.kernel_length FOLDER``.
+"""SNR lost to the kernel's length: ``python -m benchmarks.kernel_length FOLDER``.
 
-A light merger stays in band for longer than the filters hold. For pairs of masses: the
-share of the SNR within the last part of a second to 4 s before the merger, measured on
-whole whitened IMRPhenomD waveforms without spins; and what is recovered by a truncated
-template of the same masses, and by the bank. Writes ``FOLDER/kernel_length.md`` and
-``.json``, in ten seconds of one core.
+A light merger is in band for longer than the templates. For pairs of masses, measures
+the share of the SNR within 0.25 to 4 s before the merger, with complete whitened
+IMRPhenomD waveforms without spins; and the share that a truncated template of the same
+masses and the bank recover. Writes ``FOLDER/kernel_length.md`` and ``.json``, in ten
+seconds of one core.
 """
 
 import json
@@ -36,33 +36,33 @@ from chirpwatch.train.networks.checkpoint import (
 )
 
 PAIRS = (*sorted(MASSES, reverse=True), (10.0, 10.0), (7.0, 7.0), (5.0, 5.0))
-"""Heavier and lighter, detector frame, solar masses."""
+"""Heavier and lighter mass, detector frame, solar masses."""
 
 LENGTHS = (0.25, 0.5, 1.0, 1.145, 1.5, 2.0, 4.0)
-"""Before the merger, s."""
+"""Times before the merger, s."""
 
 SERIES_LENGTH = 32.0
-"""Of a whole waveform, s: 5 and 5 solar masses take 19 s from 20 Hz on, where it
-begins, and 5.4 s from the highpass of 32 Hz on."""
+"""Length of the complete waveforms, s: 5 and 5 solar masses take 19 s from 20 Hz,
+where they start, and 5.4 s from the highpass at 32 Hz."""
 
 POWER_SHARE = 0.99
-"""Share of the SNR that the time in band is counted for."""
+"""Share of the SNR that defines the time in band."""
 
 
 def power_before(
     masses: np.ndarray, bank: Bank, geometry: Geometry, length: float = SERIES_LENGTH
 ) -> np.ndarray:
-    """Power of whole whitened mergers from a time before the merger on.
+    """Cumulative SNR² of complete whitened mergers, backwards from the ringdown's end.
 
     Args:
-        masses: Heavier and lighter, detector frame, solar masses, [n, 2].
-        bank: Whose noise curves whiten them.
+        masses: Heavier and lighter mass, detector frame, solar masses, [n, 2].
+        bank: Bank whose noise curves whiten the mergers.
         geometry: Sample rate and highpass.
-        length: Of the series, s.
+        length: Length of the series, s.
 
     Returns:
-        Share of the SNR² from ``i`` samples before the merger on, the ringdown with
-        it, [n, merger_size + 1].
+        Share of the SNR² after sample ``i`` before the merger, ringdown included, [n,
+        merger_size + 1].
     """
     spins = np.zeros(masses.shape)
     spectra = whitened_spectra(masses, spins, bank.settings, geometry, length)
@@ -76,18 +76,18 @@ def power_before(
 def measure(
     geometry: Geometry, bank: Bank, pairs: tuple[tuple[float, float], ...] = PAIRS
 ) -> dict[str, Any]:
-    """Measure shares of the SNR, JSON-ready.
+    """Measure shares of the SNR.
 
     Args:
         geometry: Sample rate and highpass.
-        bank: Its templates, at the noise curves that its settings name.
+        bank: Template bank, and the noise curves of its settings.
         pairs: Heavier and lighter mass, detector frame, solar masses.
 
     Returns:
-        ``settings``, and ``mergers``: of each pair ``within``, the share of the SNR in
-        each of ``LENGTHS``; ``in_band``, the time before the merger, s, from which
-        on ``POWER_SHARE`` of the SNR lies; ``own`` and ``bank``, the shares that
-        its own truncated template and the bank recover.
+        JSON-ready settings, and ``mergers``, for each pair: ``within``, the share of
+        the SNR in each of ``LENGTHS``; ``in_band``, the time before the merger after
+        which ``POWER_SHARE`` of the SNR accumulates, s; ``own`` and ``bank``, the
+        shares that a truncated template of the same masses and the bank recover.
     """
     masses = np.array(pairs)
     power = power_before(masses, bank, geometry)
@@ -124,19 +124,20 @@ def measure(
 
 
 def report(result: dict[str, Any]) -> str:
-    """Lay out ``measure``'s figures as Markdown."""
+    """Format ``measure``'s figures as Markdown."""
     text = (
         f"Share of the SNR above {result['highpass']:g} Hz, per cent, from a time "
-        "before the merger to the end of the ringdown: whole IMRPhenomD waveforms "
+        "before the merger to the end of the ringdown: complete IMRPhenomD waveforms "
         f"without spins, whitened by the mean inverse PSD of H1 and L1 in "
-        f"{' and '.join(result['runs'])}. *In band*: how long before the merger the "
-        f"last {100 * POWER_SHARE:g} % of the SNR begin. *Own template*: what a "
-        f"template of the same masses recovers that holds {result['before_length']:g} "
-        f"s before the merger and {result['after_length']:g} s after it, up to "
-        f"{result['max_frequency']:g} Hz. *Bank*: what the best of the bank's "
-        "templates does, the mean over where the merger falls between two outputs; the "
+        f"{' and '.join(result['runs'])}. *In band*: the time before the merger in "
+        f"which the last {100 * POWER_SHARE:g} % of the SNR accumulate. *Own "
+        "template*: the share that a template of the same masses recovers, from "
+        f"{result['before_length']:g} s before the merger to "
+        f"{result['after_length']:g} s after it and up to "
+        f"{result['max_frequency']:g} Hz. *Bank*: the share that the bank's best "
+        "template recovers, averaged over the merger's time between two outputs; the "
         f"lightest has a chirp mass of {result['lightest_template']:.2f} solar masses. "
-        "*Volume*: the cube of it. Figures are rounded down.\n\n"
+        "*Volume*: the cube of *bank*. Figures are rounded down.\n\n"
     )
     heads = [
         "Masses",
@@ -146,25 +147,30 @@ def report(result: dict[str, Any]) -> str:
     ]
     heads += ["own template", "bank", "volume"]
     rows = []
-    for one in result["mergers"]:
-        cells = [f"{one['mass_1']:g}, {one['mass_2']:g}"]
-        cells += [f"{one['chirp_mass']:.2f}", f"{one['in_band']:.2f}"]
-        shares = [*one["within"].values(), one["own"], one["bank"], one["bank"] ** 3]
-        cells += [_percent(share) for share in shares]
+    for merger in result["mergers"]:
+        cells = [f"{merger['mass_1']:g}, {merger['mass_2']:g}"]
+        cells += [f"{merger['chirp_mass']:.2f}", f"{merger['in_band']:.2f}"]
+        shares = [*merger["within"].values(), merger["own"], merger["bank"]]
+        cells += [_percent(share) for share in (*shares, merger["bank"] ** 3)]
         rows.append(cells)
     return text + lay_out(heads, rows)
 
 
 def _percent(share: float) -> str:
-    """Per cent, rounded down: 100.0 is all of it."""
+    """Per cent, rounded down, so that 100.0 means all of it."""
     return f"{math.floor(1000 * share + 1e-3) / 10:.1f}"
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--checkpoint", default="matched", show_default=True)
+@click.option(
+    "--checkpoint",
+    default="matched",
+    show_default=True,
+    help="Checkpoint, or name of a shipped one, whose geometry is used.",
+)
 def main(folder: Path, checkpoint: str) -> None:
-    """Measure how much of a merger's SNR a kernel holds, and write it to FOLDER."""
+    """Measure the share of mergers' SNR that a kernel contains; write it to FOLDER."""
     torch.set_num_threads(1)
     network, _ = load_checkpoint(find_checkpoint(checkpoint))
     bank = shipped_bank()

@@ -1,4 +1,4 @@
-"""A whole live search on this machine, for the benchmarks of it."""
+"""A complete live search on this machine, for benchmarks."""
 
 import contextlib
 import signal
@@ -19,18 +19,19 @@ from chirpwatch.streamer.options import SHIPPED
 
 
 def run(*arguments: object) -> list[str]:
-    """A command line of chirpwatch."""
+    """Command line of a chirpwatch command."""
     return [sys.executable, "-m", "chirpwatch", *map(str, arguments)]
 
 
 @dataclass(frozen=True)
 class LiveSystem:
-    """Triton on the shipped models, the results service, and a live search.
+    """Triton with the shipped models, the results service, and a live search.
 
     Attributes:
-        triton, api: The servers.
-        search: The search's process.
-        url: Where it tells Prometheus its metrics.
+        triton: Triton.
+        api: Results service.
+        search: Process of the live search.
+        url: URL of the search's Prometheus metrics.
     """
 
     triton: TritonServer
@@ -39,7 +40,7 @@ class LiveSystem:
     url: str
 
     def metrics(self) -> dict[tuple[str, ...], float]:
-        """What the search tells Prometheus, by name and labels."""
+        """Read the search's Prometheus metrics, by name and labels."""
         answer = httpx.get(self.url, trust_env=False, timeout=30).raise_for_status()
         return {
             (sample.name, *sample.labels.values()): sample.value
@@ -48,32 +49,35 @@ class LiveSystem:
         }
 
     def end(self) -> None:
-        """End the search as an operator does; the servers stay."""
+        """Stop the search by SIGTERM; the servers keep running."""
         self.search.send_signal(signal.SIGTERM)
-        # Results that wait are delivered first.
+        # It delivers queued results first.
         self.search.wait(600)
 
 
 @contextlib.contextmanager
 def live_system(folder: Path, *options: object) -> Iterator[LiveSystem]:
-    """Simulate and measure background, and begin a search of ``FOLDER/frames``.
+    """Measure a simulated background, and start a live search of ``FOLDER/frames``.
 
     Args:
-        folder: Where everything is kept.
-        options: Further ones of `chirpwatch live`.
+        folder: Folder of all files.
+        options: Additional options of ``chirpwatch live``.
+
+    Yields:
+        The system, once the search has the background.
     """
-    noise, token = folder / "noise.hdf5", folder / "token"
-    made = ("--duration", 1200, "--seed", 1, "--glitch-rate", 0.2)
-    subprocess.run(run("simulate", "background", noise, *made), check=True)
+    strain, token = folder / "noise.hdf5", folder / "token"
+    simulation = ("--duration", 1200, "--seed", 1, "--glitch-rate", 0.2)
+    subprocess.run(run("simulate", "background", strain, *simulation), check=True)
     with (
         TritonServer(SHIPPED, log=folder / "triton.log") as triton,
         ApiProcess(folder / "results.db", log=folder / "api.log") as api,
     ):
         token.write_text(api.token)
         servers = ("--triton", triton.address, "--api", api.url, "--token-file", token)
-        background = ("--background", noise, "--slides", 200, "--workers", 1)
-        place = ("--directory", folder / "background")
-        subprocess.run(run("background", *background, *place, *servers), check=True)
+        background = ("--background", strain, "--slides", 200, "--workers", 1)
+        directory = ("--directory", folder / "background")
+        subprocess.run(run("background", *background, *directory, *servers), check=True)
         frames = ("--frames", folder / "frames", "--directory", folder / "live")
         search = subprocess.Popen(
             run(
@@ -91,7 +95,7 @@ def live_system(folder: Path, *options: object) -> Iterator[LiveSystem]:
             try:
                 while not system.metrics()["chirpwatch_live_background_seconds",]:
                     time.sleep(0.1)
-                # It loads what it reads frames by after that.
+                # Then the search loads the packages that read frames.
                 time.sleep(5)
                 yield system
             finally:

@@ -1,4 +1,4 @@
-"""Memory of a server and its models' processes; shared pages count once."""
+"""Memory of Triton and its models' processes (proportional set size, PSS)."""
 
 import threading
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Self
 
 
 def server_memory(pid: int) -> float:
-    """Memory of a server and its models' processes, MiB."""
+    """PSS of a server and its child processes, MiB; shared pages count once."""
     return _memory(_processes(pid))
 
 
@@ -28,10 +28,12 @@ def _memory(processes: set[str]) -> float:
 
 
 class PeakMemory:
-    """Most memory of a server and its models' processes while this context lasts.
+    """Measures the peak PSS of a server and its child processes within the context.
 
-    MiB, in `mib`; shared pages count once. Looks every 20 ms: a server frees what a
-    request took before it answers.
+    Samples every 20 ms, since the server frees a request's memory before it replies.
+
+    Attributes:
+        mib: The peak, MiB; shared pages count once.
     """
 
     def __init__(self, pid: int) -> None:

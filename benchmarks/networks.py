@@ -1,9 +1,9 @@
-"""Networks trained alike: ``python -m benchmarks.networks FOLDER``.
+"""Compare networks at the same training cost: ``python -m benchmarks.networks FOLDER``.
 
-The reference ResNet, the same made dense, and the network that ships, each with three
-seeds, on the same kind of windows and for about the same CPU time; then what they find
-and cost, in ``FOLDER/comparison.md`` and ``.png``. Takes about two hours of two cores.
-Whatever is in the folder already is kept: the same command goes on where it ended.
+Trains the reference ResNet, the same as a dense network, and ``split``, each with three
+seeds, on the same kind of windows and for about the same CPU time. Writes their
+efficiency and cost to ``FOLDER/comparison.md`` and ``.png``. Takes about two hours of
+two cores; after an interruption, the same command resumes.
 """
 
 import os
@@ -27,22 +27,20 @@ from chirpwatch.train.networks.checkpoint import load_checkpoint
 
 CORES = 2
 SEEDS = (1, 2, 3)
-# Steps and windows in each, for twelve minutes of one core of an AMD Zen 5. A window
-# costs the ResNets fifteen times as much: with fewer in a step, they learn more in the
-# same time.
+# Steps and windows per step, for twelve minutes of one core of an AMD Zen 5. A window
+# costs the ResNets fifteen times as much; with fewer windows per step, they learn more
+# in the same time.
 BUDGETS = {"split": (3500, 256), "dense": (2100, 32), "seed": (2100, 32)}
 CONFIGURATIONS = {"split": "split", "dense": "dense", "seed": "dense"}
-# One small validation at the end, since the last weights are those that count.
+# One small validation at the end, since the last weights are compared.
 VALIDATION = {
     "length": 1024,
     "slides": 20,
     "injections": 100,
     "windows": 2000,
 }
-
-
-# All noise and glitches of a full validation, signals of the SNR that is compared, and
-# next to nothing of the rest.
+# All noise and glitches of a full validation and the signals at the SNR that is
+# compared; as little as possible of everything else.
 JUDGEMENT: dict[str, Any] = {
     "snrs": (SNR,),
     "batches": 4,
@@ -60,7 +58,7 @@ def chirpwatch(*arguments: object) -> None:
 
 
 def train(folder: Path, model: str, seed: int) -> None:
-    """Train one network, or go on with its training."""
+    """Train one network, or resume its training."""
     if (folder / "network.ckpt").exists():
         return
     if (folder / "checkpoints" / "last.ckpt").exists():
@@ -71,7 +69,7 @@ def train(folder: Path, model: str, seed: int) -> None:
         "model.model": model,
         "model.growth_weight": 0,
         "data.windows.batch_size": batch_size,
-        # In between the steps: the time of both is the training's.
+        # Windows are made between the steps, so that their time counts as training.
         "data.workers": 0,
         "trainer.devices": 1,
         "trainer.strategy": "auto",
@@ -88,7 +86,7 @@ def train(folder: Path, model: str, seed: int) -> None:
 
 
 def judge(folder: Path) -> None:
-    """Measure what one network finds, in a process of its own."""
+    """Measure one network's efficiency in a process of its own."""
     if not (folder / FIGURES).exists():
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "benchmarks.networks", "--judge", str(folder)]
@@ -96,7 +94,7 @@ def judge(folder: Path) -> None:
 
 
 def judge_here(folder: Path) -> None:
-    """Measure what the comparison shows of one network, and no more."""
+    """Measure one network's figures in the comparison, in this process."""
     torch.set_num_threads(1)
     network, details = load_checkpoint(folder / NETWORK)
     result = validate(network, **JUDGEMENT)
@@ -104,24 +102,24 @@ def judge_here(folder: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train, judge and compare."""
+    """Train, judge and compare the networks; or judge one of them."""
     if arguments[0] == "--judge":
         judge_here(Path(arguments[1]))
         return
-    whole = Path(arguments[0])
-    # The dearest first, so that no core is idle at the end.
+    root = Path(arguments[0])
+    # The most expensive first, so that no core is idle at the end.
     runs = [(model, seed) for model in ("seed", "dense", "split") for seed in SEEDS]
 
-    def one(run: tuple[str, int]) -> Path:
-        folder = whole / f"{run[0]}-{run[1]}"
+    def train_and_judge(run: tuple[str, int]) -> Path:
+        folder = root / f"{run[0]}-{run[1]}"
         train(folder, *run)
         judge(folder)
         return folder
 
     with ThreadPoolExecutor(CORES) as pool:
-        folders = list(pool.map(one, runs))
-    chirpwatch("train", "compare", *folders, "--out", whole / "comparison.md")
-    print((whole / "comparison.md").read_text())
+        folders = list(pool.map(train_and_judge, runs))
+    chirpwatch("train", "compare", *folders, "--out", root / "comparison.md")
+    print((root / "comparison.md").read_text())
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""Background of a model repository in-process: timeslides of pairs of stretches.
+"""Background of a model repository in-process, from timeslides of pairs of stretches.
 
 A stretch of noise is whitened and converted to feature frames once. A stretch of the
 first detector is then combined with several of the second at many shifts, which runs
-only the head. Scoring every kernel of ten months takes ten minutes. But only few pairs
-of kernels can be loud, and each detector alone shows which: the head's score is nearly
-a convex function of the detectors' summed frames, so that the score of ``a + b``
-exceeds the mean of the scores of ``a + a`` and ``b + b`` at most by a small margin.
-Pairs whose mean is below a floor are not scored. ``lost_events`` measures how many
-events that loses.
+only the head. Scoring every kernel of ten months takes ten minutes. But few pairs of
+kernels can be loud, and each detector's own score predicts which: the head's score is
+nearly a convex function of the detectors' summed frames, so the score of ``a + b``
+exceeds the mean of the scores of ``a + a`` and ``b + b`` by a small margin at most.
+Pairs whose mean is below a floor are skipped. ``lost_events`` counts the events lost.
 """
 
 import math
@@ -32,30 +31,30 @@ from chirpwatch.train.evaluation.deployment import (
 
 MODELS = ("stretch", "preprocessor", "frontend", "slides", "head")
 MARGIN = 0.5
-"""How far a score may exceed the mean of its kernels' own scores."""
+"""Largest excess of a score over the mean of its kernels' own scores."""
 
 PARTNERS = 5
-"""Stretches of the second detector for each one of the first."""
+"""Stretches of the second detector that are combined with each of the first."""
 
 BATCH = 256
-"""Pairs of kernels that the head scores at a time."""
+"""Pairs of kernels that the head scores at once."""
 
 GROUP = 64
-"""Slides in one run of the model ``slides``; bounds the memory."""
+"""Slides in one run of the model ``slides``, to limit memory."""
 
 APART = 1e6
 """Distance between two stretches in ``Slides.places``, s."""
 
 
 @dataclass(frozen=True, eq=False)
-class Frames:
-    """Feature frames of a stretch, and what decides which scores are valid.
+class FeatureFrames:
+    """Feature frames of a stretch, and the inputs that decide which scores are valid.
 
     Attributes:
-        features: [1, ifos, channels, frames].
-        usable: Usable strain, bool, [ifos, strain frames].
+        features: Feature frames, [1, ifos, channels, frames].
+        usable: Whether strain is usable, bool, [ifos, strain frames].
         filters: Whitening filters, [filters, ifos, values].
-        strides: Scores of the stretch.
+        strides: Number of scores in the stretch.
     """
 
     features: np.ndarray
@@ -65,14 +64,14 @@ class Frames:
 
 
 @dataclass(frozen=True, eq=False)
-class Events:
-    """Events of timeslides of pairs of stretches.
+class PairEvents:
+    """Events in timeslides of pairs of stretches.
 
     Attributes:
         statistics: Score of each event, [n].
         stretches: Stretch of the first and of the second detector, [2, n].
         strides: Stride of the event in each of them, [2, n].
-        livetime: Valid time of all slides together, s.
+        livetime: Total livetime of the slides, s.
     """
 
     statistics: np.ndarray
@@ -81,23 +80,23 @@ class Events:
     livetime: float
 
     def slides(self, geometry: Geometry) -> Slides:
-        """The same events as the validation has them, to count independent causes."""
+        """Convert to ``Slides``, which count independent causes."""
         places = APART * self.stretches + geometry.stride_length * self.strides
         return Slides(self.statistics, places, self.livetime, geometry.kernel_length)
 
     def rate_error(self, statistic: float, stretches: int) -> float:
-        """Relative standard error of the rate of events at least as loud.
+        """Relative standard error of the rate of events at or above a threshold.
 
-        From the scatter of the counts between stretches, of each detector: a loud
-        moment of one detector is in many slides, and counts are not Poisson's.
+        Estimated from the scatter of each detector's counts between stretches: a loud
+        time of one detector is in many slides, so the counts are not Poisson.
 
         Args:
             statistic: Threshold.
-            stretches: How many there are.
+            stretches: Number of stretches.
         """
         loud = self.stretches[:, self.statistics >= statistic]
         variance = 0.0
-        # Where stretches meet themselves alone, both detectors have the same counts.
+        # If each stretch is paired only with itself, both detectors' counts are equal.
         for row in np.unique(loud, axis=0):
             counts = np.bincount(row, minlength=stretches)
             variance += counts.var(ddof=1) / stretches / counts.mean() ** 2
@@ -105,13 +104,13 @@ class Events:
 
 
 class Repository:
-    """Models of a repository, in ONNX Runtime on one thread.
+    """A repository's models in ONNX Runtime, on one thread.
 
     Args:
-        path: Model repository of a network of two detectors.
+        path: Model repository of a two-detector network.
 
     Attributes:
-        geometry: The analysis.
+        geometry: Geometry of the models.
         digest: Digest of the models.
 
     Raises:
@@ -144,15 +143,15 @@ class Repository:
         self, model: str, outputs: Sequence[str], values: dict[str, Any]
     ) -> list[np.ndarray]:
         session = self.sessions[model]
-        feed = {one.name: values[one.name] for one in session.get_inputs()}
+        feed = {each.name: values[each.name] for each in session.get_inputs()}
         result: list[np.ndarray] = session.run(list(outputs), feed)
         return result
 
-    def frames(self, strain: np.ndarray) -> Frames:
-        """Whiten a stretch and compute its frames.
+    def frames(self, strain: np.ndarray) -> FeatureFrames:
+        """Whiten a stretch, and compute its feature frames.
 
         Args:
-            strain: Whole strides, [ifos, size].
+            strain: A whole number of strides, [ifos, size].
         """
         values: dict[str, Any] = {"strain": strain[None].astype(np.float32)}
         for model, outputs in {
@@ -162,21 +161,23 @@ class Repository:
         }.items():
             values |= dict(zip(outputs, self._run(model, outputs, values), strict=True))
         strides = strain.shape[1] // self.geometry.stride_size
-        return Frames(values["features"], values["usable"], values["filters"], strides)
+        return FeatureFrames(
+            values["features"], values["usable"], values["filters"], strides
+        )
 
     def score_slides(
-        self, frames: Frames, shifts: Sequence[int], outputs: Sequence[str]
+        self, frames: FeatureFrames, shifts: Sequence[int], outputs: Sequence[str]
     ) -> list[np.ndarray]:
         """Run the model ``slides``.
 
         Args:
-            frames: A stretch.
-            shifts: Strides by which the second detector is read later than the first,
-                circularly within the stretch, [slides].
+            frames: Feature frames of a stretch.
+            shifts: Circular shift of the second detector in each slide, in strides,
+                [slides].
             outputs: Names of the model's outputs.
 
         Returns:
-            These outputs, [slides, …] each.
+            The outputs, each [slides, …].
         """
         values = {
             "features": frames.features,
@@ -186,24 +187,24 @@ class Repository:
         }
         return self._run("slides", outputs, values)
 
-    def own_scores(self, frames: Frames) -> np.ndarray:
-        """Scores of each detector's frames added to themselves; -inf if not valid.
+    def own_scores(self, frames: FeatureFrames) -> np.ndarray:
+        """Scores of each detector's frames added to themselves.
 
         Returns:
-            [ifos, strides].
+            Scores, -inf if not valid, [ifos, strides].
         """
         scores = []
         for ifo in range(len(self.geometry.ifos)):
             both = frames.features[:, [ifo, ifo]]
-            doubled = Frames(both, frames.usable, frames.filters, frames.strides)
+            doubled = FeatureFrames(both, frames.usable, frames.filters, frames.strides)
             score, valid = self.score_slides(doubled, [0], ["score", "valid"])
             scores.append(np.where(valid[0], score[0], -np.inf))
         return np.stack(scores)
 
     def score_pairs(
-        self, first: Frames, second: Frames, strides: np.ndarray
+        self, first: FeatureFrames, second: FeatureFrames, strides: np.ndarray
     ) -> np.ndarray:
-        """Score pairs of kernels, one of each detector.
+        """Score pairs of kernels, one from each detector.
 
         Args:
             first: Stretch of the first detector.
@@ -220,15 +221,15 @@ class Repository:
             kernel = features.shape[-1] - (stretch.strides - 1) * step
             views = sliding_window_view(features, kernel, axis=-1)[:, ::step]
             kernels.append(views.transpose(1, 0, 2))
-        # The score does not need these inputs: which strides are valid is known.
+        # These inputs decide only the validity, which the caller has checked.
         size = first.usable.shape[-1] - (first.strides - 1) * step
         usable, whole = first.usable[:, :size], np.ones(1, bool)
-        # Double precision: thresholds lie between two scores.
+        # float64, since thresholds lie between two scores.
         scores = [np.empty(0)]
         for begin in range(0, strides.shape[1], BATCH):
             chosen = strides[:, begin : begin + BATCH]
             rows = np.stack(
-                [views[one] for views, one in zip(kernels, chosen, strict=True)], 1
+                [views[row] for views, row in zip(kernels, chosen, strict=True)], 1
             )
             values = {"features": rows, "usable": usable, "whole": whole}
             scores.append(self._run("head", ["score"], values)[0][:, 0])
@@ -236,26 +237,29 @@ class Repository:
 
 
 def slide_shifts(geometry: Geometry, strides: int) -> list[int]:
-    """Shifts of a stretch's slides that share no strain, in strides, without zero."""
+    """Non-zero shifts of a stretch's slides that share no strain, in strides."""
     least = geometry.kernel_length + geometry.fduration + geometry.stride_length
     step = math.ceil(least * geometry.inference_sampling_rate)
     return [step * number for number in range(1, strides // step)]
 
 
 def score_all(
-    repository: Repository, stretches: Sequence[Frames], livetime: float
-) -> Events:
-    """Events of slides of which every kernel is scored, as many of each stretch.
+    repository: Repository, stretches: Sequence[FeatureFrames], livetime: float
+) -> PairEvents:
+    """Score every kernel in timeslides of each stretch with itself.
 
     Args:
-        repository: The models.
-        stretches: Stretches of noise, of one length.
-        livetime: Least time of all slides together, as far as there are slides, s.
+        repository: Models.
+        stretches: Stretches of noise, of equal length.
+        livetime: Livetime to reach, s; less if there are too few slides.
+
+    Returns:
+        All events; each stretch has the same number of slides.
     """
     geometry = repository.geometry
     usable = stretches[0].strides - geometry.warmup_strides
-    wanted = livetime / (len(stretches) * usable * geometry.stride_length)
-    shifts = slide_shifts(geometry, stretches[0].strides)[: math.ceil(wanted)]
+    slides = livetime / (len(stretches) * usable * geometry.stride_length)
+    shifts = slide_shifts(geometry, stretches[0].strides)[: math.ceil(slides)]
     outputs = ["peak", "peak_stride", "peak_is_event", "valid"]
     parts: list[tuple[np.ndarray, ...]] = []
     valid_strides = 0
@@ -274,18 +278,21 @@ def score_all(
 
 
 def score_loud(
-    repository: Repository, stretches: Sequence[Frames], floor: float
-) -> Events:
-    """Events above a floor of all slides of each stretch and its partners.
+    repository: Repository, stretches: Sequence[FeatureFrames], floor: float
+) -> PairEvents:
+    """Score the loud kernels in all timeslides of each stretch and its partners.
 
-    Its partners are the second detector's data of itself and of the stretches that
-    follow, circularly. Pairs of kernels that cannot reach the floor are not scored; see
+    The partners are the second detector's data of the same stretch and of those that
+    follow, circularly. Pairs of kernels that cannot reach the floor are skipped; see
     the module.
 
     Args:
-        repository: The models.
-        stretches: Stretches of noise, of one length.
+        repository: Models.
+        stretches: Stretches of noise, of equal length.
         floor: Smallest score of an event.
+
+    Returns:
+        Events at or above the floor.
     """
     geometry = repository.geometry
     own = [repository.own_scores(frames) for frames in stretches]
@@ -293,18 +300,21 @@ def score_loud(
     parts: list[tuple[np.ndarray, ...]] = []
     valid_strides = 0
     count = len(stretches)
-    for one, step in np.ndindex(count, min(count, PARTNERS)):
-        two, strides = (one + step) % count, stretches[one].strides
-        # Different stretches are independent without any shift.
-        shifts = slide_shifts(geometry, strides) + [0] * (one != two)
+    for first_index, step in np.ndindex(count, min(count, PARTNERS)):
+        second_index = (first_index + step) % count
+        strides = stretches[first_index].strides
+        # Different stretches are independent without a shift as well.
+        shifts = slide_shifts(geometry, strides) + [0] * (first_index != second_index)
         places = []
         for shift in shifts:
-            mean = (own[one][0] + np.roll(own[two][1], -shift)) / 2
+            mean = (own[first_index][0] + np.roll(own[second_index][1], -shift)) / 2
             valid_strides += int(np.isfinite(mean).sum())
             first = np.flatnonzero(mean >= floor - MARGIN)
             places.append(np.stack([first, (first + shift) % strides]))
         pairs = np.concatenate(places, 1)
-        scores = repository.score_pairs(stretches[one], stretches[two], pairs)
+        scores = repository.score_pairs(
+            stretches[first_index], stretches[second_index], pairs
+        )
         ends = np.cumsum([place.shape[1] for place in places])[:-1]
         slides = zip(np.split(scores, ends), places, strict=True)
         for score, place in slides:
@@ -312,32 +322,36 @@ def score_loud(
             row[place[0]] = np.where(score >= floor, score, -np.inf)
             events = find_events(row[None], reach)[0][place[0]]
             same = np.ones(int(events.sum()), int)
-            parts.append((score[events], one * same, two * same, *place[:, events]))
+            indices = first_index * same, second_index * same
+            parts.append((score[events], *indices, *place[:, events]))
     return _joined(parts, valid_strides * geometry.stride_length)
 
 
-def lost_events(whole: Events, loud: Events, floor: float) -> tuple[int, int]:
-    """How many events above the floor ``score_loud`` lost.
+def lost_events(whole: PairEvents, loud: PairEvents, floor: float) -> tuple[int, int]:
+    """Count the events at or above the floor that ``score_loud`` lost.
 
     Args:
-        whole: From ``score_all``.
-        loud: From ``score_loud``, of the same stretches.
-        floor: Its floor.
+        whole: Events from ``score_all``.
+        loud: Events from ``score_loud``, for the same stretches.
+        floor: The floor.
 
     Returns:
-        Events of ``whole`` that are at least as loud as the floor, and those of them
-        that ``loud`` has not.
+        Number of events of ``whole`` at or above the floor, and of those missing in
+        ``loud``.
     """
     above = whole.statistics >= floor
     expected = set(_keys(whole, above))
     return len(expected), len(expected - set(_keys(loud, loud.statistics >= floor)))
 
 
-def _keys(events: Events, chosen: np.ndarray) -> Iterator[tuple[int, ...]]:
+def _keys(events: PairEvents, chosen: np.ndarray) -> Iterator[tuple[int, ...]]:
+    """Identify events by stretches and strides."""
     columns = np.concatenate([events.stretches, events.strides])[:, chosen]
     return map(tuple, columns.T.tolist())
 
 
-def _joined(parts: list[tuple[np.ndarray, ...]], livetime: float) -> Events:
+def _joined(parts: list[tuple[np.ndarray, ...]], livetime: float) -> PairEvents:
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Events(columns[0], np.stack(columns[1:3]), np.stack(columns[3:5]), livetime)
+    return PairEvents(
+        columns[0], np.stack(columns[1:3]), np.stack(columns[3:5]), livetime
+    )

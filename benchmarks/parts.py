@@ -1,9 +1,8 @@
-"""What each part of ``matched`` contributes: ``python -m benchmarks.parts FOLDER``.
+"""Ablation of the network ``matched``: ``python -m benchmarks.parts FOLDER``.
 
-Of the network that ships, one part after the other is left out, without training the
-others anew, and each of what remains is validated alike: what is found at SNR 8, in
-Gaussian noise and with glitches. Writes ``FOLDER/parts.md`` and two figures, in about
-twelve minutes of two cores.
+Disables one part of the network at a time, without retraining the others, and measures
+the efficiency at SNR 8, in Gaussian noise and with glitches. Writes ``FOLDER/parts.md``
+and two figures, in about twelve minutes of two cores.
 """
 
 import math
@@ -35,7 +34,7 @@ from chirpwatch.train.networks.matched import MatchedNetwork
 MODEL = "matched"
 SNR, DRAWN_RATE = 8.0, 1e-4
 NO_CEILING = 400.0
-"""A ceiling above all values that there are."""
+"""A ceiling that no value reaches."""
 
 JUDGEMENT: dict[str, Any] = {
     "snrs": (SNR,),
@@ -45,35 +44,36 @@ JUDGEMENT: dict[str, Any] = {
     "optimum_signals": 10,
     "bank_windows": 0,
 }
-"""Fields of ``validate.Effort``: next to nothing of what is not shown."""
+"""Fields of ``Effort``: as little as possible of everything that is not reported."""
 
 Shares = dict[tuple[float, float], float]
 
 
 def _silence(layer: nn.Module) -> None:
+    """Set a layer's weights and biases to zero."""
     assert isinstance(layer, nn.Conv1d) and layer.bias is not None
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
 
 
 def without_nothing(network: MatchedNetwork) -> None:
-    """Leave it whole."""
+    """Disable nothing."""
 
 
 def without_templates(network: MatchedNetwork) -> None:
-    """Leave what the learned frontend alone tells."""
+    """Disable the templates; only the learned frontend remains."""
     for part in network.matched.parts:
         nn.init.zeros_(part.mix)
     _ignore(network, slice(0, network.groups))
 
 
 def without_learned_frontend(network: MatchedNetwork) -> None:
-    """Leave ceilings and learned channels that are made of the templates alone."""
+    """Disable the learned frontend; ceilings and channels use the templates only."""
     _ignore(network, slice(network.groups, network.norm.num_features))
 
 
 def _ignore(network: MatchedNetwork, inputs: slice) -> None:
-    """Give ceilings and learned channels the mean of some of their inputs."""
+    """Make ceilings and learned channels ignore some of their normalised inputs."""
     assert isinstance(network.norm, nn.BatchNorm1d)
     for layer in (network.hidden[0], network.projection):
         assert isinstance(layer, nn.Conv1d)
@@ -81,19 +81,19 @@ def _ignore(network: MatchedNetwork, inputs: slice) -> None:
 
 
 def without_ceilings(network: MatchedNetwork) -> None:
-    """Let each template be worth all that it says."""
+    """Disable the ceilings of the templates' log-likelihood ratios."""
     _silence(network.ceiling)
     assert network.ceiling.bias is not None
     nn.init.constant_(network.ceiling.bias, NO_CEILING)
 
 
 def without_learned_channels(network: MatchedNetwork) -> None:
-    """Take the learned channels' term out of the score."""
+    """Remove the learned channels' term from the score."""
     _silence(network.head.learned[-1])
 
 
 def without_small_network(network: MatchedNetwork) -> None:
-    """Leave the plain sum of the terms."""
+    """Disable the last small network; the score is the plain sum of the terms."""
     _silence(network.head.combine[-1])
 
 
@@ -108,12 +108,12 @@ PARTS: dict[str, Callable[[MatchedNetwork], None]] = {
 
 
 class Task(NamedTuple):
-    """One network to judge, and how much is drawn.
+    """One part to disable, and the size of the validation.
 
     Attributes:
-        network: A checkpoint, or the name of one that comes with the project.
-        name: Of ``PARTS``.
-        sizes: Fields of ``validate.Effort``.
+        network: Checkpoint, or name of a shipped one.
+        name: Key of ``PARTS``.
+        sizes: Fields of ``Effort``.
     """
 
     network: str
@@ -132,19 +132,30 @@ def measure(task: Task) -> dict[str, Any]:
 
 
 def shares(result: dict[str, Any], kind: str, rate: float) -> Shares:
-    """Share found of each pair of masses; NaN at a rate that was not reached."""
+    """Efficiency for each pair of masses; NaN if the threshold was not measured.
+
+    Args:
+        result: From ``measure``.
+        kind: Kind of noise, a key of ``KINDS``.
+        rate: False-positive rate of the threshold, per window.
+    """
     return {
         (entry["mass_1"], entry["mass_2"]): entry["found"].get(str(rate), math.nan)
         for entry in result["found"][kind]
     }
 
 
-def table(found: dict[str, Shares], clusters: dict[str, float]) -> str:
-    """Lay out what is found at one rate as Markdown."""
+def table(efficiencies: dict[str, Shares], clusters: dict[str, float]) -> str:
+    """Format the efficiencies at one false-positive rate as Markdown.
+
+    Args:
+        efficiencies: Efficiencies of each network.
+        clusters: Independent clusters above each network's threshold.
+    """
     heads = " | ".join(f"{a:g}, {b:g}" for a, b in MASSES)
     lines = [f"| | {heads} | clusters above |", "|---|" + "---|" * (len(MASSES) + 1)]
-    for name, one in found.items():
-        cells = [f"{100 * one[pair]:.1f} %" for pair in MASSES]
+    for name, by_masses in efficiencies.items():
+        cells = [f"{100 * by_masses[pair]:.1f} %" for pair in MASSES]
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {clusters[name]:.0f} |")
     return "\n".join(lines) + "\n"
 
@@ -157,37 +168,37 @@ def table(found: dict[str, Shares], clusters: dict[str, float]) -> str:
     type=click.Choice(list(PARTS)),
     multiple=True,
     default=list(PARTS),
-    help="What is judged; all of them unless given.",
+    help="Part to disable; repeat for several.  [default: each of them]",
 )
 @click.option(
     "--network",
     default=MODEL,
     show_default=True,
-    help="A checkpoint of matched, or the name of one that comes with the project.",
+    help="Checkpoint of a matched network, or name of a shipped one.",
 )
 @click.option(
     "--noise-length",
     type=click.FloatRange(0, min_open=True),
     default=12_000.0,
     show_default=True,
-    help="Noise of each detector, s.",
+    help="Length of each detector's noise, s.",
 )
 @click.option(
     "--signals",
     type=click.IntRange(1),
     default=300,
     show_default=True,
-    help="Mergers of each pair of masses.",
+    help="Number of mergers with each pair of masses.",
 )
 @click.option(
     "--glitch-windows",
     type=click.IntRange(1),
     default=10_000,
     show_default=True,
-    help="Noise windows with a glitch.",
+    help="Number of noise windows with a glitch.",
 )
 def main(folder: Path, parts: tuple[str, ...], network: str, **sizes: Any) -> None:
-    """Measure, write and print."""
+    """Measure the efficiency without each part; write FOLDER/parts.md and figures."""
     folder.mkdir(parents=True, exist_ok=True)
     with process_pool(CORES) as pool:
         tasks = [Task(network, name, sizes) for name in parts]
@@ -201,13 +212,15 @@ def main(folder: Path, parts: tuple[str, ...], network: str, **sizes: Any) -> No
             }
             if not any(clusters.values()):
                 continue
-            found = {name: shares(one, kind, rate) for name, one in results.items()}
-            text += f"{title}, {rate_words(rate)}:\n\n{table(found, clusters)}\n"
+            efficiencies = {
+                name: shares(each, kind, rate) for name, each in results.items()
+            }
+            text += f"{title}, {rate_words(rate)}:\n\n{table(efficiencies, clusters)}\n"
             if rate == DRAWN_RATE:
                 draw = comparison(
                     {
-                        name: {pair: [share] for pair, share in one.items()}
-                        for name, one in found.items()
+                        name: {pair: [share] for pair, share in by_masses.items()}
+                        for name, by_masses in efficiencies.items()
                     },
                     f"share found at SNR {SNR:g} and {rate_words(rate)}",
                 )

@@ -1,8 +1,8 @@
-"""Replay against the seed's method.
+"""Speed of a replay's scoring, compared with the seed's method.
 
-Both score the same simulated strain, background and injected stream, on the same two
-cores, in turns. Ours is everything that a replay does to get its scores: requests over
-gRPC, the embedded Triton, whitening, network; two sequences at once.
+Both score the same simulated strain, background and injected stream, alternately on the
+same two cores. A replay's time includes requests over gRPC, the embedded Triton,
+whitening and network, with two sequences at once.
 """
 
 import statistics
@@ -27,7 +27,12 @@ UPDATES = 2000
 
 
 def time_replay(address: str, strain: np.ndarray) -> float:
-    """Strain scored per second through Triton, two sequences at once."""
+    """Measure the throughput of Triton with two sequences at once, s of strain per s.
+
+    Args:
+        address: Triton's address.
+        strain: [rows, ifos, size].
+    """
     strides = strain.shape[-1] // STRIDE
 
     def sequence(_: int) -> int:
@@ -44,7 +49,7 @@ def time_replay(address: str, strain: np.ndarray) -> float:
 
 
 def time_updates(address: str, strain: np.ndarray) -> dict[str, float]:
-    """Latency of updates of 1/8 s, one at a time, ms."""
+    """Measure the latency of single updates of 1/8 s through Triton, ms."""
     detector = Detector(address, window=1)
     latencies = [
         1e3 * piece.latency
@@ -55,7 +60,7 @@ def time_updates(address: str, strain: np.ndarray) -> dict[str, float]:
 
 
 def time_merged_model(strain: np.ndarray) -> dict[str, float]:
-    """Time of updates in ONNX Runtime alone, without a server, ms."""
+    """Measure the time of updates in ONNX Runtime, without a server, ms."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     path = SHIPPED / "detector" / "1" / "model.onnx"
@@ -77,7 +82,7 @@ def time_merged_model(strain: np.ndarray) -> dict[str, float]:
 
 
 def time_stages(strain: np.ndarray) -> dict[str, float]:
-    """Time of each model alone, ms for a second of both rows, on one core."""
+    """Measure the CPU time of each model, ms for a second of both rows, on one core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     sessions = {
@@ -113,13 +118,13 @@ def time_stages(strain: np.ndarray) -> dict[str, float]:
 
 
 def measure() -> dict[str, Any]:
-    """Run both in turns."""
+    """Run both alternately, and measure latency and memory, JSON-ready."""
     data, _ = simulate_background(LENGTH, "O3", ("H1", "L1"), RATE, seed=0)
     background = np.stack([data["H1"], data["L1"]]).astype(np.float32)
     strain = np.stack([background, background])
     seed, replay = [], []
     with TritonServer(SHIPPED) as server:
-        # Memory is fetched from the system in the first requests.
+        # The first requests allocate memory.
         time_replay(server.address, strain)
         for _ in range(ROUNDS):
             seed.append(time_seed(rows=2))

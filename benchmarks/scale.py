@@ -1,10 +1,10 @@
-"""A hundred million background events: ``python -m benchmarks.scale FOLDER``.
+"""The results service with 10^8 events: ``python -m benchmarks.scale FOLDER``.
 
-10,000 timeslides of ten stretches of strain are sent to the results service, as a
-cluster's jobs would, 10,000 events in each request. Meanwhile FAR, IFAR curve and
-candidates are asked for over and over. Prints, and writes to ``FOLDER/scale.json``, how
-fast events come in, how long answers take, memory, and the size of the database. The
-answers are checked against what was sent. About ten minutes of two cores and 3 GB.
+Sends 10,000 timeslides of ten stretches of strain to the results service, as a
+cluster's jobs do, 10,000 events in each request. Meanwhile it requests FAR, IFAR curve
+and candidates repeatedly. Prints, and writes to ``FOLDER/scale.json``, the ingestion
+rate, response times, memory and the size of the database. Checks the counts in the
+replies. Takes about ten minutes of two cores and 3 GB.
 """
 
 import json
@@ -34,13 +34,13 @@ STRIDE_NS = 125_000_000
 SLIDES_IN_BLOCK = 10
 EVENTS_IN_SLIDE = 1000
 STEP = 2.125
-"""Between the shifts of two slides, s."""
+"""Difference of two slides' shifts, s."""
 
 VARIANTS = 40
-"""Different lists of events; each is sent with many shifts."""
+"""Number of distinct lists of events; each is sent with many shifts."""
 
 PAUSE = 0.02
-"""Between two questions, s."""
+"""Pause between two queries, s."""
 
 QUESTIONS = {
     "far": "far?statistic=5.0",
@@ -50,9 +50,9 @@ QUESTIONS = {
 
 
 def slide_lists(strides: int, seed: int) -> tuple[str, np.ndarray]:
-    """Events of one slide as JSON, and their statistics.
+    """Draw a slide's events; return them as JSON, and their statistics.
 
-    Their rate falls by e for each unit of the statistic, as a network's does.
+    Their rate falls by a factor of e per unit of the statistic, as a network's does.
     """
     rng = np.random.default_rng(seed)
     places = np.sort(rng.choice(np.arange(64, strides), EVENTS_IN_SLIDE, replace=False))
@@ -68,7 +68,7 @@ def slide_lists(strides: int, seed: int) -> tuple[str, np.ndarray]:
 
 
 def bodies(slides: int, stretches: int, used: np.ndarray) -> Iterator[str]:
-    """The requests' bodies; ``used`` counts how often each list was sent."""
+    """Generate the requests' bodies, and count in ``used`` each list's uses."""
     strides = round((slides + 1) * STEP / 0.125)
     lists = [slide_lists(strides, seed)[0] for seed in range(VARIANTS)]
     rng = np.random.default_rng(1)
@@ -88,7 +88,7 @@ def bodies(slides: int, stretches: int, used: np.ndarray) -> Iterator[str]:
 
 
 class Asker(threading.Thread):
-    """Asks the same questions until it is stopped; keeps how long each took, s."""
+    """Repeats the queries until it is stopped, and records the response times, s."""
 
     def __init__(self, base: str) -> None:
         super().__init__(daemon=True)
@@ -97,20 +97,20 @@ class Asker(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        """Ask."""
+        """Repeat the queries."""
         with httpx.Client(trust_env=False, timeout=60) as http:
             while not self.ended.is_set():
                 for name, question in QUESTIONS.items():
                     begin = time.perf_counter()
                     answer = http.get(f"{self.base}/{question}")
                     self.times[name].append(time.perf_counter() - begin)
-                    # Before the first block there is no rate.
+                    # 409: before the first block, there is no rate.
                     assert answer.status_code in {200, 409}, answer.text
                     time.sleep(PAUSE)
 
 
 def memory(pid: int) -> tuple[float, float]:
-    """Memory of a process now and at most, MB."""
+    """Current and peak resident memory of a process, MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     values = dict(line.split(":", 1) for line in status.splitlines())
     now, most = (int(values[name].split()[0]) / 1000 for name in ("VmRSS", "VmHWM"))
@@ -120,7 +120,17 @@ def memory(pid: int) -> tuple[float, float]:
 def measure(
     folder: Path, database: str, slides: int, stretches: int
 ) -> dict[str, object]:
-    """Send everything, ask meanwhile, and check the answers."""
+    """Send all events, measure queries meanwhile, and check their counts.
+
+    Args:
+        folder: Folder of the log.
+        database: Path or URL of the database.
+        slides: Timeslides of each stretch.
+        stretches: Number of stretches.
+
+    Returns:
+        JSON-ready figures.
+    """
     total = slides * stretches * EVENTS_IN_SLIDE
     used = np.zeros(VARIANTS, np.int64)
     with ApiProcess(database, log=folder / "api.log") as api:
@@ -211,15 +221,17 @@ def measure(
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--database", help="Database URL in place of an SQLite file in FOLDER.")
-@click.option("--slides", default=10_000, show_default=True)
-@click.option("--stretches", default=10, show_default=True)
+@click.option("--database", help="Database URL.  [default: an SQLite file in FOLDER]")
+@click.option(
+    "--slides", default=10_000, show_default=True, help="Timeslides of each stretch."
+)
+@click.option("--stretches", default=10, show_default=True, help="Stretches of strain.")
 def main(folder: Path, database: str | None, slides: int, stretches: int) -> None:
-    """Measure and say."""
+    """Measure the results service under 10^8 events; write FOLDER/scale.json."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.db"
     if database is None and path.exists():
-        sys.exit(f"{path} is there already; choose another folder")
+        sys.exit(f"{path}: exists already; choose another folder")
     result = measure(folder, database or str(path), slides, stretches)
     if database is None:
         result["database_gb"] = path.stat().st_size / 1e9

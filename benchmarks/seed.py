@@ -1,4 +1,4 @@
-"""The reference: the seed's method in PyTorch, and what the processor can do."""
+"""The reference method in PyTorch (the seed), and the processor's matrix product."""
 
 import multiprocessing
 import time
@@ -21,7 +21,7 @@ RATE, STRIDE, PSD_LENGTH, IFOS = 2048, 256, 64, 2
 
 
 def _worker(barrier: Any, result: Any, rows: int) -> None:
-    """Score batches in the seed's way; report strain scored per second."""
+    """Score batches by the seed's method, and report strain scored per second."""
     torch.set_num_threads(1)
     network = SeedResNet(Geometry()).eval()
     psd = SpectralDensity(RATE, 2.0, average="median").double()
@@ -48,14 +48,15 @@ def _worker(barrier: Any, result: Any, rows: int) -> None:
 
 
 def time_seed(rows: int) -> float:
-    """Strain scored per second by the seed's method on all cores.
+    """Measure the seed's throughput on all cores, s of strain per s.
 
-    For each batch of 128 windows a PSD of the 64 s before, whitening, unfolding into
-    windows of 1 s every 1/8 s, and the 2-channel ResNet on each window; a process of
-    one thread on each core, which is how it is fastest.
+    For each batch of 128 windows, it computes a PSD of the preceding 64 s, whitens,
+    unfolds windows of 1 s every 1/8 s, and runs the 2-channel ResNet on each. A
+    single-threaded process on each core is its fastest arrangement.
 
     Args:
-        rows: Streams that are whitened alike; each counts.
+        rows: Streams that share a PSD, such as background and injections; the strain
+            of each counts.
     """
     context = multiprocessing.get_context("spawn")
     barrier, result = context.Barrier(CORES), context.Queue()
@@ -72,9 +73,9 @@ def time_seed(rows: int) -> float:
 
 
 def matrix_product_rate() -> float:
-    """What a large matrix product reaches on one core, GFLOP/s in fp32.
+    """Measure a large fp32 matrix product on one core, GFLOP/s.
 
-    The faster of PyTorch's and ONNX Runtime's.
+    The faster of PyTorch and ONNX Runtime.
     """
     torch.set_num_threads(1)
     size, n = 2048, 5
@@ -87,12 +88,12 @@ def matrix_product_rate() -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    one = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
-    tensor = torch.from_numpy(one)
+    matrix = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+    tensor = torch.from_numpy(matrix)
     rates = []
     for product in (
         lambda: tensor @ tensor,
-        lambda: session.run(None, {"a": one, "b": one}),
+        lambda: session.run(None, {"a": matrix, "b": matrix}),
     ):
         product()
         begin = time.process_time()

@@ -1,12 +1,11 @@
-"""A day of live strain, faster than real time: ``python -m benchmarks.soak FOLDER``.
+"""Endurance test of a live search, for a day: ``python -m benchmarks.soak FOLDER``.
 
-Strain of H1 and L1 with glitches and gaps is simulated, and written as frames at
-``--speed`` times real time. The live search, with Triton and the results service, takes
-it as it would in a control room: its candidates rest on a background of the same model,
-and somebody looks at its page all the while. Prints, and writes to
-``FOLDER/soak.json``, the memory (proportional set size), open files and threads of
-every process early and late, and whether all strides came out. Exits with an error
-where something grew, or was lost. A day at 60 times real time takes 25 minutes of two
+Simulates strain of H1 and L1 with glitches and gaps, and writes it as frame files at
+``--speed`` times real time. A live search, with Triton, the results service and a
+background of the same model, analyses it while a client polls the results page. Prints,
+and writes to ``FOLDER/soak.json``, memory (proportional set size), open files and
+threads of every process, early and late, and whether all strides were scored. Fails if
+a process grew or results were lost. A day at 60 times real time takes 25 minutes of two
 cores, and 4 GB.
 """
 
@@ -33,10 +32,10 @@ from chirpwatch.geometry import Geometry
 
 START = 1_262_304_000
 SAMPLE = 5.0
-"""Between two looks at the processes, s."""
+"""Time between two samples of the processes' resources, s."""
 
 GROWTH, SLACK = 0.05, 8.0
-"""A process is flat where it grew by no more than this share and as many MB."""
+"""Largest growth of a process that counts as flat: a share, plus MB."""
 
 NAMES = {
     "tritonserver": "Triton",
@@ -50,7 +49,7 @@ NAMES = {
 
 
 def descendants(roots: set[int]) -> Iterator[int]:
-    """The processes and all that they started."""
+    """Process ids of the roots and all their descendants."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -66,7 +65,7 @@ def descendants(roots: set[int]) -> Iterator[int]:
 
 
 def name_of(pid: int) -> str:
-    """What a process is."""
+    """Name of a process by its command line, for the report."""
     line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     for part, name in NAMES.items():
         if part in line:
@@ -74,44 +73,49 @@ def name_of(pid: int) -> str:
     return line.split("/")[-1][:40]
 
 
-def look(pid: int) -> tuple[float, int, int]:
-    """Memory (MB), open files and threads of a process."""
+def resources(pid: int) -> tuple[float, int, int]:
+    """PSS (MiB), number of open files and number of threads of a process."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
-    assert found is not None
+    pss = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
+    assert pss is not None
     files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
-    return int(found[1]) / 1024, files, threads
+    return int(pss[1]) / 1024, files, threads
 
 
 @dataclass
 class Watch:
-    """What the processes used, as time went by.
+    """Samples the resources of processes over time.
 
     Attributes:
-        roots: Processes that are watched, with all that they start.
-        seen: For each process: its name and, of each look, the strain that had been
-            analysed, s, and what ``look`` found.
+        roots: Processes to watch, with their descendants.
+        samples: By process id and name: for each sample, the strain analysed so far, s,
+            and the process's ``resources``.
     """
 
     roots: set[int]
-    seen: dict[tuple[int, str], list[tuple[float, float, int, int]]] = field(
+    samples: dict[tuple[int, str], list[tuple[float, float, int, int]]] = field(
         default_factory=lambda: defaultdict(list)
     )
 
-    def look(self, analysed: float) -> None:
-        """Look at all of them."""
+    def sample(self, analysed: float) -> None:
+        """Sample all processes, when ``analysed`` seconds of strain are done."""
         for pid in descendants(self.roots):
-            # One may end meanwhile.
+            # A process may end in between.
             with contextlib.suppress(OSError):
-                self.seen[pid, name_of(pid)].append((analysed, *look(pid)))
+                self.samples[pid, name_of(pid)].append((analysed, *resources(pid)))
 
     def table(self, length: float) -> list[dict]:
-        """For each process what it used early and late, medians of a tenth."""
+        """Resources of each process early and late, medians over a tenth of the strain.
+
+        Args:
+            length: Strain analysed in all, s.
+        """
         rows = []
-        for (pid, name), looks in sorted(self.seen.items(), key=lambda one: one[0][1]):
-            at, memory, files, threads = map(np.array, zip(*looks, strict=True))
-            # The first fifth fills caches: the PSDs, the database's pages.
+        ordered = sorted(self.samples.items(), key=lambda item: item[0][1])
+        for (pid, name), samples in ordered:
+            at, memory, files, threads = map(np.array, zip(*samples, strict=True))
+            # The first fifth fills caches, such as PSDs and database pages.
             early = (at > 0.2 * length) & (at <= 0.3 * length)
             late = at > 0.9 * length
             row: dict = {"pid": pid, "name": name}
@@ -121,11 +125,11 @@ class Watch:
                 ("threads", threads),
             ):
                 for when, chosen in (("early", early), ("late", late)):
-                    there = values[chosen].size > 0
+                    sampled = values[chosen].size > 0
                     row[f"{key}_{when}"] = (
-                        round(float(np.median(values[chosen])), 1) if there else None
+                        round(float(np.median(values[chosen])), 1) if sampled else None
                     )
-            # One look of an hour of strain.
+            # One sample per hour of strain.
             step = max(1, round(at.size * 3600 / length))
             row["memory_mb"] = [
                 [round(float(a) / 3600, 2), round(float(m), 1)]
@@ -140,15 +144,15 @@ class Watch:
         return rows
 
 
-def ask(url: str, ended: threading.Event) -> list[float]:
-    """Ask what the page asks, over and over; how long each answer took, s."""
+def poll(url: str, ended: threading.Event) -> list[float]:
+    """Repeat the results page's requests until ``ended``; return response times, s."""
     times = []
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
         while not ended.wait(1.0):
             runs = [
-                one["id"]
-                for one in http.get("/v1/runs").raise_for_status().json()["runs"]
-                if one["id"].startswith("live-")
+                each["id"]
+                for each in http.get("/v1/runs").raise_for_status().json()["runs"]
+                if each["id"].startswith("live-")
             ]
             for name in runs:
                 for what in (
@@ -167,10 +171,10 @@ def ask(url: str, ended: threading.Event) -> list[float]:
 
 @contextlib.contextmanager
 def in_memory(path: Path) -> Iterator[Path]:
-    """A directory in shared memory, where low-latency frames are distributed to."""
+    """Link ``path`` to a directory in shared memory, where sites put frame files."""
     shared = Path("/dev/shm")  # noqa: S108 - a new directory in it
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as place:
-        path.symlink_to(place)
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as target:
+        path.symlink_to(target)
         yield path
     path.unlink()
 
@@ -178,25 +182,25 @@ def in_memory(path: Path) -> Iterator[Path]:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--hours", default=24.0, show_default=True, help="Strain, h.")
-@click.option("--speed", default=60.0, show_default=True, help="Times real time.")
+@click.option("--speed", default=60.0, show_default=True, help="Speed, x real time.")
 def main(folder: Path, hours: float, speed: float) -> None:
-    """Soak the live search."""
+    """Run a live search for a day of strain; check that nothing grows or is lost."""
     folder.mkdir(parents=True)
     length = round(hours * 3600)
-    made = ("--duration", length, "--seed", 2, "--glitch-rate", 0.2)
-    made += ("--gap-rate", 1, "--gap-length", 30)
-    command = run("simulate", "background", folder / "live.hdf5", *made)
+    simulation = ("--duration", length, "--seed", 2, "--glitch-rate", 0.2)
+    simulation += ("--gap-rate", 1, "--gap-length", 30)
+    command = run("simulate", "background", folder / "live.hdf5", *simulation)
     subprocess.run(command, check=True)
     geometry = Geometry()
     segments = read_background(
         folder / "live.hdf5", "test", geometry.ifos, geometry.sample_rate
     )
-    lengths = [int(one.duration) for one in segments]
+    lengths = [int(segment.duration) for segment in segments]
     warmup = geometry.warmup_strides * geometry.stride_length
-    livetime = sum(max(0.0, one - warmup) for one in lengths)
+    livetime = sum(max(0.0, duration - warmup) for duration in lengths)
     newest = segments[-1].t0_ns // 10**9 + lengths[-1]
     ended = threading.Event()
-    # As many candidates as there would be in months.
+    # This FAR gives as many candidates as months of a search.
     options = ("--patience", 5, "--far", 50_000)
     with (
         in_memory(folder / "frames") as frames,
@@ -211,51 +215,54 @@ def main(folder: Path, hours: float, speed: float) -> None:
                 *("--speed", speed, "--kept", 3000),
             )
         )
-        asked = pool.submit(ask, api.url, ended)
+        polled = pool.submit(poll, api.url, ended)
         watch = Watch({system.triton.pid, api.pid, search.pid, writer.pid})
         done = waiting = 0.0
         try:
             while done < newest:
                 if search.poll() is not None or writer.poll() not in {None, 0}:
-                    raise SystemExit(f"a process ended; see {folder}")
-                told = system.metrics()
-                done = told.get(("chirpwatch_live_newest_gps_seconds",), 0.0)
+                    raise SystemExit(
+                        "expected search and frame writer to run, found that one "
+                        f"ended; see the logs in {folder}"
+                    )
+                metrics = system.metrics()
+                done = metrics.get(("chirpwatch_live_newest_gps_seconds",), 0.0)
                 waiting = max(
-                    waiting, told.get(("chirpwatch_live_waiting_results",), 0.0)
+                    waiting, metrics.get(("chirpwatch_live_waiting_results",), 0.0)
                 )
-                watch.look(max(0.0, done - START))
+                watch.sample(max(0.0, done - START))
                 print(f"\r{max(0.0, done - START) / 3600:.2f} h", end="", flush=True)
                 time.sleep(SAMPLE)
             wall = time.monotonic() - begin
-            told = system.metrics()
+            metrics = system.metrics()
         finally:
             ended.set()
             system.end()
             writer.kill()
             writer.wait()
         with api.client() as client:
-            found = [
-                client.run(one.id)
-                for one in client.runs().runs
-                if one.id.startswith("live-")
+            runs = [
+                client.run(each.id)
+                for each in client.runs().runs
+                if each.id.startswith("live-")
             ]
     rows = watch.table(newest - START)
-    answers = asked.result()
+    response_times = polled.result()
     result = {
         "strain_s": newest - START,
         "stretches": len(lengths),
         "speed": round((newest - START) / wall, 1),
-        "runs": len(found),
+        "runs": len(runs),
         "livetime_expected_s": livetime,
-        "livetime_s": sum(one.zero_lag.livetime for one in found),
-        "events": sum(one.zero_lag.events for one in found),
-        "candidates": told["chirpwatch_live_candidates_total",],
-        "told": told.get(("chirpwatch_live_told_total", "told", "file"), 0.0),
-        "server_failures": told["chirpwatch_live_server_failures_total",],
-        "sequences": told["chirpwatch_live_sequences_total",],
+        "livetime_s": sum(each.zero_lag.livetime for each in runs),
+        "events": sum(each.zero_lag.events for each in runs),
+        "candidates": metrics["chirpwatch_live_candidates_total",],
+        "told": metrics.get(("chirpwatch_live_told_total", "told", "file"), 0.0),
+        "server_failures": metrics["chirpwatch_live_server_failures_total",],
+        "sequences": metrics["chirpwatch_live_sequences_total",],
         "waiting_results_highest": waiting,
-        "answers": len(answers),
-        "answer_p99_ms": round(1000 * float(np.quantile(answers, 0.99)), 1),
+        "answers": len(response_times),
+        "answer_p99_ms": round(1000 * float(np.quantile(response_times, 0.99)), 1),
         "disk_mb": {
             name: round((folder / name).stat().st_size / 1e6, 1)
             for name in ("results.db", "triton.log", "api.log", "live.log")
@@ -272,13 +279,16 @@ def main(folder: Path, hours: float, speed: float) -> None:
         ]
         mark = "" if row["flat"] else "   GREW"
         print(f"{row['name']:30}{parts[0]:>18}{parts[1]:>12}{parts[2]:>12}{mark}")
-    whole = (
+    complete = (
         result["livetime_s"] == livetime
         and result["candidates"] == result["told"]
         and result["sequences"] == len(lengths)
     )
-    if not whole or not all(row["flat"] for row in rows):
-        raise SystemExit("something grew, or was lost")
+    if not complete or not all(row["flat"] for row in rows):
+        raise SystemExit(
+            "expected flat processes and all livetime, candidates and sequences; see "
+            f"{folder / 'soak.json'}"
+        )
 
 
 if __name__ == "__main__":

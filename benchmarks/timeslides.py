@@ -1,9 +1,9 @@
-"""Timeslides against the seed's method, and against slides run one by one.
+"""Speed of timeslides, compared with the seed's method and with single slides.
 
-The seed runs its network on each window of each slide. Slides run one by one are the
-``detector`` ensemble on shifted strain. Ours is everything that a background run does
-to get its events: a request with a stretch and a list of shifts over gRPC, the embedded
-Triton, whitening, network, the events of every slide; two requests at once.
+The seed runs its network on each window of each slide. A single slide is a sequence of
+the ``detector`` ensemble on shifted strain. The time of ``timeslides`` includes all
+that a background run does: requests with a stretch and a list of shifts over gRPC, the
+embedded Triton, whitening, network and the events of every slide; two requests at once.
 """
 
 import statistics
@@ -42,16 +42,23 @@ REPEATS = 4
 CURVE_SLIDES = (1, 10, 100, 1000)
 CURVE_LENGTHS = (64, 256, 512, 1024)
 SHIFT_STEP = 2.046875
-"""Step of the shifts, s; the kernel, the filter and the light's travel apart."""
+"""Step of the shifts, s: kernel, filter and light-travel time."""
 
 
 def time_timeslides(
     address: str, strain: np.ndarray, slides: int, requests: int
 ) -> float:
-    """Slide-seconds per second through Triton, two requests at once."""
+    """Measure livetime per second through Triton with two requests at once.
+
+    Args:
+        address: Triton's address.
+        strain: A stretch, [ifos, size].
+        slides: Timeslides in a request.
+        requests: Number of requests.
+    """
     length = strain.shape[1] / RATE
     geometry = Geometry()
-    # Beyond what fits at this distance, closer: it costs the same.
+    # More slides than fit at this step get a smaller one; the cost is the same.
     step = min(SHIFT_STEP, (length - 2 * SHIFT_STEP) / slides)
     frames = round(step * RATE / geometry.frame_size) or 1
     period = strain.shape[1] // geometry.frame_size
@@ -63,12 +70,12 @@ def time_timeslides(
     begin = time.perf_counter()
     with ThreadPoolExecutor(CORES) as pool:
         list(pool.map(request, range(requests)))
-    done = len(np.unique(shifts)) * requests * length
-    return done / (time.perf_counter() - begin)
+    livetime = len(np.unique(shifts)) * requests * length
+    return livetime / (time.perf_counter() - begin)
 
 
 def time_one_by_one(address: str, segment: Segment, slides: int) -> float:
-    """Slide-seconds per second where each slide is a sequence, two at once."""
+    """Measure livetime per second with a sequence for each slide, two at once."""
     detector = Detector(address)
 
     def slide(number: int) -> float:
@@ -85,7 +92,7 @@ def time_one_by_one(address: str, segment: Segment, slides: int) -> float:
 
 
 def time_stages(stretch: np.ndarray) -> dict[str, float]:
-    """Time of each model alone, microseconds for a second of a slide, on one core."""
+    """Measure the CPU time of each model, µs per second of a slide's livetime."""
     geometry = Geometry()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -106,11 +113,11 @@ def time_stages(stretch: np.ndarray) -> dict[str, float]:
         session = onnxruntime.InferenceSession(
             str(SHIPPED / name / "1" / "model.onnx"), options
         )
-        mine = {one.name: feed[one.name] for one in session.get_inputs()}
+        inputs = {each.name: feed[each.name] for each in session.get_inputs()}
         lengths = []
         for _ in range(ROUNDS):
             begin = time.process_time()
-            values = session.run(list(outputs), mine)
+            values = session.run(list(outputs), inputs)
             lengths.append(time.process_time() - begin)
         feed.update(zip(outputs, values, strict=True))
         times[name] = 1e6 * statistics.median(lengths) / SLIDES / LENGTH
@@ -118,9 +125,10 @@ def time_stages(stretch: np.ndarray) -> dict[str, float]:
 
 
 def operations() -> dict[str, float]:
-    """Multiplications and additions needed, MFLOP for a second.
+    """Count the floating-point operations, MFLOP per second of strain.
 
-    ``stretch``: whitening and frontend of both detectors; ``slide``: the head.
+    Returns:
+        ``stretch``: whitening and frontend of both detectors; ``slide``: the head.
     """
     network = load_checkpoint(CHECKPOINT)[0].fused()
     geometry = network.geometry
@@ -139,7 +147,7 @@ def operations() -> dict[str, float]:
 
 
 def measure() -> dict[str, Any]:
-    """Run all in turns, then the curves."""
+    """Run all alternately, then vary slides and length; JSON-ready figures."""
     geometry = Geometry()
     longest = max(CURVE_LENGTHS)
     data, _ = simulate_background(longest, "O3", geometry.ifos, RATE, seed=0)
@@ -155,13 +163,13 @@ def measure() -> dict[str, Any]:
             rate = time_timeslides(server.address, stretch, SLIDES, REPEATS * CORES)
             ours.append(rate)
     for length in CURVE_LENGTHS:
-        # A server of its own: memory that was used once is kept for later requests.
+        # A new server for each length, since a server keeps memory it has allocated.
         with TritonServer(SHIPPED) as server:
             part = strain[:, : length * RATE]
             time_timeslides(server.address, part, 1, CORES)
             for slides in CURVE_SLIDES:
                 rate = time_timeslides(server.address, part, slides, 2 * CORES)
-                # Again, as looking at the memory takes time of its own.
+                # A separate run, since measuring memory takes time.
                 with PeakMemory(server.pid) as peak:
                     time_timeslides(server.address, part, slides, CORES)
                 curve.append(
@@ -172,8 +180,8 @@ def measure() -> dict[str, Any]:
                         "server_memory_mib": peak.mib,
                     }
                 )
-    needed = operations()
-    per_slide_second = (needed["stretch"] / SLIDES + needed["slide"]) * 1e6
+    mflop = operations()
+    per_slide_second = (mflop["stretch"] / SLIDES + mflop["slide"]) * 1e6
     floor = CORES * matrix_product_rate() * 1e9 / per_slide_second
     ratios = [mine / theirs for mine, theirs in zip(ours, seed, strict=True)]
     return {
@@ -183,7 +191,7 @@ def measure() -> dict[str, Any]:
         "one_by_one_slide_seconds_per_second": statistics.median(one_by_one),
         "timeslides_slide_seconds_per_second": statistics.median(ours),
         "timeslides_stages_us": time_stages(stretch),
-        "timeslides_mflop_per_second": needed,
+        "timeslides_mflop_per_second": mflop,
         "timeslides_at_matrix_product_rate": floor,
         "timeslides_curve": curve,
     }

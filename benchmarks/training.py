@@ -1,15 +1,14 @@
-"""Training windows against the traditional way, one sample at a time with gwpy.
+"""Speed of making training windows, compared with one sample at a time with gwpy.
 
-The traditional way is that of a ``make_dataset`` script: for each sample seconds of
-noise, gwpy's median PSD of them, gwpy's whitening, the middle second cut out; for half
-of the samples a merger from a bank in memory, projected onto both detectors with one
-merger time for both, scaled to its network SNR and added to the noise before. Ours is
-``WindowMaker``, all that a training process asks for: noise of its own whitening,
-mergers, glitches, labels, merger times. Its bank and its first noise are made once, as
-is the noise that the traditional way cuts from, and not timed; noise that is replaced
-while training is.
+The reference works like a ``make_dataset`` script. For each sample it takes seconds of
+noise, computes gwpy's median PSD, whitens with gwpy and cuts out a second. To half of
+the samples it first adds a merger from a bank in memory, projected onto both detectors
+at the same merger time and scaled to its network SNR. ``WindowMaker`` makes all that a
+training needs: whitened noise, mergers, glitches, labels and merger times. Not timed
+are its bank and initial noise, and the noise that the reference cuts from; the noise
+that ``WindowMaker`` replaces later is timed.
 
-Both run on one core, in turns, timed by the processor's clock.
+Both run alternately on one core; CPU time is measured.
 """
 
 import statistics
@@ -52,11 +51,11 @@ SEED = 1
 
 
 class TraditionalMaker:
-    """Makes one training sample after the other.
+    """Makes training samples one at a time, as a script with gwpy does.
 
     Args:
         geometry: Detectors, kernel, whitening.
-        settings: SNRs and merger times.
+        settings: Masses, SNRs and merger times.
     """
 
     def __init__(self, geometry: Geometry, settings: WindowSettings) -> None:
@@ -78,12 +77,16 @@ class TraditionalMaker:
         self.size = (CONTEXT_LENGTH + 2) * RATE
 
     def sample(self, signal: bool) -> np.ndarray:
-        """Whitened window, [ifos, kernel_size]."""
+        """Make a whitened window, [ifos, kernel_size].
+
+        Args:
+            signal: Whether to add a merger.
+        """
         geometry = self.geometry
         added = self._signal() if signal else None
         windows = []
         for i, noise in enumerate(self.noise):
-            # A time of its own for each detector.
+            # Detectors' noise is from independent times.
             start = self.rng.integers(len(noise) - self.size)
             strain = noise[start : start + self.size].copy()
             if added is not None:
@@ -99,7 +102,7 @@ class TraditionalMaker:
         return np.stack(windows)
 
     def _signal(self) -> np.ndarray:
-        """A merger in both detectors, of one time, strain [ifos, size]."""
+        """Strain of a merger at the same time in all detectors, [ifos, size]."""
         settings, geometry = self.settings, self.geometry
         wave = self.bank[self.rng.integers(BANK_SIZE)][None]
         strain = project(wave, sky(1), geometry.ifos, RATE)[0][0].numpy()
@@ -121,7 +124,7 @@ class TraditionalMaker:
 
 
 def time_traditional(maker: TraditionalMaker) -> float:
-    """Samples per core-second, half of them with a merger."""
+    """Measure samples per core-second of the reference, half with a merger."""
     begin = time.process_time()
     for number in range(SAMPLES):
         maker.sample(signal=number % 2 == 0)
@@ -129,7 +132,7 @@ def time_traditional(maker: TraditionalMaker) -> float:
 
 
 def time_ours(maker: WindowMaker, first: int) -> float:
-    """Samples per core-second of batches in order, from index ``first``."""
+    """Measure samples per core-second of ``WindowMaker``, from batch ``first`` on."""
     begin = time.process_time()
     for index in range(first, first + BATCHES):
         maker.batch(index, maker.settings.last_snr)
@@ -138,14 +141,14 @@ def time_ours(maker: WindowMaker, first: int) -> float:
 
 
 def loading_share(model: str) -> dict[str, float]:
-    """Share of the time that training steps wait for a worker's windows.
+    """Measure the share of the training time spent waiting for windows.
 
     Args:
         model: Key of ``MODELS``.
 
     Returns:
-        The share, over steps of forward, backward and AdamW in bf16, and the steps a
-        second.
+        ``loading_share``, over steps of forward, backward and AdamW in bf16, with
+        windows from one worker; and ``steps_per_second``.
     """
     torch.manual_seed(SEED)
     network = MODELS[model](Geometry()).train()
@@ -168,7 +171,7 @@ def loading_share(model: str) -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        # The first ones wait for the bank of waveforms.
+        # The first steps wait for the worker's bank of waveforms.
         if step >= WARMUP_STEPS:
             waiting += loaded - begin
             working += time.perf_counter() - loaded
@@ -179,7 +182,7 @@ def loading_share(model: str) -> dict[str, float]:
 
 
 def measure() -> dict[str, Any]:
-    """Run both in turns, then the training steps."""
+    """Run both alternately, then the training steps; JSON-ready figures."""
     torch.set_num_threads(1)
     geometry, settings = Geometry(), WindowSettings()
     traditional = TraditionalMaker(geometry, settings)
@@ -190,7 +193,7 @@ def measure() -> dict[str, Any]:
     for number in range(ROUNDS):
         theirs.append(time_traditional(traditional))
         mine.append(time_ours(ours, 1 + number * BATCHES))
-    ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
+    ratios = [new / old for new, old in zip(mine, theirs, strict=True)]
     share = loading_share("split")
     return {
         "windows_over_traditional": statistics.median(ratios),

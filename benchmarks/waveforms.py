@@ -1,18 +1,18 @@
-"""What higher modes and precession cost: ``python -m benchmarks.waveforms FOLDER``.
+"""Sensitivity to higher modes and spins: ``python -m benchmarks.waveforms FOLDER``.
 
-The network and its bank are made of IMRPhenomD, which has the (2, 2) mode alone and
-spins along the orbit's axis. The same mergers are scored as four waveforms of
+The network is trained, and its bank built, with IMRPhenomD, which has only the (2, 2)
+mode and aligned spins. This benchmark scores the same mergers with four approximants of
 LALSimulation:
 
-- IMRPhenomD (arXiv:1508.07253), with the spins' components along the orbit's axis;
-- IMRPhenomXHM (arXiv:2001.10914), with the same components, and higher modes;
-- IMRPhenomXP (arXiv:2004.06503), with whole spins, so that the orbit precesses;
+- IMRPhenomD (arXiv:1508.07253), with aligned spins;
+- IMRPhenomXHM (arXiv:2001.10914), with aligned spins and higher modes;
+- IMRPhenomXP (arXiv:2004.06503), with precessing spins;
 - IMRPhenomXPHM (arXiv:2004.06503), with both.
 
-Each is scaled to the same network SNR, and put into the same noise at the same time.
-Waveforms have conventions of their own for phase and time: the noise is turned and
-moved along, so that waveforms that are alike meet the same noise. The shares found then
-differ by the waveform, and the error of a difference is that of pairs. Writes
+Each signal is scaled to the same network SNR, and added to the same noise at the same
+time. Approximants differ in their conventions for phase and time; the noise is rotated
+and shifted with the signal, so that equal waveforms get equal noise. Differences of
+the efficiency then come from the waveform only, and have paired errors. Writes
 ``FOLDER/waveforms.md`` and ``.json``, in about five minutes of one core.
 """
 
@@ -80,10 +80,10 @@ WAVEFORMS = {
     "IMRPhenomXP": True,
     "IMRPhenomXPHM": True,
 }
-"""Approximants of LALSimulation, and whether they take whole spins."""
+"""LALSimulation's approximants, and whether they get spins in any direction."""
 
 REFERENCE, WHOLE = "IMRPhenomD", "IMRPhenomXPHM"
-"""What the network was trained on, and what it is compared with."""
+"""Approximant of the training, and the one with all effects."""
 
 CLASSES: dict[str, tuple[float, float] | None] = {
     "35, 35": (35.0, 35.0),
@@ -92,33 +92,33 @@ CLASSES: dict[str, tuple[float, float] | None] = {
     "150, 150": (150.0, 150.0),
     "population": None,
 }
-"""Component masses, detector frame, solar masses; None for those of the population."""
+"""Component masses, detector frame, solar masses; None draws from the population."""
 
 SNRS = (8.0, 10.0, 12.0)
 RATE = 1e-4
 NOISE_MARGIN_LENGTH = 0.25
-"""Noise beside the kernel, s, so that moving it brings no end into the kernel."""
+"""Noise on either side of the kernel, s, so that shifted noise still fills it."""
 
 SEED = 2000
-"""Another than those of training and validation."""
+"""Random seed; differs from those of training and validation."""
 
 LENGTHS = ((20.0, 8.0), (10.0, 16.0), (0.0, 32.0))
-"""Smallest chirp mass, solar masses, and length of its series, s.
+"""Smallest chirp mass, solar masses, and length of the series, s.
 
-The (2, 2) mode lasts less than half of it from 20 Hz on, and the (4, 4) mode less than
-all of it from 32 Hz on, down to a chirp mass of 4.6.
+Down to a chirp mass of 4.6, the (2, 2) mode takes less than half of the length from
+20 Hz on, and the (4, 4) mode less than the length from 32 Hz on.
 """
 
 
 @dataclass(frozen=True)
 class Mergers:
-    """Mergers as they may be seen.
+    """Parameters of mergers.
 
     Attributes:
-        masses: Heavier and lighter, detector frame, solar masses, [n, 2].
-        spins: Dimensionless spins at 20 Hz; z is along the orbit's axis, [n, 2, 3].
-        angles: As from ``sky``; the inclination is that of the orbit at 20 Hz, each
-            [n].
+        masses: Heavier and lighter mass, detector frame, solar masses, [n, 2].
+        spins: Dimensionless spins at 20 Hz, z along the orbital angular momentum, [n,
+            2, 3].
+        angles: Angles from ``sky``, the inclination at 20 Hz, each [n].
     """
 
     masses: np.ndarray
@@ -126,7 +126,11 @@ class Mergers:
     angles: dict[str, Tensor]
 
     def batches(self) -> Iterator[tuple[np.ndarray, float]]:
-        """Rows of a few mergers at a time, and the length of their series, s."""
+        """Group mergers by the length of their series.
+
+        Yields:
+            Rows of up to ``WAVEFORM_BATCH`` mergers, and the length of their series, s.
+        """
         chirp_masses = chirp_mass(*self.masses.T)
         above = math.inf
         for lowest, length in LENGTHS:
@@ -138,15 +142,15 @@ class Mergers:
 
 @dataclass(frozen=True)
 class Waves:
-    """Mergers of one waveform.
+    """Waveforms of mergers with one approximant.
 
     Attributes:
-        polarizations: Plus and cross as ``WindowMaker.render`` takes them, complex64,
+        polarizations: Spectra of plus and cross for ``WindowMaker.render``, complex64,
             [2, n, bins].
-        snrs: Network SNR at 100 Mpc, of the whole signal, float64, [n].
-        seen: What the first detector sees, whitened and cut as
-            ``Grid.signals`` has it, complex64, [n, samples].
-        first_snrs: SNR in it at 100 Mpc, [n].
+        snrs: Network SNR of the complete signal at 100 Mpc, float64, [n].
+        seen: Signal in the first detector, whitened and cut as by ``Grid.signals``,
+            complex64, [n, samples].
+        first_snrs: SNR in the first detector at 100 Mpc, [n].
     """
 
     polarizations: Tensor
@@ -163,13 +167,11 @@ def draw(
 ) -> Mergers:
     """Draw mergers with isotropic spins, positions and orientations.
 
-    Angles come from PyTorch's generator.
-
     Args:
-        pair: Component masses, heavier first; those of the population if None.
-        n: How many.
-        settings: Masses of the population, and the spins' distribution.
-        rng: Where masses and spins are from.
+        pair: Component masses, heavier first; None draws from the population.
+        n: Number of mergers.
+        settings: Masses of the population, and the distribution of spins.
+        rng: Random generator of masses and spins; angles are drawn from PyTorch's.
     """
     masses = np.tile(pair or (0.0, 0.0), (n, 1))
     if pair is None:
@@ -183,17 +185,17 @@ def draw(
 def generate(
     mergers: Mergers, rows: np.ndarray, name: str, length: float, rate: int
 ) -> tuple[Tensor, Tensor]:
-    """Spectra of both polarizations at 100 Mpc, conditioned as LALSimulation does.
+    """Spectra of both polarizations at 100 Mpc, conditioned by LALSimulation.
 
     Args:
-        mergers: Of which some are wanted.
-        rows: Which, [k].
-        name: A key of ``WAVEFORMS``.
-        length: Of the series, s.
-        rate: Its sample rate, Hz.
+        mergers: Mergers.
+        rows: Rows of the mergers to generate, [k].
+        name: Key of ``WAVEFORMS``.
+        length: Length of the series, s.
+        rate: Sample rate of the series, Hz.
 
     Returns:
-        Plus and cross, strain per Hz, complex128, [k, bins] each.
+        Plus and cross polarization, strain per Hz, complex128, each [k, bins].
     """
     approximant = lalsimulation.GetApproximantFromString(name)
     axes = np.ones(3) if WAVEFORMS[name] else np.array([0.0, 0.0, 1.0])
@@ -213,13 +215,20 @@ def generate(
             None,
             approximant,
         )
-        pairs.append([one.data.data for one in series])
+        pairs.append([polarization.data.data for polarization in series])
     plus, cross = torch.from_numpy(np.array(pairs)).transpose(0, 1)
     return plus, cross
 
 
 def make_waves(mergers: Mergers, name: str, maker: WindowMaker, grid: Grid) -> Waves:
-    """Generate mergers, measure their SNR, and cut them as the network sees them."""
+    """Generate mergers, measure their SNR, and cut them for network and bank.
+
+    Args:
+        mergers: Mergers.
+        name: Key of ``WAVEFORMS``.
+        maker: Maker of the network's windows.
+        grid: Grid of the bank.
+    """
     geometry, rate = maker.geometry, maker.geometry.sample_rate
     n, merger_size = len(mergers.masses), round(BANK_MERGER_LENGTH * rate)
     polarizations = torch.empty(2, n, maker.size // 2 + 1, dtype=torch.complex64)
@@ -230,18 +239,20 @@ def make_waves(mergers: Mergers, name: str, maker: WindowMaker, grid: Grid) -> W
         pair = generate(mergers, rows, name, length, rate)
         angles = {key: column[rows] for key, column in mergers.angles.items()}
         size = round(length * rate)
-        whole = place_polarizations(
+        complete = place_polarizations(
             *pair, size, size - round(AFTER_MERGER_LENGTH * rate), rate
         )
         strain, _ = project_polarizations(
-            whole[0], whole[1], angles, geometry.ifos, rate
+            complete[0], complete[1], angles, geometry.ifos, rate
         )
-        for ifos, found in ((geometry.ifos, snrs), (geometry.ifos[:1], first_snrs)):
-            found[rows] = network_snr(
+        for ifos, target in ((geometry.ifos, snrs), (geometry.ifos[:1], first_snrs)):
+            target[rows] = network_snr(
                 strain[:, : len(ifos)], RUN, ifos, rate, geometry.highpass
             ).double()
-        # Without the delay: the merger stays where it is.
-        first = torch.einsum("pnt,np->nt", whole, _responses(angles, geometry.ifos)[0])
+        # Without the light-travel delay, so that the merger's sample does not change.
+        first = torch.einsum(
+            "pnt,np->nt", complete, _responses(angles, geometry.ifos)[0]
+        )
         weight = whitening(grid.settings, geometry, size)
         spectra = unit_spectra(first.numpy(), weight).astype(np.complex64)
         seen[rows] = grid.cut(spectra, length)
@@ -260,17 +271,17 @@ def _responses(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
 def whitened(
     maker: WindowMaker, mergers: Mergers, waves: Waves, times: Tensor, rows: Tensor
 ) -> Tensor:
-    """Whiten mergers of network SNR 1 as the detectors see them.
+    """Project mergers of network SNR 1 onto the detectors, and whiten them.
 
     Args:
-        maker: Of whose noise the filters are.
-        mergers: Their positions.
+        maker: Maker with the noise blocks' filters.
+        mergers: Mergers.
         waves: Their waveforms.
         times: Merger times within the kernel, s, [n, ifos].
         rows: Noise block of each detector, [n, ifos].
 
     Returns:
-        [n, ifos, kernel_size].
+        Whitened signals, [n, ifos, kernel_size].
     """
     responses = antenna_responses(mergers.angles, maker.geometry.ifos).float()
     plus, cross = (
@@ -285,24 +296,24 @@ def whitened(
 def turn_noise(
     noise: Tensor, reference: Tensor, other: Tensor, sample_rate: int
 ) -> Tensor:
-    """Turn and move noise as one signal is turned and moved against another.
+    """Apply to noise the phase and time shift between two signals.
 
-    Gaussian noise stays such noise if all its phases turn alike, or it moves in time.
+    A common phase or a time shift leaves the statistics of Gaussian noise unchanged.
 
     Args:
-        noise: Whitened, with equal margins, [..., size + margins].
-        reference: Whitened signal that the noise belongs to, [..., size].
-        other: Whitened signal of about the same time, [..., size].
+        noise: Whitened noise with equal margins, [..., size + margins].
+        reference: Whitened signal to which the noise belongs, [..., size].
+        other: Whitened signal at about the same time, [..., size].
         sample_rate: Hz.
 
     Returns:
-        Noise without its margins, [..., size]: that of ``reference`` if the two signals
-        are the same.
+        Noise for ``other``, without margins, [..., size]; unchanged if the two signals
+        are equal.
     """
     size, reach = reference.shape[-1], round(LAG_LENGTH * sample_rate)
     first, second = (torch.fft.fft(x, 2 * size) for x in (reference, other))
     product = second * first.conj()
-    # Without negative frequencies the argument is the phase between the two.
+    # Without negative frequencies, the argument at the peak is the phase shift.
     product[..., size:] = 0
     lags = torch.fft.ifft(product).roll(reach, -1)[..., : 2 * reach + 1]
     best = lags.abs().argmax(-1, keepdim=True)
@@ -319,18 +330,24 @@ def turn_noise(
 def score(
     validation: Validation, mergers: Mergers, waves: dict[str, Waves]
 ) -> dict[str, Tensor]:
-    """Score mergers at ``SNRS``, in the same noise whatever their waveform.
+    """Score mergers at ``SNRS``, with the same noise for all waveforms.
+
+    Args:
+        validation: Network and noise.
+        mergers: Mergers.
+        waves: Their waveforms by approximant. The noise belongs to the first; for the
+            others, see ``turn_noise``.
 
     Returns:
-        For each waveform scores, [SNRs, n]; the noise is that of the first one, see
-        ``turn_noise``.
+        Scores by approximant, [SNRs, n].
     """
     maker, rate = validation.maker, validation.maker.geometry.sample_rate
     rows = maker.draw_rows(len(mergers.masses))
     noise = maker.noise(rows, round(NOISE_MARGIN_LENGTH * rate))
     times = maker.draw_arrivals(mergers.angles)
     signals = {
-        name: whitened(maker, mergers, one, times, rows) for name, one in waves.items()
+        name: whitened(maker, mergers, each, times, rows)
+        for name, each in waves.items()
     }
     first = next(iter(signals.values()))
     result = {}
@@ -342,28 +359,28 @@ def score(
     return result
 
 
-def share(found: np.ndarray) -> dict[str, float]:
-    """Mean of a yes or no, [n], with its error of one sigma."""
-    low, high = wilson_interval(int(found.sum()), len(found))
-    return {"value": float(found.mean()), "error": (high - low) / 2}
+def share(hits: np.ndarray) -> dict[str, float]:
+    """Share of true values, [n], with its standard error."""
+    low, high = wilson_interval(int(hits.sum()), len(hits))
+    return {"value": float(hits.mean()), "error": (high - low) / 2}
 
 
 def mean(values: np.ndarray) -> dict[str, float]:
-    """Mean of values, [n], with its error of one sigma."""
+    """Mean of values, [n], with its standard error."""
     error = values.std(ddof=1) / math.sqrt(len(values))
     return {"value": float(values.mean()), "error": float(error)}
 
 
 def recovered_fraction(fitting: np.ndarray, snrs: np.ndarray) -> dict[str, float]:
-    """Share of the sensitive volume that a bank's fitting factors leave.
+    """Signal recovery fraction: share of the sensitive volume that a bank retains.
 
-    The mean of the cubed fitting factor, each merger weighted by the volume in which it
-    is as loud (signal recovery fraction: Harry, Calderón Bustillo and Nitz,
+    The mean of the cubed fitting factor, each merger weighted by its volume, the cube
+    of its SNR at a given distance (Harry, Calderón Bustillo and Nitz,
     arXiv:1709.09181).
 
     Args:
         fitting: Fitting factors, [n].
-        snrs: SNR at one distance, [n].
+        snrs: SNR at a given distance, [n].
     """
     weights = snrs**3 / (snrs**3).sum()
     value = (weights * fitting**3).sum()
@@ -374,20 +391,21 @@ def recovered_fraction(fitting: np.ndarray, snrs: np.ndarray) -> dict[str, float
 def found_at(
     scores: dict[str, Tensor], limits: tuple[float, float, float]
 ) -> list[dict[str, Any]]:
-    """Shares found at each SNR.
+    """Efficiency of each waveform at each SNR.
 
     Args:
-        scores: For each waveform, [SNRs, n].
-        limits: Threshold, and those if fewer or more noise had been above it.
+        scores: Scores by approximant, [SNRs, n].
+        limits: Threshold, and the thresholds if √n fewer or more of the n clusters of
+            noise were above it.
     """
     result = []
     for index, snr in enumerate(SNRS):
-        rows = {name: one[index].numpy() for name, one in scores.items()}
+        rows = {name: series[index].numpy() for name, series in scores.items()}
         found = {name: row > limits[0] for name, row in rows.items()}
         result.append(
             {
                 "snr": snr,
-                "found": {name: share(one) for name, one in found.items()},
+                "found": {name: share(row) for name, row in found.items()},
                 "found_low": {
                     name: float((row > limits[1]).mean()) for name, row in rows.items()
                 },
@@ -403,21 +421,28 @@ def found_at(
 
 
 def fitting_of(grid: Grid, bank: Bank, waves: list[dict[str, Waves]]) -> list[Any]:
-    """Fitting factors of the bank in the first detector, for each class of mergers."""
-    ordered = [one for each in waves for one in each.values()]
-    signals = grid.transform(torch.cat([one.seen for one in ordered]))
-    factors = best_matches(grid, signals, bank).mean(0)
-    pieces = iter(np.split(factors, np.cumsum([len(one.seen) for one in ordered])[:-1]))
+    """Fitting factors of the bank in the first detector, for each class of mergers.
+
+    Args:
+        grid: Grid of the bank.
+        bank: Template bank.
+        waves: Waveforms by approximant, for each class.
+    """
+    ordered = [each for by_name in waves for each in by_name.values()]
+    signals = grid.transform(torch.cat([each.seen for each in ordered]))
+    all_factors = best_matches(grid, signals, bank).mean(0)
+    ends = np.cumsum([len(each.seen) for each in ordered])[:-1]
+    pieces = iter(np.split(all_factors, ends))
     result = []
-    for each in waves:
-        fitting = {name: next(pieces) for name in each}
+    for by_name in waves:
+        fitting = {name: next(pieces) for name in by_name}
         result.append(
             {
-                "fitting": {name: mean(one) for name, one in fitting.items()},
+                "fitting": {name: mean(factors) for name, factors in fitting.items()},
                 "difference": mean(fitting[WHOLE] - fitting[REFERENCE]),
                 "recovered": {
-                    name: recovered_fraction(one, each[name].first_snrs.numpy())
-                    for name, one in fitting.items()
+                    name: recovered_fraction(factors, by_name[name].first_snrs.numpy())
+                    for name, factors in fitting.items()
                 },
             }
         )
@@ -425,7 +450,13 @@ def fitting_of(grid: Grid, bank: Bank, waves: list[dict[str, Waves]]) -> list[An
 
 
 def measure(checkpoint: str, signals: int, noise_length: float) -> dict[str, Any]:
-    """Measure what is found of each waveform, JSON-ready."""
+    """Measure efficiency and fitting factors for each waveform, JSON-ready.
+
+    Args:
+        checkpoint: Checkpoint, or name of a shipped one.
+        signals: Number of mergers of each class.
+        noise_length: Length of each detector's noise, s.
+    """
     torch.set_num_threads(1)
     network, _ = load_checkpoint(find_checkpoint(checkpoint))
     effort = replace(effort_of(network, quick=True), bank_size=2, glitch_bank_size=1)
@@ -469,15 +500,15 @@ def measure(checkpoint: str, signals: int, noise_length: float) -> dict[str, Any
 
 
 def report(result: dict[str, Any]) -> str:
-    """Lay out ``measure``'s figures as Markdown."""
+    """Format ``measure``'s figures as Markdown."""
     names = list(WAVEFORMS)
     text = (
-        f"Mergers found at a false-positive rate of {result['rate']:g} a window, per "
-        f"cent: {result['signals']} mergers of each kind, the same for every waveform "
-        "and SNR, one window each. The threshold is that of "
-        f"{result['noise_windows']:,} windows of noise of {RUN}'s curves, "
+        f"Efficiency at a false-positive rate of {result['rate']:g} per window, per "
+        f"cent: {result['signals']} mergers of each class, the same for every waveform "
+        "and SNR, one window each. The threshold comes from "
+        f"{result['noise_windows']:,} windows of noise with {RUN}'s curves, "
         f"{result['clusters']:.0f} clusters of which exceed it. *Difference* is "
-        f"{WHOLE} less {REFERENCE}, with the error of pairs.\n\n"
+        f"{WHOLE} minus {REFERENCE}, with the paired error.\n\n"
     )
     heads = ["Masses", "SNR", *names, "difference"]
     rows = []
@@ -489,10 +520,10 @@ def report(result: dict[str, Any]) -> str:
             rows.append(cells)
     text += lay_out(heads, rows) + "\n"
     text += (
-        "Fitting factor of the bank for the signal that the first detector sees, "
-        "per cent: the mean over the mergers; and the share of the sensitive volume "
-        "that is left (mean of its cube, each merger weighted by the SNR cubed that "
-        "it has at one distance).\n\n"
+        "Fitting factor of the bank for the signal in the first detector, per cent, "
+        "the mean over the mergers; and the share of the sensitive volume that the "
+        "bank retains (mean cubed fitting factor, weighted by the cube of the SNR at "
+        "a given distance).\n\n"
     )
     heads = ["Masses", *names, "difference"]
     heads += [f"volume, {name}" for name in (REFERENCE, WHOLE)]
@@ -511,16 +542,23 @@ def _percent(figure: dict[str, float], sign: str = "") -> str:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--checkpoint", default="matched", show_default=True)
-@click.option("--signals", default=300, show_default=True, help="Mergers of each kind.")
+@click.option(
+    "--checkpoint",
+    default="matched",
+    show_default=True,
+    help="Checkpoint, or name of a shipped one.",
+)
+@click.option(
+    "--signals", default=300, show_default=True, help="Mergers of each class."
+)
 @click.option(
     "--noise-length",
     default=12_000.0,
     show_default=True,
-    help="Noise of each detector that the threshold comes from, s.",
+    help="Length of each detector's noise, which sets the threshold, s.",
 )
 def main(folder: Path, checkpoint: str, signals: int, noise_length: float) -> None:
-    """Measure what higher modes and precession cost, and write it to FOLDER."""
+    """Measure the sensitivity to higher modes and precession; write it to FOLDER."""
     folder.mkdir(parents=True, exist_ok=True)
     result = measure(checkpoint, signals, noise_length)
     (folder / "waveforms.json").write_text(json.dumps(result, indent=2) + "\n")

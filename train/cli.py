@@ -7,7 +7,7 @@ import click
 
 @click.group()
 def train() -> None:
-    """Train the network, and measure what it finds."""
+    """Train a network, and measure its efficiency."""
 
 
 @train.command(
@@ -19,13 +19,13 @@ def train() -> None:
     multiple=True,
     default=["matched"],
     show_default=True,
-    help="A configuration that comes with the project (matched, split, seed, dense) "
-    "or a YAML file; a further one overrides the one before.",
+    help="Shipped configuration (matched, split, seed, dense) or YAML file; if "
+    "repeated, later ones override earlier ones.",
 )
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the run.  [default: runs/train/CONFIG]",
+    help="Folder of the training run.  [default: runs/train/CONFIG]",
 )
 @click.option(
     "--seed",
@@ -35,8 +35,8 @@ def train() -> None:
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with the training in FOLDER where its last checkpoint was written; it "
-    "ends with the same weights as if it had not stopped.",
+    help="Resume the training in FOLDER from its last checkpoint; the final weights "
+    "are the same as without the interruption.",
 )
 @click.pass_context
 def fit(
@@ -48,13 +48,13 @@ def fit(
 ) -> None:
     """Train a network, as in: chirpwatch train fit --config matched --seed 1.
 
-    Windows are made while the network trains. FOLDER gets the network (network.ckpt),
-    what it finds (validation.md), a report (report.html), the logs (metrics.csv,
-    tensorboard/) and the configuration (config.yaml).
+    Training windows are simulated while the network trains. FOLDER gets the network
+    (network.ckpt), its validation (validation.md), a report (report.html), the logs
+    (metrics.csv, tensorboard/) and the configuration (config.yaml).
 
-    Every value of a configuration can be given here as well, such as --steps 1000,
+    Every value of a configuration is an option, such as --steps 1000,
     --data.windows.last_snr 4, --data.background FILE, --model.hyperparameters.width 8
-    or --trainer.devices 2 --trainer.strategy ddp. --print_config shows all of them.
+    or --trainer.devices 2 --trainer.strategy ddp. --print_config prints all of them.
     """
     from chirpwatch.train.fitting.fit import fit
 
@@ -69,45 +69,46 @@ def fit(
     type=click.IntRange(0),
     default=1000,
     show_default=True,
-    help="Seed of the windows; another than in training.",
+    help="Seed of the windows; must differ from the training's.",
 )
-@click.option("--quick", is_flag=True, help="Draw less.")
+@click.option("--quick", is_flag=True, help="Use fewer windows and injections.")
 @click.option(
     "--processes",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Processes at a time: the others judge it in further kinds of noise.",
+    help="Number of processes; those beyond the first validate in additional noise.",
 )
 @click.option(
     "--curves",
     multiple=True,
     metavar="RUN[/NAME]",
-    help="Judge it in noise of an observing run's measured curves as well, such as O4, "
-    "or of a curve that was expected of it, such as O3/T1800545-low: trainings do not "
-    "see these.",
+    help="Validate in noise with an observing run's measured curves as well, such as "
+    "O4, or with an expected curve, such as O3/T1800545-low, which trainings do not "
+    "use.",
 )
 @click.option(
     "--spectra",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Judge it in noise of measured spectra as well: a folder for each detector.",
+    help="Validate in noise with measured spectra as well: a folder with a folder of "
+    "spectra for each detector.",
 )
 @click.option(
     "--background",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Judge it in the strain of this file's test split as well.",
+    help="Validate in the strain of this background file's test split as well.",
 )
 @click.option(
     "--glitches",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Judge it with these recorded glitches as well, in the noise of O3's curves.",
+    help="Validate with these recorded glitches as well, in noise with O3's curves.",
 )
 @click.option(
     "--family",
     "families",
     multiple=True,
-    help="Judge it with analytic glitches of this family alone as well; whistles are "
-    "held out of the training.",
+    help="Validate with analytic glitches of only this family as well; trainings use "
+    "all families but whistle.",
 )
 def validate(
     checkpoint: Path,
@@ -121,11 +122,11 @@ def validate(
     glitches: Path | None,
     families: tuple[str, ...],
 ) -> None:
-    """Measure the share of mergers that CHECKPOINT finds, in simulated O3 noise.
+    """Measure the efficiency of CHECKPOINT in simulated O3 noise.
 
     Writes REPORT (JSON) and a Markdown table beside it: efficiency, ROC, calibration
-    and what a matched filter would find. Further kinds of noise are measured with a
-    quarter of the windows.
+    and the efficiency of a matched filter. Additional noise is measured with a quarter
+    of the windows.
     """
     from chirpwatch.train.evaluation.deployment import SELECTION_SEED
     from chirpwatch.train.evaluation.heldout import (
@@ -142,7 +143,8 @@ def validate(
     network, details = load_checkpoint(checkpoint)
     if seed in (details.get("seed"), SELECTION_SEED):
         raise click.BadParameter(
-            f"{seed} is a seed of the training: its windows would be met again",
+            f"expected a seed that the training did not use, found {seed}: validation "
+            "would repeat its windows",
             param_hint="--seed",
         )
     geometry = network.geometry
@@ -157,8 +159,8 @@ def validate(
     if background:
         noises.append(strain_noise(background, geometry))
     if glitches:
-        found = read_glitches(glitches, rate, geometry.kernel_size)
-        noises.append(OtherNoise(f"glitches of {glitches.name}", glitches=found))
+        recorded = read_glitches(glitches, rate, geometry.kernel_size)
+        noises.append(OtherNoise(f"glitches of {glitches.name}", glitches=recorded))
     noises += [
         OtherNoise(f"glitches: {family} alone", glitch_weights={family: 1.0})
         for family in families
@@ -171,10 +173,10 @@ def validate(
 @train.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def report(folder: Path) -> None:
-    """Write report.html and its figures from what lies in FOLDER.
+    """Write report.html and its figures for the training run in FOLDER.
 
-    FOLDER is that of a training: metrics.csv, validation.json, config.yaml. The page
-    opens from disk and needs no network; parts that are not there are left out.
+    Reads metrics.csv, validation.json and config.yaml; a section whose file is missing
+    is left out. The page is self-contained.
     """
     from chirpwatch.train.evaluation.report import write_run_report
 
@@ -194,13 +196,13 @@ def report(folder: Path) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("comparison.md"),
     show_default=True,
-    help="Markdown file to write; the figure lies beside it as .png.",
+    help="Markdown file to write, with a figure beside it (.png).",
 )
 def compare(folders: tuple[Path, ...], out: Path) -> None:
-    """Compare trained networks: shares found, parameters, cost.
+    """Compare trained networks: efficiency, number of parameters, cost.
 
-    Each FOLDER is that of a training (network.ckpt, validation.json). Trainings of the
-    same network with other seeds are put together.
+    Each FOLDER is that of a training run (network.ckpt, validation.json). Runs of the
+    same network with different seeds are combined.
     """
     from chirpwatch.train.evaluation.compare import write_comparison
 
@@ -215,7 +217,7 @@ def compare(folders: tuple[Path, ...], out: Path) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     multiple=True,
     required=True,
-    help="GWOSC's HDF5 file of one detector; once for each.",
+    help="GWOSC's HDF5 file of a detector; repeat for each detector.",
 )
 @click.option("--time", type=float, required=True, help="GPS time of the event, s.")
 @click.option(
@@ -225,10 +227,10 @@ def compare(folders: tuple[Path, ...], out: Path) -> None:
     help="JSON file to write.",
 )
 def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> None:
-    """Score an event in recorded strain, and rank it among background.
+    """Score an event in recorded strain, and compare it with the background.
 
-    The background are windows of the same strain that lie apart in time in each two
-    detectors, and ten days of simulated strain with glitches.
+    The background consists of timeslides of the same strain, and of ten days of
+    simulated strain with glitches.
     """
     import json
 
@@ -267,14 +269,14 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
     type=click.IntRange(1),
     default=256,
     show_default=True,
-    help="Templates in the bank.",
+    help="Number of templates in the bank.",
 )
 @click.option(
     "--candidates",
     type=click.IntRange(1, 8000),
     default=4000,
     show_default=True,
-    help="Mergers drawn from the population that templates are chosen from.",
+    help="Number of mergers from which the templates are chosen.",
 )
 @click.option(
     "--masses",
@@ -296,36 +298,36 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
     type=click.FloatRange(0, 1),
     default=0.7,
     show_default=True,
-    help="Share of the mergers whose masses are uniform in the logarithm; the others' "
-    "are uniform.",
+    help="Share of the mergers with log-uniform masses; the others' are uniform.",
 )
 @click.option(
     "--mass-flattening",
     type=click.FloatRange(0, 1),
     default=0.2,
     show_default=True,
-    help="How far the logarithm of the chirp mass is made uniform.",
+    help="How far the distribution of the log chirp mass is flattened: 0 not at all, 1 "
+    "to uniform.",
 )
 @click.option(
     "--before",
     type=click.FloatRange(0, 2.5, min_open=True),
     default=1.145,
     show_default=True,
-    help="What a template keeps before its merger, s.",
+    help="Length of a template before its merger, s.",
 )
 @click.option(
     "--after",
     type=click.FloatRange(0, 0.5, min_open=True),
     default=0.055,
     show_default=True,
-    help="What a template keeps after its merger, s.",
+    help="Length of a template after its merger, s.",
 )
 @click.option(
     "--max-frequency",
     type=click.FloatRange(0, min_open=True),
     default=450.0,
     show_default=True,
-    help="Frequency above which a template has nothing, Hz.",
+    help="High-frequency cutoff of the templates, Hz.",
 )
 @click.option(
     "--run",
@@ -333,14 +335,14 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
     multiple=True,
     default=("O3", "O4"),
     show_default=True,
-    help="Observing run whose noise curves whiten the templates; once for each.",
+    help="Observing run whose noise curves whiten the templates; repeat for several.",
 )
 @click.option(
     "--emphasis",
     type=click.FloatRange(1, 100),
     default=3.0,
     show_default=True,
-    help="Power of the match in the mean that the placement maximises.",
+    help="Exponent of the match in the mean that the placement maximises.",
 )
 @click.option(
     "--seed",
@@ -354,7 +356,7 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
     type=click.IntRange(100),
     default=2000,
     show_default=True,
-    help="Further mergers that the bank is measured with.",
+    help="Number of independent mergers with which the bank is measured.",
 )
 def bank(
     output: Path,
@@ -372,10 +374,10 @@ def bank(
     seed: int,
     signals: int,
 ) -> None:
-    """Choose the templates of the network's matched filters: a bank.
+    """Place a template bank for the network's matched filters.
 
-    Writes OUTPUT (JSON), and beside it a table (.md) and a figure (.png) of the SNR
-    that the bank recovers, by chirp mass and over the plane of component masses.
+    Writes OUTPUT (JSON), and beside it a table (.md) and a figure (.png) of the share
+    of the SNR that the bank recovers, by chirp mass and by component masses.
     """
     if output.suffix != ".json":
         raise click.BadParameter(

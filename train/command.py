@@ -1,9 +1,9 @@
-"""How a file was made: the command that someone typed."""
+"""The command line, which the files that it writes keep in their attributes."""
 
 import shlex
 import sys
 
 
 def typed_command() -> str:
-    """The command as typed, without the path of the interpreter's script."""
+    """The command line as typed, without the path of the installed script."""
     return shlex.join(["chirpwatch", *sys.argv[1:]])

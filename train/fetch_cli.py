@@ -28,17 +28,17 @@ def _shares(
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--run", help="Observing run, such as O3a.")
-@click.option("--start", type=click.IntRange(1), help="Begin of the range, GPS s.")
+@click.option("--start", type=click.IntRange(1), help="Start of the range, GPS s.")
 @click.option("--end", type=click.IntRange(1), help="End of the range, GPS s.")
-@ifos_option("Detectors; time counts where all of them have good data.")
+@ifos_option("Detectors; only times at which all have good data are taken.")
 @click.option(
     "--flag",
     "flags",
     multiple=True,
     default=("CBC_CAT1", "CBC_CAT2", "CBC_CAT3", "NO_CBC_HW_INJ"),
     show_default=True,
-    help="Data-quality flag that must be on in each detector, without its prefix; "
-    "may be given several times.",
+    help="Data-quality flag that must be active in each detector, without the "
+    "detector's prefix; repeat for several.",
 )
 @click.option(
     "--min-duration",
@@ -52,63 +52,63 @@ def _shares(
     type=click.IntRange(2),
     default=4096,
     show_default=True,
-    help="Longest segment, s; longer stretches are cut into equal parts.",
+    help="Longest segment, s; longer ones are cut into equal parts.",
 )
 @click.option(
     "--livetime",
     type=click.IntRange(1),
-    help="How much to take at most, from the start of the range on, s. Less is taken "
-    "where files are missing or a rest is too short. [default: everything]",
+    help="Largest livetime to take, from the start of the range, s. Missing files and "
+    "rests that are too short reduce it. [default: all]",
 )
 @click.option(
     "--splits",
     default="0.8,0.1,0.1",
     show_default=True,
     callback=_shares,
-    help="Shares of the livetime for train, valid and test, in this order of time.",
+    help="Shares of the livetime for train, valid and test, in order of time.",
 )
 @click.option(
     "--pad",
     type=click.FloatRange(0),
     default=64.0,
     show_default=True,
-    help="Time to either side of each catalogued event that is left out, s.",
+    help="Time left out on either side of each catalogued event, s.",
 )
 @click.option(
     "--source-rate",
     type=click.Choice(["4096", "16384"]),
     default="4096",
     show_default=True,
-    help="Rate of the files to download, Hz; 2048 Hz are written.",
+    help="Sample rate of the files to download, Hz; OUT has 2048 Hz.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(1),
     default=4,
     show_default=True,
-    help="Files that are downloaded and resampled at a time, each in 0.3 GB of memory.",
+    help="Files that are downloaded and resampled in parallel, 0.3 GB of memory each.",
 )
 @click.option(
     "--host",
     default="https://gwosc.org",
     show_default=True,
-    help="URL of GWOSC or of a server that answers alike.",
+    help="URL of GWOSC, or of a server with the same API.",
 )
 @click.option(
     "--tries",
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="How often a request that fails, or a file that comes damaged, is tried.",
+    help="Number of attempts of a request or download that fails.",
 )
 @click.option(
     "--wait",
     type=click.FloatRange(0),
     default=1.0,
     show_default=True,
-    help="Wait before the second try, s; it doubles from time to time.",
+    help="Back-off before the second attempt, s; it doubles after each attempt.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be taken, and end.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, and download nothing.")
 def fetch(
     out: Path,
     source_rate: str,
@@ -118,14 +118,14 @@ def fetch(
     dry_run: bool,
     **chosen: Any,
 ) -> None:
-    """Download background strain from GWOSC, the detectors' open data.
+    """Download open strain from GWOSC to a background file.
 
-    Takes the time in which all detectors have good data and no catalogued event is
-    near, resamples it to 2048 Hz and writes OUT, an HDF5 file with the splits train,
-    valid and test. What was downloaded is kept in OUT.parts until OUT is whole: after a
-    failure, the same command goes on from there.
+    Takes the times at which all detectors have good data and no catalogued event is
+    near, resamples them to 2048 Hz and writes OUT, an HDF5 file with the splits train,
+    valid and test. Finished downloads are kept in OUT.parts until OUT is complete:
+    after a failure, the same command resumes.
     """
-    # Heavy packages: not for --help.
+    # Imported here, since they are heavy and --help does not need them.
     from chirpwatch.train.data.gwosc.choice import make_plan
     from chirpwatch.train.data.gwosc.fetch import fetch as fetch_background
     from chirpwatch.train.data.gwosc.plan import FetchSettings
@@ -148,7 +148,7 @@ def fetch(
             )
     except KeyboardInterrupt:
         click.echo(
-            f"chirpwatch: stopped; what was finished is in {out}.parts: run the same "
+            f"chirpwatch: stopped; finished downloads are in {out}.parts: run the same "
             "command again to go on",
             err=True,
         )
@@ -165,6 +165,7 @@ def fetch(
 
 @contextlib.contextmanager
 def _bar(console: Console) -> Iterator[Callable[[Any], None]]:
+    """Show a progress bar; yields the function that updates it."""
     bar = Progress(
         TextColumn("fetching"),
         BarColumn(),

@@ -28,7 +28,7 @@ SEED = click.option(
     type=click.IntRange(0),
     default=1,
     show_default=True,
-    help="Seed of everything that is drawn: the same seed gives the same numbers.",
+    help="Random seed: the same seed gives the same numbers.",
 )
 START = click.option(
     "--start",
@@ -49,7 +49,7 @@ CURVE = click.option(
     type=RUNS,
     default="O3",
     show_default=True,
-    help="Observing run whose published noise curves are used.",
+    help="Observing run of the published noise curves.",
 )
 
 MASSES = click.option(
@@ -58,28 +58,27 @@ MASSES = click.option(
     nargs=2,
     default=(15.0, 50.0),
     show_default=True,
-    help="Smallest and largest component mass as the detectors see them (see "
-    "--source-frame), solar masses.",
+    help="Smallest and largest component mass, solar masses, in the detector frame "
+    "unless --source-frame is given.",
 )
 MASS_DISTRIBUTION = click.option(
     "--mass-distribution",
     type=click.Choice(["uniform", "log-uniform"]),
     default="uniform",
     show_default=True,
-    help="How each component mass is distributed.",
+    help="Distribution of each component mass.",
 )
 SOURCE_FRAME = click.option(
     "--source-frame",
     is_flag=True,
-    help="Masses are those in the source's frame; the detectors see them times 1 + "
-    "redshift. Only with --volume.",
+    help="With --volume: masses are in the source frame.",
 )
 REFERENCE_SHARE = click.option(
     "--reference-share",
     type=click.FloatRange(0, 1),
     default=0.3,
     show_default=True,
-    help="Share of the mergers that are of --reference-masses; 1 for these alone.",
+    help="Share of the mergers that have --reference-masses.",
 )
 REFERENCE_MASSES = click.option(
     "--reference-masses",
@@ -87,14 +86,14 @@ REFERENCE_MASSES = click.option(
     nargs=2,
     default=(35.0, 35.0),
     show_default=True,
-    help="A fixed pair of masses, solar masses.",
+    help="Heavier and lighter mass of the --reference-share, solar masses.",
 )
 APPROXIMANT = click.option(
     "--approximant",
     type=click.Choice(["IMRPhenomD", "IMRPhenomPv2"]),
     default="IMRPhenomD",
     show_default=True,
-    help="Waveform; IMRPhenomPv2 precesses.",
+    help="Waveform approximant; IMRPhenomPv2 precesses.",
 )
 MAX_SPIN = click.option(
     "--max-spin",
@@ -102,19 +101,19 @@ MAX_SPIN = click.option(
     default=0.0,
     show_default=True,
     help="Largest dimensionless spin: magnitudes uniform, directions isotropic "
-    "(IMRPhenomD takes their part along the orbit's axis).",
+    "(IMRPhenomD uses the components along the orbital angular momentum).",
 )
 VOLUME = click.option(
     "--volume",
     type=click.FloatRange(0, 2, min_open=True),
-    help="Draw distances uniform in comoving volume (Planck18) up to this redshift "
-    "instead, and reject (and count) mergers fainter than network SNR 4.",
+    help="Draw distances uniform in comoving volume (Planck18) up to this redshift, "
+    "and reject and count mergers below network SNR 4.",
 )
 TIME_DILATION = click.option(
     "--time-dilation",
     is_flag=True,
-    help="With --volume: fewer mergers from far away, as 1 / (1 + redshift), as a "
-    "constant rate in the sources' own time has it.",
+    help="With --volume: weight the volume by 1 / (1 + redshift), for a constant "
+    "merger rate in the source frame.",
 )
 KEEP_REJECTED = click.option(
     "--keep-rejected",
@@ -126,8 +125,8 @@ LENGTH = click.option(
     type=click.FloatRange(1, 64),
     default=4.0,
     show_default=True,
-    help="Length of each signal, s; what lies earlier is cut off. The merger is 1/2 s "
-    "before its end.",
+    help="Length of each signal, s; a longer inspiral is cut. The merger is 1/2 s "
+    "before the end.",
 )
 POPULATION = (
     MASSES,
@@ -146,7 +145,7 @@ Command = Callable[..., None]
 
 
 def population(command: Command) -> Command:
-    """Give a command the options that say which mergers there are."""
+    """Add the options of a population of mergers to a command."""
     for option in reversed(POPULATION):
         command = option(command)
     return command
@@ -164,7 +163,7 @@ def population_settings(
     time_dilation: bool,
     length: float,
 ) -> dict[str, Any]:
-    """Settings of a population from the options of ``population``.
+    """Convert the options of ``population`` to arguments of ``InjectionSettings``.
 
     Raises:
         ConfigurationError: Options contradict each other.
@@ -187,11 +186,11 @@ def population_settings(
 
 
 def refuse_idle(rule: str, *names: str) -> None:
-    """Refuse options that were given and would do nothing.
+    """Refuse options of the current command that were given but have no effect.
 
     Args:
-        rule: What they need, such as ``--drift too``.
-        names: Parameters of the current command.
+        rule: What the options need to have an effect, such as ``--drift too``.
+        names: Parameter names of the options.
 
     Raises:
         ConfigurationError: One of them was given.
@@ -205,9 +204,9 @@ def refuse_idle(rule: str, *names: str) -> None:
 
 @click.group()
 def simulate() -> None:
-    """Make strain or mergers without a detector.
+    """Simulate background strain or mergers.
 
-    Everything made here is marked as simulated, and every report says so.
+    The files are marked as simulated, and so is every report on them.
     """
 
 
@@ -222,47 +221,47 @@ def simulate() -> None:
     type=click.Choice(["train", "valid", "test"]),
     default="test",
     show_default=True,
-    help="What the segment is for.",
+    help="Split to which the segment belongs.",
 )
-@ifos_option("Detectors whose noise is made.")
+@ifos_option("Detectors.")
 @click.option(
     "--drift/--no-drift",
-    help="Let the spectrum move over minutes, between all curves of the run, and in "
-    "level, tilt and lines.",
+    help="Let the spectrum drift over minutes: between the run's curves, and in level, "
+    "tilt and line heights.",
 )
 @click.option(
     "--curve-name",
     "curve_names",
     multiple=True,
-    help="Which of the run's noise curves: 'measured' or an expected one (see "
-    "docs/simulation.md); with --drift several. [default: measured; with --drift all]",
+    help="Noise curve of the run: 'measured' or an expected one (see "
+    "docs/simulation.md); repeat with --drift. [default: measured; with --drift all]",
 )
 @click.option(
     "--drift-length",
     type=click.FloatRange(16),
     default=300.0,
     show_default=True,
-    help="With --drift: time after which the spectrum has forgotten what it was, s.",
+    help="With --drift: correlation time of the drift, s.",
 )
 @click.option(
     "--lines/--no-lines",
     help="Add mains, violin modes and calibration lines. The measured curves have "
-    "those of their time already.",
+    "their run's lines already.",
 )
 @click.option(
     "--glitch-rate",
     type=click.FloatRange(0),
     default=0.0,
     show_default=True,
-    help="Glitches in each detector, a minute; independent of one another.",
+    help="Rate of glitches in each detector, per minute; detectors are independent.",
 )
 @click.option(
     "--glitch-family",
     "families",
     type=click.Choice(FAMILIES),
     multiple=True,
-    help="Draw glitches of this family; several are drawn equally often. Without it: "
-    "blip 60 %, tomte 25 %, scattered_light 15 %.",
+    help="Family of the glitches; repeat for several in equal shares. [default: blip "
+    "60 %, tomte 25 %, scattered_light 15 %]",
 )
 @click.option(
     "--glitch-snr",
@@ -277,16 +276,15 @@ def simulate() -> None:
     type=float,
     default=-1.0,
     show_default=True,
-    help="Power of the SNR that the number of glitches follows; -1 is uniform in the "
-    "logarithm.",
+    help="Exponent of the power law of glitch SNRs; -1 is log-uniform.",
 )
 @click.option(
     "--gap-rate",
     type=click.FloatRange(0),
     default=0.0,
     show_default=True,
-    help="Gaps in an hour of live time; all detectors have them together, and each "
-    "begins a new segment.",
+    help="Gaps per hour of livetime, common to all detectors; a new segment follows "
+    "each.",
 )
 @click.option(
     "--gap-length",
@@ -300,7 +298,7 @@ def simulate() -> None:
     type=click.IntRange(4),
     default=64,
     show_default=True,
-    help="With --gap-rate: segments shorter than this are left out, s.",
+    help="With --gap-rate: shortest segment to write, s.",
 )
 def background(
     out: Path,
@@ -322,11 +320,11 @@ def background(
     gap_length: float,
     min_length: int,
 ) -> None:
-    """Write noise of detectors, with drift, lines, glitches and gaps if wanted.
+    """Simulate detector noise, optionally with drift, lines, glitches and gaps.
 
-    The noise is Gaussian and has the spectrum of the published curves between 0 and
-    1024 Hz; without --drift it is stationary. OUT is an HDF5 file; segments are added
-    to it if it is there already. A day needs 3 GB of disk and little memory.
+    The noise is Gaussian and has the spectrum of the published curves up to 1024 Hz;
+    without --drift it is stationary. OUT is an HDF5 file; if it exists, the segments
+    are added to it. A day needs 3 GB of disk and little memory.
     """
     if not drift:
         refuse_idle("--drift too", "drift_length")
@@ -377,7 +375,7 @@ def background(
     )
     live = sum(length for _, length in spans)
     click.echo(
-        f"{out}: {live} s of simulated {curve} noise of {', '.join(ifos)} from "
+        f"{out}: {live} s of simulated {curve} noise for {', '.join(ifos)} from "
         f"GPS {start} in {len(spans)} segments, {count} glitches"
     )
 
@@ -389,26 +387,26 @@ def background(
 @click.option(
     "--background",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Take the segments of this file of strain, in place of --start and "
-    "--duration: a set for each.",
+    help="Background file whose segments get a set each, instead of the segment of "
+    "--start and --duration.",
 )
 @click.option(
     "--split",
     type=click.Choice(["train", "valid", "test"]),
     default="test",
     show_default=True,
-    help="With --background: which segments of it.",
+    help="With --background: split whose segments are used.",
 )
 @CURVE
 @SEED
-@ifos_option("Detectors that see the mergers.")
+@ifos_option("Detectors onto which the mergers are projected.")
 @click.option(
     "--shifts",
     "slides",
     multiple=True,
     show_default="zero-lag",
-    help="Timeslide that the signals are for: seconds for each of --ifos, such as 0,4. "
-    "Several times for a set of its own for each.",
+    help="Timeslide of a set: the shift of each of --ifos, s, such as 0,4. Repeat for "
+    "several sets.",
 )
 @population
 @click.option(
@@ -417,14 +415,14 @@ def background(
     nargs=2,
     default=(5.0, 20.0),
     show_default=True,
-    help="Smallest and largest network SNR above 32 Hz; distances are adapted to it.",
+    help="Smallest and largest network SNR above 32 Hz, uniform; sets the distances.",
 )
 @click.option(
     "--first",
     type=float,
     default=44.0,
     show_default=True,
-    help="First merger after the start, s.",
+    help="Time from the segment's start to the first merger, s.",
 )
 @click.option(
     "--spacing",
@@ -438,7 +436,7 @@ def background(
     type=click.FloatRange(0),
     default=4.0,
     show_default=True,
-    help="Each merger is moved by up to this to either side, s.",
+    help="Largest random shift of a merger to either side, s.",
 )
 def signals(
     out: Path,
@@ -458,21 +456,21 @@ def signals(
     keep_rejected: bool,
     **options: Any,
 ) -> None:
-    """Write mergers that are ready to be injected, a set for each segment and slide.
+    """Simulate mergers for injection, a set for each segment and timeslide.
 
-    Waveforms from all over the sky, as the detectors see them, the light-travel time
-    between the sites included. OUT is an HDF5 file; sets are added to it if it is there
-    already (it is copied for that, so ask for all sets of a large file at once). Memory
-    grows by about 1 KB a merger.
+    Sky positions are isotropic; the signals include antenna responses and light-travel
+    delays. OUT is an HDF5 file; if it exists, the sets are added to it. Each call
+    copies the file, so write all sets of a large file in one call. Memory grows by
+    about 1 KB per merger.
     """
     if keep_rejected and volume is None:
         raise ConfigurationError("--keep-rejected: expected --volume too")
     if volume is not None:
-        refuse_idle("no --volume, which gives each merger its SNR", "snr")
+        refuse_idle("no --volume, which draws distances instead of SNRs", "snr")
     if background is None:
         refuse_idle("--background too", "split")
     else:
-        refuse_idle("no --background, which has segments", "start", "duration")
+        refuse_idle("no --background, which sets the segments", "start", "duration")
     mergers = population_settings(volume=volume, **options)
     shifts = [_seconds(slide, ifos) for slide in slides] or [[0.0] * len(ifos)]
 
@@ -498,12 +496,13 @@ def signals(
         fitting = [span for span in spans if has_room(span[1], settings)]
         if not fitting:
             raise SignalError(
-                f"{background}: expected a segment with room for a merger under "
-                f"'{split}/', found none; the longest is "
-                f"{max(length for _, length in spans)} s"
+                f"{background}: expected a segment under '{split}/' that is long "
+                "enough for a merger, found at most "
+                f"{max(length for _, length in spans)} s; choose a smaller --first, "
+                "--jitter or --length"
             )
         for begin, length in sorted(set(spans) - set(fitting)):
-            click.echo(f"left out: {begin}-{length}, no room for a merger", err=True)
+            click.echo(f"left out: {begin}-{length}, too short for a merger", err=True)
         spans = fitting
     total = len(shifts) * sum(count_mergers(length, settings) for _, length in spans)
     with click.progressbar(length=total, label="Mergers", file=sys.stderr) as bar:
@@ -528,7 +527,11 @@ def signals(
 def _spans(
     background: Path, split: str, ifos: tuple[str, ...]
 ) -> list[tuple[int, int]]:
-    """GPS start and length of the segments of a file, s."""
+    """GPS start and length of each segment in a split of a background file, s.
+
+    Raises:
+        StrainError: The file cannot be read, or a segment is not of whole seconds.
+    """
     from chirpwatch.background_file import read_background
     from chirpwatch.strain import NANOSECONDS
 
@@ -537,14 +540,16 @@ def _spans(
         start, rest = divmod(segment.t0_ns, NANOSECONDS)
         if rest or segment.duration % 1:
             raise StrainError(
-                f"{background}, {split}/{segment.name}: expected a segment of whole "
-                "seconds; cut it there"
+                f"{background}, {split}/{segment.name}: expected start and length in "
+                f"whole seconds, found {segment.t0_ns / NANOSECONDS:.9f} and "
+                f"{segment.duration:g} s; cut the segment to whole seconds"
             )
         spans.append((start, round(segment.duration)))
     return spans
 
 
 def _seconds(slide: str, ifos: tuple[str, ...]) -> list[float]:
+    """Parse the value of ``--shifts``: each detector's shift, s."""
     try:
         seconds = [float(shift) for shift in slide.split(",")]
     except ValueError:
@@ -565,17 +570,17 @@ def _seconds(slide: str, ifos: tuple[str, ...]) -> list[float]:
     type=click.IntRange(1),
     default=1000,
     show_default=True,
-    help="Mergers to draw.",
+    help="Number of mergers.",
 )
 @click.option(
     "--split",
     type=click.Choice(["train", "valid"]),
     default="train",
     show_default=True,
-    help="What the mergers are for.",
+    help="Split to which the mergers belong.",
 )
 @CURVE
-@ifos_option("With --volume: detectors in which SNR is counted.")
+@ifos_option("With --volume: detectors of the network SNR.")
 @population
 @SEED
 def polarizations(
@@ -589,11 +594,11 @@ def polarizations(
     keep_rejected: bool,
     **options: Any,
 ) -> None:
-    """Write mergers as they arrive at the Earth, before any detector.
+    """Simulate the plus and cross polarizations of mergers, for training.
 
-    Plus and cross polarization, with inclination and phase drawn; at 100 Mpc, or with
-    --volume at their distances. 'chirpwatch train fit' makes its own and needs no such
-    file; other programs that read this layout do.
+    Inclinations and phases are random; distances are 100 Mpc, or random with --volume.
+    The file is for other programs that read this layout: 'chirpwatch train fit'
+    generates its own signals.
     """
     if keep_rejected and volume is None:
         raise ConfigurationError("--keep-rejected: expected --volume too")

@@ -8,7 +8,7 @@ import yaml
 
 from benchmarks.bands import (
     RATES,
-    Scores,
+    NoiseScores,
     band_variances,
     filtered_power,
     found_figures,
@@ -82,7 +82,9 @@ def test_power_of_the_filtered_periodograms_is_the_whitened_variance(
 
 def test_thresholds_are_of_the_windows_that_are_left() -> None:
     values = np.arange(40_000.0)
-    scores = Scores(values[::-1].copy(), np.tile(np.arange(40_000) // 20_000, (2, 1)))
+    scores = NoiseScores(
+        values[::-1].copy(), np.tile(np.arange(40_000) // 20_000, (2, 1))
+    )
     whole, left_out = scores.thresholds
     assert RATES == (1e-3, 1e-4)
     assert whole[0] == 39_959 and np.isnan(whole[1])
@@ -95,7 +97,7 @@ def test_thresholds_are_of_the_windows_that_are_left() -> None:
 def test_figures_of_the_same_noise_are_those_of_the_reference() -> None:
     rng = np.random.default_rng(1)
     blocks = np.stack([rng.integers(0, 8, 200_000) for _ in range(2)])
-    scores = Scores(rng.standard_normal(200_000), blocks)
+    scores = NoiseScores(rng.standard_normal(200_000), blocks)
     mergers = 3 + rng.standard_normal((4, 50))
     rates = rate_figures(scores, scores, None)
     again = rate_figures(scores, scores, rates)

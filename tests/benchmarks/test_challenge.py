@@ -28,7 +28,7 @@ from benchmarks.challenge import (
     weights,
 )
 from benchmarks.pairs import (
-    Events,
+    PairEvents,
     Repository,
     lost_events,
     score_all,
@@ -185,7 +185,7 @@ def test_loud_pairs_have_the_events_of_all(repository: Repository, short: None) 
 
 def test_one_loud_moment_in_many_slides_makes_the_rate_uncertain() -> None:
     rng = np.random.default_rng(5)
-    spread = Events(
+    spread = PairEvents(
         np.ones(400), rng.integers(20, size=(2, 400)), np.zeros((2, 400)), 1
     )
     # Each detector's stretches scatter as Poisson's do.
@@ -193,7 +193,7 @@ def test_one_loud_moment_in_many_slides_makes_the_rate_uncertain() -> None:
     assert spread.rate_error(1.0, 20) == pytest.approx(expected, rel=0.5)
     crowded = spread.stretches.copy()
     crowded[1, :200] = 7
-    worse = Events(spread.statistics, crowded, spread.strides, 1)
+    worse = PairEvents(spread.statistics, crowded, spread.strides, 1)
     assert worse.rate_error(1.0, 20) > 0.4
 
 

@@ -19,7 +19,7 @@ from benchmarks.deployed import (
     Source,
     WindowRates,
     by_snr,
-    found,
+    efficiency_at,
     kernels_with,
     main,
     missed,
@@ -238,15 +238,15 @@ def background(causes: int) -> Slides:
 
 def test_shares_need_background_and_causes() -> None:
     loudest = np.array([-np.inf, 80.0, 92.0, 99.0, 99.0])
-    day = found(loudest, background(12), 86400.0, 4)
+    day = efficiency_at(loudest, background(12), 86400.0, 4)
     # (n + 1) / T: nine events, and the next one's own.
     assert day["events"] == day["causes"] == 9
     assert day["share"] == 0.5 and 0 < day["wilson"][0] < 0.5
     assert day["high"] <= day["threshold"] <= day["low"]
     assert day["share_low"] <= day["share"] <= day["share_high"]
-    few = found(loudest, background(2), 86400.0, 4)
+    few = efficiency_at(loudest, background(2), 86400.0, 4)
     assert few["causes"] == 2 and "share" not in few
-    assert found(loudest, background(12), 10 * 86400.0, 4)["events"] == 0
+    assert efficiency_at(loudest, background(12), 10 * 86400.0, 4)["events"] == 0
 
 
 def test_missed_mergers_are_listed_with_what_was_near() -> None:

@@ -441,7 +441,7 @@ def test_injections_are_placed_on_whole_samples_inside_the_segment() -> None:
     np.testing.assert_allclose(samples, np.round(samples), atol=1e-5)
     assert np.round(samples).min() >= signals.merger_size
     assert np.round(samples).max() + signals.size - signals.merger_size <= 120 * RATE
-    with pytest.raises(SignalError, match="expected room for a merger"):
+    with pytest.raises(SignalError, match="expected the first merger"):
         simulate_test_signals(GPS, 20, InjectionSettings(), 1, "test")
 
 

@@ -213,7 +213,7 @@ def test_livetime_is_the_first_of_what_there_is(server: GwoscServer) -> None:
     plan = make_plan(choose(server, livetime=40, splits=(1.0, 0.0, 0.0)))
     assert plan.segments == (PlannedSegment(START, START + 40, "train"),)
     assert [file.start - START for file in plan.files] == [0, 32, 0, 32]
-    assert "wanted 40 s, taken 40 s" in plan.describe()
+    assert "requested 40 s, taken 40 s" in plan.describe()
 
 
 def test_events_are_kept_out_of_all_catalogues_and_versions(
@@ -283,7 +283,7 @@ def test_what_may_pass_is_tried_again(
         ("404", 1, "HTTP status 404"),
         ("500", 3, "HTTP status 500"),
         ("truncate", 3, "peer closed connection"),
-        ("damage", 3, "not downloaded in 3 tries, at last: .*damaged"),
+        ("damage", 3, "in 3 tries; the last failed with: .*damaged"),
     ],
 )
 def test_what_does_not_pass_is_told_with_its_url(
@@ -354,7 +354,7 @@ def test_room_is_looked_for_before_the_first_download(
         server.files[name] = b""
         for flag in FLAGS:
             server.flags[f"{ifo}_{flag}"] = [(START, START + length)]
-    with pytest.raises(StrainError, match="expected room for 65536000 MB, found"):
+    with pytest.raises(StrainError, match="expected 65536000 MB of free disk"):
         fetch(tmp_path / "out.hdf5", choose(server, max_duration=length))
     assert not server.downloads
 
@@ -455,12 +455,12 @@ def test_a_dry_run_says_what_would_be_taken(
 def test_what_gwosc_does_not_have_is_told(server: GwoscServer) -> None:
     for changes, message in (
         ({"run": "O9"}, f"no O9; there are O3a \\({START} to {END}\\)"),
-        ({"ifos": ("H1", "K1")}, "expected a run of H1, K1"),
+        ({"ifos": ("H1", "K1")}, "expected a run with H1, K1"),
         ({"start": START - 1}, "within one run"),
         ({"flags": ("CBC_CAT4",)}, "H1_CBC_CAT4.*404"),
         ({"min_duration": 129, "max_duration": 300}, "128 s have the flags"),
         ({"splits": (0.98, 0.01, 0.01)}, "for valid, found none"),
-        ({"source_rate": 16384}, "with files"),
+        ({"source_rate": 16384}, "expected files of"),
     ):
         with pytest.raises(StrainError, match=message):
             make_plan(choose(server, **changes))
@@ -480,7 +480,7 @@ def test_a_host_that_is_not_there_is_told() -> None:
 def test_a_file_that_is_there_stays(tmp_path: Path, server: GwoscServer) -> None:
     out = tmp_path / "out.hdf5"
     out.write_bytes(b"precious")
-    with pytest.raises(StrainError, match="is there already"):
+    with pytest.raises(StrainError, match="exists already"):
         fetch(out, choose(server))
     assert out.read_bytes() == b"precious"
 

@@ -1,4 +1,4 @@
-"""Recorded data that others made: glitches in a pickle, a series of PyCBC's."""
+"""Recorded data in other packages' files: a pickle of glitches, a PyCBC time series."""
 
 import pickle
 
@@ -104,7 +104,7 @@ def test_series_goes_to_the_split_and_detectors_asked_for_as_it_is(tmp_path) -> 
     ("data", "attributes", "message"),
     [
         (None, {}, "no such file"),
-        (noise(8, 2048), {"delta_t": None}, "expected a series of PyCBC's"),
+        (noise(8, 2048), {"delta_t": None}, "expected a PyCBC time series"),
         (noise(8, 2048)[None], {}, r"expected one detector's samples"),
         (noise(8, 2048), {"delta_t": 0.0}, "a delta_t above zero, found 0 s"),
         (noise(8, 2048), {"start_time": START + 0.25}, "077.250000; cut the series"),

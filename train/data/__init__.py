@@ -1,7 +1,7 @@
-"""Data to train and test on: noise, glitches, mergers.
+"""Simulated noise, glitches and mergers, and open data from GWOSC: the public API.
 
-What is listed here is the public door, see docs/simulation.md. It is imported when it
-is used: noise and glitches need no torch, mergers do.
+See docs/simulation.md. A name is imported when it is first used: mergers need torch,
+noise and glitches do not.
 """
 
 import importlib

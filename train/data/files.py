@@ -1,4 +1,4 @@
-"""Simulated mergers of any number to files, in memory that does not grow with it."""
+"""Write simulated mergers to signal files, batch by batch to limit memory."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +29,7 @@ from chirpwatch.train.data.signals.injections import (
 from chirpwatch.train.data.signals.population import InjectionSettings
 
 ARRAYS = {"strain", "delays", "plus", "cross"}
+"""Columns of drawn mergers that are not parameters."""
 
 
 def write_simulated_signals(
@@ -41,29 +42,29 @@ def write_simulated_signals(
     keep_rejected: bool = False,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, tuple[int, int]]:
-    """Fill segments with mergers, a set for each segment and timeslide.
+    """Write a set of mergers for each segment and timeslide.
 
-    Each set draws from a seed of its own, made of ``seed``, segment and timeslide, so
-    that no two are alike, in this call or another. The set's attribute ``seed`` has it:
-    with that, ``injections.simulate_test_signals`` gives the same.
+    Each set has its own seed, derived from ``seed``, segment and timeslide, so sets are
+    independent. The seed is the set's attribute ``seed``; with it,
+    ``injections.simulate_test_signals`` reproduces the set.
 
     Args:
         path: Signal file; the sets appear together or not at all.
         spans: GPS start and length of each segment, s.
-        shifts: For each timeslide the shift of each detector, s.
+        shifts: The shift of each detector, s, for each timeslide.
         settings: Population and times.
-        seed: Seed of everything that is drawn.
-        command: How to make this again, for the attributes.
-        keep_rejected: Whether the parameters of mergers that were too faint are kept.
-        progress: Called with the number of mergers that were made since the last call.
+        seed: Random seed.
+        command: Command line, for the attributes.
+        keep_rejected: Whether to write the parameters of rejected mergers.
+        progress: Called with the number of mergers written since the last call.
 
     Returns:
-        For each set, by its name ``{t0}-{duration}/{shifts}``, how many mergers it has
-        and how many were rejected.
+        The number of accepted and of rejected mergers in each set, by the set's name
+        ``{t0}-{duration}/{shifts}``.
 
     Raises:
-        SignalError: No merger fits into a segment, a set is in the file already, or
-            the disk is full.
+        SignalError: No merger fits into a segment, the file has a set already, or the
+            disk is full.
     """
     rate = settings.sample_rate
     sets = [
@@ -74,14 +75,14 @@ def write_simulated_signals(
     counts = {}
     with amending_signals(path) as file:
         for t0, n, name in sets:
-            own = _derived(seed, name.encode())
+            set_seed = _derive_seed(seed, name.encode())
             writer = SignalWriter(
                 new_set(file, path, f"test/{name}"),
                 settings.ifos,
                 rate,
                 round(settings.merger_length * rate),
             )
-            with seeded(own):
+            with seeded(set_seed):
                 for columns, rejected in merger_batches(n, settings, draw_mergers):
                     strain, parameters = signal_parameters(columns, settings.ifos)
                     writer.append(
@@ -92,7 +93,7 @@ def write_simulated_signals(
                     file.check()
                     progress(len(strain))
                 write_times(writer.group, draw_times(n, t0, settings))
-            writer.finish(population_attributes(settings, command) | {"seed": own})
+            writer.finish(population_attributes(settings, command) | {"seed": set_seed})
             counts[name] = n, writer.num_rejected
     return counts
 
@@ -107,27 +108,26 @@ def write_simulated_polarizations(
     keep_rejected: bool = False,
     progress: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """Write mergers to train on, as they arrive at the Earth.
+    """Write the plus and cross polarizations of mergers, for training.
 
     Args:
-        path: Signal file; the set appears whole or not at all.
-        split: ``train`` or ``valid``; the two are independent of one another.
-        n: Mergers wanted.
-        settings: Their population, see
-            ``draw_polarizations``.
-        seed: Seed of everything that is drawn.
-        command: How to make this again, for the attributes.
-        keep_rejected: Whether the parameters of mergers that were too faint are kept.
-        progress: Called with the number of mergers that were made since the last call.
+        path: Signal file; the set appears complete or not at all.
+        split: ``train`` or ``valid``; the two are independent.
+        n: Number of mergers.
+        settings: Population, see ``draw_polarizations``.
+        seed: Random seed.
+        command: Command line, for the attributes.
+        keep_rejected: Whether to write the parameters of rejected mergers.
+        progress: Called with the number of mergers written since the last call.
 
     Returns:
-        How many mergers were rejected.
+        The number of rejected mergers.
 
     Raises:
-        SignalError: The set is in the file already, or the disk is full.
+        SignalError: The file has the set already, or the disk is full.
     """
-    own = _derived(seed, split.encode())
-    with amending_signals(path) as file, seeded(own):
+    set_seed = _derive_seed(seed, split.encode())
+    with amending_signals(path) as file, seeded(set_seed):
         writer = SignalWriter(
             new_set(file, path, split),
             POLARIZATIONS,
@@ -141,12 +141,12 @@ def write_simulated_polarizations(
             _reject(writer, rejected, keep_rejected)
             file.check()
             progress(len(waves[0]))
-        writer.finish(population_attributes(settings, command) | {"seed": own})
+        writer.finish(population_attributes(settings, command) | {"seed": set_seed})
         return writer.num_rejected
 
 
-def _derived(seed: int, name: bytes) -> int:
-    # 63 bits: of a million seeds of 32 bits some would be equal.
+def _derive_seed(seed: int, name: bytes) -> int:
+    """Seed of a set: 63 bits, since 32 bits would collide within a million sets."""
     state = np.random.SeedSequence([seed, *name]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
@@ -160,4 +160,5 @@ def _parameters(columns: Columns) -> dict[str, NDArray[Any]]:
 
 
 def _reject(writer: SignalWriter, rejected: Columns, keep: bool) -> None:
+    """Count rejected mergers, and write their parameters if ``keep``."""
     writer.reject(_parameters(rejected), len(rejected["distance"]), keep)

@@ -1,4 +1,4 @@
-"""Whitened noise of one detector, with the filters that whitened it."""
+"""One detector's whitened noise, and the filters that whitened it."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -11,14 +11,14 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.train.data import whitening
 from chirpwatch.train.data.noise.sources import StretchSource
 
-# Scaled strain: float32 spectra of strain would underflow when squared.
+# Factor on strain: without it, squared float32 spectra of strain would underflow.
 SCALE = 1e21
-# What a series in which signals are whitened has beside the kernel, s.
+# Length of the signal buffers beyond the kernel, s. Signals are whitened in them.
 MARGIN_LENGTH = 2.0
 
 
-class _Stretch(NamedTuple):
-    """One stretch's rows of `NoisePool.blocks`, `responses` and `weights`."""
+class _WhitenedStretch(NamedTuple):
+    """One stretch's rows of ``NoisePool.blocks``, ``responses`` and ``weights``."""
 
     blocks: NDArray[Any]
     responses: NDArray[Any]
@@ -26,29 +26,29 @@ class _Stretch(NamedTuple):
 
 
 class NoisePool:
-    """Whitened noise of one detector, with the filters that whitened it.
+    """One detector's whitened noise, and the filters that whitened it.
 
-    A stretch is twice ``psd_length`` long; each ``psd_refresh_length`` of it is a block
-    with a filter of its own, made from the data before it as the served system does.
-    What the pool holds depends on the seed and on how often it was refreshed, and on
-    nothing else.
+    A stretch is strain of twice ``psd_length``. It is whitened in blocks of
+    ``psd_refresh_length``; as in the served system, each block's filter comes from
+    the data before it. The pool's content depends only on the seed and the number of
+    refreshes.
 
     Args:
         geometry: Lengths of PSD, filter and kernel.
-        source: Where the strain comes from.
-        stretches: Stretches kept.
+        source: Strain.
+        stretches: Stretches that the pool holds.
         seed: Seed of the pool, several numbers.
-        device: Where the tensors live.
-        ahead: Whether a thread reads and whitens the next stretch meanwhile: worth it
-            where the processor would wait for a GPU.
+        device: Device of the tensors.
+        ahead: Whether a thread prepares the next stretch in advance; saves time where
+            the network trains on a GPU.
 
     Attributes:
         blocks: Whitened noise, [stretches * blocks, psd_refresh_size], float32.
-        responses: Real transfer functions of the filters over ``SCALE``, on the
+        responses: Real transfer functions of the filters divided by ``SCALE``, at the
             frequencies of the signal buffers, [stretches * blocks, bins], float32.
-        weights: Inverse of the scaled PSD of each stretch on the same frequencies,
-            Hz, zero below ``highpass``, [stretches, bins], float32.
-        turn: How many stretches were made.
+        weights: 1 / PSD of each stretch's strain times ``SCALE``, at the same
+            frequencies, Hz, zero below ``highpass``, [stretches, bins], float32.
+        turn: Number of stretches drawn so far, those since replaced included.
     """
 
     def __init__(
@@ -70,20 +70,20 @@ class NoisePool:
         self.weights = torch.empty(stretches, bins, device=device)
         self.stretches, self.turn = stretches, 0
         self._thread = ThreadPoolExecutor(1) if ahead else None
-        self._next: tuple[int, Future[_Stretch]] | None = None
+        self._next: tuple[int, Future[_WhitenedStretch]] | None = None
         self.seek(0)
 
     def seek(self, refreshes: int) -> list[int]:
-        """Bring the pool to where it is after some refreshes.
+        """Set the pool to its state after a number of refreshes.
 
         Args:
-            refreshes: Stretches that were replaced since the first ones were made.
+            refreshes: Stretches replaced since the pool was first filled.
 
         Returns:
-            Indices of the stretches that were made anew.
+            Indices of the stretches that this call replaced.
         """
         end = refreshes + self.stretches
-        # Backwards, everything is made again; forwards, what is not there yet.
+        # Backwards, all stretches are drawn again; forwards, only the missing ones.
         first = max(self.turn, refreshes) if self.turn <= end else refreshes
         turns = range(first, end)
         for self.turn in turns:
@@ -93,20 +93,20 @@ class NoisePool:
             self._next = end, self._thread.submit(self._make, end)
         return [turn % self.stretches for turn in turns]
 
-    def _take(self, turn: int) -> _Stretch:
-        """The stretch of a turn: from the thread, if it is the one made there."""
+    def _take(self, turn: int) -> _WhitenedStretch:
+        """The stretch of a turn, from the thread if it has prepared that one."""
         if self._next is not None and self._next[0] == turn:
             return self._next[1].result()
         return self._make(turn)
 
-    def _keep(self, turn: int, made: _Stretch) -> None:
+    def _keep(self, turn: int, made: _WhitenedStretch) -> None:
         stretch = turn % self.stretches
         rows = slice(stretch * self.per_stretch, (stretch + 1) * self.per_stretch)
         self.blocks[rows] = torch.from_numpy(made.blocks)
         self.responses[rows] = torch.from_numpy(made.responses)
         self.weights[stretch] = torch.from_numpy(made.weights)
 
-    def _make(self, turn: int) -> _Stretch:
+    def _make(self, turn: int) -> _WhitenedStretch:
         geometry, rng = self.geometry, np.random.default_rng([*self.seed, turn])
         refresh_size, filter_size = geometry.psd_refresh_size, geometry.filter_size
         strain, asd = self.source.draw(2 * geometry.psd_size + filter_size, rng)
@@ -129,4 +129,4 @@ class NoisePool:
         grid = np.linspace(0, geometry.sample_rate / 2, len(asd))
         psd = np.interp(frequencies, grid, asd * SCALE) ** 2
         psd[frequencies < geometry.highpass] = np.inf
-        return _Stretch(np.stack(blocks), np.stack(responses), 1 / psd)
+        return _WhitenedStretch(np.stack(blocks), np.stack(responses), 1 / psd)

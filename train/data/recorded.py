@@ -1,4 +1,4 @@
-"""Recorded strain to train on, from a file of background."""
+"""Recorded strain for training, from a background file."""
 
 import itertools
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from chirpwatch.train.data.whitening import (
 )
 
 SPLITS = ("train", "valid", "test")
-# Strain is looked through in pieces of so many samples (32 MB).
+# Strain is checked in pieces of this many samples (32 MB).
 PIECE_SIZE = 2**22
-# A detector's noise never stands still: where strain does, data are missing. For so
-# long, and the spectral density would be zero there.
+# Strain that is constant for this long, s, is missing data: a detector's noise always
+# varies, and a constant would have a PSD of zero.
 CONSTANT_LENGTH = 1.0
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """One detector's strain in the file, which is closed."""
+    """Location and extent of one detector's strain in the file."""
 
     dataset: str
     t0_ns: int
@@ -43,40 +43,40 @@ class _Segment:
 
     @property
     def name(self) -> str:
-        """The segment without the detector."""
+        """Path of the segment's group, the dataset's without the detector."""
         return self.dataset.rsplit("/", 1)[0]
 
 
 class RecordedStretches:
-    """Stretches of one detector's strain, at times of their own.
+    """Draws stretches of one detector's recorded strain at random times.
 
-    A ``sources.StretchSource``. Each detector draws its times by itself, so that no
-    coincident signal is in two detectors at once, and a file gives the square of its
-    length in pairs of noise.
+    A ``sources.StretchSource``. Each detector draws its own times, so a signal is not
+    coincident in two detectors, and the number of noise pairs grows with the square of
+    the file's livetime.
 
-    A stretch is one contiguous read of about 2 MB, of which many batches are cut. Reads
-    happen in the process that makes the windows, several batches ahead of the training:
-    a worker, or on a GPU the training's own, in a thread.
-    ml4gw's ``Hdf5TimeSeriesDataset`` does not fit: it wants one dataset for each
+    A stretch is one contiguous read of about 2 MB, enough for many batches. The process
+    that makes the windows reads it, several batches ahead of the training: a worker, or
+    with a GPU a thread of the training process.
+    ml4gw's ``Hdf5TimeSeriesDataset`` does not fit: it expects one dataset for each
     channel at the root of each file, reads windows instead of stretches with their PSD,
-    and draws from NumPy's global state, where a training could not be resumed exactly.
+    and draws from NumPy's global state, so a training could not be resumed exactly.
 
-    The file is looked through once, here; it is opened again by each process that
-    draws.
+    The constructor checks the strain once; each process that draws opens the file
+    itself.
 
     Args:
         path: Background file: ``{split}/{t0}-{duration}/{ifo}``.
         split: ``train``, ``valid`` or ``test``.
         ifo: Detector.
-        geometry: Sample rate, and the lengths that make a stretch.
+        geometry: Sample rate, and the lengths that a stretch needs.
 
     Attributes:
-        simulated: Whether the file says so of any segment.
+        simulated: Whether any segment is marked as simulated.
 
     Raises:
         StrainError: No such file, split or detector; another sample rate; two splits
-            overlap in time; a sample is not finite, or the same for 1 s or longer; or
-            no segment holds a stretch.
+            overlap in time; a sample is not finite; strain is constant for 1 s or
+            longer; or no segment is long enough for a stretch.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ class RecordedStretches:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Draw a stretch, see ``sources.StretchSource.draw``.
 
-        Every place that a stretch can start at is as likely as any other. The spectral
-        density is that of the stretch itself: the median over 2 s periodograms.
+        Every possible start is equally likely. The amplitude spectral density is the
+        stretch's own, from the median of 2 s periodograms.
 
         Raises:
             StrainError: No segment is that long.
@@ -121,7 +121,8 @@ class RecordedStretches:
         if not starts.any():
             raise StrainError(
                 f"{self.path}: expected a segment of at least "
-                f"{size / self.sample_rate:g} s under '{self.split}/'"
+                f"{size / self.sample_rate:g} s under '{self.split}/', found at most "
+                f"{max(part.size for part in self.segments) / self.sample_rate:g} s"
             )
         ends = starts.cumsum()
         place = int(rng.integers(ends[-1]))
@@ -136,7 +137,7 @@ class RecordedStretches:
         return strain, np.sqrt(median_psd(spectra))
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the open file behind: HDF5 handles belong to one process."""
+        """Drop the open file: another process cannot use an HDF5 handle."""
         return self.__dict__ | {"_file": None}
 
     def _has(self, split: str) -> bool:
@@ -158,8 +159,13 @@ class RecordedStretches:
         ]
 
     def _check_samples(self, segment: _Segment, dataset: h5py.Dataset) -> None:
-        """Refuse a segment with a sample that is not finite, or that goes on and on."""
-        # Where the samples begin that are equal to the last one.
+        """Refuse a segment with a sample that is not finite, or with constant strain.
+
+        Raises:
+            StrainError: There is such a sample, or strain is constant for
+                ``CONSTANT_LENGTH``.
+        """
+        # Start of the run of equal samples that the previous piece ended in.
         begin, last = 0, np.nan
         for start in range(0, segment.size, PIECE_SIZE):
             piece = dataset[start : start + PIECE_SIZE]
@@ -174,7 +180,7 @@ class RecordedStretches:
             stop = start + len(piece)
             lengths = np.diff(begins, append=stop) / self.sample_rate
             if stop < segment.size:
-                # The last of them may go on in the next piece.
+                # The last run may continue in the next piece.
                 lengths[-1] = 0
             if (lengths >= CONSTANT_LENGTH).any():
                 index = int(np.argmax(lengths >= CONSTANT_LENGTH))
@@ -196,14 +202,19 @@ class RecordedStretches:
 
 
 def _check_disjoint(path: Path, splits: dict[str, list[_Segment]]) -> None:
-    """Refuse strain that is both trained on and judged by."""
-    for (one, these), (other, those) in itertools.combinations(splits.items(), 2):
+    """Refuse splits that overlap in time: validation would see training data.
+
+    Raises:
+        StrainError: Two splits overlap.
+    """
+    for (split, these), (other, those) in itertools.combinations(splits.items(), 2):
         for a, b in itertools.product(these, those):
             if a.t0_ns < b.stop_ns and b.t0_ns < a.stop_ns:
                 start = max(a.t0_ns, b.t0_ns) / NANOSECONDS
                 stop = min(a.stop_ns, b.stop_ns) / NANOSECONDS
                 raise StrainError(
-                    f"{path}: expected the splits '{one}' and '{other}' to be disjoint "
-                    f"in time, found GPS {start:.6f} to {stop:.6f} in both "
-                    f"{a.name[1:]} and {b.name[1:]}; split the file anew"
+                    f"{path}: expected the splits '{split}' and '{other}' to be "
+                    f"disjoint in time, found GPS {start:.6f} to {stop:.6f} in both "
+                    f"{a.name[1:]} and {b.name[1:]}; write the file again with "
+                    "disjoint splits"
                 )

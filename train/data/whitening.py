@@ -1,10 +1,9 @@
-"""Power spectral density and whitening filter as served, in float64 numpy.
+"""PSD and whitening filter of the served models, in float64 NumPy.
 
-The PSD is the median of Hann-windowed periodograms; the filter is its inverse square
-root, cut to ``fduration`` by a Hann window in the time domain (ml4gw's
-``SpectralDensity`` and ``Whiten``), applied as one symmetric FIR. It is divided by the
-standard deviation that noise would else have: the mean of 1/PSD over few periodograms
-exceeds 1/mean.
+The PSD is the median of Hann-windowed periodograms. The filter is its inverse square
+root, cut to ``fduration`` by a Hann window in the time domain, as in ml4gw's
+``SpectralDensity`` and ``Whiten``, and applied as a symmetric FIR filter. A factor
+restores unit variance: for few periodograms, the mean of 1/PSD exceeds 1/mean.
 """
 
 import functools
@@ -19,7 +18,7 @@ from scipy import integrate, signal, special
 from chirpwatch.geometry import Geometry
 
 Design = Callable[[NDArray[Any], Geometry], NDArray[Any]]
-"""Makes a whitening filter's taps of periodograms; see ``design_filter``."""
+"""Designs a whitening filter's taps from periodograms; see ``design_filter``."""
 
 MEDIAN_CORRELATIONS = (1.0, 0.26112, 0.01351)
 """Correlation of the median of many Hann-windowed periodograms, 0, 1 and 2 bins apart.
@@ -32,11 +31,11 @@ of two such powers are below it.
 
 
 def periodograms(strain: NDArray[Any], fft_size: int, sample_rate: int) -> NDArray[Any]:
-    """Compute the periodograms of segments that overlap by half.
+    """Compute Hann-windowed periodograms of segments that overlap by half.
 
     Args:
         strain: One detector's strain, [size].
-        fft_size: Samples of a segment.
+        fft_size: Length of a segment, samples.
         sample_rate: Hz.
 
     Returns:
@@ -53,24 +52,23 @@ def periodograms(strain: NDArray[Any], fft_size: int, sample_rate: int) -> NDArr
 
 
 def median_psd(periodograms: NDArray[Any]) -> NDArray[Any]:
-    """Average periodograms by their median, corrected for its bias.
+    """Estimate a PSD by the median of periodograms, corrected for its bias.
 
     Args:
-        periodograms: Of one detector, [segments, bins].
+        periodograms: One detector's periodograms, [segments, bins].
 
     Returns:
-        PSD, [bins]. The bias of a median of n exponentially distributed values is
-        1 - 1/2 + 1/3 - … up to 1/n for odd n (Allen et al., arXiv:gr-qc/0509116,
-        appendix B); an even n has that of n - 1.
+        PSD, [bins].
     """
     psd: NDArray[Any] = np.median(periodograms, axis=0) / median_bias(len(periodograms))
     return psd
 
 
 def median_bias(count: int) -> float:
-    """Expected median of ``count`` exponential variables of mean 1.
+    """Expected median of ``count`` exponential variables with mean 1.
 
-    An even count has that of one less.
+    1 - 1/2 + 1/3 - … + 1/count for an odd count (Allen et al., arXiv:gr-qc/0509116,
+    appendix B); an even count uses the value of ``count - 1``.
     """
     terms = np.arange(1, (count - 1) // 2 * 2 + 2)
     return float(np.sum((-1.0) ** (terms + 1) / terms))
@@ -78,29 +76,29 @@ def median_bias(count: int) -> float:
 
 @functools.cache
 def whitened_variance(count: int, filter_size: int, fft_size: int) -> float:
-    """Variance of Gaussian noise that the inverse square root of a PSD has whitened.
+    """Variance of Gaussian noise whitened by an estimated PSD's inverse square root.
 
-    The relative error of the PSD at one frequency is that of the median M of ``count``
-    exponential variables, with r = (bias / M)^1/2 the amplitude that is left. Its mean
-    remains; of its fluctuations from bin to bin the filter keeps what falls within its
-    Hann window in time: the mean of the window's square, weighted by the Fourier
-    transform of the medians' correlation between bins. So the variance is
-    E[r]^2 + Var[r] times that share. Neglected: consecutive periodograms, which overlap
-    by half, have powers that correlate by 1/36.
+    The relative error of the PSD at a frequency is that of the median M of ``count``
+    exponential variables, so the whitened amplitude is r = (bias / M)^1/2. The filter
+    passes the mean of r. Of its fluctuations from bin to bin, it passes the share s
+    within its Hann window in time: the mean of the squared window, weighted by the
+    Fourier transform of the medians' correlation between bins. The variance is
+    E[r]^2 + s Var[r]. This neglects that the powers of consecutive periodograms, which
+    overlap by half, correlate by 1/36.
 
     Args:
-        count: Periodograms of the PSD's median, odd, at least 3.
+        count: Number of periodograms in the PSD's median, odd, at least 3.
         filter_size: Length of the Hann window that cuts the filter, samples.
         fft_size: Length of a periodogram, samples.
 
     Returns:
-        1.27 for 7 periodograms of 2 s and a filter of 1 s, 1.03 for 63.
+        The variance; 1.27 for 7 periodograms of 2 s and a filter of 1 s, 1.03 for 63.
     """
     half = (count + 1) // 2
     log_norm = special.gammaln(count + 1) - 2 * special.gammaln(half)
 
     def moment(power: float) -> float:
-        """Mean of M to some power: M is an order statistic (David and Nagaraja)."""
+        """Mean of M to a power; M is an order statistic (David and Nagaraja)."""
 
         def density(x: float) -> float:
             log_density = (half - 1) * math.log(-math.expm1(-x)) - half * x + log_norm
@@ -124,19 +122,19 @@ def whitened_variance(count: int, filter_size: int, fft_size: int) -> float:
 def whitening_taps(
     psd: NDArray[Any], count: int, filter_size: int, sample_rate: int, highpass: float
 ) -> NDArray[Any]:
-    """Design the whitening filter of a PSD.
+    """Design a whitening filter from a PSD.
 
     Args:
-        psd: One-sided, 1/Hz, evenly spaced from 0 to the Nyquist frequency, [bins].
-        count: Periodograms that it is the median of.
+        psd: One-sided PSD, 1/Hz, evenly spaced from 0 to the Nyquist frequency, [bins].
+        count: Number of periodograms in its median.
         filter_size: Length of the Hann window that cuts the filter, samples.
         sample_rate: Hz.
-        highpass: Frequency below which the filter passes nothing, Hz.
+        highpass: Cutoff of the high-pass filter, Hz.
 
     Returns:
         Taps, [filter_size - 1], symmetric about the middle one; the window's first
-        tap is zero and left out. Noise whose PSD this is an estimate of comes out with
-        unit variance.
+        tap is zero and left out. Noise with the estimated PSD is whitened to unit
+        variance.
     """
     fft_size = 2 * (len(psd) - 1)
     variance = whitened_variance(count, filter_size, fft_size)
@@ -151,10 +149,10 @@ def whitening_taps(
 
 
 def design_filter(seen: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    """Design the filter that the served models whiten by.
+    """Design a whitening filter from periodograms, as the served models do.
 
     Args:
-        seen: Periodograms of the strain before, [segments, bins].
+        seen: Periodograms of the preceding strain, [segments, bins].
         geometry: Length of the filter, sample rate, and highpass.
 
     Returns:
@@ -170,26 +168,26 @@ def design_filter(seen: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
 
 
 def whiten(strain: NDArray[Any], taps: NDArray[Any]) -> NDArray[Any]:
-    """Whiten strain, and drop the half filter length at each end that is corrupted.
+    """Whiten strain, and drop the corrupted half filter length at each end.
 
     Args:
         strain: One detector's strain, [size].
         taps: From ``whitening_taps``, [filter_size - 1].
 
     Returns:
-        Whitened strain, [size - filter_size]: sample ``i`` belongs to sample
-        ``i + filter_size / 2`` of the strain.
+        Whitened strain, [size - filter_size]; its sample ``i`` is at the strain's
+        sample ``i + filter_size / 2``.
     """
     whitened: NDArray[Any] = signal.oaconvolve(strain, taps, mode="valid")
     return whitened[1 : len(strain) - len(taps)]
 
 
 def zero_phase_response(taps: NDArray[Any], size: int) -> NDArray[Any]:
-    """Transfer function of a symmetric filter about its middle tap.
+    """Zero-phase transfer function of a symmetric filter.
 
     Args:
-        taps: Symmetric, odd in number, [taps].
-        size: Samples of the series that it will be applied to in frequency.
+        taps: Symmetric taps, odd in number, [taps].
+        size: Length of the series to which it will be applied, samples.
 
     Returns:
         Real response, [size // 2 + 1].

@@ -1,11 +1,11 @@
-"""Whitened training windows, made while the network trains.
+"""Whitened training windows, simulated while the network trains.
 
-Noise is coloured, and whitened with filters made from as few or as many periodograms
-as the served system has (8 to 64 s), so that windows show the PSD's own error. Signals
-and glitches are whitened in the frequency domain by the filter of the noise that they
-are added to. Detectors draw their noise independently, which multiplies it.
+Noise is whitened with filters from as many periodograms as in the served system (8 to
+64 s), so that windows include the PSD's estimation error. Signals and glitches are
+whitened in the frequency domain with the filter of the noise to which they are added.
+Detectors draw their noise independently, which multiplies the number of combinations.
 
-A batch is a function of seed and index alone, so that training can begin anywhere.
+A batch depends only on seed and index, so that training can resume anywhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,62 +39,59 @@ from chirpwatch.train.data.signals.waveforms import (
     sky,
 )
 
-# Where the kernel starts in the buffer, and where the bank has its mergers, s.
+# Start of the kernel in the signal buffer, and of the bank's mergers in theirs, s.
 WINDOW_START_LENGTH = 1.0
 BANK_MERGER_LENGTH = 1.7
-# Waveforms and frequencies of which the power is added up at a time.
+# Waveforms in a batch, and frequency bins in a group, when power is summed.
 KEPT_BATCH, KEPT_BINS = 250, 4
 GLITCHES = {"blip": 0.5, "tomte": 0.2, "scattered_light": 0.15, "koi_fish": 0.15}
-# What a seed is for: streams of random numbers that are independent of one another.
+# Independent random streams of a seed.
 POOL, BANK, BATCH = range(1, 4)
 
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """What training windows hold.
+    """Distributions of noise, signals and glitches in training windows.
 
     Attributes:
         batch_size: Windows in a batch, half of them with a signal.
         runs: Observing runs whose noise curves are used.
-        variation: How far the noise departs from those curves.
-        gain_spread: Standard deviation of the logarithm of the noise's amplitude, drawn
-            for each window and detector: detectors are less stationary than their PSD.
-        gain_share: Share of the windows whose noise is scaled so.
-        flip_share: Share of the detectors' noise windows with the sign turned over.
-        reversal_share: Share of them that run backwards in time.
-        swap_share: Share of the windows in which each detector takes the place of the
-            one before it, and the first that of the last.
-        bank_size: Waveforms drawn once, to be oriented and scaled afresh each time.
+        variation: Random variation of those curves.
+        gain_spread: Standard deviation of the log-amplitude of the noise in a window
+            and detector, for noise that is less stationary than its PSD.
+        gain_share: Share of the windows whose noise is scaled in this way.
+        flip_share: Share of the detectors' noise windows whose sign is flipped.
+        reversal_share: Share of the detectors' noise windows reversed in time.
+        swap_share: Share of the windows whose detectors are rotated by one place.
+        bank_size: Waveforms generated once; each use draws orientation and SNR.
         min_mass, max_mass: Range of the component masses, detector frame, solar
             masses.
-        max_spin: Largest dimensionless spin, see
-            ``draw_components``; signals have the components along the orbit's axis
-            alone.
+        max_spin: Largest dimensionless spin, see ``draw_components``; signals have
+            only the aligned components.
         first_snr, last_snr: Smallest network SNR at the start, and from halfway on.
         max_snr: Largest network SNR.
         snr_index: Exponent of the SNR's power law above the smallest.
-        loud_share: Share of the positives whose SNR is uniform in the logarithm
-            instead. Among a power law's few loud signals, loud glitches prevail, and
-            scores would fall with SNR above 20.
-        logarithmic_share: Share of the mergers whose masses are uniform in the
-            logarithm; the others' are uniform.
-        mass_flattening: How far the logarithm of the chirp mass is made uniform, see
-            ``draw_components``.
-        earliest_merger, latest_merger: Where in a kernel mergers lie, s before its
+        loud_share: Share of the positives with a log-uniform SNR instead. With a power
+            law only, loud signals would be rarer than loud glitches, and scores would
+            fall with SNR above 20.
+        logarithmic_share: Share of the mergers with log-uniform masses; the others' are
+            uniform.
+        mass_flattening: Flattening of the log chirp mass, see ``draw_components``.
+        earliest_merger, latest_merger: Range of the merger time, s before the kernel's
             end.
-        stretches: Noise stretches of twice ``psd_length`` kept for each detector.
+        stretches: Noise stretches, each of twice ``psd_length``, held for a detector.
         refresh_batches: Batches after which one stretch is replaced.
         glitch_share: Share of the negatives with a glitch in one detector.
         double_glitch_share: Share of the negatives with a glitch in each detector.
-        single_share: Share of the negatives with a merger in one detector alone.
+        single_share: Share of the negatives with a merger in a single detector.
         background_glitch_share: Share of the positives with a glitch as well.
-        glitch_weights: Families of glitches, and how often each is drawn, see
-            ``FAMILIES``; whistles are held out.
-        glitch_bank_size: Glitches drawn once, to be moved and scaled afresh each time.
-        min_glitch_snr, min_single_snr: Smallest SNR of glitches, and of mergers in one
-            detector alone. A fainter merger is no evidence against itself: a tenth of
-            all true ones show little in one of H1 and L1.
-        max_disturbance_snr: Largest SNR of both; they are uniform in the logarithm.
+        glitch_weights: Relative rate of each family of glitches in ``FAMILIES``; the
+            default holds out whistles.
+        glitch_bank_size: Glitches generated once; each use draws time and SNR.
+        min_glitch_snr, min_single_snr: Smallest SNR of glitches, and of mergers in a
+            single detector. Fainter single-detector mergers are no evidence of noise: a
+            tenth of all real ones are faint in one of H1 and L1.
+        max_disturbance_snr: Largest SNR of both; their SNRs are log-uniform.
     """
 
     batch_size: int = 256
@@ -182,16 +179,16 @@ class WindowSettings:
 
 
 class Batch(NamedTuple):
-    """Windows to train on, and what is in them.
+    """Training windows with their labels.
 
     Attributes:
         windows: Whitened strain, [batch, ifos, kernel_size].
-        labels: 1 for a merger that all detectors see, [batch].
-        mergers: Sample at which the merger reaches the first detector, [batch]; 0
-            without one.
-        snrs: Network SNR of the merger, [batch]; 0 without one.
-        disturbances: What else each detector has, [batch, ifos]: 0 for nothing, 1 for
-            a glitch, 2 for a merger that no other detector has.
+        labels: 1 for a merger in all detectors, else 0, [batch].
+        mergers: Sample at which the merger reaches the first detector; 0 without a
+            merger, [batch].
+        snrs: Network SNR of the merger; 0 without a merger, [batch].
+        disturbances: Disturbance in each detector: 0 for none, 1 for a glitch, 2 for a
+            merger in this detector only, [batch, ifos].
     """
 
     windows: Tensor
@@ -204,17 +201,17 @@ class Batch(NamedTuple):
 class WindowMaker:
     """Makes batches of whitened windows.
 
-    What is drawn is drawn on the CPU, so that every device makes the same windows.
+    Random numbers are drawn on the CPU, so that all devices make the same windows.
 
     Args:
         geometry: Kernel, PSD and filter lengths.
-        settings: What the windows hold.
-        seed: Seed of everything that is drawn; one number or several.
-        sources: Strain of each detector; simulated as the settings say if None.
-        device: Where windows are made.
+        settings: Distributions of noise, signals and glitches.
+        seed: Random seed, one number or several.
+        sources: Source of each detector's strain; None simulates it by the settings.
+        device: Device on which the windows are made.
 
     Raises:
-        ConfigurationError: A window leaves no room for a merger.
+        ConfigurationError: ``earliest_merger`` is before the start of the kernel.
     """
 
     def __init__(
@@ -275,12 +272,12 @@ class WindowMaker:
             for _ in range(settings.glitch_bank_size)
         ]
         self.glitches = torch.fft.rfft(torch.tensor(np.array(glitches)).float())
-        # Rolled so that the middle of each is at the first sample.
+        # Rolled so that the centre of each is at the first sample.
         self.glitches *= torch.exp(1j * torch.pi * self.length * self.frequencies.cpu())
         self.glitches = self.glitches.to(self.device)
 
     def set_bank(self, masses: Tensor, spins: Tensor) -> None:
-        """Make the waveforms that signals are drawn from.
+        """Generate the waveforms from which signals are drawn.
 
         Args:
             masses: Heavier and lighter, detector frame, solar masses, [bank, 2].
@@ -296,18 +293,18 @@ class WindowMaker:
             merger_size,
             self.geometry.sample_rate,
         )
-        # Rolled so that the merger is at the first sample; a phase moves it on.
+        # Rolled so that the merger is at the first sample; ``render`` shifts it.
         waveforms = waveforms.roll(-merger_size, -1) * SCALE
         spectra = torch.fft.rfft(waveforms) / self.geometry.sample_rate
         self.bank = spectra.to(torch.complex64).to(self.device)
         self.kept = self._kept_power(masses, spins)
 
     def _kept_power(self, masses: Tensor, spins: Tensor) -> Tensor:
-        """Share of each waveform's power, as noise weighs it, that the buffer holds."""
+        """Share of each waveform's noise-weighted power within the buffer, [bank]."""
         weights = torch.stack([pool.weights.mean(0) for pool in self.pools]).mean(0)
         weights = weights.cpu()
         band = torch.nonzero(weights > 0).flatten()
-        # The whole signal's spectrum is smooth: one amplitude for a few frequencies.
+        # The complete signal's spectrum is smooth: one amplitude for a group of bins.
         band = band[: len(band) // KEPT_BINS * KEPT_BINS].reshape(-1, KEPT_BINS)
         centers = self.frequencies.cpu()[band].mean(1)
         sums = weights[band].sum(1)
@@ -341,20 +338,19 @@ class WindowMaker:
         bank: Tensor | None = None,
         margin_size: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """Whiten mergers as the detectors see them.
+        """Draw mergers' orientations and times, project them, and whiten them.
 
-        They merge at a time drawn between the settings' earliest and latest, at the
-        geocentre.
+        The merger time at the geocentre is between the settings' earliest and latest.
 
         Args:
             rows: Noise block of each detector, [n, ifos].
-            snrs: Network SNR above ``highpass`` in the blocks' noise curves, [n].
-            bank: Waveform of each signal, [n]; drawn if None.
-            margin_size: Samples wanted before and after the kernel as well.
+            snrs: Network SNR above ``highpass`` with the blocks' noise curves, [n].
+            bank: Index of each signal's waveform, [n]; drawn if None.
+            margin_size: Samples on either side of the kernel.
 
         Returns:
-            Whitened signals, [n, ifos, kernel_size + 2 * margin_size], and the samples
-            of these at which the merger reaches each detector, [n, ifos].
+            Whitened signals, [n, ifos, kernel_size + 2 * margin_size]; and the samples
+            at which the merger reaches each detector, [n, ifos].
         """
         n = len(snrs)
         if bank is None:
@@ -370,9 +366,9 @@ class WindowMaker:
             ],
             1,
         )
-        # The optimal SNR: 4 times the integral over frequency of |h|^2 / PSD.
+        # Squared optimal SNR: 4 times the integral over frequency of |h|^2 / PSD.
         powers = 4 / self.length * powers * amplitudes.abs() ** 2
-        # Of the SNR, the buffer has the part that its waveform's power is.
+        # ``snrs`` count the complete waveforms, of which the buffer has a part.
         kept = self.kept[bank.to(self.device)]
         factors = snrs.to(self.device) * (kept / powers.sum(1)).sqrt()
         times = self.draw_arrivals(angles)
@@ -385,11 +381,10 @@ class WindowMaker:
         """Draw merger times between the settings' earliest and latest.
 
         Args:
-            angles: As from ``sky``, each [n].
+            angles: Angles from ``sky``, each [n].
 
         Returns:
-            Times within the kernel at which the mergers reach each detector, s, [n,
-            ifos].
+            Arrival times in each detector, s from the kernel's start, [n, ifos].
         """
         settings = self.settings
         span = settings.earliest_merger - settings.latest_merger
@@ -406,15 +401,15 @@ class WindowMaker:
         rows: Tensor,
         margin_size: int = 0,
     ) -> Tensor:
-        """Move spectra to times within the kernel, and whiten them, detector-wise.
+        """Shift spectra to times within the kernel, and whiten them for each detector.
 
         Args:
-            spectra: Strain times ``SCALE`` of mergers at the buffer's first sample,
-                strain per Hz, [n, bins].
-            amplitudes: What each detector multiplies them with, [n, ifos].
-            times: Merger times within the kernel, s, [n, ifos].
+            spectra: Spectra of strain times ``SCALE``, with the merger at the buffer's
+                first sample, 1/Hz, [n, bins].
+            amplitudes: Complex factor of each detector, [n, ifos].
+            times: Merger times, s from the kernel's start, [n, ifos].
             rows: Noise block of each detector, [n, ifos].
-            margin_size: Samples wanted before and after the kernel as well.
+            margin_size: Samples on either side of the kernel.
 
         Returns:
             Whitened strain, [n, ifos, kernel_size + 2 * margin_size].
@@ -437,15 +432,15 @@ class WindowMaker:
     def lone_disturbances(
         self, rows: Tensor, mergers: Tensor, shapes: Tensor | None = None
     ) -> Tensor:
-        """Draw a glitch in every detector, or a merger where ``mergers`` is true.
+        """Draw an independent glitch or merger for each detector.
 
         Args:
             rows: Noise block of each detector, [n, ifos].
-            mergers: Whether it is a merger, [n].
-            shapes: Which of ``glitches`` it is, [n, ifos]; drawn if None.
+            mergers: Whether the disturbances are mergers, [n].
+            shapes: Indices of the glitches in ``glitches``, [n, ifos]; drawn if None.
 
         Returns:
-            Whitened disturbances of independent times and shapes, [n, ifos,
+            Whitened disturbances with independent times, waveforms and SNRs, [n, ifos,
             kernel_size].
         """
         (n, ifos), settings = rows.shape, self.settings
@@ -472,11 +467,11 @@ class WindowMaker:
         return torch.stack(result, 1)
 
     def noise(self, rows: Tensor, margin_size: int = 0) -> Tensor:
-        """Cut noise at random from the given blocks.
+        """Cut noise windows at random offsets from the given blocks.
 
         Args:
             rows: Noise block of each detector, [n, ifos].
-            margin_size: Samples wanted before and after the kernel as well.
+            margin_size: Samples on either side of the kernel.
 
         Returns:
             Whitened noise, [n, ifos, kernel_size + 2 * margin_size].
@@ -494,7 +489,7 @@ class WindowMaker:
         return torch.randint(len(self.pools[0].blocks), (n, len(self.pools)))
 
     def _varied(self, noise: Tensor) -> Tensor:
-        """Turn over, reverse and scale noise windows as the settings say."""
+        """Flip the sign of, reverse and scale random noise windows, by the settings."""
         settings, size = self.settings, noise.shape[:2]
         factors = torch.where(torch.rand(size) < settings.flip_share, -1.0, 1.0)
         gains = torch.exp(settings.gain_spread * torch.randn(size))
@@ -506,16 +501,16 @@ class WindowMaker:
         return torch.where(backwards.to(self.device)[..., None], noise.flip(-1), noise)
 
     def batch(self, index: int, min_snr: float) -> Batch:
-        """Make one batch.
+        """Make a batch.
 
         Args:
-            index: Which; in order, since noise is replaced as training goes on. Any
-                other index is reached by making the noise of that time again.
+            index: Index of the batch. Consecutive indices are fast; any other has to
+                make the noise of its time again, since noise is replaced over time.
             min_snr: Smallest network SNR of the positives.
         """
         turn = index // self.settings.refresh_batches
         for i, pool in enumerate(self.pools):
-            # One detector's stretch at a time.
+            # Detectors replace their stretches in turn.
             pool.seek((turn + len(self.pools) - 1 - i) // len(self.pools))
         with torch.random.fork_rng(devices=[]):
             rng = np.random.default_rng([*self.seed, BATCH, index])

@@ -1,1 +1,1 @@
-"""Strain and segments from GWOSC."""
+"""Open strain from the Gravitational Wave Open Science Center (GWOSC)."""

@@ -1,4 +1,4 @@
-"""What GWOSC's web interface (version 2) says: runs, good times, events and files."""
+"""Client of GWOSC's API (version 2): runs, data-quality segments, events, files."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -17,18 +17,22 @@ from tenacity import RetryError
 from chirpwatch.errors import StrainError
 
 PAGE_SIZE = 500
+"""Entries in each page of a reply."""
+
 FILE_LENGTH = 4096
+"""Length of GWOSC's strain files, s."""
+
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Event:
-    """A catalogued event.
+class CatalogEvent:
+    """An event in one of GWOSC's catalogues.
 
     Attributes:
-        name: Its name.
-        gps: Its time, GPS s.
-        catalog: The catalogue that gives this time.
+        name: Name, such as ``GW150914``.
+        gps: GPS time, s.
+        catalog: Catalogue that lists this time.
     """
 
     name: str
@@ -38,12 +42,12 @@ class Event:
 
 @dataclass(frozen=True, order=True)
 class SourceFile:
-    """A strain file in the archive.
+    """A strain file on GWOSC's server.
 
     Attributes:
-        ifo: Its detector.
-        start, stop: The time that it covers, GPS s.
-        url: Where it is.
+        ifo: Detector.
+        start, stop: First and end GPS second.
+        url: URL.
     """
 
     ifo: str
@@ -53,21 +57,21 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """File name, the last part of the URL."""
         return self.url.rsplit("/", 1)[-1]
 
 
 class Archive:
-    """Questions to GWOSC; over a failing network they are asked again.
+    """Client of GWOSC's API that retries, with back-off, when it cannot connect.
 
     Args:
         host: URL of the server.
-        tries: How often a question is asked while no connection can be made.
-        wait: Before it is asked the second time, s; it doubles from time to time.
+        tries: Number of attempts of a request while no connection can be made.
+        wait: Back-off before the second attempt, s; it doubles after each attempt.
     """
 
     def __init__(self, host: str, tries: int, wait: float) -> None:
-        # The client keeps each answer as long as the process lives.
+        # The client caches each reply for the life of the process.
         v2.JSON_CACHE.clear()
         self.host = host.rstrip("/")
         self.tries = tries
@@ -76,16 +80,20 @@ class Archive:
     def run_span(
         self, run: str | None, start: int | None, end: int | None, ifos: Iterable[str]
     ) -> tuple[str, int, int]:
-        """The run that holds a range, and the range, GPS s.
+        """Find the observing run that contains a range of time.
 
         Args:
-            run: Its name; without one, the run of these detectors that holds the range.
-            start: Begin of the range; without one, of the run.
-            end: End of the range; without one, of the run.
+            run: Name of the run; None for the first that contains the range.
+            start: Start of the range, GPS s; None for the run's.
+            end: End of the range, GPS s; None for the run's.
             ifos: Detectors that the run must have.
 
+        Returns:
+            The run's name, and start and end of the range, GPS s.
+
         Raises:
-            StrainError: There is no such run, or the range is not within it.
+            StrainError: There is no such run, it does not contain the range, or GWOSC
+                does not reply.
         """
         runs = self._ask("runs", lambda: list(v2.fetch_runs(host=self.host)))
         spans = {
@@ -96,7 +104,7 @@ class Archive:
         listed = ", ".join(f"{name} ({a} to {b})" for name, (a, b) in spans.items())
         if run is not None and run not in spans:
             raise StrainError(
-                f"{self.host}: expected a run of {', '.join(ifos)}, found no {run}; "
+                f"{self.host}: expected a run with {', '.join(ifos)}, found no {run}; "
                 f"there are {listed or 'none'}"
             )
         candidates = spans if run is None else {run: spans[run]}
@@ -105,26 +113,38 @@ class Archive:
             if first <= begin < stop <= last:
                 return name, begin, stop
         raise StrainError(
-            f"{self.host}: expected a range within one run of {', '.join(ifos)}, found "
-            f"{start} to {end}; the runs are {listed or 'none'}"
+            f"{self.host}: expected a range within one run with {', '.join(ifos)}, "
+            f"found {start} to {end}; the runs are {listed or 'none'}"
         )
 
     def good_times(self, flag: str, start: int, end: int) -> SegmentList:
-        """When a data-quality flag, such as ``H1_CBC_CAT3``, is on within a range."""
-        found = self._ask(
+        """Segments in which a data-quality flag is active within a range of time.
+
+        Args:
+            flag: Name of the flag, such as ``H1_CBC_CAT3``.
+            start: Start of the range, GPS s.
+            end: End of the range, GPS s.
+
+        Raises:
+            StrainError: There is no such flag, or GWOSC does not reply.
+        """
+        segments = self._ask(
             f"the flag {flag}",
             lambda: get_segments(flag, start, end, host=self.host, pagesize=PAGE_SIZE),
         )
-        times = SegmentList(Segment(*map(int, segment)) for segment in found)
+        times = SegmentList(Segment(*map(int, segment)) for segment in segments)
         return times.coalesce() & SegmentList([Segment(start, end)])
 
-    def events(self, start: float, end: float) -> list[Event]:
-        """The events of all catalogues within a range, in order of time.
+    def events(self, start: float, end: float) -> list[CatalogEvent]:
+        """Events of all catalogues within a range of time, GPS s, in order of time.
 
-        Versions of an event that differ in time are all listed. Catalogues of marginal
-        events count: what may be a signal is no background.
+        Versions of an event with different times are all returned. Catalogues of
+        marginal events are included: a possible signal is not background.
+
+        Raises:
+            StrainError: GWOSC does not reply.
         """
-        found = self._ask(
+        versions = self._ask(
             "events",
             lambda: list(
                 v2.fetch_event_versions(
@@ -132,9 +152,9 @@ class Archive:
                 )
             ),
         )
-        events: dict[tuple[str, float], Event] = {}
-        for each in found:
-            event = Event(each["name"], float(each["gps"]), each["catalog"])
+        events: dict[tuple[str, float], CatalogEvent] = {}
+        for each in versions:
+            event = CatalogEvent(each["name"], float(each["gps"]), each["catalog"])
             if start <= event.gps <= end:
                 events.setdefault((event.name, event.gps), event)
         return sorted(events.values(), key=lambda event: (event.gps, event.name))
@@ -142,18 +162,25 @@ class Archive:
     def files(
         self, run: str, ifo: str, start: int, end: int, rate: int
     ) -> list[SourceFile]:
-        """The strain files of a detector that overlap a range, in order of time.
+        """A detector's strain files that overlap a range of time, in order of time.
+
+        Args:
+            run: Observing run.
+            ifo: Detector.
+            start: Start of the range, GPS s.
+            end: End of the range, GPS s.
+            rate: Sample rate of the files, Hz.
 
         Raises:
-            StrainError: Two files cover the same time.
+            StrainError: Two files overlap, or GWOSC does not reply.
         """
         urls = self._ask(
             f"files of {run}",
             lambda: get_run_urls(
                 run,
                 ifo,
-                # A file wider: whatever the server takes a range to mean, it then
-                # lists the files that reach over its ends; the others go below.
+                # Ask for one file length more on either side, so that files across the
+                # ends are listed however the server matches; filtered below.
                 start - FILE_LENGTH,
                 end + FILE_LENGTH,
                 sample_rate=rate,
@@ -167,19 +194,27 @@ class Archive:
             if first < end and last > start:
                 files.append(SourceFile(ifo, first, last, url))
         files.sort()
-        for one, other in pairwise(files):
-            if other.start < one.stop:
+        for earlier, later in pairwise(files):
+            if later.start < earlier.stop:
                 raise StrainError(
-                    f"{self.host}: expected one file for each time, found {one.name} "
-                    f"and {other.name} in {run}"
+                    f"{self.host}: expected files that do not overlap, found "
+                    f"{earlier.name} and {later.name} in {run}; choose a range without "
+                    "them"
                 )
         return files
 
     def _ask(self, what: str, question: Callable[[], Answer]) -> Answer:
-        """The answer to a question.
+        """Send a request, and retry when no connection can be made.
 
-        After a status that may pass, or no answer in 10 s, GWOSC's client itself asks
-        again, ten times in all; after a failing connection it does not.
+        GWOSC's client itself retries after a transient HTTP status or a time-out of
+        10 s, up to ten times, but not after a connection error.
+
+        Args:
+            what: Subject of the request, for the error message.
+            question: Sends the request.
+
+        Raises:
+            StrainError: The request failed.
         """
         for attempt in range(self.tries):
             try:

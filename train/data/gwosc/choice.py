@@ -1,4 +1,4 @@
-"""Which of GWOSC's open data to take: good times of all detectors, cut to segments."""
+"""Choose which of GWOSC's data to fetch: coincident good times, cut to segments."""
 
 import math
 from collections.abc import Iterator
@@ -13,24 +13,24 @@ from chirpwatch.train.data.gwosc.archive import (
 )
 from chirpwatch.train.data.gwosc.plan import (
     SPLITS,
+    FetchPlan,
     FetchSettings,
-    Plan,
     PlannedSegment,
     check_disjoint,
 )
 
 
-def make_plan(settings: FetchSettings, tries: int = 5, wait: float = 1.0) -> Plan:
-    """Ask GWOSC what there is, and choose.
+def make_plan(settings: FetchSettings, tries: int = 5, wait: float = 1.0) -> FetchPlan:
+    """Query GWOSC, and choose segments and files by the settings.
 
     Args:
-        settings: What to take.
-        tries: How often each question is asked while the network fails.
-        wait: Before the second time, s; it doubles from time to time.
+        settings: Selection of data.
+        tries: Number of attempts of a request while no connection can be made.
+        wait: Back-off before the second attempt, s; it doubles after each attempt.
 
     Raises:
-        StrainError: GWOSC does not answer, has no such run or flag, or nothing, or
-            nothing for one of the splits, is left.
+        StrainError: GWOSC does not reply or has no such run or flag; no data are left;
+            or none are left for one of the splits.
     """
     archive = Archive(settings.host, tries, wait)
     run, start, end = archive.run_span(
@@ -52,18 +52,18 @@ def make_plan(settings: FetchSettings, tries: int = 5, wait: float = 1.0) -> Pla
     for ifo in settings.ifos:
         if taken:
             first, last = taken.extent()
-            found = archive.files(run, ifo, first, last, settings.source_rate)
-            taken &= SegmentList(Segment(file.start, file.stop) for file in found)
-            files += found
+            ifo_files = archive.files(run, ifo, first, last, settings.source_rate)
+            taken &= SegmentList(Segment(file.start, file.stop) for file in ifo_files)
+            files += ifo_files
     taken = _longer(taken.coalesce(), settings.min_duration)
     where = f"{settings.host}, {run}, GPS {start} to {end}"
     if not taken:
         raise StrainError(
-            f"{where}: expected stretches of at least {settings.min_duration} s of "
-            f"{', '.join(settings.ifos)} with files, with "
-            f"{', '.join(settings.flags) or 'no flag'} and {settings.pad:g} s away "
-            f"from events, found none: {abs(good)} s have the flags, {abs(clean)} s of "
-            f"them lie away from the {len(events)} events; choose another range, or a "
+            f"{where}: expected files of {', '.join(settings.ifos)} for at least "
+            f"{settings.min_duration} s with "
+            f"{', '.join(settings.flags) or 'no flag'}, {settings.pad:g} s away from "
+            f"events; found none: {abs(good)} s have the flags, {abs(clean)} s of them "
+            f"are away from the {len(events)} events; choose another range, or a "
             "shorter --min-duration or --pad"
         )
     segments = tuple(sorted(_segments(taken, settings)))
@@ -80,7 +80,7 @@ def make_plan(settings: FetchSettings, tries: int = 5, wait: float = 1.0) -> Pla
         for file in files
         if any(each.start < file.stop and each.stop > file.start for each in segments)
     ]
-    return Plan(settings, run, segments, tuple(events), tuple(sorted(used)))
+    return FetchPlan(settings, run, segments, tuple(events), tuple(sorted(used)))
 
 
 def _longer(times: SegmentList, least: int) -> SegmentList:
@@ -88,7 +88,7 @@ def _longer(times: SegmentList, least: int) -> SegmentList:
 
 
 def _first(times: SegmentList, livetime: int | None) -> SegmentList:
-    """The first ``livetime`` seconds."""
+    """The first ``livetime`` seconds of the segments, or all of them if None."""
     if livetime is None:
         return times
     taken = SegmentList()
@@ -100,7 +100,8 @@ def _first(times: SegmentList, livetime: int | None) -> SegmentList:
 
 
 def _segments(times: SegmentList, settings: FetchSettings) -> Iterator[PlannedSegment]:
-    """Cut times into the segments of each split."""
+    """Divide times among the splits, and cut them to at most ``max_duration``."""
+    # Livetime in all, and before the current stretch.
     total, passed = abs(times), 0
     shares = [sum(settings.splits[: i + 1]) for i in range(len(SPLITS))]
     edges = [0, *(round(total * share) for share in shares)]
@@ -112,6 +113,6 @@ def _segments(times: SegmentList, settings: FetchSettings) -> Iterator[PlannedSe
                 continue
             count = -(-length // settings.max_duration)
             cuts = [begin + length * i // count for i in range(count + 1)]
-            for one, other in pairwise(cuts):
-                yield PlannedSegment(one, other, split)
+            for first_second, end_second in pairwise(cuts):
+                yield PlannedSegment(first_second, end_second, split)
         passed += stop - start

@@ -1,8 +1,8 @@
-"""Background from the open data of the Gravitational Wave Open Science Center.
+"""Fetch a background file from GWOSC's open data.
 
-``fetch`` asks GWOSC when all detectors had good data, downloads what covers that time,
-and writes a background file. It works in a directory beside the file, ``OUT.parts``,
-where every finished download is kept until the file is whole.
+``fetch`` plans which coincident good times to take, downloads the files that cover
+them, and writes a background file. Finished downloads are kept in a directory beside
+the file, ``OUT.parts``, until the file is complete, so that a fetch can resume.
 """
 
 import fcntl
@@ -25,14 +25,14 @@ from chirpwatch.errors import StrainError
 from chirpwatch.train.data.gwosc.archive import SourceFile
 from chirpwatch.train.data.gwosc.choice import make_plan
 from chirpwatch.train.data.gwosc.files import (
-    Network,
-    full_disk_told,
+    DownloadPolicy,
     make_part,
     read_part,
+    reporting_disk_errors,
 )
 from chirpwatch.train.data.gwosc.plan import (
+    FetchPlan,
     FetchSettings,
-    Plan,
     PlannedSegment,
     check_disjoint,
 )
@@ -42,15 +42,17 @@ from chirpwatch.train.data.gwosc.writer import (
 )
 
 TIMEOUT = 30.0
+"""Time-out of a connection or a read, s."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a fetch is.
+    """Progress of a fetch.
 
     Attributes:
-        files_done, files: Files that are finished, of all.
-        received: Bytes that this run has downloaded.
+        files_done: Files finished.
+        files: Files in the plan.
+        received: Bytes that this call has downloaded.
     """
 
     files_done: int
@@ -60,14 +62,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What was written.
+    """Result of a fetch.
 
     Attributes:
-        plan: What was wanted.
-        segments: What there was: the plan without what gaps in the data took away.
+        plan: The plan.
+        segments: Segments written: the plan's, less the gaps found in the files.
     """
 
-    plan: Plan
+    plan: FetchPlan
     segments: tuple[PlannedSegment, ...]
 
 
@@ -81,50 +83,53 @@ def fetch(
     command: str = "",
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Fetched:
-    """Write a background file from GWOSC's data; it appears whole or not at all.
+    """Write a background file from GWOSC's data; it appears complete or not at all.
 
-    A fetch that ended early goes on where it was when it is called again with the same
-    settings, by the plan that it made then. Each job needs memory for one file, about
-    0.3 GB for 4096 s at 4096 Hz and 0.7 GB at 16384 Hz, whatever the livetime; the
-    directory of parts takes as much disk as the file.
+    After an interruption, a call with the same settings resumes with the same plan.
+    Each job needs memory for one file, about 0.3 GB for 4096 s at 4096 Hz and 0.7 GB at
+    16384 Hz, whatever the livetime; the directory of parts needs as much disk as the
+    file.
 
     Args:
         out: The file, HDF5: ``{train,valid,test}/{t0}-{duration}/{ifo}``, float64, and
             ``events/{name,gps,catalog}``.
-        settings: What to take.
-        jobs: Files that are downloaded and resampled at a time.
-        tries: How often a request that fails, or a file that comes damaged, is tried.
-        wait: Before the second time, s; it doubles from time to time.
-        command: How this was called, for the file's attributes.
-        progress: Called as files and bytes come in, by several threads in turn.
+        settings: Selection of data.
+        jobs: Files that are downloaded and resampled in parallel.
+        tries: Number of attempts of a request that fails, and of a download that fails
+            or is damaged.
+        wait: Back-off before the second attempt, s; it doubles after each attempt.
+        command: Command line, for the file's attributes.
+        progress: Called as files and bytes arrive, from several threads, one at a time.
 
     Raises:
-        StrainError: ``out`` is there; another fetch is at work on it, or began it with
-            other settings; the plan cannot be made; a file cannot be had or is
-            damaged; nothing is left of a split; or the disk is full or cannot be
-            written.
-        KeyboardInterrupt: As elsewhere; what was finished is kept.
+        StrainError: ``out`` exists; another fetch is writing it, or an interrupted one
+            had other settings; no plan can be made; a file cannot be downloaded or is
+            damaged; a split has no data left; or the disk is full or not writable.
+        KeyboardInterrupt: Finished downloads are kept.
     """
     out = Path(out)
     parts = out.with_name(f"{out.name}.parts")
-    with full_disk_told(parts):
+    with reporting_disk_errors(parts):
         if out.exists():
             raise StrainError(
-                f"{out}: is there already; remove it, or choose another name"
+                f"{out}: exists already; remove it, or choose another name"
             )
-    with full_disk_told(parts), _locked(parts):
+    with reporting_disk_errors(parts), _locked(parts):
         plan = _plan(parts, settings, tries, wait)
         _check_space(parts, plan)
         paths = {file: parts / f"{Path(file.name).stem}.part" for file in plan.files}
         available = _download_all(plan, paths, jobs, tries, wait, progress)
         segments = covered(plan, available)
-        whole = parts / "whole.hdf5"
-        with replacing(whole) as temporary:
+        complete = parts / "whole.hdf5"
+        with replacing(complete) as temporary:
             write_segments(temporary, plan, segments, paths, command)
         if out.exists():
-            raise StrainError(f"{out}: appeared meanwhile; it stays as it is")
-        whole.replace(out)
-        # The parts may go once nothing can undo the file.
+            raise StrainError(
+                f"{out}: was created by another program during the fetch and is left "
+                "as it is; move it, and run the same command again"
+            )
+        complete.replace(out)
+        # Keep the parts until the file is safe on disk.
         sync(out.parent)
         shutil.rmtree(parts)
     return Fetched(plan, segments)
@@ -132,7 +137,11 @@ def fetch(
 
 @contextmanager
 def _locked(parts: Path) -> Iterator[None]:
-    """Own the directory of parts; one without a plan is removed at the end."""
+    """Create and lock the directory of parts; remove it if no plan was made.
+
+    Raises:
+        StrainError: Another fetch holds the lock.
+    """
     parts.mkdir(parents=True, exist_ok=True)
     lock = parts / "lock"
     with lock.open("w") as file:
@@ -140,7 +149,7 @@ def _locked(parts: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StrainError(
-                f"{parts}: another fetch is at work there; wait for it"
+                f"{parts}: another fetch is using this directory; wait until it ends"
             ) from None
         try:
             yield
@@ -151,29 +160,30 @@ def _locked(parts: Path) -> Iterator[None]:
                     parts.rmdir()
 
 
-def _plan(parts: Path, settings: FetchSettings, tries: int, wait: float) -> Plan:
-    """The plan that a fetch began with, or a new one."""
+def _plan(parts: Path, settings: FetchSettings, tries: int, wait: float) -> FetchPlan:
+    """The plan of the interrupted fetch in this directory, or a new one."""
     path = parts / "plan.json"
     if not path.exists():
         plan = make_plan(settings, tries, wait)
         with replacing(path) as temporary:
             temporary.write_text(plan.to_json())
         return plan
-    # Of a fetch that was killed: what was not finished has a name of its own.
+    # A killed fetch leaves temporary files, whose names start with a dot.
     for leftover in parts.glob(".*"):
         leftover.unlink()
     try:
-        plan = Plan.from_json(path.read_text())
+        plan = FetchPlan.from_json(path.read_text())
     except (ValueError, KeyError, TypeError) as error:
         raise StrainError(
-            f"{path}: expected the plan of a fetch: {error}; remove {parts}"
+            f"{path}: expected the plan of a fetch: {error}; remove {parts}, and run "
+            "the command again"
         ) from None
     check_disjoint(plan.segments)
-    kept = asdict(plan.settings)
+    previous = asdict(plan.settings)
     changed = [
-        f"{name} {value}, found {kept[name]}"
+        f"{name} {value}, found {previous[name]}"
         for name, value in asdict(settings).items()
-        if value != kept[name]
+        if value != previous[name]
     ]
     if changed:
         raise StrainError(
@@ -183,30 +193,37 @@ def _plan(parts: Path, settings: FetchSettings, tries: int, wait: float) -> Plan
     return plan
 
 
-def _check_space(parts: Path, plan: Plan) -> None:
-    """The parts and the file hold the strain once each."""
-    kept = sum(path.stat().st_size for path in parts.iterdir())
-    needed = 2 * plan.strain_bytes - kept
+def _check_space(parts: Path, plan: FetchPlan) -> None:
+    """Check for disk space: the parts and the file hold the strain once each.
+
+    Raises:
+        StrainError: There is too little.
+    """
+    written = sum(path.stat().st_size for path in parts.iterdir())
+    needed = 2 * plan.strain_bytes - written
     free = shutil.disk_usage(parts).free
     if free < needed:
         raise StrainError(
-            f"{parts}: expected room for {needed / 1e6:.0f} MB, found "
-            f"{free / 1e6:.0f} MB free; make room, or take a shorter --livetime"
+            f"{parts}: expected {needed / 1e6:.0f} MB of free disk space, found "
+            f"{free / 1e6:.0f} MB; free some, or take a shorter --livetime"
         )
 
 
 def _download_all(
-    plan: Plan,
+    plan: FetchPlan,
     paths: Mapping[SourceFile, Path],
     jobs: int,
     tries: int,
     wait: float,
     progress: Callable[[Progress], None],
 ) -> dict[SourceFile, SegmentList]:
-    """Make the parts that are missing.
+    """Download the files whose parts are missing or damaged.
 
     Returns:
-        For each file the times that its part holds.
+        The times for which each file's part has strain.
+
+    Raises:
+        StrainError: See ``make_part``.
     """
     stop, lock = threading.Event(), threading.Lock()
     done = received = 0
@@ -217,7 +234,7 @@ def _download_all(
             done, received = done + files, received + size
             progress(Progress(done, len(paths), received))
 
-    network = Network(tries, wait, stop, lambda size: count(0, size))
+    policy = DownloadPolicy(tries, wait, stop, lambda size: count(0, size))
     available = {}
     with (
         ThreadPoolExecutor(jobs) as pool,
@@ -227,10 +244,13 @@ def _download_all(
         def part(file: SourceFile) -> SegmentList:
             times = read_part(paths[file], file)
             if times is None:
-                make_part(file, plan, paths[file], client, network)
+                make_part(file, plan, paths[file], client, policy)
                 times = read_part(paths[file], file)
             if times is None:
-                raise StrainError(f"{paths[file]}: damaged as it was written")
+                raise StrainError(
+                    f"{paths[file]}: was damaged while it was written; check the disk, "
+                    "and run the same command again"
+                )
             return times
 
         futures = {pool.submit(part, file): file for file in paths}

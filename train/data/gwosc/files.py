@@ -1,9 +1,9 @@
-"""From GWOSC's strain file to a part of a background file: download, resample.
+"""Download GWOSC's strain files, and resample each to a part of a background file.
 
-A part holds what the plan wants of one file, resampled, whole seconds without a gap:
-``strain/{start}-{stop}`` (GPS s), and the first and the last second as downloaded,
-``head`` and ``tail``, from which the samples around a file's edge are made once its
-neighbour is there too. Each dataset carries a checksum that is verified as it is read.
+A part has the planned strain of one file: resampled, in whole seconds without gaps,
+``strain/{start}-{stop}`` (GPS s). It also has the file's first and last second at the
+original rate, ``head`` and ``tail``: samples next to a file's edge are resampled from
+them and the neighbouring file's. HDF5 verifies each dataset's checksum on reading.
 """
 
 import errno
@@ -28,21 +28,24 @@ from chirpwatch.gwosc_file import read_gwosc_file
 from chirpwatch.hdf5 import writing
 from chirpwatch.strain import resample
 from chirpwatch.train.data.gwosc.archive import SourceFile
-from chirpwatch.train.data.gwosc.plan import Plan
+from chirpwatch.train.data.gwosc.plan import FetchPlan
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a full disk or an exceeded quota."""
+
 TRANSIENT = (408, 425, 429)
+"""HTTP statuses below 500 after which a download is retried."""
 
 
 @dataclass(frozen=True)
-class Network:
-    """How to download.
+class DownloadPolicy:
+    """Retries, cancellation and progress of downloads.
 
     Attributes:
-        tries: How often a file is asked for, whether it does not come or is damaged.
-        wait: Before it is asked for the second time, s; doubles from time to time.
-        stop: Set to end all downloads early.
-        received: Called with the number of bytes of each chunk.
+        tries: Number of attempts of a download that fails or is damaged.
+        wait: Back-off before the second attempt, s; it doubles after each attempt.
+        stop: Event that cancels all downloads.
+        received: Called with the number of bytes in each chunk.
     """
 
     tries: int
@@ -52,70 +55,77 @@ class Network:
 
 
 class Stopped(Exception):
-    """The fetch was told to end."""
+    """The fetch was cancelled."""
 
 
 class _Interrupted(Exception):
-    """A download failed in a way that may pass."""
+    """A download failed with a transient error."""
 
 
 @contextmanager
-def full_disk_told(path: Path) -> Iterator[None]:
-    """Turn a disk that is full, or that cannot be written, into an error that says so.
+def reporting_disk_errors(path: Path) -> Iterator[None]:
+    """Raise the project's exception for an ``OSError`` of the block.
+
+    Args:
+        path: Path that the block writes, for the message.
 
     Raises:
-        StrainError: There was no space to write, or no right or place to.
+        StrainError: The disk is full or not writable.
     """
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
             raise StrainError(
-                f"{path}: the disk is full ({error}); what was finished is kept: make "
-                "room, and run the same command again"
+                f"{path}: the disk is full ({error}); finished downloads are kept: "
+                "free some space, and run the same command again"
             ) from None
         raise StrainError(
-            f"{path}: could not be written: {error}; look whether its directory is "
-            "there and may be written to"
+            f"{path}: could not be written: {error}; check that its directory exists "
+            "and is writable"
         ) from None
 
 
 def make_part(
-    file: SourceFile, plan: Plan, path: Path, client: httpx.Client, network: Network
+    file: SourceFile,
+    plan: FetchPlan,
+    path: Path,
+    client: httpx.Client,
+    policy: DownloadPolicy,
 ) -> None:
-    """Download a file and write its part, which appears whole or not at all.
+    """Download a file, and write its part, which appears complete or not at all.
 
     Args:
-        file: What to download.
-        plan: Says which times are wanted.
+        file: File to download.
+        plan: Plan with the segments to keep.
         path: The part.
-        client: Connections to GWOSC.
-        network: How to download.
+        client: HTTP client.
+        policy: Retries, cancellation and progress.
 
     Raises:
-        StrainError: The file cannot be had, is damaged each time, is not what its name
-            says, or the disk is full.
-        Stopped: The fetch was told to end.
+        StrainError: The download failed or was damaged at each attempt, the content
+            does not match the file's name, strain is infinite, or the disk is full.
+        Stopped: The fetch was cancelled.
     """
-    with full_disk_told(path):
+    with reporting_disk_errors(path):
         rate = plan.settings.source_rate
-        digest, data = _intact(file, rate, path.parent, client, network)
+        digest, data = _intact(file, rate, path.parent, client, policy)
         _write_part(path, file, plan, data, digest)
 
 
 def read_part(path: Path, file: SourceFile) -> SegmentList | None:
-    """The times that a part holds, verified; ``None`` if it is not there or damaged."""
+    """Verify a part, and return its times; None if it is missing or damaged."""
     try:
         with h5py.File(path, "r") as part:
             if part.attrs["url"] != file.url or "sha256" not in part.attrs:
                 return None
             times = SegmentList()
             for name, data in part["strain"].items():
-                data[()]
+                data[()]  # verifies the checksum
                 times.append(Segment(*map(int, name.split("-"))))
             part["head"][()], part["tail"][()]
             return times
-    # HDF5's own errors are of any of these kinds.
+    # h5py raises any of these for a damaged file.
     except (OSError, KeyError, RuntimeError, ValueError):
         return None
 
@@ -125,20 +135,24 @@ def _intact(
     rate: int,
     directory: Path,
     client: httpx.Client,
-    network: Network,
+    policy: DownloadPolicy,
 ) -> tuple[str, NDArray[Any]]:
-    """Download a file until it is what it says, trying again what may pass.
+    """Download a file until its content is valid, with back-off between attempts.
 
     Returns:
         SHA-256 of the file, and its strain, float64, [size].
+
+    Raises:
+        StrainError: All attempts failed, or an attempt failed permanently.
+        Stopped: The fetch was cancelled.
     """
     failure = ""
-    for attempt in range(network.tries):
-        if attempt and network.stop.wait(network.wait * 2 ** (attempt - 1)):
+    for attempt in range(policy.tries):
+        if attempt and policy.stop.wait(policy.wait * 2 ** (attempt - 1)):
             raise Stopped
         with NamedTemporaryFile(prefix=".download-", dir=directory) as raw:
             try:
-                digest = _download(file.url, Path(raw.name), client, network)
+                digest = _download(file.url, Path(raw.name), client, policy)
             except _Interrupted as error:
                 failure = str(error)
                 continue
@@ -147,17 +161,17 @@ def _intact(
             except StrainError as error:
                 failure = str(error)
     raise StrainError(
-        f"{file.url}: not downloaded in {network.tries} tries, at last: {failure}; "
-        "what was finished is kept: check the network and the host, and run the same "
-        f"command again, or leave out GPS {file.start} to {file.stop}"
+        f"{file.url}: not downloaded in {policy.tries} tries; the last failed with: "
+        f"{failure}; finished downloads are kept: check the network and the host, and "
+        f"run the same command again, or leave out GPS {file.start} to {file.stop}"
     )
 
 
 def _content(path: str, file: SourceFile, rate: int) -> NDArray[Any]:
-    """Strain of a downloaded file.
+    """Read a downloaded file's strain, float64, [size].
 
     Raises:
-        StrainError: It cannot be read, or is not what the file's name says.
+        StrainError: It cannot be read, or does not match the file's name.
     """
     ifo, start, found_rate, data = read_gwosc_file(path)
     expected = (file.ifo, file.start, rate, (file.stop - file.start) * rate)
@@ -171,38 +185,43 @@ def _content(path: str, file: SourceFile, rate: int) -> NDArray[Any]:
 
 
 def _write_part(
-    path: Path, file: SourceFile, plan: Plan, data: NDArray[Any], digest: str
+    path: Path, file: SourceFile, plan: FetchPlan, data: NDArray[Any], digest: str
 ) -> None:
-    rate, wanted_rate = plan.settings.source_rate, plan.settings.sample_rate
-    wanted = np.zeros(file.stop - file.start, bool)
+    """Resample a file's planned seconds, and write its part.
+
+    Raises:
+        StrainError: Planned strain is infinite.
+    """
+    rate, sample_rate = plan.settings.source_rate, plan.settings.sample_rate
+    planned = np.zeros(file.stop - file.start, bool)
     for each in plan.segments:
         first = max(each.start, file.start) - file.start
-        wanted[first : max(each.stop - file.start, 0)] = True
-    seconds = data.reshape(len(wanted), rate)
-    infinite = wanted & np.isinf(seconds).any(1)
+        planned[first : max(each.stop - file.start, 0)] = True
+    seconds = data.reshape(len(planned), rate)
+    infinite = planned & np.isinf(seconds).any(1)
     if infinite.any():
         raise StrainError(
             f"{file.url}: expected finite strain, found infinity at GPS "
             f"{file.start + int(np.argmax(infinite))}; leave that time out"
         )
-    # GWOSC marks missing data with NaN; infinity beside wanted data would spread into
-    # them through the filter.
+    # GWOSC marks missing data with NaN; the resampling filter would spread infinity
+    # into the planned data beside it.
     present = np.isfinite(seconds).all(1)
     with replacing(path) as temporary, writing(temporary) as part:
         part.attrs.update({"url": file.url, "sha256": digest})
         for name, second in (("head", 0), ("tail", -1)):
             part.create_dataset(name, data=seconds[second], fletcher32=True)
         group = part.create_group("strain")
-        for first, last in _runs(wanted & present):
-            # A second of context keeps the filter's edges out, where there are data.
+        for first, last in _runs(planned & present):
+            # Where there are data, a second of context absorbs the filter's edges.
             before = int(first > 0 and present[first - 1])
             after = int(last < len(present) and present[last])
             strain = resample(
                 seconds[first - before : last + after].ravel(),
                 rate,
-                wanted_rate,
+                sample_rate,
                 file.ifo,
-            )[before * wanted_rate : (before + last - first) * wanted_rate]
+            )[before * sample_rate : (before + last - first) * sample_rate]
             group.create_dataset(
                 f"{file.start + first}-{file.start + last}",
                 data=strain,
@@ -211,38 +230,41 @@ def _write_part(
 
 
 def _runs(mask: NDArray[Any]) -> list[tuple[int, int]]:
-    """First and one past the last index of each run of true values."""
+    """Start and end (exclusive) of each run of true values."""
     edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
-def _download(url: str, path: Path, client: httpx.Client, network: Network) -> str:
-    """Download a file once.
+def _download(
+    url: str, path: Path, client: httpx.Client, policy: DownloadPolicy
+) -> str:
+    """Download a file in one attempt.
 
     Returns:
-        The SHA-256 of what came, which is as long as the server said.
+        SHA-256 of the content; httpx has checked its length.
 
     Raises:
-        StrainError: It cannot be had.
-        _Interrupted: Another try may have it.
+        StrainError: The server refused permanently.
+        _Interrupted: The download failed with a transient error.
+        Stopped: The fetch was cancelled.
     """
     digest = hashlib.sha256()
     try:
         with client.stream("GET", url) as response, path.open("wb") as output:
             response.raise_for_status()
             for chunk in response.iter_bytes():
-                if network.stop.is_set():
+                if policy.stop.is_set():
                     raise Stopped
                 output.write(chunk)
                 digest.update(chunk)
-                network.received(len(chunk))
+                policy.received(len(chunk))
         return digest.hexdigest()
     except httpx.HTTPStatusError as error:
         failure = f"HTTP status {error.response.status_code}"
         if error.response.is_server_error or error.response.status_code in TRANSIENT:
             raise _Interrupted(failure) from None
         raise StrainError(
-            f"{url}: not downloaded: {failure}; what was finished is kept: check the "
+            f"{url}: not downloaded: {failure}; finished downloads are kept: check the "
             "host, and run the same command again"
         ) from None
     except httpx.HTTPError as error:

@@ -1,4 +1,4 @@
-"""What a fetch from GWOSC shall take, and the plan that this comes to."""
+"""Settings of a fetch from GWOSC, and the plan made from them."""
 
 import json
 import math
@@ -13,39 +13,40 @@ from chirpwatch.errors import (
 )
 from chirpwatch.geometry import Geometry
 from chirpwatch.train.data.gwosc.archive import (
-    Event,
+    CatalogEvent,
     SourceFile,
 )
 
 SPLITS = ("train", "valid", "test")
 SAMPLE_BYTES = 8
+"""Size of a float64 sample, in GWOSC's files and in ours."""
 
 
 @dataclass(frozen=True)
 class FetchSettings:
-    """What to take. The same settings give the same plan while GWOSC stays as it is.
+    """Selection of GWOSC's data; as long as these stay, it gives the same plan.
 
     Attributes:
-        run: Observing run, such as ``O3a``; without it, the run that holds the range.
-        start, end: Range, GPS s; without it, the whole run.
-        ifos: Detectors; a time counts where all of them have good data.
-        flags: Data-quality flags that must be on in each detector, without its prefix.
-            Of the three categories a time must pass each one, so that it does not
-            matter whether a run's categories include those before them.
+        run: Observing run, such as ``O3a``; None for the run that contains the range.
+        start, end: Range, GPS s; None for the run's.
+        ifos: Detectors; only times at which all of them have good data are taken.
+        flags: Data-quality flags that must be active in each detector, without its
+            prefix. The default requires all three categories, because whether a
+            category includes the lower ones depends on the run.
         min_duration: Shortest segment, s.
-        max_duration: Longest segment, s; longer stretches are cut into equal parts.
-        livetime: How much to take at most, from the start on, s; everything without
-            it. Less is taken where files are missing or a rest is too short.
-        splits: Shares of the livetime for train, valid and test, in this order of time.
-        pad: Time around each catalogued event that is left out, s to either side. 64 s
-            before the merger holds a binary neutron star from 30 Hz on (55 s at a chirp
-            mass of 1.2 solar masses); 64 s after it, the longest PSD has forgotten it.
-        source_rate: Rate of the files to download, 4096 or 16384 Hz.
-        sample_rate: Rate of the strain that is written, Hz.
+        max_duration: Longest segment, s; longer ones are cut into equal parts.
+        livetime: Largest livetime to take, from the start of the range, s; None for
+            all. Missing files and rests that are too short reduce it.
+        splits: Shares of the livetime for train, valid and test, in order of time.
+        pad: Time left out on either side of each catalogued event, s. 64 s before the
+            merger contain a binary neutron star from 30 Hz on (55 s at a chirp mass of
+            1.2 solar masses); 64 s after it, the event has left the longest PSD.
+        source_rate: Sample rate of the files to download, 4096 or 16384 Hz.
+        sample_rate: Sample rate of the strain that is written, Hz.
         host: URL of GWOSC.
 
     Raises:
-        ConfigurationError: A value cannot be, or two of them contradict each other.
+        ConfigurationError: A value is out of range, or two contradict each other.
     """
 
     run: str | None = None
@@ -79,7 +80,7 @@ class FetchSettings:
                 self.min_duration >= 1,
                 ("min_duration",),
             ),
-            # Else a stretch a little longer than the longest gives parts too short.
+            # Or the halves of a segment just over max_duration would be too short.
             "a max_duration of at least twice min_duration": (
                 self.max_duration >= 2 * self.min_duration,
                 ("max_duration", "min_duration"),
@@ -108,10 +109,10 @@ class FetchSettings:
 
 @dataclass(frozen=True, order=True)
 class PlannedSegment:
-    """A segment to write.
+    """A segment of the background file.
 
     Attributes:
-        start, stop: GPS s.
+        start, stop: First and end GPS second.
         split: ``train``, ``valid`` or ``test``.
     """
 
@@ -121,25 +122,25 @@ class PlannedSegment:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is taken, and where from.
+class FetchPlan:
+    """Segments to write, and files to download for them.
 
     Attributes:
-        settings: How it was chosen.
+        settings: Settings from which the plan was made.
         run: Observing run.
-        segments: In order of time.
+        segments: Segments, in order of time.
         events: Catalogued events in the range or within ``pad`` of it.
-        files: What is downloaded.
+        files: Files to download.
     """
 
     settings: FetchSettings
     run: str
     segments: tuple[PlannedSegment, ...]
-    events: tuple[Event, ...]
+    events: tuple[CatalogEvent, ...]
     files: tuple[SourceFile, ...]
 
     def livetime(self, split: str | None = None) -> int:
-        """Length of the segments of one split, or of all, s."""
+        """Livetime of a split, or of all if None, s."""
         return sum(
             each.stop - each.start
             for each in self.segments
@@ -148,19 +149,19 @@ class Plan:
 
     @property
     def strain_bytes(self) -> int:
-        """Size of the strain of all segments and detectors as it is written."""
+        """Size of the strain to write, all segments and detectors."""
         settings = self.settings
         samples = self.livetime() * settings.sample_rate * len(settings.ifos)
         return SAMPLE_BYTES * samples
 
     @property
     def download_bytes(self) -> int:
-        """Size of the files without compression, which saves less than a tenth."""
+        """Upper limit of the download: GWOSC's compression saves less than a tenth."""
         lengths = sum(file.stop - file.start for file in self.files)
         return SAMPLE_BYTES * lengths * self.settings.source_rate
 
     def describe(self) -> str:
-        """The plan as text: segments, events, sizes."""
+        """Describe the plan for the terminal: segments, events, sizes."""
         lines = [f"{self.run}, {', '.join(self.settings.ifos)}"]
         lines += [
             f"  {each.split:5} {each.start} to {each.stop}  {each.stop - each.start} s"
@@ -169,23 +170,23 @@ class Plan:
         lines += [f"{split}: {self.livetime(split) / 3600:.2f} h" for split in SPLITS]
         if self.settings.livetime is not None:
             lines.append(
-                f"wanted {self.settings.livetime} s, taken {self.livetime()} s"
+                f"requested {self.settings.livetime} s, taken {self.livetime()} s"
             )
         lines += [f"left out: {event.name} at {event.gps}" for event in self.events]
         lines.append(
             f"{len(self.files)} files to download, at most "
             f"{self.download_bytes / 1e9:.2f} GB; {self.strain_bytes / 1e9:.2f} GB to "
-            "write, as much again meanwhile"
+            "write, twice that during the fetch"
         )
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """JSON, for the directory in which a fetch goes on."""
+        """Convert to JSON, for the directory from which a fetch resumes."""
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read back what ``to_json`` wrote."""
+        """Read the JSON of ``to_json``."""
         values = json.loads(text)
         settings = values["settings"]
         for name in ("ifos", "flags", "splits"):
@@ -194,22 +195,22 @@ class Plan:
             settings=FetchSettings(**settings),
             run=values["run"],
             segments=tuple(PlannedSegment(**each) for each in values["segments"]),
-            events=tuple(Event(**each) for each in values["events"]),
+            events=tuple(CatalogEvent(**each) for each in values["events"]),
             files=tuple(SourceFile(**each) for each in values["files"]),
         )
 
 
 def check_disjoint(segments: Iterable[PlannedSegment]) -> None:
-    """Make sure that no two segments, of one split or of two, share any time.
+    """Check that no two segments overlap, within a split or between two.
 
     Raises:
-        StrainError: Two of them overlap.
+        StrainError: Two segments overlap.
     """
     ordered = sorted(segments)
-    for one, other in pairwise(ordered):
-        if other.start < one.stop:
+    for earlier, later in pairwise(ordered):
+        if later.start < earlier.stop:
             raise StrainError(
-                f"expected segments that do not overlap, found {one.split} "
-                f"{one.start} to {one.stop} and {other.split} {other.start} to "
-                f"{other.stop}"
+                f"expected segments that do not overlap, found {earlier.split} "
+                f"{earlier.start} to {earlier.stop} and {later.split} {later.start} to "
+                f"{later.stop}"
             )

@@ -1,4 +1,4 @@
-"""Parts of downloaded files, joined to the segments of a background file."""
+"""Join the parts of downloaded files to the segments of a background file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,33 +15,36 @@ from chirpwatch.strain import resample
 from chirpwatch.train.data.gwosc.archive import SourceFile
 from chirpwatch.train.data.gwosc.plan import (
     SPLITS,
-    Plan,
+    FetchPlan,
     PlannedSegment,
 )
 
-# Samples that carry one checksum: 1/2 MB, less than HDF5 keeps in memory.
+# Samples in a chunk, which has one checksum: 1/2 MB, which fits HDF5's chunk cache.
 CHUNK_SIZE = 2**16
 LICENCE = "CC BY 4.0, Gravitational Wave Open Science Center (gwosc.org)"
 
 
 def covered(
-    plan: Plan, available: Mapping[SourceFile, SegmentList]
+    plan: FetchPlan, available: Mapping[SourceFile, SegmentList]
 ) -> tuple[PlannedSegment, ...]:
-    """The planned segments, cut where a detector turned out to have no data.
+    """Cut the planned segments where a detector's files have no data.
 
     Args:
-        plan: What was wanted.
-        available: For each file the times that it gives.
+        plan: The plan.
+        available: The times for which each file has strain.
+
+    Returns:
+        The segments of at least ``min_duration`` that are left.
 
     Raises:
-        StrainError: Nothing is left of a split.
+        StrainError: A split has no segment left.
     """
     common = SegmentList([Segment(0, float("inf"))])
     for ifo in plan.settings.ifos:
         times = SegmentList()
-        for file, found in available.items():
+        for file, segments_of_file in available.items():
             if file.ifo == ifo:
-                times.extend(found)
+                times.extend(segments_of_file)
         common &= times.coalesce()
     segments = []
     for each in plan.segments:
@@ -60,22 +63,22 @@ def covered(
 
 def write_segments(
     path: Path,
-    plan: Plan,
+    plan: FetchPlan,
     segments: tuple[PlannedSegment, ...],
     parts: Mapping[SourceFile, Path],
     command: str,
 ) -> None:
-    """Write a background file, holding no more than one part in memory.
+    """Write a background file from its parts, with one part in memory at a time.
 
     Args:
         path: The file.
-        plan: Where the strain is from.
-        segments: What is written.
-        parts: For each file its part.
-        command: The command that made it.
+        plan: The plan, for files, events and attributes.
+        segments: Segments to write, from ``covered``.
+        parts: Path of each file's part.
+        command: Command line, for the attributes.
 
     Raises:
-        StrainError: A part is damaged.
+        StrainError: A part is damaged, or the disk is full.
     """
     settings = plan.settings
     attributes = {
@@ -116,7 +119,7 @@ def _write(
     segment: PlannedSegment,
     files: list[SourceFile],
     parts: Mapping[SourceFile, Path],
-    plan: Plan,
+    plan: FetchPlan,
 ) -> None:
     """Write one detector's strain of a segment, file by file."""
     rate, ifo = plan.settings.sample_rate, files[0].ifo
@@ -139,7 +142,7 @@ def _write(
         digests.append(digest)
         data[first : first + len(strain)] = strain
         if tail is not None:
-            # Each file was resampled alone; at its edge the filter lacked the other.
+            # Each file was resampled by itself; resample across their common edge.
             joined = resample(
                 np.concatenate([tail, head]), plan.settings.source_rate, rate, ifo
             )
@@ -152,7 +155,21 @@ def _write(
 def _read(
     path: Path, start: int, stop: int, rate: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], str]:
-    """Strain between two GPS seconds, the file's first and last second, its SHA-256."""
+    """Read strain from a part.
+
+    Args:
+        path: The part.
+        start: First GPS second.
+        stop: End GPS second.
+        rate: Sample rate of the part, Hz.
+
+    Returns:
+        Strain between the two seconds, [size]; the file's first and last second at the
+        original rate; and the SHA-256 of the file.
+
+    Raises:
+        StrainError: The part is damaged.
+    """
     try:
         with h5py.File(path, "r") as part:
             for name, data in part["strain"].items():
@@ -164,6 +181,6 @@ def _read(
             raise KeyError(f"no strain of GPS {start} to {stop}")
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise StrainError(
-            f"{path}: changed since it was written ({error}); remove it and run the "
-            "same command again"
+            f"{path}: expected the part that the fetch wrote ({error}); remove it, and "
+            "run the same command again"
         ) from None

@@ -1,4 +1,4 @@
-"""Simulated background: noise of published curves, with lines, glitches and gaps."""
+"""Simulated background strain: noise with drift, lines, glitches and gaps."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,28 +34,33 @@ from chirpwatch.train.data.noise.lines import (
 )
 
 GLITCH_LENGTH = 4.0
+"""Length of a glitch's waveform, s; the glitch is in its middle."""
+
 GLITCH_HIGHPASS = 32.0
+"""Low-frequency cutoff of a glitch's SNR, Hz."""
+
 GLITCH_SNRS = (5.0, 100.0)
+"""Default smallest and largest SNR of a glitch."""
 
 
 @dataclass(frozen=True)
 class BackgroundSettings:
-    """What long stretches of background are like.
+    """Properties of simulated background strain.
 
     Attributes:
         run: Observing run whose noise curves are used.
-        curves: Which of the run's curves; with more than one the spectrum moves between
-            them. Empty: all of a detector's where it drifts, else the first of
-            ``curve_names``.
-        drift: How the spectrum drifts; None for stationary noise.
+        curves: Names of the run's curves; with several, the spectrum drifts between
+            them. Empty: the first of ``curve_names``, or with drift all of them.
+        drift: Drift of the spectrum; None for stationary noise.
         lines: Whether mains, violin modes and calibration lines are added.
-        glitch_rate: Glitches of each detector, Hz.
-        glitch_weights: How often each family is drawn.
-        glitch_snrs: Limits of the SNR, which is counted from 32 Hz in the first curve.
-        glitch_index: Index of the power law that the SNR follows.
+        glitch_rate: Rate of glitches in each detector, Hz.
+        glitch_weights: Relative rate of each family of glitches.
+        glitch_snrs: Smallest and largest optimal SNR of a glitch, above 32 Hz in the
+            first curve.
+        glitch_index: Index of the SNR's power law.
 
     Raises:
-        ConfigurationError: A value cannot be.
+        ConfigurationError: A value is out of range.
     """
 
     run: str = "O3"
@@ -95,17 +100,17 @@ class BackgroundSettings:
 
 
 class BackgroundStream:
-    """Strain of one detector, made piece by piece.
+    """Simulates one detector's strain, piece by piece to limit memory.
 
     Args:
         duration: s.
         ifo: Detector.
         sample_rate: Hz.
-        settings: What it is like.
-        seed: One number or several; see ``simulate_background``.
+        settings: Properties of the strain.
+        seed: Several numbers; see ``simulate_background``.
 
     Attributes:
-        glitch_times: s from the start, increasing, [glitches].
+        glitch_times: Centres of the glitches, s from the start, increasing, [glitches].
 
     Raises:
         ConfigurationError: The curves do not reach half the sample rate.
@@ -132,7 +137,7 @@ class BackgroundStream:
             settings,
         )
         self.rng = np.random.default_rng([*seed, *ifo.encode()])
-        # Streams of their own: neither lines nor glitches change the noise.
+        # Separate generators, so that lines and glitches do not change the noise.
         self.line_rng, self.glitch_rng = self.rng.spawn(2)
         self.lines = detector_lines(ifo, self.line_rng) if settings.lines else []
         self.glitch_size = round(GLITCH_LENGTH * sample_rate)
@@ -145,10 +150,10 @@ class BackgroundStream:
         self.glitch_times: list[float] = times.tolist()
 
     def pieces(self) -> Iterator[NDArray[Any]]:
-        """Make the strain; once.
+        """Generate the strain; can be called once.
 
         Yields:
-            Strain, float64, [n], one piece after the other.
+            Consecutive pieces of strain, float64, [n].
         """
         still = DriftSettings(level=0, tilt=0, lines=0, mixing=0)
         noise = drifting_noise(
@@ -160,19 +165,22 @@ class BackgroundStream:
         )
         lines = LineNoise(self.lines, self.curves[0], self.sample_rate, self.line_rng)
         begin, upcoming = 0, list(self.starts)
-        reaching: list[tuple[int, NDArray[Any]]] = []
+        # Glitches that overlap the current piece: first sample and waveform.
+        active: list[tuple[int, NDArray[Any]]] = []
         for piece in noise:
             if self.lines:
                 piece += lines.draw(len(piece))
             end = begin + len(piece)
             while upcoming and upcoming[0] < end:
-                reaching.append((upcoming.pop(0), self._glitch()))
-            for start, glitch in reaching:
+                active.append((upcoming.pop(0), self._glitch()))
+            for start, glitch in active:
                 first, last = max(start, begin), min(start + len(glitch), end)
                 piece[first - begin : last - begin] += glitch[
                     first - start : last - start
                 ]
-            reaching = [one for one in reaching if one[0] + len(one[1]) > end]
+            active = [
+                (start, glitch) for start, glitch in active if start + len(glitch) > end
+            ]
             begin = end
             yield piece
 
@@ -195,22 +203,21 @@ def simulate_background(
     seed: int | Sequence[int],
     glitch_rate: float = 0.0,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, list[float]]]:
-    """Draw strain of several detectors, independent of one another.
+    """Simulate independent strain of several detectors.
 
     Args:
         duration: s.
         run: Observing run whose noise curves are used.
         ifos: Detectors.
         sample_rate: Hz.
-        seed: One number or several; each detector draws from a stream of its own,
-            named by seed and detector. Segments that shall be independent need seeds
-            of their own.
-        glitch_rate: Glitches of each detector, Hz; SNR 5 to 100, uniform in the
-            logarithm.
+        seed: One number or several. Each detector's generator is seeded with it and the
+            detector's name; independent segments need different seeds.
+        glitch_rate: Rate of glitches in each detector, Hz; their SNRs are log-uniform
+            from 5 to 100.
 
     Returns:
-        For each detector the strain, float64, [duration * sample_rate], and the times
-        of its glitches, s from the start.
+        Each detector's strain, float64, [duration * sample_rate], and the times of its
+        glitches, s from the start.
 
     Raises:
         ConfigurationError: The curves do not reach half the sample rate.
@@ -234,14 +241,15 @@ def draw_live_times(
     min_length: int,
     rng: np.random.Generator,
 ) -> list[tuple[int, int]]:
-    """Cut a span of time at gaps.
+    """Draw gaps in a span of time, and return the segments between them.
 
     Args:
         duration: Length of the span, s.
-        gap_rate: Gaps in a second of live time; the time between them is exponential.
-        gap_length: Mean length of a gap, exponential too, s; each is 1 s at least.
-        min_length: Segments shorter than this are left out, s.
-        rng: Source of randomness.
+        gap_rate: Rate of gaps in the livetime, Hz; the time between gaps is
+            exponentially distributed.
+        gap_length: Mean length of a gap, s; exponentially distributed, at least 1 s.
+        min_length: Shortest segment to return, s.
+        rng: Random generator.
 
     Returns:
         Start and length of each segment, whole s from the start of the span.
@@ -266,23 +274,23 @@ def write_simulated_background(
     seed: int,
     command: str,
 ) -> int:
-    """Write segments of background, in memory that does not grow with their length.
+    """Simulate segments of background, and write them piece by piece to limit memory.
 
     Args:
         path: Background file; the segments appear together or not at all.
         split: ``train``, ``valid`` or ``test``.
         spans: GPS start and length of each segment, s.
-        ifos: Detectors, independent of one another.
+        ifos: Detectors; their noise is independent.
         sample_rate: Hz.
-        settings: What it is like.
-        seed: Seed of everything that is drawn; segments and splits are independent.
-        command: How to make this again, for the attributes.
+        settings: Properties of the strain.
+        seed: Random seed; segments and splits are independent.
+        command: Command line, for the attributes.
 
     Returns:
-        How many glitches there are in all.
+        Total number of glitches.
 
     Raises:
-        StrainError: A segment is in the file already, or the disk is full.
+        StrainError: The file has a segment already, or the disk is full.
         ConfigurationError: The curves do not reach half the sample rate.
     """
     count = 0
@@ -305,7 +313,7 @@ def write_simulated_background(
                 "lines": settings.lines,
                 "settings": json.dumps(asdict(settings)),
             }
-            # Datasets: an attribute holds 64 KB at most, the glitches of some days.
+            # Datasets, since an attribute holds at most 64 KB: a few days of glitches.
             glitches = {
                 f"glitches/{ifo}": np.array(stream.glitch_times) + start
                 for ifo, stream in streams.items()

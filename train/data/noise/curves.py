@@ -2,9 +2,9 @@
 
 ``python -m chirpwatch.train.data.noise.curves OUT COGWHEEL BILBY`` makes the shipped
 file from the unpacked packages cogwheel-pe 1.6.0 and bilby 2.8.2, and LALSimulation.
-Each dataset's attributes name its source and licence. ``measured`` is a spectrum of the
-detector in the run, with its lines; the others were expected of the two LIGO
-detectors or of Virgo, without most lines. Of Virgo in O4 there is no measured one.
+Each dataset's attributes give its source and licence. ``measured`` is the detector's
+spectrum in the run, lines included; the other curves are expected sensitivities,
+without most lines. There is no measured curve for Virgo in O4.
 """
 
 import sys
@@ -34,26 +34,23 @@ RATE_RULE = (
 
 
 def shipped_path() -> Path:
-    """Path of the noise curves that come with the project."""
+    """Path of the noise curves that ship with the package."""
     return Path(str(resources.files("chirpwatch") / "data" / "noise_curves.hdf5"))
 
 
 def spectrum_size(sample_rate: int) -> int:
-    """Values of a spectrum that has the curves' spacing, up to half a sample rate.
+    """Number of bins from 0 Hz to the Nyquist frequency at the curves' spacing.
 
     Args:
         sample_rate: Hz.
-
-    Returns:
-        How many; they lie evenly from 0 to ``sample_rate / 2``.
     """
     return round(sample_rate / 2 / SPACING) + 1
 
 
 def curve_names(run: str, ifo: str, path: str | Path | None = None) -> list[str]:
-    """Names of the noise curves of one detector in one run, the default first.
+    """Names of a detector's noise curves in a run, the default first.
 
-    The default is ``measured`` where there is such a curve.
+    The default is ``measured`` if the file has it.
 
     Args:
         run: Observing run, such as ``O3``.
@@ -61,7 +58,7 @@ def curve_names(run: str, ifo: str, path: str | Path | None = None) -> list[str]
         path: File of noise curves; the shipped one if None.
 
     Raises:
-        StrainError: The file has no such curve.
+        StrainError: No such file, or it has no curve for this run and detector.
     """
     with _open(path) as file:
         return _names(file, run, ifo)
@@ -74,21 +71,21 @@ def read_curve(
     name: str | None = None,
     sample_rate: int = round(2 * MAX_FREQUENCY),
 ) -> NDArray[Any]:
-    """Read one of a detector's noise curves.
+    """Read a detector's noise curve up to the Nyquist frequency of a sample rate.
 
     Args:
         run: Observing run, such as ``O3``.
         ifo: Detector, such as ``H1``.
         path: File of noise curves; the shipped one if None.
-        name: Which of ``curve_names``; the first of them if None.
-        sample_rate: Rate of the strain that it is for, Hz.
+        name: One of ``curve_names``; the first of them if None.
+        sample_rate: Sample rate of the strain, Hz.
 
     Returns:
-        Amplitude spectral density, 1/sqrt(Hz), float64, [sample_rate + 1]: at 0, 0.5,
-        …, ``sample_rate / 2`` Hz.
+        One-sided amplitude spectral density, 1/sqrt(Hz), float64, [sample_rate + 1],
+        at 0, 0.5, …, ``sample_rate / 2`` Hz.
 
     Raises:
-        StrainError: The file has no such curve.
+        StrainError: No such file, or it has no such curve.
         ConfigurationError: The curve does not reach half the sample rate.
     """
     if not 0 < sample_rate <= 2 * MAX_FREQUENCY:
@@ -114,7 +111,7 @@ def _names(file: h5py.File, run: str, ifo: str) -> list[str]:
 def _open(path: str | Path | None) -> h5py.File:
     path = Path(path) if path else shipped_path()
     if not path.exists():
-        raise StrainError(f"{path}: no such file of noise curves")
+        raise StrainError(f"{path}: expected a file of noise curves, found no file")
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -124,47 +121,47 @@ def _open(path: str | Path | None) -> h5py.File:
 def _dataset(file: h5py.File, key: str) -> h5py.Dataset:
     dataset = file.get(key)
     if not isinstance(dataset, h5py.Dataset):
-        found = []
+        available = []
         for run, group in file.items():
-            found += [f"{run}/{ifo}" for ifo in group if ifo != "expected"]
+            available += [f"{run}/{ifo}" for ifo in group if ifo != "expected"]
             for ifo, curves in group.get("expected", {}).items():
-                found += [f"{run}/expected/{ifo}/{name}" for name in curves]
+                available += [f"{run}/expected/{ifo}/{name}" for name in curves]
         raise StrainError(
             f"{file.filename}: expected the noise curve {key}, found "
-            f"{', '.join(found) or 'none'}"
+            f"{', '.join(available) or 'none'}"
         )
     return dataset
 
 
 def regrid(frequencies: NDArray[Any], asd: NDArray[Any]) -> NDArray[Any]:
-    """Average a curve in power onto the grid, and extend it flat beyond its ends.
+    """Average a curve's power in the grid's bins; hold it constant beyond its ends.
 
     Args:
         frequencies: Hz, increasing, finer than the grid, [n].
         asd: Amplitude spectral density, [n].
 
     Returns:
-        Amplitude spectral density on 0, 0.5, …, 1024 Hz, [2049].
+        Amplitude spectral density at 0, 0.5, …, 1024 Hz, [2049].
     """
     grid = np.arange(0, MAX_FREQUENCY + SPACING / 2, SPACING)
-    # Rounding halves to even would give bins of two widths in turn.
+    # Rounding halves to even would make the bins alternate between two widths.
     bins = np.floor(frequencies / SPACING + 0.5).astype(int)
     inside = bins < len(grid)
     counts = np.bincount(bins[inside], minlength=len(grid))
     power = np.bincount(bins[inside], weights=asd[inside] ** 2, minlength=len(grid))
-    known = counts > 0
-    mean = power[known] / counts[known]
-    return np.sqrt(np.interp(grid, grid[known], mean))
+    filled = counts > 0
+    mean = power[filled] / counts[filled]
+    return np.sqrt(np.interp(grid, grid[filled], mean))
 
 
 def write_curves(path: str | Path, cogwheel: Path, bilby: Path) -> None:
     """Write the file of noise curves.
 
     Args:
-        path: The file; it appears whole or not at all.
-        cogwheel: Folder with ``asd_{H,L}_{O3,O4}.npy`` and ``asd_V_O3.npy`` of
-            cogwheel-pe.
-        bilby: Folder ``noise_curves`` of bilby.
+        path: The file; it appears complete or not at all.
+        cogwheel: cogwheel-pe's folder with ``asd_{H,L}_{O3,O4}.npy`` and
+            ``asd_V_O3.npy``.
+        bilby: bilby's folder ``noise_curves``.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["frequencies"] = f"0 to {MAX_FREQUENCY:g} Hz, step {SPACING:g} Hz"
@@ -203,7 +200,7 @@ def write_curves(path: str | Path, cogwheel: Path, bilby: Path) -> None:
             )
         text = "aLIGO_O4_high_asd.txt"
         frequencies, asd = np.loadtxt(bilby / text, unpack=True)
-        # Its points lie apart by more than the grid's spacing at high frequencies.
+        # At high frequencies its points are farther apart than the grid's.
         fine = np.arange(frequencies[0], MAX_FREQUENCY + SPACING, SPACING / 8)
         asd = np.exp(np.interp(np.log(fine), np.log(frequencies), np.log(asd)))
         source = f"bilby 2.8.2, noise_curves/{text}, LIGO-T2000012"
@@ -211,6 +208,7 @@ def write_curves(path: str | Path, cogwheel: Path, bilby: Path) -> None:
 
 
 def _lalsimulation(function: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    # LALSuite has no type information. Only this script needs it.
     import lal  # type: ignore[import-untyped]
     import lalsimulation  # type: ignore[import-untyped]
 
@@ -221,9 +219,9 @@ def _lalsimulation(function: str) -> tuple[NDArray[Any], NDArray[Any]]:
     )
     getattr(lalsimulation, function)(series, lowest)
     power = series.data.data
-    # It leaves zeros below the lowest frequency and at the end.
-    known = power > 0
-    return np.arange(size)[known] * spacing, np.sqrt(power[known])
+    # LALSimulation leaves zeros below the lowest frequency and in the last bin.
+    filled = power > 0
+    return np.arange(size)[filled] * spacing, np.sqrt(power[filled])
 
 
 def _expected(
@@ -235,7 +233,7 @@ def _expected(
     source: str,
     licence: str,
 ) -> None:
-    """Write a curve that was expected of some detectors once, under each name."""
+    """Write an expected curve once, and link it under each detector."""
     first, *others = (f"{run}/expected/{ifo}/{name}" for ifo in ifos)
     _write(file, first, series, source, licence)
     for key in others:

@@ -1,4 +1,4 @@
-"""Recorded glitches from the example of the package deepextractor.
+"""Convert the recorded glitches that come with the package deepextractor.
 
 ``python -m chirpwatch.train.data.noise.deepextractor GLITCH_DICT OUT`` converts
 ``deepextractor/assets/glitch_dict_example.pkl`` of deepextractor 0.1.4 (Dooney et al.,
@@ -20,7 +20,7 @@ from scipy import signal
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import StrainError
 
-# Of the example: whitened strain with the glitch in the middle of 14 s, 4096 Hz.
+# The example has 14 s of whitened strain at 4096 Hz, the glitch in the middle.
 SOURCE_RATE = 4096
 CUT_LENGTH = 6.0
 QUIET_LENGTH = 1.5
@@ -34,39 +34,51 @@ PLAIN = {
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Reads arrays and containers, and nothing that could run."""
+    """Unpickles arrays and containers only, so that a file cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Refuse everything but what arrays are made of."""
+        """Refuse every class that is not part of a NumPy array.
+
+        Raises:
+            UnpicklingError: The class is another one.
+        """
         if (module, name) not in PLAIN:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
+            raise pickle.UnpicklingError(
+                f"expected arrays only, found an object of {module}.{name}"
+            )
         return super().find_class(module, name)
 
 
 def read_series(path: str | Path) -> list[NDArray[Any]]:
-    """Read the whitened strain around each glitch, as it is in the file.
+    """Read the whitened strain around each glitch, unchanged.
 
     Args:
-        path: Pickled dictionary: run, detector, class, ``h_input``: a list of arrays.
+        path: Pickled dictionary, nested by run, detector and class, in which
+            ``h_input`` is a list of arrays.
+
+    Returns:
+        Whitened strain at ``SOURCE_RATE``, float64, each [size].
 
     Raises:
-        StrainError: It is no such dictionary, or holds something that could run.
+        StrainError: The file holds something else, or an object other than arrays.
     """
     try:
         with Path(path).open("rb") as file:
             content = PlainUnpickler(file).load()
-        found = [np.asarray(one, float) for one in _series(content)]
+        glitches = [np.asarray(series, float) for series in _series(content)]
     except (OSError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as error:
         raise StrainError(
             f"{path}: expected deepextractor's dictionary of glitches: {error}"
         ) from None
     least = round((CUT_LENGTH + 2) * SOURCE_RATE)
-    if not found or any(one.ndim != 1 or len(one) < least for one in found):
+    if not glitches or any(
+        series.ndim != 1 or len(series) < least for series in glitches
+    ):
         raise StrainError(
             f"{path}: expected arrays 'h_input' of {least} samples or more, found "
-            f"{[one.shape for one in found] or 'none'}"
+            f"{[series.shape for series in glitches] or 'none'}"
         )
-    return found
+    return glitches
 
 
 def _series(content: Any) -> Iterator[Any]:
@@ -79,16 +91,16 @@ def _series(content: Any) -> Iterator[Any]:
 
 
 def convert(series: NDArray[Any], sample_rate: int, highpass: float) -> NDArray[Any]:
-    """Bring one glitch to our rate, band and unit.
+    """Resample one glitch, high-pass it, and scale it to noise of unit variance.
 
     Args:
-        series: Whitened strain at ``SOURCE_RATE``, the glitch in its middle.
+        series: Whitened strain at ``SOURCE_RATE``, the glitch in the middle, [size].
         sample_rate: Hz.
-        highpass: Frequency below which nothing is kept, Hz.
+        highpass: Cutoff of the high-pass filter, Hz.
 
     Returns:
-        The middle 6 s, float64; the noise away from the glitch has the spread of a unit
-        normal distribution.
+        The middle 6 s, float64, [6 s * sample_rate]. The noise away from the glitch has
+        unit variance, estimated from its interquartile range.
     """
     middle, half = len(series) // 2, round((CUT_LENGTH / 2 + 1) * SOURCE_RATE)
     piece = signal.resample_poly(
@@ -100,7 +112,7 @@ def convert(series: NDArray[Any], sample_rate: int, highpass: float) -> NDArray[
     quiet = round(QUIET_LENGTH * sample_rate)
     noise = np.concatenate([piece[:quiet], piece[-quiet:]])
     low, high = np.quantile(noise, [0.25, 0.75])
-    # The quartiles of a unit normal distribution are 1.349 apart.
+    # A unit normal distribution's interquartile range is 1.349.
     scaled: NDArray[Any] = piece * (1.349 / (high - low))
     return scaled
 
@@ -108,18 +120,23 @@ def convert(series: NDArray[Any], sample_rate: int, highpass: float) -> NDArray[
 def write_glitches(
     path: str | Path, source: str | Path, sample_rate: int, highpass: float
 ) -> int:
-    """Convert a file.
+    """Convert deepextractor's file to one for ``chirpwatch train validate --glitches``.
 
     Args:
-        path: The file to write; it appears whole or not at all.
+        path: The file to write; it appears complete or not at all.
         source: See ``read_series``.
         sample_rate: Hz.
-        highpass: Hz.
+        highpass: Cutoff of the high-pass filter, Hz.
 
     Returns:
-        How many glitches there are.
+        Number of glitches.
+
+    Raises:
+        StrainError: See ``read_series``.
     """
-    glitches = [convert(one, sample_rate, highpass) for one in read_series(source)]
+    glitches = [
+        convert(series, sample_rate, highpass) for series in read_series(source)
+    ]
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file["glitches"] = np.stack(glitches).astype(np.float32)
         file.attrs["sample_rate"] = sample_rate

@@ -1,9 +1,9 @@
-"""Noise whose spectrum changes over minutes.
+"""Noise whose spectrum drifts over minutes.
 
-White noise goes through colouring filters that are made anew every 16 s; from one to
-the next the output is faded linearly. As the filters have no phase and see the same
-white noise, this is noise of the amplitude response in between, and exactly
-``spectra.coloured_noise`` where nothing changes.
+White noise passes through a colouring filter that changes every 16 s; the outputs of
+consecutive filters are cross-faded linearly. The filters are zero-phase and share the
+white noise, so the result has the interpolated amplitude response. Without drift it is
+exactly ``spectra.coloured_noise``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,25 +18,27 @@ from chirpwatch.errors import ConfigurationError
 from chirpwatch.train.data.noise.spectra import colouring_filter
 
 STEP_LENGTH = 16.0
+"""Time between two spectra, s."""
 
 
 @dataclass(frozen=True)
 class DriftSettings:
-    """How far and how fast a spectrum drifts.
+    """Amplitude and time scale of a spectrum's drift.
 
-    The logarithms of level, tilt, lines and the shares of the curves are
+    The logarithms of level, tilt, line heights and curve weights are
     Ornstein-Uhlenbeck processes.
 
     Attributes:
-        correlation_length: Time over which they forget, s.
-        level: Standard deviation of the logarithm of the level of the whole spectrum.
-        tilt: Same of the level at 20 Hz against that at 500 Hz.
-        lines: Same of the height of each line that stands out of a curve.
-        mixing: How far the mix of the curves strays from even shares: 0 keeps the even
-            mix, large values switch between curves.
+        correlation_length: Correlation time of the processes, s.
+        level: Standard deviation of the log-amplitude of the whole spectrum.
+        tilt: Standard deviation of the log-amplitude at 20 Hz relative to 500 Hz.
+        lines: Standard deviation of the log-amplitude of each line in the curves.
+        mixing: Standard deviation of the log-weights of the curves: 0 averages them
+            evenly, large values switch between them.
 
     Raises:
-        ConfigurationError: A value is below zero, or nothing is ever forgotten.
+        ConfigurationError: The correlation length is not above zero, or a standard
+            deviation is below zero.
     """
 
     correlation_length: float = 300.0
@@ -49,19 +51,19 @@ class DriftSettings:
         spreads = (self.level, self.tilt, self.lines, self.mixing)
         if not self.correlation_length > 0 or not min(spreads) >= 0:
             raise ConfigurationError(
-                "expected a drift with a correlation length above zero and spreads of "
-                f"zero or more, found {self}"
+                "drift: expected a correlation_length above zero and standard "
+                f"deviations of zero or more, found {self}"
             )
 
 
 class DriftingSpectrum:
-    """Amplitude spectral densities that follow one another, 16 s apart.
+    """Generates a sequence of amplitude spectral densities, 16 s apart.
 
     Args:
         curves: Amplitude spectral densities on one grid, 1/sqrt(Hz), each [bins].
         sample_rate: Hz.
-        settings: How the spectrum drifts.
-        rng: Source of randomness.
+        settings: Amplitude and time scale of the drift.
+        rng: Random generator.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class DriftingSpectrum:
         frequencies = np.linspace(0, sample_rate / 2, bins)
         span = np.clip(np.log(np.maximum(frequencies, 1) / 100), np.log(0.2), np.log(5))
         self.slope = -span / (np.log(5) - np.log(0.2))
-        # A line stands out of the median over 8 Hz; neighbouring bins move together.
+        # A line is a run of bins above the running median over 8 Hz; it moves as one.
         mean = self.logarithms.mean(0)
         width = round(8 / (sample_rate / 2) * (bins - 1)) | 1
         self.labels, self.num_lines = ndimage.label(
@@ -87,7 +89,7 @@ class DriftingSpectrum:
         self.state = rng.standard_normal(2 + len(curves) + self.num_lines)
 
     def draw(self) -> NDArray[Any]:
-        """The spectrum now; the next call gives that of 16 s later.
+        """Return the current spectrum, and advance by 16 s.
 
         Returns:
             Amplitude spectral density, 1/sqrt(Hz), [bins].
@@ -112,22 +114,23 @@ def drifting_noise(
     rng: np.random.Generator,
     settings: DriftSettings | None = None,
 ) -> Iterator[NDArray[Any]]:
-    """Draw noise of a spectrum that drifts, piece by piece.
+    """Draw Gaussian noise with a drifting spectrum, piece by piece.
 
     Args:
-        curves: Amplitude spectral densities between which the spectrum moves, at evenly
-            spaced frequencies from 0 to ``sample_rate / 2``, 1/sqrt(Hz), each [bins].
-        size: Samples wanted in all.
+        curves: One-sided amplitude spectral densities that the spectrum drifts between,
+            1/sqrt(Hz), at evenly spaced frequencies from 0 to ``sample_rate / 2``, each
+            [bins].
+        size: Total number of samples.
         sample_rate: Hz.
-        rng: Source of randomness.
-        settings: How the spectrum drifts; the defaults if None.
+        rng: Random generator.
+        settings: Amplitude and time scale of the drift; the defaults if None.
 
     Yields:
-        Strain, float64, of 16 s each; the last piece may be shorter. Memory does not
-        grow with ``size``.
+        Strain, float64, [16 s * sample_rate]; the last piece may be shorter. Memory
+        does not grow with ``size``.
     """
-    # Spectrum and white noise draw from streams of their own: noise with no drift is
-    # that of coloured_noise with the same generator.
+    # The spectrum has its own generator, so that without drift the white noise is that
+    # of coloured_noise.
     spectrum = DriftingSpectrum(
         curves, sample_rate, settings or DriftSettings(), rng.spawn(1)[0]
     )
@@ -136,11 +139,10 @@ def drifting_noise(
     white = rng.standard_normal(len(taps) - 1)
     fade = np.arange(step_size) / step_size
     for start in range(0, size, step_size):
-        wanted = min(step_size, size - start)
-        white = np.append(white[-(len(taps) - 1) :], rng.standard_normal(wanted))
+        piece_size = min(step_size, size - start)
+        white = np.append(white[-(len(taps) - 1) :], rng.standard_normal(piece_size))
         following = colouring_filter(spectrum.draw(), sample_rate)
-        before, after = (
-            signal.oaconvolve(white, one, mode="valid") for one in (taps, following)
-        )
-        yield before + fade[:wanted] * (after - before)
+        before = signal.oaconvolve(white, taps, mode="valid")
+        after = signal.oaconvolve(white, following, mode="valid")
+        yield before + fade[:piece_size] * (after - before)
         taps = following

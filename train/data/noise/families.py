@@ -1,7 +1,7 @@
-"""The families of analytic glitches: their names, and how often each is drawn."""
+"""Names and default weights of the families of analytic glitches."""
 
 FAMILIES = ("blip", "tomte", "scattered_light", "koi_fish", "whistle")
-"""Each is a function of this name in ``train.data.noise.glitches``."""
+"""Names of the functions in ``train.data.noise.glitches`` that draw their waveforms."""
 
 WEIGHTS = {"blip": 0.6, "tomte": 0.25, "scattered_light": 0.15}
-"""Shares of the families that are drawn unless others are asked for."""
+"""Default relative rate of each family; families that are missing are not drawn."""

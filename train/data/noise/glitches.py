@@ -1,8 +1,8 @@
-"""Analytic glitches: what a single detector does when it misbehaves.
+"""Analytic glitches: transient noise in a single detector.
 
 Each family resembles a class of Gravity Spy (Zevin et al., arXiv:1611.04596; Glanzer et
-al., arXiv:2208.12849); docs/simulation.md has the ranges beside what is known of the
-class. Shapes have unit amplitude; ``scale_to_snr`` gives them a size.
+al., arXiv:2208.12849); docs/simulation.md compares the ranges with those of the class.
+Waveforms have unit amplitude; ``scale_to_snr`` scales them to an SNR.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,10 +22,10 @@ def blip(times: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
 
     Args:
         times: Time from the glitch's centre, s, [size].
-        rng: Source of randomness.
+        rng: Random generator.
 
     Returns:
-        Shape, [size].
+        Waveform, [size].
     """
     frequency = np.exp(rng.uniform(np.log(50), np.log(700)))
     quality = np.exp(rng.uniform(np.log(1.5), np.log(12)))
@@ -38,7 +38,7 @@ def blip(times: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
 
 
 def tomte(times: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Low burst that rises slower than it falls, 25 to 110 Hz, quality 1.5 to 5.
+    """Low-frequency burst, slower to rise than to fall: 25 to 110 Hz, quality 1.5 to 5.
 
     Arguments and return as for ``blip``.
     """
@@ -54,7 +54,7 @@ def tomte(times: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
 
 
 def scattered_light(times: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Fringes of moving scatterers: arches of 0.6 to 2 s that reach 35 to 100 Hz.
+    """Scattered light: one or two arches of 0.6 to 2 s that peak at 35 to 100 Hz.
 
     The fringe frequency is ``f_max * |sin(pi t / T)|`` (Accadia et al., CQG 27 194011,
     2010), under a cosine envelope one to two arches long. Arguments and return as for
@@ -73,7 +73,7 @@ def scattered_light(times: NDArray[Any], rng: np.random.Generator) -> NDArray[An
 
 
 def koi_fish(times: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Blip of 80 to 350 Hz with fins of 25 to 45 Hz before and after it.
+    """Koi fish: a blip of 80 to 350 Hz with fins of 25 to 45 Hz before and after it.
 
     Arguments and return as for ``blip``.
     """
@@ -94,14 +94,15 @@ def koi_fish(times: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
 
 
 def whistle(times: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Beat note that falls from 500 to 950 Hz to 150 to 400 Hz and rises again.
+    """Whistle: a beat note that sweeps down to 150 to 400 Hz and up again.
 
-    The way down and up takes 0.2 to 0.8 s. Arguments and return as for ``blip``.
+    It starts and ends at 500 to 950 Hz and lasts 0.2 to 0.8 s. Arguments and return as
+    for ``blip``.
     """
     length = rng.uniform(0.2, 0.8)
     top, bottom = rng.uniform(500, 950), rng.uniform(150, 400)
     away = np.abs(times) / (length / 2)
-    # The integral of a frequency that grows linearly to both sides.
+    # The integral of a frequency that rises linearly to both sides.
     turns = np.abs(times) * (bottom + (top - bottom) * away / 2)
     phase = 2 * np.pi * np.sign(times) * turns + rng.uniform(0, 2 * np.pi)
     shape: NDArray[Any] = np.cos(np.pi / 2 * np.clip(away, 0, 1)) ** 2 * np.cos(phase)
@@ -112,7 +113,7 @@ def whistle(times: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
 SHAPES: dict[str, Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]] = {
     family: globals()[family] for family in FAMILIES
 }
-"""Function of each family."""
+"""Waveform function of each family."""
 
 
 def draw_glitch(
@@ -122,18 +123,17 @@ def draw_glitch(
     rng: np.random.Generator,
     weights: Mapping[str, float] = WEIGHTS,
 ) -> NDArray[Any]:
-    """Draw a glitch of one of several families.
+    """Draw the waveform of a glitch of a random family.
 
     Args:
-        size: Samples wanted.
+        size: Number of samples.
         centre_size: Sample at which the glitch is centred.
         sample_rate: Hz.
-        rng: Source of randomness.
-        weights: Families of ``FAMILIES``, and how often each is drawn; the defaults are
-            blips most often.
+        rng: Random generator.
+        weights: Relative rate of each of ``FAMILIES``.
 
     Returns:
-        Shape of unit amplitude, float64, [size].
+        Waveform of unit amplitude, float64, [size].
     """
     shares = np.array(list(weights.values()))
     family = rng.choice(list(weights), p=shares / shares.sum())
@@ -147,11 +147,11 @@ def draw_snrs(
     """Draw SNRs from a power law.
 
     Args:
-        n: How many.
-        limits: Smallest and largest.
-        index: The density goes with SNR to this power: -1 is uniform in the logarithm,
-            0 uniform, -4 that of sources spread evenly in space.
-        rng: Source of randomness.
+        n: Number of SNRs.
+        limits: Smallest and largest SNR.
+        index: Exponent of the SNR's probability density: -1 is log-uniform, 0 uniform,
+            -4 that of sources uniform in volume.
+        rng: Random generator.
 
     Returns:
         SNRs, [n].
@@ -175,15 +175,15 @@ def scale_to_snr(
     sample_rate: int,
     highpass: float,
 ) -> NDArray[Any]:
-    """Scale a shape to an optimal SNR in one detector.
+    """Scale a waveform to an optimal SNR in one detector.
 
     Args:
-        shape: Strain of any amplitude, [size].
+        shape: Waveform of any amplitude, [size].
         asd: One-sided amplitude spectral density, 1/sqrt(Hz), evenly spaced from 0 to
             ``sample_rate / 2``, [bins].
-        snr: Optimal SNR wanted.
+        snr: Optimal SNR.
         sample_rate: Hz.
-        highpass: Frequency from which the SNR is counted, Hz.
+        highpass: Low-frequency cutoff of the SNR, Hz.
 
     Returns:
         Strain, [size].

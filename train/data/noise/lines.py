@@ -1,6 +1,6 @@
-"""Spectral lines: mains, violin modes and calibration lines, on top of a noise curve.
+"""Spectral lines to add to noise: mains, violin modes and calibration lines.
 
-The measured curves have the lines of their time already; the expected ones lack most.
+The measured noise curves have their run's lines already; the expected ones lack most.
 """
 
 from collections.abc import Sequence
@@ -12,21 +12,25 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 KNOT_LENGTH = 8.0
+"""Time between the knots of a line's frequency and amplitude, s."""
+
 FLOOR_WIDTH = 8.0
+"""Width of the running median that estimates the noise between the lines, Hz."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line that wanders.
+    """A line whose frequency and amplitude drift.
 
     Attributes:
-        frequency: Hz.
-        prominence: Height over the noise between the lines, in an amplitude spectral
-            density with 1 Hz of resolution.
-        wander: Standard deviation of the frequency's slow changes, Hz.
-        level_wander: Standard deviation of the amplitude's logarithm.
-        harmonic: Which harmonic of the mains it is, whose phase it then follows; 0 for
-            a line of its own.
+        frequency: Mean frequency, Hz.
+        prominence: Amplitude over the noise between the lines, in an amplitude spectral
+            density with 1 Hz resolution.
+        wander: Standard deviation of the frequency, Hz; of the fundamental's for a
+            harmonic of the mains.
+        level_wander: Standard deviation of the log-amplitude.
+        harmonic: Number of the mains harmonic, which shares the mains' phase; 0 for any
+            other line.
     """
 
     frequency: float
@@ -37,30 +41,31 @@ class Line:
 
 
 MAINS_FREQUENCY, VIOLIN_BANDS = 60.0, ((495.0, 515.0), (990.0, 1015.0))
-"""Of detectors that the next tables do not name."""
+"""Mains frequency and bands of the violin modes, Hz, of detectors not listed below."""
 
 MAINS_FREQUENCIES = {"V1": 50.0}
 VIOLINS = {"V1": ((442.0, 455.0), (884.0, 907.0))}
-"""Bands of the violin modes, Hz; Virgo's are those of its measured curve of O3."""
+"""Bands of the violin modes, Hz; Virgo's from its measured O3 curve."""
 
 CALIBRATION = {
     "H1": (15.6, 16.4, 17.1, 17.6, 410.3),
     "L1": (15.1, 15.7, 16.3, 16.9, 434.9),
 }
+"""Frequencies of the calibration lines, Hz."""
 
 
 def detector_lines(ifo: str, rng: np.random.Generator) -> list[Line]:
-    """Draw the lines of one detector.
+    """Draw the lines of a detector.
 
     Args:
-        ifo: Detector. ``V1`` has the mains of Europe and violin modes of its own;
+        ifo: Detector. ``V1`` has the European mains frequency and its own violin modes;
             ``H1`` and ``L1`` have the calibration lines of O3 (Sun et al.,
-            arXiv:2005.02531), others have none.
-        rng: Source of randomness.
+            arXiv:2005.02531), other detectors none.
+        rng: Random generator.
 
     Returns:
-        Mains and five harmonics; four violin modes in each of two bands; calibration
-        lines, which do not wander.
+        The mains' first six harmonics; four violin modes in each of two bands; and
+        calibration lines of constant frequency.
     """
     mains = MAINS_FREQUENCIES.get(ifo, MAINS_FREQUENCY)
     lines = [
@@ -85,15 +90,16 @@ def detector_lines(ifo: str, rng: np.random.Generator) -> list[Line]:
 
 
 class LineNoise:
-    """The sum of several lines, made piece by piece: pieces join without a step.
+    """Generates the sum of several lines, in pieces that join continuously.
 
     Args:
-        lines: Which lines; those from half the sample rate on are left out.
+        lines: Lines; those at or above the Nyquist frequency are omitted.
         asd: Amplitude spectral density, evenly spaced from 0 to ``sample_rate / 2``,
-            1/sqrt(Hz), [bins]; the prominence refers to its median over 8 Hz.
+            1/sqrt(Hz), [bins]; prominences are relative to its running median over
+            8 Hz.
         sample_rate: Hz.
-        rng: Source of randomness.
-        correlation_length: Time over which frequency and amplitude change, s.
+        rng: Random generator.
+        correlation_length: Correlation time of frequency and amplitude, s.
     """
 
     def __init__(
@@ -104,7 +110,7 @@ class LineNoise:
         rng: np.random.Generator,
         correlation_length: float = 120.0,
     ) -> None:
-        # They would come back as lines at other frequencies.
+        # Above the Nyquist frequency, lines would alias.
         lines = [line for line in lines if line.frequency < sample_rate / 2]
         self.lines, self.sample_rate, self.rng = lines, sample_rate, rng
         self.knot_size = round(KNOT_LENGTH * sample_rate)
@@ -112,7 +118,7 @@ class LineNoise:
         frequencies = np.array([line.frequency for line in lines])
         prominence = np.array([line.prominence for line in lines])
         grid = np.linspace(0, sample_rate / 2, len(asd))
-        # A measured curve has a line at many of these frequencies already.
+        # The median ignores the lines that a measured curve has already.
         width = round(FLOOR_WIDTH / (sample_rate / 2) * (len(asd) - 1)) | 1
         floor = ndimage.median_filter(asd, width)
         # A sine of amplitude a has the mean square a^2 / 2.
@@ -130,13 +136,14 @@ class LineNoise:
         self.left = np.zeros(0)
 
     def _shared(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Let the harmonics of the mains move together."""
+        """Give all harmonics of the mains the first one's value, in place."""
         harmonics = [i for i, line in enumerate(self.lines) if line.harmonic]
         if harmonics:
             values[harmonics] = values[harmonics[0]]
         return values
 
     def _knot(self) -> NDArray[Any]:
+        """Generate the strain up to the next knot, [8 s * sample_rate]."""
         size, rate = self.knot_size, self.sample_rate
         fresh = np.sqrt(1 - self.keep**2)
         level = self.keep * self.level + fresh * self.rng.standard_normal(
@@ -157,16 +164,16 @@ class LineNoise:
             amplitude = self.amplitudes[i] * np.exp(line.level_wander * logarithm)
             total += amplitude * np.sin(self.phases[i] + 2 * np.pi * turns)
             self.phases[i] += 2 * np.pi * (begin + change / 2) * size / rate
-        # Small phases stay exact.
+        # Phases that grow without bound would lose precision.
         self.phases %= 2 * np.pi
         self.level, self.offset = level, offset
         return total
 
     def draw(self, size: int) -> NDArray[Any]:
-        """Make the next samples.
+        """Generate the next samples.
 
         Args:
-            size: Samples wanted.
+            size: Number of samples.
 
         Returns:
             Strain, float64, [size].

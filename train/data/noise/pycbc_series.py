@@ -1,9 +1,9 @@
-"""One detector's strain in PyCBC's HDF5 layout, as background of several detectors.
+"""Convert one detector's strain from PyCBC's HDF5 layout to a background file.
 
 ``python -m chirpwatch.train.data.noise.pycbc_series FILE OUT.hdf5 --ifo H1 --ifo L1``
-writes the same series as the strain of each detector. ``chirpwatch train validate``
-and ``chirpwatch train fit`` draw the times of each detector by themselves, and so make
-pairs of noise of it. A search would find every glitch in all detectors at once.
+writes the same series for each detector. That suits ``chirpwatch train validate`` and
+``chirpwatch train fit``, which draw each detector's times independently. It does not
+suit a search, in which every glitch would be coincident in all detectors.
 """
 
 import math
@@ -29,10 +29,10 @@ DATASET = "data"
 
 
 def read_series(path: str | Path) -> tuple[int, float, NDArray[Any]]:
-    """Read a series as ``pycbc.types.TimeSeries.save`` writes it.
+    """Read a series that ``pycbc.types.TimeSeries.save`` wrote.
 
     Args:
-        path: HDF5 file: ``data``, with the attributes ``delta_t`` (s) and
+        path: HDF5 file with the dataset ``data`` and its attributes ``delta_t`` (s) and
             ``start_time`` (GPS s).
 
     Returns:
@@ -40,8 +40,8 @@ def read_series(path: str | Path) -> tuple[int, float, NDArray[Any]]:
         [size].
 
     Raises:
-        StrainError: No such file, another layout, a start between two seconds, no
-            sample, or one that is not finite.
+        StrainError: No such file, another layout, a start that is not a whole second,
+            no samples, or a sample that is not finite.
     """
     if not Path(path).exists():
         raise StrainError(f"{path}: no such file")
@@ -51,10 +51,10 @@ def read_series(path: str | Path) -> tuple[int, float, NDArray[Any]]:
             start = float(dataset.attrs["start_time"])
             step = float(dataset.attrs["delta_t"])
             strain: NDArray[Any] = dataset[()].astype(np.float64)
-    # HDF5's own errors are of any of these kinds; others have another layout.
+    # h5py raises any of these for a damaged file or another layout.
     except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise StrainError(
-            f"{path}: expected a series of PyCBC's ('{DATASET}' with 'delta_t' and "
+            f"{path}: expected a PyCBC time series ('{DATASET}' with 'delta_t' and "
             f"'start_time'): {error}"
         ) from None
     where = f"{path}, {DATASET}"
@@ -68,7 +68,7 @@ def read_series(path: str | Path) -> tuple[int, float, NDArray[Any]]:
     if not start.is_integer():
         raise StrainError(
             f"{where}: expected a start_time of whole seconds, found {start:.6f}; cut "
-            "the series there"
+            f"the series at {math.ceil(start)}"
         )
     finite = np.isfinite(strain)
     if not finite.all():
@@ -78,7 +78,7 @@ def read_series(path: str | Path) -> tuple[int, float, NDArray[Any]]:
             f"{start + first * step:.6f}; cut the series there"
         )
     rate: float = 1 / step
-    # The inverse of a step that has been rounded is off by as much.
+    # A rounded delta_t has an inverse that is not quite the whole rate.
     rate = round(rate) if math.isclose(rate, round(rate), rel_tol=1e-9) else rate
     return int(start), rate, strain
 
@@ -90,21 +90,21 @@ def write_series(
     ifos: Sequence[str],
     sample_rate: int,
 ) -> int:
-    """Convert a file.
+    """Add a PyCBC series to a background file, as the strain of each detector.
 
     Args:
-        path: Background file, to which the segment is added as a whole or not at all.
+        path: Background file; the segment is added completely or not at all.
         source: See ``read_series``.
         split: ``train``, ``valid`` or ``test``.
-        ifos: Detectors whose strain it becomes.
-        sample_rate: Hz; the series may have a higher one.
+        ifos: Detectors under which the series is written.
+        sample_rate: Rate to which the series is resampled, Hz; at most its own.
 
     Returns:
-        Samples of each detector.
+        Number of samples written for each detector.
 
     Raises:
-        StrainError: The source is no such series or of a lower rate, the segment is in
-            the file already, or the disk is full.
+        StrainError: See ``read_series``; or the source's rate is lower, the file has
+            the segment already, or the disk is full.
     """
     start, rate, strain = read_series(source)
     try:
@@ -131,7 +131,7 @@ def write_series(
     type=click.Choice(["train", "valid", "test"]),
     default="test",
     show_default=True,
-    help="What the segment is for.",
+    help="Split to which the segment belongs.",
 )
 @click.option(
     "--ifo",
@@ -139,13 +139,14 @@ def write_series(
     multiple=True,
     default=Geometry().ifos,
     show_default=True,
-    help="Detector whose strain the series becomes; several times for several.",
+    help="Detector under which the series is written; repeat for several.",
 )
 def convert(source: Path, out: Path, split: str, ifos: tuple[str, ...]) -> None:
-    """Add one detector's strain in FILE, of PyCBC's layout, to the background file OUT.
+    """Add FILE, one detector's strain in PyCBC's layout, to the background file OUT.
 
-    Each detector gets the same series: for 'chirpwatch train validate' and 'fit', which
-    draw independent times in each, and not for searches.
+    Every detector gets the same series. Use it with 'chirpwatch train validate' and
+    'chirpwatch train fit', which draw each detector's times independently, not in a
+    search.
     """
     rate = Geometry().sample_rate
     try:

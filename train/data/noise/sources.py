@@ -1,4 +1,4 @@
-"""Where one detector's strain to train on comes from."""
+"""Sources of one detector's strain for training windows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from chirpwatch.train.data.noise.spectra import coloured_noise
 
 
 class StretchSource(Protocol):
-    """Gives gap-free strain of one detector, as much as is asked for."""
+    """Draws stretches, contiguous strain of one detector, of any size."""
 
     def draw(
         self, size: int, rng: np.random.Generator
@@ -20,30 +20,30 @@ class StretchSource(Protocol):
         """Draw a stretch.
 
         Args:
-            size: Samples wanted.
-            rng: Source of all randomness: the same state gives the same stretch.
+            size: Number of samples.
+            rng: Random generator; the same state gives the same stretch.
 
         Returns:
-            Strain, float64, [size], and the one-sided amplitude spectral density that
-            defines SNR in it, 1/sqrt(Hz), at 0, 0.5, …, ``sample_rate / 2`` Hz,
-            [sample_rate + 1].
+            Strain, float64, [size]; and the one-sided amplitude spectral density with
+            which the SNR of its injections is computed, 1/sqrt(Hz), at 0, 0.5, …,
+            ``sample_rate / 2`` Hz, [sample_rate + 1].
         """
         ...
 
 
 @dataclass(frozen=True)
 class CurveVariation:
-    """How far simulated noise departs from a published curve.
+    """Random variation of the noise curves, so that a network does not overfit them.
 
-    A network that has seen a few curves alone knows them by heart. All of it is
-    smooth in the logarithm of the frequency, from 20 Hz to half the sample rate.
+    The log-amplitude varies by a function that is piecewise linear in the logarithm of
+    the frequency, with knots from 20 Hz to the Nyquist frequency.
 
     Attributes:
-        spread: Standard deviation of the logarithm of the amplitude, from stretch to
+        spread: Standard deviation of the log-amplitude at a knot, from stretch to
             stretch.
-        knots: Independent values in that range.
+        knots: Number of knots.
         lines: Largest number of narrow lines added to a stretch.
-        max_line_height: Amplitude of a line over the curve, at most.
+        max_line_height: Largest amplitude of a line relative to the curve.
     """
 
     spread: float = 0.0
@@ -53,13 +53,13 @@ class CurveVariation:
 
 
 class SimulatedStretches:
-    """Gaussian noise of published curves, varied from stretch to stretch.
+    """Draws stretches of Gaussian noise with randomly varied published curves.
 
     Args:
         ifo: Detector.
-        runs: Observing runs whose curves the stretches take at random.
+        runs: Observing runs; each stretch uses a random run's default curve.
         sample_rate: Hz.
-        variation: How far the noise departs from the curves.
+        variation: Random variation of the curve, drawn for each stretch.
 
     Raises:
         ConfigurationError: The curves do not reach half the sample rate.
@@ -90,14 +90,14 @@ def vary_curve(
     sample_rate: int,
     rng: np.random.Generator,
 ) -> NDArray[Any]:
-    """Draw a curve like the given one.
+    """Draw a random variation of a noise curve.
 
     Args:
         asd: Amplitude spectral density, evenly spaced from 0 to ``sample_rate / 2``,
             [bins].
-        variation: How far it may depart.
+        variation: Its size.
         sample_rate: Hz.
-        rng: Source of randomness.
+        rng: Random generator.
 
     Returns:
         Amplitude spectral density, [bins].
@@ -112,7 +112,7 @@ def vary_curve(
     )
     varied: NDArray[Any] = asd * np.exp(logarithm)
     for _ in range(rng.integers(variation.lines + 1)):
-        # One or two bins wide: what a 2 s Fourier transform sees of a line.
+        # One or two bins: the width of a line in a 2 s Fourier transform.
         centre = rng.integers(np.searchsorted(frequencies, knots[0]), len(asd) - 2)
         height = np.exp(rng.uniform(0, np.log(variation.max_line_height)))
         varied[centre : centre + rng.integers(1, 3)] *= height

@@ -1,4 +1,4 @@
-"""Stationary Gaussian noise of a given spectrum, without torch."""
+"""Stationary Gaussian noise with a given amplitude spectral density."""
 
 from typing import Any
 
@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 from scipy import signal
 
 FILTER_LENGTH = 2.0
+"""Length of the colouring filter, s."""
 
 
 def colouring_filter(asd: NDArray[Any], sample_rate: int) -> NDArray[Any]:
-    """Design the FIR that turns white noise of unit variance into detector noise.
+    """Design the FIR filter that colours white noise of unit variance.
 
     Args:
         asd: One-sided amplitude spectral density, 1/sqrt(Hz), at evenly spaced
@@ -18,11 +19,11 @@ def colouring_filter(asd: NDArray[Any], sample_rate: int) -> NDArray[Any]:
         sample_rate: Hz.
 
     Returns:
-        A symmetric filter of zero phase, [2 s * sample_rate + 1]. The window that
-        tapers it limits the resolution to about 1 Hz.
+        Taps of a symmetric, zero-phase filter, [2 s * sample_rate + 1]. Its Hann window
+        limits the frequency resolution to about 1 Hz.
     """
     taps_size = int(FILTER_LENGTH * sample_rate)
-    # One-sided: white noise of unit variance has the density 2 / sample_rate.
+    # White noise of unit variance has the one-sided PSD 2 / sample_rate.
     response = asd * np.sqrt(sample_rate / 2)
     impulse = np.fft.fftshift(np.fft.irfft(response))
     middle = len(impulse) // 2
@@ -35,14 +36,14 @@ def colouring_filter(asd: NDArray[Any], sample_rate: int) -> NDArray[Any]:
 def coloured_noise(
     asd: NDArray[Any], size: int, sample_rate: int, rng: np.random.Generator
 ) -> NDArray[Any]:
-    """Draw stationary Gaussian noise whose spectrum is a given curve.
+    """Draw stationary Gaussian noise with a given amplitude spectral density.
 
     Args:
         asd: One-sided amplitude spectral density, 1/sqrt(Hz), at evenly spaced
             frequencies from 0 to ``sample_rate / 2``, [n].
-        size: Samples wanted.
+        size: Number of samples.
         sample_rate: Hz.
-        rng: Source of randomness.
+        rng: Random generator.
 
     Returns:
         Strain, float64, [size].

@@ -1,1 +1,1 @@
-"""Mergers: waveforms, populations, projection onto the detectors."""
+"""Simulated mergers: waveforms, populations, projection onto the detectors."""

@@ -1,4 +1,4 @@
-"""Test signals: mergers drawn, projected onto the detectors, placed in a segment."""
+"""Draw mergers, project them onto the detectors, and place them in a segment."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -34,15 +34,25 @@ from chirpwatch.train.data.signals.waveforms import (
 )
 
 SIGNAL_LENGTH = 4.0
+"""Default length of a signal, s."""
+
 MERGER_LENGTH = SIGNAL_LENGTH - AFTER_MERGER_LENGTH
+"""Time from the start of such a signal to its merger, s."""
+
 WAVEFORM_DISTANCE = 100.0
+"""Luminosity distance at which waveforms are generated, Mpc."""
+
 REJECTION_BATCH = 64
+"""Mergers drawn at once where faint ones are rejected."""
+
 LOUD_BATCH = 256
-# 256 signals of 4 s at 2048 Hz; fewer at once where they are longer.
+"""Mergers drawn at once where distances follow from the SNR."""
+
 BATCH_SAMPLES = 2**21
+"""Largest batch in samples, 256 signals of 4 s at 2048 Hz, to limit memory."""
 
 Columns = dict[str, Tensor]
-"""Columns of mergers, each [n, …], by name."""
+"""Parameters and series of n mergers by name, each [n, …]."""
 
 
 def project(
@@ -51,19 +61,19 @@ def project(
     ifos: tuple[str, ...],
     sample_rate: int,
 ) -> tuple[Tensor, Tensor]:
-    """Project face-on mergers onto the detectors, with the light-travel delays.
+    """Project face-on mergers onto the detectors, with light-travel delays.
 
     Args:
         waveforms: Plus polarization, face-on, [n, size].
-        angles: As from ``sky``.
+        angles: Angles from ``sky``.
         ifos: Detectors.
         sample_rate: Hz.
 
     Returns:
-        Strain, [n, ifos, size], in which the detector that is reached first sees the
-        merger where the waveform has it, and the delay of each detector after that
-        one, s, [n, ifos]. Delays are not rounded to samples; padding keeps what a
-        delay moves beyond an end from coming back at the other.
+        Strain, [n, ifos, size], in which the merger's sample is the waveform's in the
+        first detector that the wave reaches; and the delay of each detector relative
+        to the first, s, [n, ifos]. Delays are not rounded to samples, and a delayed
+        signal does not wrap around.
     """
     size = waveforms.shape[-1]
     amplitudes = antenna_amplitudes(angles, ifos).to(torch.complex128)
@@ -80,17 +90,17 @@ def project_polarizations(
     ifos: tuple[str, ...],
     sample_rate: int,
 ) -> tuple[Tensor, Tensor]:
-    """Project both polarizations onto the detectors, with the light-travel delays.
+    """Project both polarizations onto the detectors, with light-travel delays.
 
     Args:
-        plus: Strain, [n, size].
-        cross: Strain, [n, size].
-        angles: ``dec``, ``psi`` and ``phi`` as from ``sky``.
+        plus: Plus polarization, [n, size].
+        cross: Cross polarization, [n, size].
+        angles: ``dec``, ``psi`` and ``phi`` from ``sky``.
         ifos: Detectors.
         sample_rate: Hz.
 
     Returns:
-        Strain and delays as from ``project``.
+        Strain and delays as ``project`` returns.
     """
     size = plus.shape[-1]
     waves = torch.stack([plus, cross], 1).double()
@@ -103,7 +113,10 @@ def project_polarizations(
 def _arrival(
     angles: dict[str, Tensor], ifos: tuple[str, ...], size: int, sample_rate: int
 ) -> tuple[Tensor, Tensor]:
-    """Delays after the first detector, s, and what they do to padded spectra."""
+    """Delays relative to the first detector, s, and their phase factors.
+
+    The factors apply to spectra of series zero-padded to ``2 * size``, [n, ifos, bins].
+    """
     delays = arrival_delays(angles, ifos)
     delays = delays - delays.min(1, keepdim=True).values
     frequencies = torch.fft.rfftfreq(2 * size, 1 / sample_rate, dtype=torch.float64)
@@ -113,17 +126,17 @@ def _arrival(
 def network_snr(
     strain: Tensor, run: str, ifos: tuple[str, ...], sample_rate: int, highpass: float
 ) -> Tensor:
-    """Optimal network SNR of projected signals in published noise curves.
+    """Optimal network SNR of projected signals with a run's default noise curves.
 
     Args:
-        strain: [n, ifos, size].
+        strain: Signals, [n, ifos, size].
         run: Observing run.
         ifos: Detectors.
         sample_rate: Hz.
-        highpass: Frequency from which the SNR is counted, Hz.
+        highpass: Low-frequency cutoff of the SNR, Hz.
 
     Returns:
-        SNR, [n].
+        Network SNR, [n].
 
     Raises:
         ConfigurationError: The curves do not reach half the sample rate.
@@ -140,30 +153,30 @@ def network_snr(
 
 def rejection_batches(
     draw: Callable[[int], Columns],
-    wanted: int,
+    n: int,
     min_snr: float,
     batch: int = REJECTION_BATCH,
 ) -> Iterator[tuple[Columns, Columns]]:
-    """Draw until enough are loud enough, batch by batch.
+    """Draw mergers batch by batch until ``n`` are loud enough.
 
     Args:
-        draw: Makes a number of draws: columns, ``snr`` among them.
-        wanted: Draws to accept.
-        min_snr: Network SNR from which a draw is accepted.
-        batch: Draws made at once.
+        draw: Draws a number of mergers: columns, ``snr`` among them.
+        n: Number of mergers to accept.
+        min_snr: Smallest network SNR of an accepted merger.
+        batch: Mergers drawn at once.
 
     Yields:
-        Columns of the accepted draws and of the rejected ones. What the last batch
-        holds beyond the last accepted draw was never drawn.
+        Columns of a batch's accepted and of its rejected mergers. Those drawn after the
+        last accepted merger are in neither, so that they do not bias the count.
     """
-    missing = wanted
+    missing = n
     while missing:
         columns = draw(batch)
         accepted = columns["snr"] >= min_snr
         loud = torch.nonzero(accepted).flatten()[:missing]
         missing -= len(loud)
-        drawn = batch if missing else int(loud[-1]) + 1
-        faint = torch.nonzero(~accepted[:drawn]).flatten()
+        counted = batch if missing else int(loud[-1]) + 1
+        faint = torch.nonzero(~accepted[:counted]).flatten()
         yield (
             {name: column[loud] for name, column in columns.items()},
             {name: column[faint] for name, column in columns.items()},
@@ -177,17 +190,20 @@ def _joined(batches: list[Columns]) -> Columns:
 
 
 def draw_mergers(n: int, settings: InjectionSettings) -> Columns:
-    """Draw mergers and project them.
+    """Draw mergers, and project them onto the detectors.
 
     Args:
-        n: Mergers wanted.
-        settings: Their population.
+        n: Number of mergers.
+        settings: Population.
 
     Returns:
-        Columns [n]: masses (detector frame; those in the source's frame as
-        ``source_mass_1`` and ``…_2`` where asked for), spins, angles, ``distance``
-        (luminosity, Mpc), ``redshift``, ``snr``; and ``strain`` and ``delays`` as from
-        ``project``.
+        Columns [n]: ``mass_1`` and ``mass_2`` (detector frame, solar masses; with
+        ``settings.source_frame`` also ``source_mass_1`` and ``source_mass_2``), spins,
+        angles, ``distance`` (luminosity distance, Mpc), ``redshift``, ``snr``; and
+        ``strain`` and ``delays`` as ``project`` returns.
+
+    Raises:
+        SignalError: An SNR puts a merger beyond redshift 2.
     """
     columns, plus, cross = _arriving(n, settings)
     return _detected(columns, plus, cross, settings)
@@ -196,16 +212,16 @@ def draw_mergers(n: int, settings: InjectionSettings) -> Columns:
 def _arriving(
     n: int, settings: InjectionSettings
 ) -> tuple[Columns, Tensor, Tensor | None]:
-    """Draw mergers at 100 Mpc.
+    """Draw mergers, and generate their waveforms at 100 Mpc.
 
     Returns:
-        Parameters, and either plus and cross polarizations or, where no spin is across
-        the orbit's axis, the face-on waveforms and None.
+        Parameters; and plus and cross polarizations if the approximant precesses, else
+        face-on waveforms and None.
     """
     mass_1, mass_2 = draw_masses(n, settings)
     columns: Columns = {}
     if settings.source_frame:
-        # The redshift shapes the waveform.
+        # The waveform depends on the redshift, through the detector-frame masses.
         columns["redshift"], columns["distance"] = draw_redshifts(n, settings)
         columns |= {"source_mass_1": mass_1, "source_mass_2": mass_2}
         mass_1, mass_2 = (mass * (1 + columns["redshift"]) for mass in (mass_1, mass_2))
@@ -216,8 +232,10 @@ def _arriving(
     zeros = torch.zeros(n)
     if settings.approximant == "IMRPhenomPv2":
         columns |= spins | sky(n)
-        needed = {f"spin_{i}{axis}": zeros for i in (1, 2) for axis in "xyz"} | columns
-        return columns, *precessing_polarizations(needed, *sizes, rate)
+        parameters = {
+            f"spin_{i}{axis}": zeros for i in (1, 2) for axis in "xyz"
+        } | columns
+        return columns, *precessing_polarizations(parameters, *sizes, rate)
     spin_1, spin_2 = (spins.get(f"spin_{i}z", zeros) for i in (1, 2))
     waveforms = face_on_waveforms(
         mass_1.float(), mass_2.float(), spin_1, spin_2, *sizes, rate
@@ -228,7 +246,7 @@ def _arriving(
 def _detected(
     columns: Columns, plus: Tensor, cross: Tensor | None, settings: InjectionSettings
 ) -> Columns:
-    """Project mergers at 100 Mpc, and move them to their distances."""
+    """Project mergers at 100 Mpc, and scale them to their distances."""
     rate, n = settings.sample_rate, len(plus)
     if cross is None:
         strain, delays = project(plus, columns, settings.ifos, rate)
@@ -240,8 +258,8 @@ def _detected(
     snr = snr.double()
     if settings.snr_range is not None:
         low, high = settings.snr_range
-        wanted = low + (high - low) * torch.rand(n, dtype=torch.float64)
-        distance = WAVEFORM_DISTANCE * snr / wanted
+        target_snr = low + (high - low) * torch.rand(n, dtype=torch.float64)
+        distance = WAVEFORM_DISTANCE * snr / target_snr
         redshift = torch.from_numpy(redshift_at(distance.numpy()))
     elif settings.source_frame:
         redshift, distance = columns["redshift"], columns["distance"]
@@ -258,16 +276,16 @@ def _detected(
 
 
 def draw_polarizations(n: int, settings: InjectionSettings) -> Columns:
-    """Draw mergers as they arrive at the Earth.
+    """Draw mergers as plus and cross polarizations at the Earth.
 
     Args:
-        n: Mergers wanted.
-        settings: Their population. With an SNR range, which is not used, all are at 100
-            Mpc; without one they are where they were drawn, and have their ``snr``.
+        n: Number of mergers.
+        settings: Population. With an SNR range all mergers are at 100 Mpc and the range
+            is ignored; without one, distances are drawn and ``snr`` is a column.
 
     Returns:
-        Parameters, columns [n], and ``plus`` and ``cross`` [n, size] with the
-        inclination and phase drawn.
+        Parameters, columns [n]; and ``plus`` and ``cross``, [n, size], at the drawn
+        inclination and phase.
     """
     columns, plus, cross = _arriving(n, settings)
     scale = torch.ones(n, dtype=torch.float64)
@@ -283,7 +301,12 @@ def draw_polarizations(n: int, settings: InjectionSettings) -> Columns:
 
 
 def _inclined(waveforms: Tensor, angles: Columns) -> tuple[Tensor, Tensor]:
-    """Plus and cross of mergers without precession, from their face-on waveforms."""
+    """Plus and cross polarizations at the drawn inclination and phase.
+
+    Args:
+        waveforms: Face-on waveforms without precession, [n, size].
+        angles: ``inclination`` and ``phase`` from ``sky``.
+    """
     spectrum = torch.fft.rfft(waveforms) * torch.exp(2j * angles["phase"])[:, None]
     cosine = torch.cos(angles["inclination"])[:, None]
     size = waveforms.shape[-1]
@@ -296,55 +319,57 @@ def merger_batches(
     settings: InjectionSettings,
     draw: Callable[[int, InjectionSettings], Columns],
 ) -> Iterator[tuple[Columns, Columns]]:
-    """Draw many mergers in batches, so that memory does not grow with their number.
+    """Draw mergers in batches, to limit memory.
 
     Args:
-        n: Mergers wanted.
-        settings: Their population.
+        n: Number of mergers.
+        settings: Population.
         draw: ``draw_mergers`` or ``draw_polarizations``.
 
     Yields:
-        Columns of the mergers that are kept, and of those that were rejected for being
-        too faint: none of the latter where distances are adapted to an SNR.
+        Columns of a batch's accepted mergers, and of those rejected below
+        ``settings.min_snr``. With an SNR range, none are rejected.
     """
     size = round(settings.signal_length * settings.sample_rate)
-    most = max(1, BATCH_SAMPLES // size)
+    max_batch = max(1, BATCH_SAMPLES // size)
     if settings.snr_range is None:
         yield from rejection_batches(
             lambda count: draw(count, settings),
             n,
             settings.min_snr,
-            min(REJECTION_BATCH, most),
+            min(REJECTION_BATCH, max_batch),
         )
         return
-    batch = min(LOUD_BATCH, most)
+    batch = min(LOUD_BATCH, max_batch)
     for start in range(0, n, batch):
         columns = draw(min(batch, n - start), settings)
         yield columns, {name: column[:0] for name, column in columns.items()}
 
 
 def count_mergers(duration: int, settings: InjectionSettings) -> int:
-    """How many mergers a segment has room for.
+    """Number of mergers that fit into a segment.
 
     Args:
         duration: Length of the segment, s.
-        settings: Their times.
+        settings: Times of the mergers.
 
     Raises:
         SignalError: No merger fits into the segment.
     """
     if not has_room(duration, settings):
         raise SignalError(
-            f"expected room for a merger from {settings.merger_length:g} s after the "
-            f"start to {AFTER_MERGER_LENGTH:g} s before the end of the segment, found "
-            f"the first at {settings.first_length:g} s in {duration} s"
+            f"expected the first merger, with jitter, at least "
+            f"{settings.merger_length:g} s after the segment's start and "
+            f"{AFTER_MERGER_LENGTH:g} s before its end, found "
+            f"{settings.first_length:g} s and {settings.jitter_length:g} s of jitter "
+            f"in {duration} s; choose a longer segment or other times"
         )
     last = duration - AFTER_MERGER_LENGTH - settings.jitter_length
     return int((last - settings.first_length) // settings.spacing_length) + 1
 
 
 def has_room(duration: int, settings: InjectionSettings) -> bool:
-    """Whether a merger fits into a segment of this length, s."""
+    """Whether at least one merger fits into a segment of ``duration`` seconds."""
     first, jitter = settings.first_length, settings.jitter_length
     return (
         first - jitter >= settings.merger_length
@@ -353,42 +378,44 @@ def has_room(duration: int, settings: InjectionSettings) -> bool:
 
 
 def draw_times(n: int, t0: int, settings: InjectionSettings) -> NDArray[Any]:
-    """Draw the times of mergers at a regular spacing with jitter.
+    """Draw the times of mergers: a regular spacing with jitter.
 
     Args:
-        n: Mergers, from ``count_mergers``.
+        n: Number of mergers, from ``count_mergers``.
         t0: GPS start of the segment, s.
-        settings: Their times.
+        settings: Spacing and jitter.
 
     Returns:
         GPS nanoseconds, int64, [n], increasing, each on a whole sample.
     """
     rate = settings.sample_rate
     jitter = settings.jitter_length * (2 * torch.rand(n, dtype=torch.float64) - 1)
-    # float64: whole numbers times a float would be float32, 2 s off after a year.
+    # float64: float32 would be 2 s off after a year.
     places = settings.spacing_length * torch.arange(n, dtype=torch.float64)
     times = settings.first_length + places + jitter
-    # Whole samples, so that an injection needs no interpolation.
-    # In order of time: jitter may swap neighbours, which are exchangeable.
+    # Whole samples, so that an injection needs no interpolation. Sorted, since jitter
+    # may swap neighbours; signals are assigned to times afterwards.
     samples: NDArray[Any] = torch.round(times * rate).long().sort().values.numpy()
-    # Seconds apart: nanoseconds of a year of samples, times the rate, exceed 63 bits.
-    whole, rest = np.divmod(samples, rate)
-    nanoseconds: NDArray[Any] = (t0 + whole) * NANOSECONDS + rest * NANOSECONDS // rate
+    # Split off the seconds: nanoseconds times the rate would overflow int64.
+    seconds, rest = np.divmod(samples, rate)
+    nanoseconds: NDArray[Any] = (
+        t0 + seconds
+    ) * NANOSECONDS + rest * NANOSECONDS // rate
     return nanoseconds
 
 
 def signal_parameters(
     columns: Columns, ifos: tuple[str, ...]
 ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    """Tell the strain of mergers from their parameters.
+    """Separate mergers' strain from their parameters.
 
     Args:
-        columns: From ``draw_mergers``.
+        columns: Columns from ``draw_mergers``.
         ifos: Detectors.
 
     Returns:
-        Strain, float32, [n, ifos, size], and the other columns, float64, [n], with the
-        delays as ``delay_{ifo}``.
+        Strain, float32, [n, ifos, size]; and parameters, float64, each [n], with the
+        delays as ``delay_{ifo}``, s.
     """
     parameters = {
         name: column.double().numpy()
@@ -403,7 +430,12 @@ def signal_parameters(
 def population_attributes(
     settings: InjectionSettings, command: str
 ) -> dict[str, object]:
-    """What a file of mergers says about how they came to be."""
+    """Attributes of a set of mergers: how it was simulated.
+
+    Args:
+        settings: Population.
+        command: Command line.
+    """
     return {
         "simulated": True,
         "command": command,
@@ -417,7 +449,7 @@ def population_attributes(
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from a seed; PyTorch's generator is then what it was before."""
+    """Seed PyTorch's generator in the block, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -426,19 +458,19 @@ def seeded(seed: int) -> Iterator[None]:
 def simulate_test_signals(
     t0: int, duration: int, settings: InjectionSettings, seed: int, command: str
 ) -> ProjectedSignals:
-    """Fill a segment with mergers at a regular spacing with jitter.
+    """Draw a segment's mergers, at a regular spacing with jitter, in memory.
 
-    All are in memory; ``files.write_simulated_signals`` writes more.
+    ``files.write_simulated_signals`` writes the same to a file, batch by batch.
 
     Args:
         t0: GPS start of the segment, s.
         duration: Length of the segment, s.
         settings: Population and times.
-        seed: Seed of everything that is drawn.
-        command: How to make this again, for the attributes.
+        seed: Random seed.
+        command: Command line, for the attributes.
 
     Returns:
-        The signals; each lies within the segment as a whole.
+        The signals; each is entirely within the segment.
 
     Raises:
         SignalError: No merger fits into the segment.

@@ -1,4 +1,4 @@
-"""Which mergers there are: masses, spins, distances."""
+"""Population of mergers: distributions of masses, spins and distances."""
 
 import math
 from dataclasses import dataclass
@@ -25,18 +25,23 @@ from chirpwatch.train.data.noise.curves import (
 from chirpwatch.train.data.signals.waveforms import chirp_mass
 
 CHOICE = 20
-"""Mergers drawn for each that is kept, so that there are enough of the rare ones."""
+"""Mergers drawn for each that is kept, so that rare chirp masses are among them."""
 
 MASS_BINS = 24
-"""Bins in the logarithm of the chirp mass, for its density."""
+"""Bins in the logarithm of the chirp mass that estimate its density."""
 
 MAX_REDSHIFT = 2.0
+"""Largest redshift."""
+
 AFTER_MERGER_LENGTH = 0.5
+"""Time from a merger to the end of its signal, s."""
+
 VOLUME_POINTS = 1001
+"""Grid points of the comoving volume's integral."""
 
 
 class ComponentRanges(Protocol):
-    """Settings that say from which masses and spins mergers are drawn."""
+    """Settings of the distribution of component masses and spins."""
 
     @property
     def min_mass(self) -> float:
@@ -48,7 +53,7 @@ class ComponentRanges(Protocol):
 
     @property
     def logarithmic_share(self) -> float:
-        """Share of the mergers whose masses are uniform in the logarithm."""
+        """Share of the mergers with log-uniform masses; the others' are uniform."""
 
     @property
     def max_spin(self) -> float:
@@ -56,27 +61,28 @@ class ComponentRanges(Protocol):
 
     @property
     def mass_flattening(self) -> float:
-        """How far the logarithm of the chirp mass is made uniform, 0 to 1."""
+        """Exponent, 0 to 1, of the weights that flatten the log chirp mass."""
 
 
 def draw_components(
     n: int, ranges: ComponentRanges, rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Draw what templates, training windows and their validation have in common.
+    """Draw the masses and aligned spins of templates, training and validation signals.
+
+    A share of the masses is log-uniform, the others are uniform. From a larger draw,
+    mergers are kept with weights p^-``mass_flattening``, where p is the density of
+    their log chirp mass; 1 makes it uniform, 0 leaves it. Spins have isotropic
+    directions; half of their magnitudes are below a quarter of the largest, as for the
+    mergers of GWTC-3 (arXiv:2111.03634, section VI).
 
     Args:
         n: Number of mergers.
-        ranges: Of masses and spins. Masses that are not uniform in the logarithm are
-            uniform. Of these mergers, more than are wanted, some are kept: with the
-            density of the logarithm of their chirp mass to the power of minus
-            ``mass_flattening``. Spins have isotropic directions, and magnitudes half of
-            which are below a quarter of the largest, as those of GWTC-3's mergers are
-            (arXiv:2111.03634, section VI).
-        rng: Where the numbers are from.
+        ranges: Ranges of masses and spins.
+        rng: Random generator.
 
     Returns:
-        Component masses, heavier first, in the unit of the ranges, and the spins'
-        components along the orbit's axis, each [n, 2].
+        Component masses, heavier first, solar masses, and spin components along the
+        orbital angular momentum, each [n, 2].
     """
     low, high, drawn = ranges.min_mass, ranges.max_mass, CHOICE * n
     uniform = rng.uniform(low, high, (drawn, 2))
@@ -97,44 +103,44 @@ def draw_components(
 def draw_spin_magnitudes(
     n: int, ranges: ComponentRanges, rng: np.random.Generator
 ) -> NDArray[Any]:
-    """Draw the dimensionless spin magnitudes of ``draw_components``, [n, 2]."""
+    """Draw dimensionless spin magnitudes, see ``draw_components``, [n, 2]."""
     magnitudes: NDArray[Any] = ranges.max_spin * rng.random((n, 2)) ** 2
     return magnitudes
 
 
 @dataclass(frozen=True)
 class InjectionSettings:
-    """Which mergers are injected, and when.
+    """Population and times of injections.
 
     Attributes:
-        run: Observing run whose noise curves define the SNR: the first of
-            ``curves.curve_names`` of each detector.
-        min_mass, max_mass: Component masses, solar masses.
+        run: Observing run whose default noise curves define the SNR, see
+            ``curves.curve_names``.
+        min_mass, max_mass: Range of the component masses, solar masses.
         mass_distribution: ``uniform`` or ``log_uniform`` in each component mass.
-        source_frame: Whether masses are those in the source's frame; the detectors see
-            them times 1 + redshift. Only with distances drawn in volume.
-        reference_share: Share of the mergers that have ``reference_masses``.
-        reference_masses: Heavier and lighter mass, in the frame of the others.
-        approximant: ``IMRPhenomD``, or ``IMRPhenomPv2`` with spins that precess.
-        max_spin: Largest dimensionless spin; magnitudes are uniform from zero and
-            directions isotropic. IMRPhenomD takes their component along the orbit's
-            axis.
-        snr_range: Network SNR, drawn uniformly, to which distances are adapted; None
-            draws distances uniform in comoving volume instead.
-        min_snr: Network SNR below which such draws are rejected.
-        max_redshift: Limit of such draws.
-        time_dilation: Whether such draws are weighted by 1 / (1 + redshift), as mergers
-            at a constant rate in their own time are.
-        first_length: First merger after the start of the segment, s.
+        source_frame: Whether masses are in the source frame instead of the detector
+            frame; only with ``snr_range`` None.
+        reference_share: Share of the mergers with ``reference_masses``.
+        reference_masses: Heavier and lighter mass, in the same frame, solar masses.
+        approximant: ``IMRPhenomD``, or ``IMRPhenomPv2`` with precessing spins.
+        max_spin: Largest dimensionless spin; magnitudes are uniform and directions
+            isotropic. IMRPhenomD uses the components along the orbital angular
+            momentum.
+        snr_range: Range of the uniform network SNR, from which distances follow; None
+            for distances uniform in comoving volume.
+        min_snr: With ``snr_range`` None: smallest network SNR that is not rejected.
+        max_redshift: With ``snr_range`` None: largest redshift.
+        time_dilation: With ``snr_range`` None: whether the volume is weighted by
+            1 / (1 + redshift), for a constant merger rate in the source frame.
+        first_length: Time from the segment's start to the first merger, s.
         spacing_length: Time between mergers, s.
-        jitter_length: Each merger is moved by up to this, to both sides, s.
-        signal_length: Length of a signal, s; its merger is 1/2 s before its end.
-        highpass: Frequency from which the SNR is counted, Hz.
+        jitter_length: Largest shift of a merger to either side, s.
+        signal_length: Length of a signal, s; the merger is 1/2 s before its end.
+        highpass: Low-frequency cutoff of the SNR, Hz.
         sample_rate: Hz.
         ifos: Detectors.
 
     Raises:
-        ConfigurationError: A range is empty, or values contradict each other.
+        ConfigurationError: A value is out of range, or two contradict each other.
     """
 
     run: str = "O3"
@@ -190,7 +196,7 @@ class InjectionSettings:
                 0 < self.max_redshift <= MAX_REDSHIFT,
                 ("max_redshift",),
             ),
-            "masses in the source frame only with distances drawn in volume": (
+            "masses in the source frame only with distances uniform in volume": (
                 not self.source_frame or self.snr_range is None,
                 ("source_frame", "snr_range"),
             ),
@@ -210,15 +216,15 @@ class InjectionSettings:
 
     @property
     def merger_length(self) -> float:
-        """Time from the start of a signal to its merger, s."""
+        """Time from a signal's start to its merger, s."""
         return self.signal_length - AFTER_MERGER_LENGTH
 
 
 def draw_masses(n: int, settings: InjectionSettings) -> tuple[Tensor, Tensor]:
-    """Draw component masses, in the frame that the settings say.
+    """Draw component masses, in the source frame if the settings ask for it.
 
     Returns:
-        The heavier and the lighter, solar masses, each [n].
+        Heavier and lighter mass, solar masses, each [n].
     """
     share = torch.rand(n, 2)
     if settings.mass_distribution == "uniform":
@@ -237,11 +243,13 @@ def draw_spins(n: int, settings: InjectionSettings) -> dict[str, Tensor]:
     """Draw isotropic spins.
 
     Returns:
-        Columns [n]: ``spin_1z`` and ``spin_2z`` along the orbit's axis, and ``spin_1x``
-        … across it where the approximant has them; none where spins are zero.
+        Columns [n]: ``spin_1z`` and ``spin_2z``, along the orbital angular momentum;
+        for a precessing approximant also ``spin_1x`` to ``spin_2y``. Empty if
+        ``max_spin`` is zero.
     """
     if not settings.max_spin:
-        # Nothing is drawn: the other columns stay what they were without spins.
+        # Nothing is drawn, so that a seed gives the same mergers as before there were
+        # spins.
         return {}
     directions = torch.randn(n, 2, 3)
     directions = directions / directions.norm(dim=-1, keepdim=True)
@@ -255,14 +263,13 @@ def draw_spins(n: int, settings: InjectionSettings) -> dict[str, Tensor]:
 
 
 def draw_redshifts(n: int, settings: InjectionSettings) -> tuple[Tensor, Tensor]:
-    """Draw distances uniform in the comoving volume of Planck18.
+    """Draw distances uniform in comoving volume (Planck18).
 
     Returns:
-        Redshift, and the luminosity distance that belongs to it, Mpc; float64, each
-        [n].
+        Redshift, and luminosity distance, Mpc; float64, each [n].
     """
     roots, grid = _volume(settings.max_redshift, settings.time_dilation)
-    # Without zero, at which a merger would be infinitely loud.
+    # In (0, 1]: at distance zero a merger would be infinitely loud.
     share = 1 - torch.rand(n, dtype=torch.float64)
     redshift = np.interp(np.cbrt(share.numpy()), roots, grid)
     distance = Planck18.luminosity_distance(redshift).to_value("Mpc")
@@ -273,9 +280,10 @@ def draw_redshifts(n: int, settings: InjectionSettings) -> tuple[Tensor, Tensor]
 def _volume(
     max_redshift: float, time_dilation: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Cube root of the share of mergers below a redshift, and the redshift.
+    """Cube root of the cumulative distribution of redshift, and the redshift.
 
-    The root is nearly a straight line: near zero a volume grows with the cube.
+    The root is nearly linear, since the volume grows with the cube near zero; so it
+    interpolates well.
     """
     grid = np.linspace(0, max_redshift, VOLUME_POINTS)
     density = Planck18.differential_comoving_volume(grid).value
@@ -286,7 +294,7 @@ def _volume(
 
 
 def redshift_at(distance: NDArray[Any]) -> NDArray[Any]:
-    """Invert the luminosity distance of Planck18.
+    """Redshift at a luminosity distance (Planck18).
 
     Args:
         distance: Luminosity distance, Mpc, [n].
@@ -301,8 +309,9 @@ def redshift_at(distance: NDArray[Any]) -> NDArray[Any]:
     distances = Planck18.luminosity_distance(grid).to_value("Mpc")
     if distance.max(initial=0) > distances[-1]:
         raise SignalError(
-            f"an SNR this low puts a merger at {distance.max():.0f} Mpc, beyond "
-            f"redshift {MAX_REDSHIFT:g}; ask for a higher SNR or lower masses"
+            f"mergers: expected a redshift of at most {MAX_REDSHIFT:g}, found a merger "
+            f"at {distance.max():.0f} Mpc, put there by its low SNR; ask for a higher "
+            "SNR or lower masses"
         )
     redshift: NDArray[Any] = CubicSpline(distances, grid)(distance)
     return redshift

@@ -1,7 +1,8 @@
-"""Mergers: waveforms from ml4gw, and how the detectors see them.
+"""Waveforms of mergers from ml4gw, antenna responses and light-travel delays.
 
-A merger's time is the peak of the (2, 2) mode's amplitude; of a precessing one the peak
-of the modulus of both polarizations together, the same where nothing precesses.
+The merger time is the peak of the (2, 2) mode's amplitude. For a precessing merger it
+is the peak of |h_plus|² + |h_cross|² of the analytic polarizations, which is the same
+without precession.
 """
 
 from typing import Any, TypeVar
@@ -18,14 +19,22 @@ from torch import Tensor
 from chirpwatch.errors import ConfigurationError
 
 SPEED_OF_LIGHT = 299_792_458.0
+"""m/s."""
+
 MIN_FREQUENCY = 20.0
+"""Frequency at which waveforms start, and their reference frequency, Hz."""
+
 TAPER_LENGTH = 0.125
+"""Length of the taper at a waveform's start, s."""
+
 WAVEFORM_BATCH = 64
+"""Waveforms generated at once."""
+
 _Values = TypeVar("_Values", Tensor, NDArray[Any])
 
 
 def chirp_mass(mass_1: _Values, mass_2: _Values) -> _Values:
-    """Chirp masses of component masses, [n], in the same unit."""
+    """Chirp mass of two component masses, in their unit, [n]."""
     result: _Values = (mass_1 * mass_2) ** 0.6 / (mass_1 + mass_2) ** 0.2
     return result
 
@@ -41,21 +50,21 @@ def face_on_waveforms(
 ) -> Tensor:
     """Generate the plus polarization of face-on mergers at 100 Mpc.
 
-    The cross polarization is ``-1j`` times it in frequency; other inclinations scale
-    the two (``antenna_amplitudes``).
+    The spectrum of the cross polarization is ``-1j`` times that of plus; the
+    inclination scales the two (``antenna_amplitudes``).
 
     Args:
         mass_1: Heavier mass, detector frame, solar masses, [n].
         mass_2: Lighter mass, detector frame, solar masses, [n].
-        spin_1: Dimensionless spin of the heavier along the orbit's axis, [n].
-        spin_2: Same of the lighter, [n].
-        size: Samples wanted.
+        spin_1: Heavier component's aligned spin, dimensionless, [n].
+        spin_2: Lighter component's aligned spin, dimensionless, [n].
+        size: Number of samples.
         merger_size: Sample of the merger.
         sample_rate: Hz.
 
     Returns:
-        Strain, float64, [n, size]. Inspiral that began before the first sample is cut
-        off with a taper of 1/8 s; nothing wraps around.
+        Strain of IMRPhenomD, float64, [n, size]. An inspiral that is longer is cut at
+        the first sample, with a taper of 1/8 s; nothing wraps around.
     """
     chirp_masses = chirp_mass(mass_1, mass_2)
     # ml4gw's mass ratio is lighter over heavier.
@@ -65,7 +74,7 @@ def face_on_waveforms(
         IMRPhenomD(), sample_rate, size / sample_rate, MIN_FREQUENCY, MIN_FREQUENCY, 0.5
     )
     taper = _taper(size, sample_rate)
-    # Equal lengths together: the longest of a batch sets the length of all.
+    # Sorted, since the longest waveform of a batch sets the length of all.
     order = torch.argsort(chirp_masses)
     for batch in torch.split(order, WAVEFORM_BATCH):
         m1, m2 = chirp_mass_and_mass_ratio_to_components(
@@ -95,17 +104,18 @@ def face_on_waveforms(
 def face_on_amplitudes(
     mass_1: Tensor, mass_2: Tensor, spin_1: Tensor, spin_2: Tensor, frequencies: Tensor
 ) -> Tensor:
-    """Amplitude spectra of the same mergers, the whole inspiral with them.
+    """Amplitude spectra of face-on mergers at 100 Mpc, the complete inspiral included.
 
     Args:
         mass_1: Heavier mass, detector frame, solar masses, [n].
         mass_2: Lighter mass, detector frame, solar masses, [n].
-        spin_1: Dimensionless spin of the heavier along the orbit's axis, [n].
-        spin_2: Same of the lighter, [n].
+        spin_1: Heavier component's aligned spin, dimensionless, [n].
+        spin_2: Lighter component's aligned spin, dimensionless, [n].
         frequencies: Hz, above 0, [bins].
 
     Returns:
-        Modulus of the plus polarization, strain per Hz, float64, [n, bins].
+        Modulus of the plus polarization (IMRPhenomD), strain per Hz, float64, [n,
+        bins].
     """
     chirp_masses = chirp_mass(mass_1, mass_2)
     zeros = torch.zeros(len(mass_1), dtype=torch.float64)
@@ -127,19 +137,19 @@ def face_on_amplitudes(
 def precessing_polarizations(
     parameters: dict[str, Tensor], size: int, merger_size: int, sample_rate: int
 ) -> tuple[Tensor, Tensor]:
-    """Generate both polarizations of mergers whose spins point anywhere.
+    """Generate both polarizations of precessing mergers at 100 Mpc.
 
     Args:
         parameters: Columns [n]: ``mass_1`` (heavier) and ``mass_2``, detector frame,
-            solar masses; dimensionless spins ``spin_1x`` … ``spin_2z`` at 20 Hz, along
-            axes of which z is that of the orbit; ``inclination`` and ``phase``, rad.
-        size: Samples wanted.
+            solar masses; dimensionless spins ``spin_1x`` … ``spin_2z`` at 20 Hz, with z
+            along the orbital angular momentum; ``inclination`` and ``phase``, rad.
+        size: Number of samples.
         merger_size: Sample of the merger.
         sample_rate: Hz.
 
     Returns:
-        Plus and cross polarization of IMRPhenomPv2 at 100 Mpc, float64, [n, size],
-        tapered and cut as those of ``face_on_waveforms``.
+        Plus and cross polarization of IMRPhenomPv2, strain, float64, [n, size], cut and
+        tapered as by ``face_on_waveforms``.
     """
     columns = {name: column.double() for name, column in parameters.items()}
     mass_1, mass_2 = columns["mass_1"], columns["mass_2"]
@@ -153,19 +163,19 @@ def precessing_polarizations(
         0.5,
     )
     placed = torch.empty(2, len(mass_1), size, dtype=torch.float64)
-    # Equal lengths together: the longest of a batch sets the length of all.
+    # Sorted, since the longest waveform of a batch sets the length of all.
     for batch in torch.split(torch.argsort(chirp_masses), WAVEFORM_BATCH):
-        one = {name: column[batch] for name, column in columns.items()}
+        rows = {name: column[batch] for name, column in columns.items()}
         cross, plus = generator.generate_conditioned_fd_waveform(
-            mass_1=one["mass_1"],
-            mass_2=one["mass_2"],
+            mass_1=rows["mass_1"],
+            mass_2=rows["mass_2"],
             chirp_mass=chirp_masses[batch],
             # ml4gw's mass ratio is lighter over heavier.
-            mass_ratio=one["mass_2"] / one["mass_1"],
-            **{f"s{i}{axis}": one[f"spin_{i}{axis}"] for i in "12" for axis in "xyz"},
-            distance=torch.full_like(one["mass_1"], 100.0),
-            phic=one["phase"],
-            inclination=one["inclination"],
+            mass_ratio=rows["mass_2"] / rows["mass_1"],
+            **{f"s{i}{axis}": rows[f"spin_{i}{axis}"] for i in "12" for axis in "xyz"},
+            distance=torch.full_like(rows["mass_1"], 100.0),
+            phic=rows["phase"],
+            inclination=rows["inclination"],
         )
         placed[:, batch] = place_polarizations(
             plus, cross, size, merger_size, sample_rate
@@ -176,18 +186,18 @@ def precessing_polarizations(
 def place_polarizations(
     plus: Tensor, cross: Tensor, size: int, merger_size: int, sample_rate: int
 ) -> Tensor:
-    """Turn both polarizations' spectra into series whose mergers lie at one sample.
+    """Transform the polarizations' spectra to series with the merger at a given sample.
 
     Args:
-        plus: Spectrum of a series that ends after the merger, strain per Hz, [n, bins].
-        cross: Likewise.
-        size: Samples wanted.
+        plus: Spectrum of the plus polarization, strain per Hz, [n, bins].
+        cross: Spectrum of the cross polarization, strain per Hz, [n, bins].
+        size: Number of samples.
         merger_size: Sample of the merger.
         sample_rate: Hz.
 
     Returns:
-        Strain of plus and cross polarization, float64, [2, n, size], tapered and cut
-        as that of ``face_on_waveforms``.
+        Plus and cross polarization, strain, float64, [2, n, size], cut and tapered as
+        by ``face_on_waveforms``.
     """
     pair = [_analytic(spectrum, sample_rate) for spectrum in (plus, cross)]
     peaks = torch.stack([wave.abs() ** 2 for wave in pair]).sum(0).argmax(-1)
@@ -196,7 +206,7 @@ def place_polarizations(
 
 
 def _analytic(spectrum: Tensor, sample_rate: int) -> Tensor:
-    """Series of a spectrum without its negative frequencies: its modulus is smooth."""
+    """Analytic series of a one-sided spectrum; its modulus is the envelope."""
     spectrum = spectrum.to(torch.complex128)
     padded = torch.zeros(
         len(spectrum), 2 * (spectrum.shape[-1] - 1), dtype=torch.complex128
@@ -207,7 +217,7 @@ def _analytic(spectrum: Tensor, sample_rate: int) -> Tensor:
 
 
 def _placed(waves: Tensor, peaks: Tensor, size: int, merger_size: int) -> Tensor:
-    """Cut waves so that each one's peak lies at ``merger_size``, with zeros outside."""
+    """Cut or zero-pad each wave so that its peak lies at sample ``merger_size``."""
     placed = torch.zeros(len(waves), size, dtype=torch.float64)
     for row, (wave, peak) in enumerate(zip(waves, peaks.tolist(), strict=True)):
         before, after = min(peak, merger_size), size - merger_size
@@ -218,6 +228,7 @@ def _placed(waves: Tensor, peaks: Tensor, size: int, merger_size: int) -> Tensor
 
 
 def _taper(size: int, sample_rate: int) -> Tensor:
+    """Window that rises from 0 to 1 over ``TAPER_LENGTH``, [size]."""
     taper_size = round(TAPER_LENGTH * sample_rate)
     ramp = torch.arange(taper_size, dtype=torch.float64) / taper_size
     taper = torch.ones(size, dtype=torch.float64)
@@ -226,11 +237,11 @@ def _taper(size: int, sample_rate: int) -> Tensor:
 
 
 def sky(n: int) -> dict[str, Tensor]:
-    """Draw isotropic positions and orientations.
+    """Draw isotropic sky positions and orientations.
 
     Returns:
-        Tensors [n], rad: ``dec``; ``psi``, polarization; ``phi``, longitude east of
-        Greenwich; ``inclination``; ``phase``, at coalescence.
+        Angles [n], rad: ``dec``, declination; ``phi``, longitude east of Greenwich;
+        ``psi``, polarization angle; ``inclination``; ``phase``, coalescence phase.
     """
     return {
         "dec": Cosine().sample((n,)),
@@ -242,17 +253,17 @@ def sky(n: int) -> dict[str, Tensor]:
 
 
 def antenna_responses(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
-    """How each detector responds to the two polarizations.
+    """Antenna responses F+ and Fx of each detector.
 
     Args:
-        angles: ``dec``, ``psi`` and ``phi`` as from ``sky``, each [n].
+        angles: ``dec``, ``psi`` and ``phi`` from ``sky``, each [n].
         ifos: Detectors.
 
     Returns:
-        Plus and cross, [n, 2, ifos].
+        Plus and cross response, [n, 2, ifos].
 
     Raises:
-        ConfigurationError: The site of a detector is not known.
+        ConfigurationError: ml4gw has no such detector.
     """
     tensors, _ = _sites(ifos)
     responses: Tensor = compute_antenna_responses(
@@ -266,14 +277,19 @@ def antenna_responses(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tenso
 
 
 def antenna_amplitudes(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
-    """What each detector multiplies the face-on plus polarization's spectrum with.
+    """Complex factor between a detector's spectrum and the face-on plus polarization's.
+
+    It combines antenna responses, inclination and phase.
 
     Args:
-        angles: As from ``sky``, each [n].
+        angles: Angles from ``sky``, each [n].
         ifos: Detectors.
 
     Returns:
-        Complex factors, [n, ifos].
+        Factors, [n, ifos].
+
+    Raises:
+        ConfigurationError: ml4gw has no such detector.
     """
     responses = antenna_responses(angles, ifos)
     cosine = torch.cos(angles["inclination"])[:, None]
@@ -284,19 +300,19 @@ def antenna_amplitudes(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tens
 
 
 def arrival_delays(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
-    """Time at which a wave reaches each detector after it reaches the geocentre.
+    """Light-travel delay of each detector relative to the geocentre.
 
-    Not rounded to samples, unlike ml4gw's ``compute_observed_strain``.
+    Not rounded to samples, unlike in ml4gw's ``compute_observed_strain``.
 
     Args:
-        angles: ``dec`` and ``phi`` as from ``sky``, each [n].
+        angles: ``dec`` and ``phi`` from ``sky``, each [n].
         ifos: Detectors.
 
     Returns:
-        Delays, s, [n, ifos]; negative where the detector sees it first.
+        Delays, s, float64, [n, ifos]; negative if the wave reaches the detector first.
 
     Raises:
-        ConfigurationError: The site of a detector is not known.
+        ConfigurationError: ml4gw has no such detector.
     """
     _, vertices = _sites(ifos)
     dec, phi = angles["dec"].double(), angles["phi"].double()
@@ -309,9 +325,12 @@ def arrival_delays(angles: dict[str, Tensor], ifos: tuple[str, ...]) -> Tensor:
 
 
 def light_travel_lengths(ifos: tuple[str, ...]) -> Tensor:
-    """Time that light takes between each two detectors, s, [ifos, ifos].
+    """Light-travel time between each pair of detectors, s, [ifos, ifos].
 
-    Between H1 and L1 10.0 ms, between V1 and either of them 27.3 and 26.4 ms.
+    10.0 ms between H1 and L1, 27.3 ms between H1 and V1, 26.4 ms between L1 and V1.
+
+    Raises:
+        ConfigurationError: ml4gw has no such detector.
     """
     _, vertices = _sites(ifos)
     lengths: Tensor = torch.cdist(vertices.double(), vertices.double())
@@ -319,18 +338,18 @@ def light_travel_lengths(ifos: tuple[str, ...]) -> Tensor:
 
 
 def _sites(ifos: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """Response tensors, [ifos, 3, 3], and places on the Earth, m, [ifos, 3].
+    """Response tensors, [ifos, 3, 3], and geocentric positions, m, [ifos, 3].
 
-    ml4gw has them from LALSuite's ``LALDetectors.h``.
+    ml4gw takes them from LALSuite's ``LALDetectors.h``.
 
     Raises:
-        ConfigurationError: ml4gw does not know a detector.
+        ConfigurationError: ml4gw has no such detector.
     """
     try:
         tensors, vertices = get_ifo_geometry(*ifos)
     except ValueError:
         raise ConfigurationError(
-            f"ifos: expected detectors whose site is known, H1, L1, V1 or K1; found "
+            f"ifos: expected detectors whose site ml4gw has (H1, L1, V1, K1), found "
             f"{', '.join(ifos)}"
         ) from None
     return tensors, vertices
