@@ -65,6 +65,7 @@ Once = Callable[[str, Callable[[Path], None]], Path]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, and leave the rest in its order."""
     place = {HERE / name: number for number, name in enumerate(LONGEST)}
+    assert all(path.is_file() for path in place), "LONGEST names what is not there"
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 

@@ -252,7 +252,7 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
     segments = read_gwosc(strain, geometry.ifos, geometry.sample_rate)
     segment = find_segment(segments, time)
     validation = DeployedValidation(
-        geometry, WindowSettings(), VALIDATION_SEED, injections=0, windows=1
+        geometry, WindowSettings(), VALIDATION_SEED, injections=0, windows=0
     )
     slides = validation.run_slides(network.fused())
     assert slides is not None  # this kind of network has them

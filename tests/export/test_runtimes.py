@@ -40,9 +40,9 @@ def strain(noise: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with h5py.File(noise_file) as file:
         data = file["data"][:]
     strains = {
-        "simulated": noise[:1, :, : 96 * RATE],
+        "simulated": noise[:1, :, : 48 * RATE],
         # One detector's noise, of two times, in the place of two detectors'.
-        "O3a": np.stack([data[: 96 * RATE], data[-96 * RATE :]])[None],
+        "O3a": np.stack([data[: 48 * RATE], data[-48 * RATE :]])[None],
         "GW150914": np.stack([segment.strain[ifo] for ifo in ("H1", "L1")])[None],
     }
     path = tmp_path_factory.mktemp("strain") / "strain.npz"

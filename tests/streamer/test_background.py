@@ -354,6 +354,7 @@ def test_an_api_that_lost_everything_is_given_it_again(
             expected.check(run, client)
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_started_again(run, expected, api, energy_repository):
     del run.options["--triton"]
     run.options["--repository"] = energy_repository

@@ -15,8 +15,6 @@ import pytest
 
 from chirpwatch.api.process import ApiProcess
 from chirpwatch.background_file import write_background
-from chirpwatch.export.build import build_models
-from chirpwatch.export.repository import write_repository
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.signals import (
@@ -28,7 +26,6 @@ from chirpwatch.train.data.signals.injections import population_attributes
 from chirpwatch.train.data.signals.population import InjectionSettings
 from tests.builders import GW150914, START, slide_livetime
 from tests.command import refusal
-from tests.networks import EnergyNetwork
 
 RATE = 2048
 DURATION = 120
@@ -264,19 +261,18 @@ def test_nan_fails_the_run_and_says_where(
     assert "found nan" in (run.message or "")
 
 
-def test_a_model_of_another_geometry_is_refused(
-    background: Path, tmp_path: Path
+def test_strain_of_another_rate_than_the_models_is_refused(
+    energy_server: TritonServer, tmp_path: Path
 ) -> None:
-    geometry = Geometry(sample_rate=4096)
-    repository = tmp_path / "repository"
-    network = EnergyNetwork(geometry)
-    write_repository(repository, geometry, build_models(network, 0.0), 1.0, {}, {})
+    path = tmp_path / "background.hdf5"
+    strain = {ifo: np.ones(DURATION * 4096) for ifo in ("H1", "L1")}
+    write_background(path, "test", START, strain, 4096, {})
     message = refusal(
         "replay",
-        *("--background", background, "--repository", repository),
+        *("--background", path, "--triton", energy_server.address),
         *("--directory", tmp_path),
     )
-    assert "expected a sample rate of 4096 Hz, found 2048 Hz" in message
+    assert "expected a sample rate of 2048 Hz, found 4096 Hz" in message
 
 
 @pytest.mark.parametrize("option", ["--no-such-option", "--slides=-1", "--far=0"])
