@@ -3,8 +3,12 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from tests.project.rooms import arrows, file_of, floors, imported, sources
@@ -62,6 +66,67 @@ def test_no_test_module_imports_from_another_one() -> None:
             top, *parts = name.split(".")
             apart = any(part == "conftest" or part[:5] == "test_" for part in parts)
             assert top != "tests" or not apart, f"{path} imports {name}"
+
+
+# Extras of pyproject.toml whose packages each folder may import, beside those that
+# chirpwatch always needs. Streamer imports its extra's only on live strain.
+EXTRAS: dict[str, set[str]] = {
+    "chirpwatch": set(),
+    "api": set(),
+    "serve": set(),
+    "commands": set(),
+    "streamer": {"live"},
+    "train": {"train"},
+    "export": {"train"},
+    "benchmarks": {"train", "live", "dev"},
+    "tests": {"train", "live", "dev"},
+}
+OURS = {"chirpwatch", "tests", "benchmarks"}
+# Triton has the first, `requirements/ml4gw-hermes-0.3.1.lock` the other.
+UNDECLARED = {"triton_python_backend_utils", "hermes"}
+
+
+def normal(requirement: str) -> str:
+    """Name of a requirement's distribution, as pip compares names."""
+    name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def third_parties(text: str) -> Iterator[str]:
+    """Top-level modules of others that a file imports, also within functions."""
+    for node in ast.walk(ast.parse(text)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for top in {name.split(".")[0] for name in names}:
+            if top not in sys.stdlib_module_names | OURS:
+                yield top
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {None: {normal(x) for x in project["dependencies"]}}
+    for extra, requirements in project["optional-dependencies"].items():
+        declared[extra] = {normal(x) for x in requirements}
+    distributions = packages_distributions()
+    missing = set()
+    listed = subprocess.run(
+        ["git", "ls-files", "--", *(f"{folder}/*.py" for folder in EXTRAS)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    for path in listed.stdout.splitlines():
+        folder = path.split("/")[0]
+        allowed = declared[None].union(*(declared[x] for x in EXTRAS[folder]))
+        for module in third_parties((ROOT / path).read_text()):
+            names = {normal(name) for name in distributions.get(module, ())}
+            if module not in UNDECLARED and not names & allowed:
+                missing.add(f"{path} imports {module}, of {sorted(names)}")
+    assert not missing, "\n".join(sorted(missing))
 
 
 # What a command's module may import beside the standard library and the project, with
