@@ -204,8 +204,7 @@ def write_repository(
         # Git and wheels drop empty directories, but Triton requires this one.
         readme = f"{name}/{VERSION}/README.txt"
         files[readme] = b"An ensemble has no model file.\n"
-    files |= {name: text.encode() for name, text in reports.items()}
-    _write(target, files)
+    _write(target, files, reports)
     return digest
 
 
@@ -248,12 +247,15 @@ def _configurations(
     return configurations
 
 
-def _write(target: Path, files: Mapping[str, bytes]) -> None:
+def _write(
+    target: Path, files: Mapping[str, bytes], reports: Mapping[str, str]
+) -> None:
     """Write a directory atomically; an existing one is replaced.
 
     Args:
         target: The directory.
-        files: Contents of its files, by relative path.
+        files: Contents of its binary files, by relative path.
+        reports: Contents of its text files, by relative path.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
@@ -261,6 +263,8 @@ def _write(target: Path, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             (new / name).write_bytes(content)
+        for name, text in reports.items():
+            (new / name).write_text(text)
         if target.exists():
             # The old directory is then the temporary one, and is removed with it.
             exchange(new, target)
