@@ -104,7 +104,7 @@ MIN_SNR = 4.0
 STRETCH_LENGTH = 1024
 """Length of a stretch of noise, s."""
 
-WHOLE_LIVETIME = MONTH / 2
+COMPLETE_LIVETIME = MONTH / 2
 """Livetime of the slides in which every kernel is scored, s."""
 
 SIGNAL_LENGTH, MERGER_LENGTH = 8.0, 7.5
@@ -528,8 +528,8 @@ def measure(path: Path, injections: int, stretches: int, seed: int) -> dict[str,
     geometry = repository.geometry
     rng = np.random.default_rng([seed, 0])
     frames = [repository.frames(noise(geometry, rng)) for _ in range(stretches)]
-    whole = score_all(repository, frames, WHOLE_LIVETIME)
-    quiet = Background.of(whole.statistics, whole.livetime)
+    complete = score_all(repository, frames, COMPLETE_LIVETIME)
+    quiet = Background.of(complete.statistics, complete.livetime)
     floor = quiet.threshold_at_far(FLOOR_RATE / MONTH * JULIAN_YEAR)
     loud = score_loud(repository, frames, floor)
     del frames
@@ -540,7 +540,7 @@ def measure(path: Path, injections: int, stretches: int, seed: int) -> dict[str,
             Ideal(geometry.ifos, lowest)
             for lowest in (geometry.highpass, MIN_FREQUENCY)
         )
-    expected, lost = lost_events(whole, loud, floor)
+    expected, lost = lost_events(complete, loud, floor)
     return {
         "model": repository.digest,
         "seed": seed,
@@ -560,7 +560,7 @@ def measure(path: Path, injections: int, stretches: int, seed: int) -> dict[str,
         "rates": [
             measure_rate(
                 rate,
-                whole if rate > FLOOR_RATE else loud,
+                complete if rate > FLOOR_RATE else loud,
                 stretches,
                 foreground,
                 seen,

@@ -327,20 +327,22 @@ def score_loud(
     return _joined(parts, valid_strides * geometry.stride_length)
 
 
-def lost_events(whole: PairEvents, loud: PairEvents, floor: float) -> tuple[int, int]:
+def lost_events(
+    complete: PairEvents, loud: PairEvents, floor: float
+) -> tuple[int, int]:
     """Count the events at or above the floor that ``score_loud`` lost.
 
     Args:
-        whole: Events from ``score_all``.
+        complete: Events from ``score_all``.
         loud: Events from ``score_loud``, for the same stretches.
         floor: The floor.
 
     Returns:
-        Number of events of ``whole`` at or above the floor, and of those missing in
+        Number of events of ``complete`` at or above the floor, and of those missing in
         ``loud``.
     """
-    above = whole.statistics >= floor
-    expected = set(_keys(whole, above))
+    above = complete.statistics >= floor
+    expected = set(_keys(complete, above))
     return len(expected), len(expected - set(_keys(loud, loud.statistics >= floor)))
 
 

@@ -82,7 +82,7 @@ WAVEFORMS = {
 }
 """LALSimulation's approximants, and whether they get spins in any direction."""
 
-REFERENCE, WHOLE = "IMRPhenomD", "IMRPhenomXPHM"
+REFERENCE, COMPLETE = "IMRPhenomD", "IMRPhenomXPHM"
 """Approximant of the training, and the one with all effects."""
 
 CLASSES: dict[str, tuple[float, float] | None] = {
@@ -413,7 +413,7 @@ def found_at(
                     name: float((row > limits[2]).mean()) for name, row in rows.items()
                 },
                 "difference": mean(
-                    found[WHOLE].astype(float) - found[REFERENCE].astype(float)
+                    found[COMPLETE].astype(float) - found[REFERENCE].astype(float)
                 ),
             }
         )
@@ -439,7 +439,7 @@ def fitting_of(grid: Grid, bank: Bank, waves: list[dict[str, Waves]]) -> list[An
         result.append(
             {
                 "fitting": {name: mean(factors) for name, factors in fitting.items()},
-                "difference": mean(fitting[WHOLE] - fitting[REFERENCE]),
+                "difference": mean(fitting[COMPLETE] - fitting[REFERENCE]),
                 "recovered": {
                     name: recovered_fraction(factors, by_name[name].first_snrs.numpy())
                     for name, factors in fitting.items()
@@ -508,7 +508,7 @@ def report(result: dict[str, Any]) -> str:
         "and SNR, one window each. The threshold comes from "
         f"{result['noise_windows']:,} windows of noise with {RUN}'s curves, "
         f"{result['clusters']:.0f} clusters of which exceed it. *Difference* is "
-        f"{WHOLE} minus {REFERENCE}, with the paired error.\n\n"
+        f"{COMPLETE} minus {REFERENCE}, with the paired error.\n\n"
     )
     heads = ["Masses", "SNR", *names, "difference"]
     rows = []
@@ -526,12 +526,12 @@ def report(result: dict[str, Any]) -> str:
         "a given distance).\n\n"
     )
     heads = ["Masses", *names, "difference"]
-    heads += [f"volume, {name}" for name in (REFERENCE, WHOLE)]
+    heads += [f"volume, {name}" for name in (REFERENCE, COMPLETE)]
     rows = []
     for label, entry in result["fitting"].items():
         cells = [label, *(_percent(entry["fitting"][name]) for name in names)]
         cells.append(_percent(entry["difference"], "+"))
-        cells += [_percent(entry["recovered"][name]) for name in (REFERENCE, WHOLE)]
+        cells += [_percent(entry["recovered"][name]) for name in (REFERENCE, COMPLETE)]
         rows.append(cells)
     return text + lay_out(heads, rows)
 

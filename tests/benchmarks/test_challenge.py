@@ -203,7 +203,7 @@ def test_command_writes_what_it_measured(
     for name, value in {
         "STRETCH_LENGTH": 96,
         "MONTH": 1000.0,
-        "WHOLE_LIVETIME": 1000.0,
+        "COMPLETE_LIVETIME": 1000.0,
         "RATES": (40, 20, 10, 1),
         "FLOOR_RATE": 30,
     }.items():

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from benchmarks.waveforms import (
     CLASSES,
+    COMPLETE,
     REFERENCE,
     SNRS,
     WAVEFORMS,
-    WHOLE,
     Mergers,
     Waves,
     draw,
@@ -138,7 +138,7 @@ def test_fitting_factors_of_the_reference_are_the_banks(waves) -> None:
         expected.mean(), abs=0.003
     )
     assert entry["difference"]["value"] == pytest.approx(
-        entry["fitting"][WHOLE]["value"] - entry["fitting"][REFERENCE]["value"]
+        entry["fitting"][COMPLETE]["value"] - entry["fitting"][REFERENCE]["value"]
     )
 
 
@@ -158,7 +158,7 @@ def test_all_waveforms_are_as_loud_and_in_the_same_noise(maker, mergers, waves) 
         power = (one[0] - 2 * one[1] + one[2]) / 8
         # A PSD of 8 s is right to some per cent, and the window holds almost all.
         assert (power > 0.8).all() and (power < 1.2).all()
-    twice = score(validation, mergers, {"a": waves[WHOLE], "b": waves[WHOLE]})
+    twice = score(validation, mergers, {"a": waves[COMPLETE], "b": waves[COMPLETE]})
     assert torch.equal(twice["a"], twice["b"])
 
 
@@ -191,14 +191,14 @@ def test_noise_is_turned_and_moved_along_with_the_signal() -> None:
 def test_shares_are_those_above_the_threshold_and_errors_those_of_pairs() -> None:
     reference = torch.tensor([1.0, 2.0, 3.0, 4.0])
     whole = torch.tensor([0.0, 1.0, 3.0, 4.0])
-    scores = {REFERENCE: reference.expand(3, 4), WHOLE: whole.expand(3, 4)}
+    scores = {REFERENCE: reference.expand(3, 4), COMPLETE: whole.expand(3, 4)}
     entries = found_at(scores, (1.5, 2.5, 0.5))
     assert [one["snr"] for one in entries] == list(SNRS)
     for one in entries:
         assert one["found"][REFERENCE]["value"] == 0.75
-        assert one["found"][WHOLE]["value"] == 0.5
+        assert one["found"][COMPLETE]["value"] == 0.5
         assert one["found_low"][REFERENCE] == 0.5
-        assert one["found_high"][WHOLE] == 0.75
+        assert one["found_high"][COMPLETE] == 0.75
         assert one["difference"]["value"] == -0.25
         # One of four pairs differs: less than two independent shares would.
         assert one["difference"]["error"] == pytest.approx(0.25)
