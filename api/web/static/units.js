@@ -1,29 +1,22 @@
 // Numbers as people read them.
+import { datum } from "./dom.js";
 
 export const YEAR = 31557600; // Julian year, s
 
 /**
- * GPS time when the offset between GPS and UTC changed, and the offset since, s.
+ * GPS times from which on an offset holds, and that offset, Unix time minus GPS time, s.
  * @type {[since: number, offset: number][]}
  */
-const LEAPS = [
-  [1167264017, 18],
-  [1119744016, 17],
-  [1025136015, 16],
-  [914803214, 15],
-  [820108813, 14],
-  [0, 13],
-];
-const GPS_EPOCH = 315964800; // Unix time, s
+const UNIX_OFFSETS = JSON.parse(datum("unixOffsets"));
 
 /**
  * UTC of a GPS time, cut to a number of decimals.
  * @param {number} gps
  */
 export function utc(gps, decimals = 0) {
-  const [, offset] = LEAPS.find(([since]) => gps >= since) ?? LEAPS[0];
+  const [, offset] = UNIX_OFFSETS.findLast(([since]) => gps >= since) ?? UNIX_OFFSETS[0];
   const scale = 10 ** decimals;
-  const unix = Math.floor((gps - offset + GPS_EPOCH) * scale) / scale;
+  const unix = Math.floor((gps + offset) * scale) / scale;
   const text = new Date(unix * 1000).toISOString();
   return text.slice(0, 10) + " " + text.slice(11, decimals ? 20 + decimals : 19);
 }
