@@ -7,6 +7,8 @@ APART := $(VENV)/ml4gw-hermes-0.3.1 $(VENV)/onnxruntime-1.19.2
 # One thread a process: several contending ones are slower on a few cores.
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
+# What deno keeps between two checks.
+export DENO_DIR := $(CURDIR)/$(VENV)/deno
 # Files of tests are run side by side: each process takes up to 2 GB beside its servers.
 WORKERS ?= 2
 
@@ -19,6 +21,9 @@ test: $(VENV)/.dev $(APART) ## Check the code and run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/deno check --quiet api/web
+	$(BIN)/deno lint --quiet api/web
+	$(BIN)/deno fmt --check --quiet api/web/static/*.js
 	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 		--durations=15 $(ARGS)
 

@@ -30,6 +30,7 @@ from chirpwatch.api.storage.database import (
     StreamRow,
 )
 from chirpwatch.geometry import Geometry
+from chirpwatch.utc import unix_time
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,6 @@ class Total:
     events: int
     vetoed_events: int
 
-
-GPS_EPOCH = 315_964_800
-"""GPS time 0 in Unix time, s."""
-
-GPS_AHEAD = 18
-"""By how much GPS is ahead of UTC since 2017, s."""
 
 DAY = 86_400.0
 
@@ -120,7 +115,7 @@ def _lag(zero_lag: Sequence[StreamSum]) -> float | None:
     newest = _newest(zero_lag)
     if newest is None or newest.stop_ns is None:
         return None
-    behind = newest.arrived - (seconds(newest.stop_ns) + GPS_EPOCH - GPS_AHEAD)
+    behind = newest.arrived - unix_time(seconds(newest.stop_ns))
     return behind if behind < DAY else None
 
 

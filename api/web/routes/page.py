@@ -27,10 +27,13 @@ from chirpwatch.api.web.routes.dependencies import (
     TimePath,
 )
 from chirpwatch.geometry import Geometry
+from chirpwatch.utc import unix_offsets
 
 HERE = Path(__file__).parents[1]
 STATIC = HERE / "static"
 _templates = Jinja2Templates(HERE / "templates")
+_templates.env.globals["version"] = chirpwatch.__version__
+_templates.env.globals["unix_offsets"] = unix_offsets
 
 router = APIRouter(tags=["page"])
 
@@ -58,7 +61,7 @@ def page(
         return _templates.TemplateResponse(
             request,
             "page.html",
-            {"runs": runs, "status": status, "version": chirpwatch.__version__},
+            {"runs": runs, "status": status},
         )
 
 
@@ -86,6 +89,5 @@ def candidate_page(
                 "candidate": candidate_detail(session, run, accumulated, time_ns),
                 # From the centre of a window to its score's time.
                 "lag": (geometry.fduration + geometry.kernel_length) / 2,
-                "version": chirpwatch.__version__,
             },
         )

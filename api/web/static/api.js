@@ -1,52 +1,87 @@
-// Asking the API, and hearing from it when something changed.
+// Requests to the API, and its feed of changes.
+/** @import { Paths, Problem } from "../openapi.d.ts" */
 
 const TIMEOUT = 30_000; // longest wait for an answer, ms
-const SILENCE = 40_000; // the API says that it lives more often than that, ms
-const PATIENCE = 5000; // until one that failed is tried again, ms
+const SILENCE = 40_000; // longer than the feed's keep-alive interval, ms
+const PATIENCE = 5000; // until a failed feed is opened again, ms
 
-export const byId = (id) => document.getElementById(id);
+/**
+ * GPS time in nanoseconds; a number does not hold them exactly.
+ * @param {number} seconds
+ */
+export function nanoseconds(seconds) {
+  return BigInt(Math.floor(Math.max(0, seconds))) * 1_000_000_000n;
+}
 
-export const nanoseconds = (seconds) => `${Math.floor(Math.max(0, seconds))}000000000`;
+/**
+ * What an error says.
+ * @param {unknown} error
+ */
+export const reason = (error) => error instanceof Error ? error.message : String(error);
 
-// The answer to a question; throws an Error that says why there is none.
-export async function get(path, query = {}) {
+/**
+ * GET a path of the API's description. Parameters that its braces name go into the path,
+ * the others into the query. Throws an Error that says why there is no answer.
+ * @template {keyof Paths} P
+ * @param {P} path
+ * @param {Paths[P]["parameters"]} parameters
+ * @returns {Promise<Paths[P]["answer"]>}
+ */
+export async function get(path, parameters) {
+  const query = new URLSearchParams();
+  /** @type {string} */
+  let address = path;
+  for (const [name, value] of Object.entries(parameters)) {
+    const place = `{${name}}`;
+    if (path.includes(place)) address = address.replace(place, encodeURIComponent(value));
+    else for (const item of [value].flat()) query.append(name, item);
+  }
   const options = { signal: AbortSignal.timeout(TIMEOUT) };
-  const response = await fetch(`${path}?${new URLSearchParams(query)}`, options).catch((error) => {
-    throw new Error(error.name === "TimeoutError" ? "the API does not answer" : "the API cannot be reached");
+  const response = await fetch(`${address}?${query}`, options).catch((error) => {
+    const late = error.name === "TimeoutError";
+    throw new Error(late ? "the API does not answer" : "the API cannot be reached");
   });
   const body = await response.json().catch(() => {
     throw new Error(`the API cannot be reached (status ${response.status})`);
   });
-  if (!response.ok) throw new Error(body.detail);
-  return body;
+  if (response.ok) return body;
+  /** @type {Problem} */
+  const problem = body;
+  throw new Error(problem.detail);
 }
 
-// Calls `told` with the revisions of the runs that changed, and `lost` when the API is
-// not heard any more. A browser has few connections to one address: a page that nobody
-// sees gives its own back.
-export function listen(told, lost = () => {}) {
-  let source = null;
-  let timer = null;
-  const again = (wait) => {
+/**
+ * Call `changed` with the revisions of the runs that changed, and `lost` when the feed breaks.
+ * A browser opens few connections to one server: a hidden page closes its own.
+ * @param {(revisions: Record<string, number>) => void} changed
+ * @param {() => void} lost
+ */
+export function listen(changed, lost) {
+  /** @type {EventSource | undefined} */
+  let source;
+  /** @type {number | undefined} */
+  let timer;
+  /** @param {number} wait */
+  const reopen = (wait) => {
     clearTimeout(timer);
     timer = setTimeout(open, wait);
   };
   function open() {
     source?.close();
     clearTimeout(timer);
-    source = null;
     if (document.hidden) return;
-    source = new EventSource("/v1/live");
-    again(SILENCE);
-    source.addEventListener("alive", () => again(SILENCE));
-    source.addEventListener("runs", (event) => {
-      again(SILENCE);
-      told(JSON.parse(event.data));
+    const opened = new EventSource("/v1/live");
+    source = opened;
+    reopen(SILENCE);
+    opened.addEventListener("alive", () => reopen(SILENCE));
+    opened.addEventListener("runs", (event) => {
+      reopen(SILENCE);
+      changed(JSON.parse(event.data));
     });
-    source.addEventListener("error", () => {
+    opened.addEventListener("error", () => {
       lost();
-      // The browser tries again by itself, but not after an answer that is an error.
-      if (source.readyState === EventSource.CLOSED) again(PATIENCE);
+      // The browser reconnects by itself, except after an error status.
+      if (opened.readyState === EventSource.CLOSED) reopen(PATIENCE);
     });
   }
   document.addEventListener("visibilitychange", open);

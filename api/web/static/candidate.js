@@ -1,201 +1,311 @@
 // The page of one candidate: its strain, Q-transforms, and the scores around it.
-import { byId, get, listen, nanoseconds } from "./api.js";
+/** @import { QTransform, Scores, Whitened } from "../openapi.d.ts" */
+/** @import { Table } from "./data.js" */
+/** @import { Box, Pair } from "./draw.js" */
+import { get, listen, nanoseconds, reason } from "./api.js";
+import { all, byId, datum, makeCanvas } from "./dom.js";
 import { offerDownloads } from "./download.js";
-import { el, labelled, linear, log, message, onResize, path, plot, ticks, xAxis, yAxis } from "./draw.js";
+import {
+  el,
+  labelled,
+  linear,
+  log,
+  message,
+  numbered,
+  onResize,
+  path,
+  plot,
+  ticks,
+  xAxis,
+  yAxis,
+} from "./draw.js";
 import { duration, number, utc } from "./units.js";
 
-const { run, time, ifos, lag } = document.body.dataset;
-const base = `/v1/runs/${run}/candidates/${time}`;
+const [run, time, ifos] = ["run", "time", "ifos"].map(datum);
+const lag = Number(datum("lag")); // from the middle of the whitened kernel to its score's time, s
+const candidate = { run_id: run, time_ns: BigInt(time) };
 const merger = Number(time) / 1e9; // GPS s
 const AROUND = 20; // of the scores, to either side, s
 const STYLES = ["zero-lag", "injected", "background"]; // of the detectors' lines
-const tables = {};
-const redraw = {}; // by the id of a plot
+/** @type {Record<string, Table>} */
+const tables = {}; // by the id of a plot
+/** @type {Record<string, () => void>} */
+const redraw = {}; // likewise
 
-// Draw what was fetched, and again when the space changes; say why if it is not there.
-async function show(id, fetching, draw) {
+/**
+ * Draw an answer, and again when the width changes; say why if it does not come.
+ * @template A
+ * @param {string} id
+ * @param {Promise<A>} coming
+ * @param {(host: HTMLElement, answer: A) => void} draw
+ */
+async function show(id, coming, draw) {
   const host = byId(id);
   try {
-    const answer = await fetching;
+    const answer = await coming;
     redraw[id] = () => draw(host, answer);
     redraw[id]();
   } catch (error) {
     // What is drawn already stays.
-    if (!redraw[id]) message(host, error.message);
+    if (!redraw[id]) message(host, reason(error));
   }
 }
 
+/**
+ * The axis of time after the merger, drawn, and its scale.
+ * @param {Box} box
+ * @param {number} start
+ * @param {number} stop
+ */
 function timeAxis(box, start, stop) {
   const x = linear([start, stop], [box.left, box.right]);
   const marks = labelled(ticks(start, stop, (box.right - box.left) / 80));
-  return [x, xAxis(box, x, marks, "seconds after the merger")];
+  box.svg.append(xAxis(box, x, marks, "seconds after the merger"));
+  return x;
 }
 
+/**
+ * The line at the merger.
+ * @param {Box} box
+ * @param {number} x
+ */
+const mergerLine = (box, x) =>
+  el("line", { class: "cursor", x1: x, x2: x, y1: box.top, y2: box.bottom });
+
+/**
+ * @param {HTMLElement} host
+ * @param {Whitened} answer
+ */
 function drawWhitened(host, { start, sample_rate: rate, strain }) {
   const names = Object.keys(strain);
-  const size = strain[names[0]].length;
-  tables.whitened = {
+  const times = strain[names[0]].map((_, i) => start + i / rate);
+  tables[host.id] = {
     columns: ["seconds_after_merger", ...names.map((ifo) => `${ifo}_sigma`)],
-    rows: [...Array(size).keys()].map((i) => [(start + i / rate).toFixed(6), ...names.map((ifo) => strain[ifo][i])]),
+    rows: times.map((t, i) => [t.toFixed(6), ...names.map((ifo) => strain[ifo][i])]),
   };
   const lane = host.clientWidth < 500 ? 100 : 130;
   const gap = 30;
-  const box = plot(host, names.length * (lane + gap) + 44, { left: 44, right: 10, top: 24, bottom: 44 },
-    `Whitened strain of ${names.join(" and ")} around the merger`);
-  const [x, axis] = timeAxis(box, start, start + size / rate);
-  box.svg.append(axis);
+  const height = names.length * (lane + gap) + 44;
+  const margin = { left: 44, right: 10, top: 24, bottom: 44 };
+  const label = `Whitened strain of ${names.join(" and ")} around the merger`;
+  const box = plot(host, height, margin, label);
+  const x = timeAxis(box, start, start + times.length / rate);
   const most = Math.max(4, ...names.flatMap((ifo) => strain[ifo].map(Math.abs)));
   names.forEach((ifo, k) => {
     const top = box.top + k * (lane + gap);
     const inner = { ...box, top, bottom: top + lane };
     const y = linear([-most, most], [inner.bottom, inner.top]);
-    const points = strain[ifo].map((value, i) => [x(start + i / rate), y(value)]);
+    /** @type {Pair[]} */
+    const points = strain[ifo].map((value, i) => [x(times[i]), y(value)]);
+    const style = STYLES[k % STYLES.length];
     box.svg.append(
-      yAxis(inner, y, ticks(-most, most, 4).map((v) => [v, number(v)]), `${ifo}, σ`),
-      el("path", { class: `series ${STYLES[k % STYLES.length]}`, d: path(points) }),
+      yAxis(inner, y, numbered(ticks(-most, most, 4)), `${ifo}, σ`),
+      el("path", { class: `series ${style}`, d: path(points) }),
     );
   });
-  box.svg.append(el("line", { class: "cursor", x1: x(0), x2: x(0), y1: box.top, y2: box.bottom }));
+  box.svg.append(mergerLine(box, x(0)));
   host.replaceChildren(box.svg);
 }
 
 // Colours from dark to bright, of even steps in lightness (after viridis).
 const COLOURS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 
+/** @param {number} share */
 function colour(share) {
   const place = Math.min(1, Math.max(0, share)) * (COLOURS.length - 1);
   const low = Math.min(COLOURS.length - 2, Math.floor(place));
   return COLOURS[low].map((c, i) => c + (COLOURS[low + 1][i] - c) * (place - low));
 }
 
+/**
+ * @param {number[][]} energy
+ * @param {number} most
+ */
 function picture(energy, most) {
   const [columns, rows] = [energy.length, energy[0].length];
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [columns, rows];
-  const brush = canvas.getContext("2d");
-  const pixels = brush.createImageData(columns, rows);
-  energy.forEach((column, i) => column.forEach((value, j) => {
-    pixels.data.set([...colour(value / most), 255], 4 * ((rows - 1 - j) * columns + i));
-  }));
-  brush.putImageData(pixels, 0, 0);
+  const { canvas, context } = makeCanvas(columns, rows);
+  const pixels = context.createImageData(columns, rows);
+  energy.forEach((column, i) => {
+    column.forEach((value, j) => {
+      const place = 4 * ((rows - 1 - j) * columns + i);
+      pixels.data.set([...colour(value / most), 255], place);
+    });
+  });
+  context.putImageData(pixels, 0, 0);
   return canvas.toDataURL();
 }
 
+/**
+ * @param {HTMLElement} host
+ * @param {QTransform} answer
+ */
 function drawTransform(host, { ifo, start, step, frequencies, energy }) {
   tables[host.id] = {
     columns: ["seconds_after_merger", ...frequencies.map((f) => `energy_at_${f}_Hz`)],
     rows: energy.map((column, i) => [(start + (i + 0.5) * step).toFixed(5), ...column]),
   };
-  const most = Math.max(25, ...energy.flat());
-  const box = plot(host, host.clientWidth < 500 ? 230 : 300, { left: 48, right: 10, top: 26, bottom: 44 },
-    `Q-transform of ${ifo} around the merger; largest normalised energy ${number(Math.max(...energy.flat()))}`);
-  const [low, high] = [frequencies[0], frequencies.at(-1)];
+  const narrow = host.clientWidth < 500;
+  const largest = Math.max(...energy.flat());
+  const most = Math.max(25, largest);
+  const margin = { left: 48, right: 10, top: 26, bottom: 44 };
+  const label = `Q-transform of ${ifo} around the merger; ` +
+    `largest normalised energy ${number(largest)}`;
+  const box = plot(host, narrow ? 230 : 300, margin, label);
+  const [low, high] = [frequencies[0], frequencies[frequencies.length - 1]];
   const y = log([low, high], [box.bottom, box.top]);
-  const [x, axis] = timeAxis(box, start, start + step * energy.length);
-  const marks = [20, 50, 100, 200, 500, 1000].filter((f) => f >= low && f <= high).map((f) => [f, number(f)]);
+  timeAxis(box, start, start + step * energy.length);
+  const marks = [20, 50, 100, 200, 500, 1000].filter((f) => f >= low && f <= high);
+  const scale = `${narrow ? "" : "normalised "}energy 0 to ${number(most)}`;
   box.svg.append(
-    axis, yAxis(box, y, marks, "Frequency, Hz"),
+    yAxis(box, y, numbered(marks), "Frequency, Hz"),
     el("image", {
-      href: picture(energy, most), x: box.left, y: box.top, width: box.right - box.left,
-      height: box.bottom - box.top, preserveAspectRatio: "none",
+      href: picture(energy, most),
+      x: box.left,
+      y: box.top,
+      width: box.right - box.left,
+      height: box.bottom - box.top,
+      preserveAspectRatio: "none",
     }),
-    el("text", { x: box.right, y: box.top - 8, "text-anchor": "end" }, `${host.clientWidth < 500 ? "" : "normalised "}energy 0 to ${number(most)}`),
+    el("text", { x: box.right, y: box.top - 8, "text-anchor": "end" }, scale),
   );
   host.replaceChildren(box.svg);
 }
 
+/**
+ * Times are those of the plot: the middle of the kernel behind a score.
+ * @param {HTMLElement} host
+ * @param {Scores} scores
+ */
 function drawScores(host, { time: times, maximum, bucket }) {
-  // Times are those of the plot: of the middle of what a score looks at.
-  tables.scores = { columns: ["gps_time_s", "score"], rows: times.map((t, i) => [(t - lag).toFixed(4), maximum[i]]) };
+  tables[host.id] = {
+    columns: ["gps_time_s", "score"],
+    rows: times.map((t, i) => [(t - lag).toFixed(4), maximum[i]]),
+  };
   const values = maximum.filter((value) => value !== null);
-  if (!values.length) return message(host, "No valid scores here.");
-  const box = plot(host, 220, { left: 44, right: 10, top: 24, bottom: 44 }, "Scores around the candidate");
+  if (!values.length) {
+    message(host, "No valid scores here.");
+    return;
+  }
+  const margin = { left: 44, right: 10, top: 24, bottom: 44 };
+  const box = plot(host, 220, margin, "Scores around the candidate");
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const room = (high - low || 1) * 0.06;
   const y = linear([low - room, high + room], [box.bottom, box.top]);
-  const [x, axis] = timeAxis(box, -AROUND, AROUND);
-  box.svg.append(axis, yAxis(box, y, ticks(low, high, 5).map((v) => [v, number(v)]), "Score (logit)"));
+  const x = timeAxis(box, -AROUND, AROUND);
+  box.svg.append(yAxis(box, y, numbered(ticks(low, high, 5)), "Score (logit)"));
+  /** @type {Pair[]} */
   let piece = [];
   const pieces = [piece];
   times.forEach((t, i) => {
-    if (Math.abs(t - lag - merger) > AROUND) return;
-    if (maximum[i] === null || t - times[i - 1] > 1.5 * bucket) pieces.push((piece = []));
-    if (maximum[i] !== null) piece.push([x(t - lag - merger), y(maximum[i])]);
+    const [after, score] = [t - lag - merger, maximum[i]];
+    if (Math.abs(after) > AROUND) return;
+    if (score === null || t - times[i - 1] > 1.5 * bucket) pieces.push(piece = []);
+    if (score !== null) piece.push([x(after), y(score)]);
   });
-  for (const points of pieces) box.svg.append(el("path", { class: "series zero-lag", d: path(points) }));
-  box.svg.append(el("line", { class: "cursor", x1: x(0), x2: x(0), y1: box.top, y2: box.bottom }));
+  for (const points of pieces) {
+    box.svg.append(el("path", { class: "series zero-lag", d: path(points) }));
+  }
+  box.svg.append(mergerLine(box, x(0)));
   host.replaceChildren(box.svg);
 }
 
-// Numbers as people read them, in place of what stands there for who has no scripts.
+/**
+ * Write numbers as people read them, in place of those for readers without scripts.
+ * @param {ParentNode} part
+ */
 function write(part) {
-  for (const node of part.querySelectorAll("[data-number]")) node.textContent = number(Number(node.dataset.number));
-  for (const node of part.querySelectorAll("[data-seconds]")) node.textContent = duration(Number(node.dataset.seconds));
+  for (const node of all("[data-number]", part)) {
+    node.textContent = number(Number(node.dataset.number));
+  }
+  for (const node of all("[data-seconds]", part)) {
+    node.textContent = duration(Number(node.dataset.seconds));
+  }
 }
 
+/** @param {unknown} error */
 function failed(error) {
-  Object.assign(byId("link"), { textContent: `not updating: ${error.message}`, className: "badge bad", hidden: false });
+  const text = `not updating: ${reason(error)}`;
+  Object.assign(byId("link"), { textContent: text, className: "badge bad", hidden: false });
 }
 
-const showScores = () => show("scores", get(`/v1/runs/${run}/scores`, {
-  kind: "zero_lag", start_ns: nanoseconds(merger - AROUND), stop_ns: nanoseconds(merger + AROUND + 2), points: 2000,
-}), drawScores);
+function showScores() {
+  const scores = get("/v1/runs/{run_id}/scores", {
+    run_id: run,
+    kind: "zero_lag",
+    start_ns: nanoseconds(merger - AROUND),
+    stop_ns: nanoseconds(merger + AROUND + 2),
+    points: 2000,
+  });
+  return show("scores", scores, drawScores);
+}
 
-// The page as the service would make it now; what of it moves takes the place of the old.
+// Get the page as the service would make it now, and replace its parts that change.
 async function update() {
   try {
     const response = await fetch(location.href);
     if (!response.ok) throw new Error(`status ${response.status}`);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    // Its strain came, and with it other plots.
-    if ((page.body.dataset.ifos ?? "") !== (ifos ?? "")) return location.reload();
-    for (const part of document.querySelectorAll("[data-live]")) {
-      const next = document.adoptNode(page.querySelector(`[data-live="${part.dataset.live}"]`));
+    if (page.body.dataset.ifos !== ifos) {
+      // Its strain came, and with it other plots.
+      location.reload();
+      return;
+    }
+    for (const part of all("[data-live]")) {
+      const next = page.querySelector(`[data-live="${part.dataset.live}"]`);
+      if (next === null) throw new Error("the page has other parts");
+      document.adoptNode(next);
       write(next);
       if (!part.isEqualNode(next)) part.replaceWith(next);
     }
-    return await showScores();
+    await showScores();
   } catch (error) {
-    return failed(error);
+    failed(error);
   }
 }
 
 const INTERVAL = 2000; // least time between two updates, ms
-let { revision } = document.body.dataset;
-let due = null;
+let revision = Number(datum("revision"));
+/** @type {number | undefined} */
+let due;
 
 byId("utc").textContent = `${utc(merger, 3)} UTC`;
 write(document);
-byId("share").addEventListener("click", async ({ target }) => {
+const share = byId("share");
+share.addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(location.href);
-    target.textContent = "Copied";
+    share.textContent = "Copied";
   } catch {
     // Browsers lend the clipboard to pages of secure addresses alone.
-    Object.assign(byId("address"), { value: location.href, hidden: false });
-    byId("address").select();
-    target.textContent = "Copy this:";
+    const address = byId("address", HTMLInputElement);
+    Object.assign(address, { value: location.href, hidden: false });
+    address.select();
+    share.textContent = "Copy this:";
   }
 });
-for (const host of document.querySelectorAll(".plot[id]")) {
+for (const host of all(".plot[id]")) {
   message(host, "…");
   onResize(host, () => redraw[host.id]?.());
 }
 offerDownloads(() => `${run}-${time}`, (id) => tables[id], failed);
 listen((revisions) => {
   byId("link").hidden = true;
-  if (!(run in revisions) || String(revisions[run]) === revision) return;
-  revision = String(revisions[run]);
+  if (!(run in revisions) || revisions[run] === revision) return;
+  revision = revisions[run];
   due ??= setTimeout(() => {
-    due = null;
+    due = undefined;
     update();
   }, INTERVAL);
 }, () => failed(new Error("the API is not heard")));
-await Promise.all([
-  showScores(),
-  ...(ifos ? [
-    show("whitened", get(`${base}/whitened`), drawWhitened),
-    ...ifos.split(",").map((ifo) => show(`q-${ifo}`, get(`${base}/q-transform/${ifo}`), drawTransform)),
-  ] : []),
-]);
+/** @param {string[]} detectors */
+function showStrain(detectors) {
+  const base = "/v1/runs/{run_id}/candidates/{time_ns}";
+  return Promise.all([
+    show("whitened", get(`${base}/whitened`, candidate), drawWhitened),
+    ...detectors.map((ifo) =>
+      show(`q-${ifo}`, get(`${base}/q-transform/{ifo}`, { ...candidate, ifo }), drawTransform)
+    ),
+  ]);
+}
+await Promise.all([showScores(), ifos && showStrain(ifos.split(","))]);
 document.body.dataset.drawn = "yes";

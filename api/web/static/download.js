@@ -1,10 +1,26 @@
 // A plot as a picture, and what it shows as a table.
+/** @import { Table } from "./data.js" */
+import { all, makeCanvas, panelOf } from "./dom.js";
 
-// What a picture needs of the page's style: as a file it has none.
-const STYLE = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin",
-  "font-size", "font-weight", "paint-order", "visibility"];
+// Style that a picture takes from the page: as a file it has none.
+const STYLE = [
+  "fill",
+  "fill-opacity",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "stroke-linejoin",
+  "font-size",
+  "font-weight",
+  "paint-order",
+  "visibility",
+];
 const SCALE = 2; // pixels of the picture for each of the page
 
+/**
+ * @param {string} name
+ * @param {Blob} blob
+ */
 function save(name, blob) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
@@ -13,8 +29,9 @@ function save(name, blob) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
+/** @param {SVGSVGElement} svg */
 function standalone(svg) {
-  const copy = svg.cloneNode(true);
+  const copy = document.importNode(svg, true);
   const { width, height } = svg.getBoundingClientRect();
   const originals = [svg, ...svg.querySelectorAll("*")];
   [copy, ...copy.querySelectorAll("*")].forEach((node, i) => {
@@ -23,11 +40,15 @@ function standalone(svg) {
   });
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
   copy.setAttribute("font-family", getComputedStyle(svg).fontFamily);
-  copy.setAttribute("width", width);
-  copy.setAttribute("height", height);
+  copy.setAttribute("width", String(width));
+  copy.setAttribute("height", String(height));
   return { text: new XMLSerializer().serializeToString(copy), width, height };
 }
 
+/**
+ * @param {string} name
+ * @param {SVGSVGElement} svg
+ */
 async function savePicture(name, svg) {
   const { text, width, height } = standalone(svg);
   const address = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
@@ -35,44 +56,59 @@ async function savePicture(name, svg) {
     const picture = new Image();
     picture.src = address;
     await picture.decode();
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [width * SCALE, height * SCALE];
-    const brush = canvas.getContext("2d");
-    brush.fillStyle = getComputedStyle(svg.closest(".panel")).backgroundColor;
-    brush.fillRect(0, 0, canvas.width, canvas.height);
-    brush.drawImage(picture, 0, 0, canvas.width, canvas.height);
-    save(`${name}.png`, await new Promise((done) => canvas.toBlob(done, "image/png")));
+    const { canvas, context } = makeCanvas(width * SCALE, height * SCALE);
+    context.fillStyle = getComputedStyle(panelOf(svg)).backgroundColor;
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+    /** @type {Blob | null} */
+    const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
+    if (blob === null) throw new Error("the browser made no picture");
+    save(`${name}.png`, blob);
   } finally {
     URL.revokeObjectURL(address);
   }
 }
 
-const cell = (value) => {
+/** @param {Table["rows"][number][number]} value */
+function cell(value) {
   const text = String(value ?? "");
   return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-};
+}
 
+/**
+ * @param {string} name
+ * @param {Table} table
+ */
 function saveTable(name, { columns, rows }) {
   const lines = [columns, ...rows].map((row) => row.map(cell).join(","));
   save(`${name}.csv`, new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
 }
 
-// Two buttons in the bar of each panel with a plot. `table(what)` gives the columns,
-// with units, and rows of what the plot called `what` shows, or nothing. `failed(error)`
-// is told why a file could not be made.
-export function offerDownloads(run, table, failed) {
-  for (const host of document.querySelectorAll(".plot[id]")) {
-    const name = () => `${run()}-${host.id}`;
+/**
+ * Put two buttons into the bar of each panel with a plot.
+ * @param {() => string} prefix Names of files begin with it
+ * @param {(plot: string) => Table | null | undefined} table What the plot with an id shows, if any
+ * @param {(error: unknown) => void} failed Gets the reason why a file could not be made
+ */
+export function offerDownloads(prefix, table, failed) {
+  for (const host of all(".plot[id]")) {
+    const name = () => `${prefix()}-${host.id}`;
     const actions = {
-      PNG: () => host.querySelector("svg") && savePicture(name(), host.querySelector("svg")),
-      CSV: () => table(host.id) && saveTable(name(), table(host.id)),
+      PNG: async () => {
+        const svg = host.querySelector("svg");
+        if (svg) await savePicture(name(), svg);
+      },
+      CSV: () => {
+        const shown = table(host.id);
+        if (shown) saveTable(name(), shown);
+      },
     };
     const group = document.createElement("div");
     group.className = "downloads";
     for (const [kind, action] of Object.entries(actions)) {
       const button = document.createElement("button");
       Object.assign(button, { type: "button", textContent: kind, className: "quiet" });
-      const title = host.closest(".panel").querySelector("h2").textContent;
+      const title = panelOf(host).querySelector("h2")?.textContent;
       button.setAttribute("aria-label", `${title}: download ${kind}`);
       button.addEventListener("click", async () => {
         try {
@@ -83,6 +119,6 @@ export function offerDownloads(run, table, failed) {
       });
       group.append(button);
     }
-    host.closest(".panel").querySelector(".bar").append(group);
+    panelOf(host).querySelector(".bar")?.append(group);
   }
 }

@@ -1,5 +1,10 @@
 // Moving a plot through time: drag, pinch, wheel while focused, keys.
+/** @import { StreamPlot } from "./stream.js" */
 
+/**
+ * @param {StreamPlot} plot
+ * @param {number} factor
+ */
 function zoom(plot, factor, about = 0.5) {
   if (!plot.range) return;
   const [start, stop] = plot.range;
@@ -8,25 +13,48 @@ function zoom(plot, factor, about = 0.5) {
   plot.setView([fixed - about * length * factor, fixed + (1 - about) * length * factor]);
 }
 
+/**
+ * @param {StreamPlot} plot
+ * @param {string | undefined} action
+ */
 export function move(plot, action) {
-  if (!plot.range) return;
+  if (!plot.range || !plot.extent) return;
   const [start, stop] = plot.range;
   const length = stop - start;
   if (action === "left") plot.setView([start - length / 4, stop - length / 4]);
   if (action === "right") plot.setView([start + length / 4, stop + length / 4]);
   if (action === "in") zoom(plot, 1 / 2);
   if (action === "out") zoom(plot, 2);
-  if (action === "all") plot.setView([-Infinity, Infinity].map((end, i) => plot.extent[i]));
+  if (action === "all") plot.setView(plot.extent);
 }
 
-const KEYS = { ArrowLeft: "left", ArrowRight: "right", "+": "in", "=": "in", "-": "out", 0: "all", Home: "all" };
+/** @type {Record<string, string>} */
+const KEYS = {
+  ArrowLeft: "left",
+  ArrowRight: "right",
+  "+": "in",
+  "=": "in",
+  "-": "out",
+  0: "all",
+  Home: "all",
+};
 
+/**
+ * @param {HTMLElement} host
+ * @param {StreamPlot} plot
+ */
 export function navigate(host, plot) {
+  /** @type {Map<number, number>} */
   const fingers = new Map();
+  /**
+   * Where between the axes' ends a place on the screen is, from 0 to 1.
+   * @param {number} x
+   */
   const share = (x) => {
-    const place = host.getBoundingClientRect();
+    if (!plot.box) return 0.5;
     const { left, right } = plot.box;
-    return Math.min(1, Math.max(0, (x - place.left - left) / (right - left)));
+    const place = x - host.getBoundingClientRect().left - left;
+    return Math.min(1, Math.max(0, place / (right - left)));
   };
 
   host.addEventListener("keydown", (event) => {
@@ -43,16 +71,20 @@ export function navigate(host, plot) {
     const factor = 2 ** (Math.min(200, Math.max(-200, event.deltaY)) / 100);
     if (factor !== 1) zoom(plot, factor, share(event.clientX));
   }, { passive: false });
-  host.addEventListener("dblclick", (event) => plot.box && zoom(plot, 1 / 2, share(event.clientX)));
+  host.addEventListener("dblclick", (event) => {
+    if (plot.box) zoom(plot, 1 / 2, share(event.clientX));
+  });
 
   host.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
     fingers.set(event.pointerId, event.clientX);
     host.setPointerCapture(event.pointerId);
   });
-  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-    host.addEventListener(end, (event) => fingers.delete(event.pointerId));
-  }
+  /** @param {PointerEvent} event */
+  const lift = (event) => fingers.delete(event.pointerId);
+  host.addEventListener("pointerup", lift);
+  host.addEventListener("pointercancel", lift);
+  host.addEventListener("lostpointercapture", lift);
   host.addEventListener("pointermove", (event) => {
     if (!fingers.has(event.pointerId) || !plot.box || !plot.range) return;
     const before = [...fingers.values()].map(share);
@@ -64,7 +96,9 @@ export function navigate(host, plot) {
       const shift = (before[0] - after[0]) * length;
       if (shift) plot.setView([start + shift, stop + shift]);
     } else {
+      /** @param {number[]} places */
       const spread = (places) => Math.max(0.02, Math.abs(places[0] - places[1]));
+      /** @param {number[]} places */
       const middle = (places) => (places[0] + places[1]) / 2;
       const longer = (length * spread(before)) / spread(after);
       const begin = start + middle(before) * length - middle(after) * longer;
