@@ -1,4 +1,4 @@
-// Written by `python -m tests.page_types` from the API's description.
+// Written by `python -m tests.api.page_types` from the API's description.
 
 export interface BackgroundAnswer {
   events: number;

@@ -1,4 +1,4 @@
-"""TypeScript types of the API's answers: ``python -m tests.page_types`` writes them.
+"""TypeScript types of the API's answers: ``python -m tests.api.page_types`` writes them.
 
 The page's JavaScript is checked against ``api/web/openapi.d.ts``, which is written from
 the API's OpenAPI description: an interface for each schema that a JSON answer uses,
@@ -13,8 +13,8 @@ from typing import Any
 
 from chirpwatch.api.app import create_app
 
-FILE = Path(__file__).parents[1] / "api" / "web" / "openapi.d.ts"
-HEADER = "// Written by `python -m tests.page_types` from the API's description.\n"
+FILE = Path(__file__).parents[2] / "api" / "web" / "openapi.d.ts"
+HEADER = "// Written by `python -m tests.api.page_types` from the API's description.\n"
 REFERENCE = "#/components/schemas/"
 PLAIN = {
     "boolean": "boolean",

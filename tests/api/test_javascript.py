@@ -8,7 +8,7 @@ from playwright.sync_api import Browser
 from chirpwatch.api.process import ApiProcess
 from chirpwatch.api.web.routes.page import STATIC
 from chirpwatch.utc import unix_offsets, unix_time
-from tests import page_types
+from tests.api import page_types
 
 EPOCH = datetime(1970, 1, 1)
 # Around each leap second, but not in it: Unix time has none.
@@ -26,7 +26,7 @@ def test_types_are_those_of_the_api() -> None:
     expected = page_types.declarations(page_types.description())
     assert page_types.FILE.read_text() == expected, (
         f"{page_types.FILE} is not what the API's description gives; "
-        "`python -m tests.page_types` writes it"
+        "`python -m tests.api.page_types` writes it"
     )
 
 
