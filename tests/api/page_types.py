@@ -1,4 +1,4 @@
-"""TypeScript types of the API's answers: ``python -m tests.api.page_types`` writes them.
+"""TypeScript types for the API's answers: ``python -m tests.api.page_types``.
 
 The page's JavaScript is checked against ``api/web/openapi.d.ts``, which is written from
 the API's OpenAPI description: an interface for each schema that a JSON answer uses,
