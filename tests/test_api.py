@@ -331,7 +331,7 @@ def test_a_run_may_rest_on_the_background_of_another_of_its_model(client, run):
     assert httpx.get(address, headers={"If-None-Match": tag}).json()["count"] == 2
     for body, what in [
         ({"background_run": "absent"}, "does not exist"),
-        ({"background_run": live}, "no background of its own"),
+        ({"background_run": live}, "with background of its own"),
         ({"background_run": run, "model": "0" * 16}, "of the same model"),
     ]:
         with pytest.raises(ApiRefused, match=what):

@@ -273,8 +273,8 @@ class Chunk(Body):
     def _is_consistent(self) -> Self:
         if len(self.scores) != len(self.valid):
             raise ValueError(
-                f"expected as many scores as valid flags, found {len(self.scores)} "
-                f"and {len(self.valid)}"
+                "scores, valid: expected lists of one length, found "
+                f"{len(self.scores)} and {len(self.valid)} entries"
             )
         if max(map(abs, self.scores)) > MAX_SINGLE:
             raise ValueError(

@@ -33,7 +33,7 @@ KEPT_PER_BLOCK = 4096
 """Loudest events of a block whose exact statistics are kept; others are binned.
 
 A block of 100 slides over 1024 s has about 12,000 events, so that the binned ones have
-false-alarm rates above one in 25 s.
+false-alarm rates above one per 25 s.
 """
 
 
@@ -71,13 +71,13 @@ def put_block(
     stretch_ns = body.strides * body.stride_ns
     _check_slides(shifts, geometry.ifos, stretch_ns, least_ns, where)
     others = _same_stretch(session, run_id, body, len(geometry.ifos), where)
-    alike = _too_close(shifts, others, stretch_ns, least_ns)
-    if alike is not None:
-        slide, other, name = alike
+    repeated = _repeated_slide(shifts, others, stretch_ns, least_ns)
+    if repeated is not None:
+        slide, other, other_number = repeated
         raise ConflictError(
             f"{where}: expected slides at least {least_ns / 1e9:g} s apart at a "
             f"detector or more, found slide {slide} closer to slide {other} of block "
-            f"{name}; livetime must not be counted twice"
+            f"{other_number}; livetime must not be counted twice"
         )
     session.add(
         BlockRow(run_id=run_id, number=number, shifts=shifts.tobytes(), **packed)
@@ -196,7 +196,7 @@ def _same_stretch(
     return [(number, unpack_shifts(shifts, ifos)) for number, shifts in rows]
 
 
-def _too_close(
+def _repeated_slide(
     shifts: NDArray[np.int64],
     others: list[tuple[int, NDArray[np.int64]]],
     stretch_ns: int,

@@ -31,8 +31,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x63686972
 """PostgreSQL advisory lock that is held during migrations."""
 
-MAX_CONNECTIONS = 40
-"""Largest number of connections: one for each thread that answers requests."""
+MAX_EXTRA_CONNECTIONS = 40
+"""Connections beyond the pool's permanent ones: one for each thread that answers."""
 
 BUSY_TIMEOUT = 15.0
 """Longest wait for another connection's lock on the SQLite file, s."""
@@ -67,7 +67,7 @@ class Database:
             self._engine = create_engine(
                 parsed,
                 pool_pre_ping=True,
-                max_overflow=MAX_CONNECTIONS,
+                max_overflow=MAX_EXTRA_CONNECTIONS,
                 connect_args={"client_encoding": "utf8"} if encoded else {},
             )
             self._reader = self._engine
