@@ -1,1 +1,1 @@
-"""The results service: takes chunks of scores, answers rates and candidates."""
+"""The results service: stores scores and events, answers rates and candidates."""

@@ -1,4 +1,4 @@
-"""The application: routes, errors and guards put together."""
+"""The FastAPI application of the results service."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,10 +9,10 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 
 import chirpwatch
-from chirpwatch.api.analysis.summaries import Accumulated
+from chirpwatch.api.analysis.cache import RunCache
 from chirpwatch.api.contract.answers import Problem
 from chirpwatch.api.storage.database import Database
-from chirpwatch.api.web.change_feed import Changes
+from chirpwatch.api.web.change_feed import ChangeFeed
 from chirpwatch.api.web.guard import (
     TOKEN_SCHEME,
     Guard,
@@ -26,22 +26,26 @@ from chirpwatch.api.web.problems import (
     problem_responses,
 )
 from chirpwatch.api.web.routes import (
+    candidates,
+    data,
     ingest,
+    injections,
     page,
-    results,
+    rates,
     runs,
     service,
 )
 
 DESCRIPTION = """
-Results of a search for gravitational waves: chunks of scores and blocks of
-background come in, false-alarm rates, candidates and efficiencies go out.
+Results of a search for gravitational waves. Clients send chunks of scores and blocks of
+background; the service answers with false-alarm rates, candidates and efficiencies.
 
-- Times are GPS: integer nanoseconds in `*_ns` (more than JavaScript's numbers hold
-  exactly), seconds elsewhere. Rates are per Julian year.
-- A false-alarm rate is (n + 1) / T, with `saturated` where n is zero: then it is only
-  an upper limit. Livetime T is the number of valid strides times the stride.
-- Statistics of a run use background of the same run, and so of the same model.
+- Times are GPS: integer nanoseconds in fields `*_ns` (JavaScript numbers do not hold
+  them exactly), seconds elsewhere. Rates are per Julian year.
+- A false-alarm rate is (n + 1) / T for n background events at least as loud. Where n is
+  zero, `saturated` is true and the rate is an upper limit. The livetime T is the number
+  of valid strides times the stride.
+- A run's statistics are compared only with background of the same model.
 - Errors are problem details (RFC 9457).
 """
 
@@ -53,9 +57,8 @@ def create_app(
 
     Args:
         database_url: SQLAlchemy URL, or the path of an SQLite file (made if missing).
-        token: What writes must carry as bearer token; none: anybody may write.
-        triton: Address (gRPC) of the Triton server whose state belongs to this
-            service's, if there is one.
+        token: Bearer token that writing needs; if None, anybody may write.
+        triton: gRPC address of the Triton server that `/readyz` checks; none if None.
 
     Raises:
         ApiError: The database cannot be opened.
@@ -73,18 +76,19 @@ def create_app(
         description=DESCRIPTION,
         license_info={"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
         lifespan=lifespan,
-        # Their scripts come from elsewhere; the page must work without a network.
+        # FastAPI's documentation pages load scripts from the internet.
         docs_url=None,
         redoc_url=None,
     )
     app.state.database = database
-    app.state.accumulated = Accumulated()
-    app.state.changes = Changes(database)
+    app.state.cache = RunCache()
+    app.state.feed = ChangeFeed(database)
     app.state.triton = triton
-    app.state.metrics, answers = make_registry(
-        database, app.state.accumulated, app.state.changes
+    app.state.metrics, response_times = make_registry(
+        database, app.state.cache, app.state.feed
     )
-    readers = [service.router, runs.router, results.router, page.router]
+    modules = (service, runs, rates, candidates, injections, data, page)
+    readers = [module.router for module in modules]
     app.state.routers = [ingest.router, *readers]
     if token is None:
         app.include_router(ingest.router)
@@ -99,26 +103,27 @@ def create_app(
     app.mount("/static", StaticFiles(directory=page.STATIC), name="static")
     add_problem_handlers(app)
     app.add_middleware(Guard, token=token)
-    app.add_middleware(Timing, answers=answers)
+    app.add_middleware(Timing, response_times=response_times)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _openapi(app)
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's manual does
     return app
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    description = get_openapi(
+    schema = get_openapi(
         title=app.title,
         version=app.version,
         description=app.description,
         license_info=app.license_info,
         routes=app.routes,
     )
-    # The problem answers refer to it, by a media type that FastAPI doesn't generate.
-    schemas = description.setdefault("components", {}).setdefault("schemas", {})
+    # Problem responses refer to this schema. FastAPI does not add it, since they have a
+    # media type of their own.
+    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = Problem.model_json_schema()
-    return description
+    return schema

@@ -1,4 +1,4 @@
-"""`chirpwatch api`: start the results service."""
+"""The command `chirpwatch api`, which runs the results service."""
 
 import contextlib
 import ipaddress
@@ -17,7 +17,7 @@ from chirpwatch.errors import (
 
 TOKEN_VARIABLE = "CHIRPWATCH_API_TOKEN"  # noqa: S105 - the name, not a token
 READY = "chirpwatch API at "
-"""What the line begins with in which the API says where it listens."""
+"""Start of the line that prints the API's address."""
 
 
 @click.command("api")
@@ -31,31 +31,31 @@ READY = "chirpwatch API at "
 @click.option(
     "--database-password-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File with the password for the database URL, which then needs none.",
+    help="File with the password for the database URL.",
 )
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on. Other than loopback needs a token.",
+    help="Address to listen on; a token is required unless it is loopback.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8080,
     show_default=True,
-    help="Port to listen on; 0 takes a free one and prints it.",
+    help="Port to listen on; 0 chooses a free port and prints it.",
 )
 @click.option(
     "--token-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File with the token that writing needs; made, for you alone to read, if "
-    f"missing. The environment variable {TOKEN_VARIABLE} does the same.",
+    help="File with the token for writing; created with a random token if missing, "
+    f"readable by you alone. Default: the environment variable {TOKEN_VARIABLE}.",
 )
 @click.option(
     "--triton",
     metavar="HOST:PORT",
-    help="gRPC address of the Triton server that /readyz asks as well.",
+    help="gRPC address of the Triton server that /readyz checks.",
 )
 def command(
     database: str,
@@ -65,10 +65,11 @@ def command(
     token_file: Path | None,
     triton: str | None,
 ) -> None:
-    """Take results of searches, and show rates, candidates and a live page.
+    """Run the results service: an HTTP API and a live page.
 
-    The page is at the address that is printed, the description of the API at
-    /openapi.json there.
+    It stores the results of searches, and answers false-alarm rates, candidates and
+    sensitivity. It prints its address; the page is there, and the API's description at
+    /openapi.json.
     """
     try:
         if database_password_file is not None:
@@ -85,23 +86,24 @@ def serve(
     token_file: Path | None = None,
     triton: str | None = None,
 ) -> None:
-    """Run the API until it is told to stop.
+    """Run the API until it is stopped by a signal.
 
     Args:
-        database: Database URL or SQLite file.
+        database: Database URL, or path of an SQLite file.
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
-        token_file: File with the token for writing.
-        triton: gRPC address of the Triton server that /readyz asks as well.
+        token_file: File with the token for writing; created if missing.
+        triton: gRPC address of the Triton server that /readyz checks.
 
     Raises:
-        ApiError: The port is taken, the database cannot be opened, or the API would
-            take results from other machines without a token.
+        ApiError: The port is taken, the database cannot be opened, or `host` is not
+            loopback and there is no token.
     """
     token = _token(token_file)
     if token is None and not _is_loopback(host):
         raise ApiError(
-            f"--host {host} lets other machines write; give a --token-file as well"
+            f"--host {host}: expected a token, since other machines could write; give "
+            f"--token-file, or set {TOKEN_VARIABLE}"
         )
 
     from chirpwatch.api.app import create_app
@@ -123,10 +125,11 @@ def _with_password(url: str, path: Path) -> str:
         password = path.read_text().strip()
         return make_url(url).set(password=password).render_as_string(False)
     except (OSError, UnicodeError) as error:
-        raise ApiError(f"the database's password: {error}") from None
+        raise ApiError(f"--database-password-file cannot be read: {error}") from None
     except ArgumentError:
         raise ApiError(
-            "a password goes with a database URL; found a file name"
+            "--database-password-file: expected a database URL as --database, found a "
+            "file name"
         ) from None
 
 
@@ -140,9 +143,12 @@ def _token(path: Path | None) -> str | None:
                 file.write(secrets.token_urlsafe(32) + "\n")
         token = path.read_text().strip()
     except (OSError, UnicodeError) as error:
-        raise ApiError(f"{path}: the token cannot be read ({error})") from None
+        raise ApiError(f"--token-file {path} cannot be read ({error})") from None
     if not token or not token.isascii():
-        raise ApiError(f"{path}: expected a token in one line of ASCII, found none")
+        raise ApiError(
+            f"--token-file {path}: expected a token in ASCII, found none; delete the "
+            "file to have it created"
+        )
     return token
 
 
@@ -155,9 +161,10 @@ def _is_loopback(host: str) -> bool:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns off Nagle's delay, 40 ms an answer, where the protocol is named.
+    # asyncio disables Nagle's algorithm, which costs 40 ms for each answer, only if the
+    # socket names its protocol.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    # Without it, a port stays taken for a minute after its last user.
+    # Otherwise the port stays unavailable for a minute after its last use.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -1,4 +1,4 @@
-"""A typed client: sends what `contract.requests` has, returns `contract.answers`."""
+"""Typed client of the API: sends and returns the models of `api.contract`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,28 +11,32 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from chirpwatch.api.contract.answers import (
     BackgroundAnswer,
-    CandidateDetail,
-    Candidates,
-    Comparison,
-    Drift,
-    EfficiencyAnswer,
+    DriftAnswer,
     Events,
     FarAnswer,
     IfarAnswer,
-    InjectionsAnswer,
-    QTransform,
-    Scores,
-    Slide,
+    ScoresAnswer,
+    SlideAnswer,
     VetoAnswer,
     VetoDetail,
-    VolumesAnswer,
+)
+from chirpwatch.api.contract.candidate_answers import (
+    CandidateDetail,
+    Candidates,
+    QTransform,
     Whitened,
 )
+from chirpwatch.api.contract.fields import EventKind
+from chirpwatch.api.contract.injection_answers import (
+    Comparison,
+    EfficiencyAnswer,
+    InjectionsAnswer,
+    VolumesAnswer,
+)
+from chirpwatch.api.contract.injection_set import InjectionSet
 from chirpwatch.api.contract.requests import (
     Block,
     Chunk,
-    EventKind,
-    InjectionSet,
     Run,
     RunUpdate,
     Strain,
@@ -52,20 +56,21 @@ from chirpwatch.errors import ApiError
 
 Model = TypeVar("Model", bound=BaseModel)
 Content = TypeVar("Content")
-PAGE = 10_000
-"""Most items that the API answers at a time."""
+PAGE_SIZE = 10_000
+"""Most items that the API returns at a time."""
+
 QueryValue = str | float | list[str] | list[float]
 
 
 class ApiUnavailable(ApiError):
-    """The API cannot be reached or is too busy: the same request may work later."""
+    """The API cannot be reached or is too busy; the same request may succeed later."""
 
 
 class ApiRefused(ApiError):
-    """The API understood the request and will not do it: repeating it won't help.
+    """The API refuses the request; repeating it will not help.
 
     Attributes:
-        status: HTTP status, such as 409 for a contradiction with what is stored.
+        status: HTTP status, such as 409 for a conflict with stored data.
         kind: The problem's `type`, such as `urn:chirpwatch:conflict`.
     """
 
@@ -76,21 +81,21 @@ class ApiRefused(ApiError):
 
 
 class ApiClient:
-    """Talks to one API; a context manager, safe to use from several threads.
+    """Client of one API; a context manager, safe to share between threads.
 
     Every method raises ``ApiUnavailable`` or ``ApiRefused``. The `put_` methods may be
-    repeated freely; they return whether the content was new.
+    repeated; they return whether the request changed stored data.
 
     Args:
-        url: Where the API is, such as `http://127.0.0.1:8080`.
-        token: Token for writing, if the API wants one.
-        timeout: Longest wait for an answer, s.
+        url: Address of the API, such as `http://127.0.0.1:8080`.
+        token: Token for writing, if the API needs one.
+        timeout: Longest wait for a response, s.
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 30.0):
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # No proxy of the environment stands between parts of one machine or cluster.
+        # The environment's proxy is not meant for connections within a cluster.
         self._http = httpx.Client(headers=headers, timeout=timeout, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -115,7 +120,7 @@ class ApiClient:
         return self._put(f"/v1/runs/{run_id}", run.model_dump_json())
 
     def update_run(self, run_id: str, update: RunUpdate) -> RunStatus:
-        """Report the state, throughput or latency of a run."""
+        """Update a run's state, throughput or latency."""
         body = update.model_dump_json(exclude_none=True)
         response = self._request("PATCH", f"/v1/runs/{run_id}", body)
         return _read(TypeAdapter(RunStatus), response)
@@ -136,42 +141,42 @@ class ApiClient:
         return self._put(path, block.model_dump_json())
 
     def put_injections(self, run_id: str, name: str, injections: InjectionSet) -> bool:
-        """Store a set of injections, all of them at once."""
+        """Store an injection set with all its injections."""
         path = f"/v1/runs/{run_id}/injections/{name}"
         return self._put(path, injections.model_dump_json())
 
     def put_strain(self, run_id: str, start_ns: int, strain: Strain) -> bool:
-        """Store strain around an event, from GPS `start_ns` on."""
+        """Store strain around an event, from GPS time `start_ns` on."""
         path = f"/v1/runs/{run_id}/strain/{start_ns}"
         return self._put(path, strain.model_dump_json())
 
     def put_veto(self, run_id: str, name: str, veto: Veto) -> bool:
-        """Take segments out of events and livetime; replaces a list of this name.
+        """Store a veto, which removes its segments from events and livetime.
 
-        Returns whether anything changed.
+        It replaces a veto with the same name.
         """
         return self._put(f"/v1/runs/{run_id}/vetoes/{name}", veto.model_dump_json())
 
     def delete_veto(self, run_id: str, name: str) -> None:
-        """Take a list of vetoed segments back."""
+        """Delete a veto, which restores its events and livetime."""
         self._request("DELETE", f"/v1/runs/{run_id}/vetoes/{name}")
 
     # Reading
 
     def health(self) -> Health:
-        """Ask whether the API and its database answer."""
+        """Check that the API reaches its database."""
         return self._get(Health, "/healthz")
 
     def runs(self, limit: int = 100, offset: int = 0) -> Runs:
-        """Runs, the newest first."""
+        """List runs, newest first."""
         return self._get(Runs, "/v1/runs", limit=limit, offset=offset)
 
     def run(self, run_id: str) -> RunStatus:
-        """A run with its livetimes and counts."""
+        """Get a run with the livetime and events of each kind of data."""
         return self._get(RunStatus, f"/v1/runs/{run_id}")
 
     def compare(self, run_ids: Sequence[str], far_per_year: float = 12.0) -> Comparison:
-        """Runs side by side at one false-alarm rate."""
+        """Compare runs at one false-alarm rate."""
         query: dict[str, QueryValue] = {
             "run": list(run_ids),
             "far_per_year": far_per_year,
@@ -179,7 +184,7 @@ class ApiClient:
         return self._get(Comparison, "/v1/compare", **query)
 
     def streams(self, run_id: str) -> list[StreamAnswer]:
-        """The streams of a run; `next_number` says where to resume."""
+        """List the streams of a run; `next_number` is where to resume."""
         response = self._request("GET", f"/v1/runs/{run_id}/streams")
         return _read(TypeAdapter(list[StreamAnswer]), response)
 
@@ -190,14 +195,14 @@ class ApiClient:
         observing_time: float | None = None,
         model: str | None = None,
     ) -> FarAnswer:
-        """False-alarm rate of a statistic, and its significance.
+        """Get the false-alarm rate and significance of a statistic.
 
         Args:
             run_id: The run.
             statistic: Detection statistic.
-            observing_time: Time that was searched, s; the zero-lag livetime if None.
-            model: Digest of the model that gave the statistic; refused where the run's
-                is another.
+            observing_time: Time searched, s; the zero-lag livetime if None.
+            model: Digest of the model that gave the statistic; refused if the run has
+                another model.
         """
         return self._get(
             FarAnswer,
@@ -208,16 +213,16 @@ class ApiClient:
         )
 
     def vetoes(self, run_id: str) -> list[VetoAnswer]:
-        """The lists of vetoed segments, by name."""
+        """List the vetoes of a run, by name."""
         response = self._request("GET", f"/v1/runs/{run_id}/vetoes")
         return _read(TypeAdapter(list[VetoAnswer]), response)
 
     def veto(self, run_id: str, name: str) -> VetoDetail:
-        """One list of vetoed segments."""
+        """Get a veto with its segments."""
         return self._get(VetoDetail, f"/v1/runs/{run_id}/vetoes/{name}")
 
     def ifar(self, run_id: str) -> IfarAnswer:
-        """The IFAR curve of the background."""
+        """Get the curve of IFAR against statistic."""
         return self._get(IfarAnswer, f"/v1/runs/{run_id}/ifar")
 
     def candidates(
@@ -229,15 +234,15 @@ class ApiClient:
         start_ns: int | None = None,
         stop_ns: int | None = None,
     ) -> Candidates:
-        """Zero-lag events, loudest first.
+        """List zero-lag events with their rates, loudest first.
 
         Args:
             run_id: The run.
-            limit: Most events.
-            offset: Events to pass over.
-            merger_rate: Mergers per Gpc^3 and year, to ask for the odds of each.
-            start_ns: Only those from this GPS time on, ns.
-            stop_ns: Only those up to this GPS time, ns.
+            limit: Most events to list.
+            offset: Events to skip.
+            merger_rate: Mergers per Gpc^3 and year, to get the odds of each event.
+            start_ns: First GPS time, ns.
+            stop_ns: Last GPS time, ns.
         """
         return self._get(
             Candidates,
@@ -250,41 +255,41 @@ class ApiClient:
         )
 
     def candidate(self, run_id: str, time_ns: int) -> CandidateDetail:
-        """The zero-lag event at a time, and what is around it."""
+        """Get the candidate at GPS time `time_ns`, and what lies near it."""
         return self._get(CandidateDetail, f"/v1/runs/{run_id}/candidates/{time_ns}")
 
     def whitened(self, run_id: str, time_ns: int) -> Whitened:
-        """Whitened strain around a candidate."""
+        """Get the whitened strain around a candidate."""
         path = f"/v1/runs/{run_id}/candidates/{time_ns}/whitened"
         return self._get(Whitened, path)
 
     def q_transform(self, run_id: str, time_ns: int, ifo: str) -> QTransform:
-        """Q-transform of a detector's strain around a candidate."""
+        """Get the Q-transform of a detector's strain around a candidate."""
         path = f"/v1/runs/{run_id}/candidates/{time_ns}/q-transform/{ifo}"
         return self._get(QTransform, path)
 
-    def drift(self, run_id: str, last: float = 3600.0) -> Drift:
-        """The newest `last` seconds of zero-lag events against background."""
-        return self._get(Drift, f"/v1/runs/{run_id}/drift", last=last)
+    def drift(self, run_id: str, last: float = 3600.0) -> DriftAnswer:
+        """Compare the newest `last` seconds of zero-lag data with background."""
+        return self._get(DriftAnswer, f"/v1/runs/{run_id}/drift", last=last)
 
     def background(
         self, run_id: str, limit: int = 1000, offset: int = 0
     ) -> BackgroundAnswer:
-        """Counts and livetime of the background, slide by slide, loudest first."""
+        """Get the background's livetime and timeslides, loudest first."""
         path = f"/v1/runs/{run_id}/background"
         return self._get(BackgroundAnswer, path, limit=limit, offset=offset)
 
-    def slides(self, run_id: str) -> list[Slide]:
-        """Every slide of the background, by its shifts."""
-        slides: list[Slide] = []
+    def slides(self, run_id: str) -> list[SlideAnswer]:
+        """List all timeslides of the background, by their shifts."""
+        slides: list[SlideAnswer] = []
         while True:
-            page = self.background(run_id, limit=PAGE, offset=len(slides))
+            page = self.background(run_id, limit=PAGE_SIZE, offset=len(slides))
             slides += page.slides
             if not page.slides or len(slides) >= page.total:
                 return sorted(slides, key=lambda slide: sorted(slide.shifts.items()))
 
     def blocks(self, run_id: str) -> list[BlockAnswer]:
-        """The blocks of background that are there, by number."""
+        """List the stored blocks of background, by number."""
         response = self._request("GET", f"/v1/runs/{run_id}/background/blocks")
         return _read(TypeAdapter(list[BlockAnswer]), response)
 
@@ -297,15 +302,15 @@ class ApiClient:
         start_ns: int | None = None,
         stop_ns: int | None = None,
     ) -> InjectionsAnswer:
-        """Injections found and missed at a false-alarm rate.
+        """Get the injections found and missed at a false-alarm rate.
 
         Args:
             run_id: The run.
             far_per_year: False-alarm rate, per Julian year.
-            limit: Most injections to list, of both; all are counted.
-            offset: Injections to pass over.
-            start_ns: List those from this GPS time on, ns.
-            stop_ns: List those up to this GPS time, ns.
+            limit: Most injections to list, in total; all are counted.
+            offset: Injections to skip.
+            start_ns: First GPS time to list, ns.
+            stop_ns: Last GPS time to list, ns.
         """
         path = f"/v1/runs/{run_id}/injections"
         return self._get(
@@ -321,35 +326,43 @@ class ApiClient:
     def efficiency(
         self, run_id: str, far_per_year: float, by: str = "snr", bins: int = 10
     ) -> EfficiencyAnswer:
-        """Share of the injections found in bins of a parameter."""
+        """Get the fraction of injections found, in bins of a parameter."""
         path = f"/v1/runs/{run_id}/efficiency"
         return self._get(
             EfficiencyAnswer, path, far_per_year=far_per_year, by=by, bins=bins
         )
 
     def volume(self, run_id: str, far_per_year: Sequence[float]) -> VolumesAnswer:
-        """Sensitive volumes at false-alarm rates, for four pairs of masses."""
+        """Get the sensitive volumes at false-alarm rates, for four pairs of masses."""
         path = f"/v1/runs/{run_id}/volume"
         return self._get(VolumesAnswer, path, far_per_year=list(far_per_year))
 
     def events(
         self, run_id: str, kind: EventKind, limit: int = 1000, offset: int = 0
     ) -> Events:
-        """Events of one kind, loudest first."""
+        """List events of one kind, loudest first."""
         path = f"/v1/runs/{run_id}/events"
         return self._get(Events, path, kind=kind, limit=limit, offset=offset)
 
-    def scores(self, run_id: str, **query: str | int) -> Scores:
-        """Thinned scores; `stream` or `kind`, `start_ns`, `stop_ns`, `points`."""
-        return self._get(Scores, f"/v1/runs/{run_id}/scores", **query)
+    def scores(self, run_id: str, **query: str | int) -> ScoresAnswer:
+        """Get thinned scores.
+
+        Args:
+            run_id: The run.
+            query: `stream` or `kind`, `start_ns`, `stop_ns` and `points` of the route.
+        """
+        return self._get(ScoresAnswer, f"/v1/runs/{run_id}/scores", **query)
 
     def export(self, run_id: str, path: str | Path) -> None:
-        """Write all of a run to an HDF5 file, which appears whole or not at all."""
+        """Download a run as an HDF5 file.
+
+        The file replaces `path` only when it is complete.
+        """
         address = f"{self.url}/v1/runs/{run_id}/export.hdf5"
         with (
             replacing(Path(path)) as temporary,
-            self._reached(),
-            # A large run takes its time before the first byte.
+            self._translated_errors(),
+            # A large run takes long before the first byte.
             self._http.stream("GET", address, timeout=None) as response,
         ):
             if not response.is_success:
@@ -367,8 +380,8 @@ class ApiClient:
     def _get(
         self, model: type[Model], path: str, /, **query: QueryValue | None
     ) -> Model:
-        asked = {name: value for name, value in query.items() if value is not None}
-        response = self._request("GET", path, query=asked)
+        given = {name: value for name, value in query.items() if value is not None}
+        response = self._request("GET", path, query=given)
         return _read(TypeAdapter(model), response)
 
     def _request(
@@ -379,7 +392,7 @@ class ApiClient:
         query: Mapping[str, QueryValue] | None = None,
     ) -> httpx.Response:
         headers = {} if body is None else {"Content-Type": "application/json"}
-        with self._reached():
+        with self._translated_errors():
             response = self._http.request(
                 method,
                 self.url + path,
@@ -392,12 +405,20 @@ class ApiClient:
         raise _refusal(method, self.url + path, response)
 
     @contextmanager
-    def _reached(self) -> Iterator[None]:
-        """Say of a request that gets no answer what that means."""
+    def _translated_errors(self) -> Iterator[None]:
+        """Turn httpx errors of a request without a response into the project's own.
+
+        Raises:
+            ApiError: The address is not valid.
+            ApiUnavailable: The API cannot be reached.
+        """
         try:
             yield
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise ApiError(f"{self.url}: not an address of an API ({error})") from None
+            raise ApiError(
+                f"{self.url}: expected an address such as "
+                f"http://127.0.0.1:8080 ({error})"
+            ) from None
         except httpx.TransportError as error:
             raise ApiUnavailable(
                 f"no API at {self.url} ({type(error).__name__}: {error}); "
@@ -406,7 +427,7 @@ class ApiClient:
 
 
 def _refusal(method: str, address: str, response: httpx.Response) -> ApiError:
-    """What an answer that is none means."""
+    """Make the error for a response that is not a success."""
     try:
         problem = response.json()
         kind, detail = str(problem["type"]), str(problem["detail"])
@@ -423,6 +444,6 @@ def _read(adapter: TypeAdapter[Content], response: httpx.Response) -> Content:
         return adapter.validate_json(response.content)
     except ValidationError as error:
         raise ApiError(
-            f"{response.url}: not an answer of a chirpwatch API of this version "
-            f"({error.error_count()} faults, the first: {error.errors()[0]['msg']})"
+            f"{response.url}: expected an answer of a chirpwatch API of this version, "
+            f"found {error.error_count()} faults, first: {error.errors()[0]['msg']}"
         ) from None

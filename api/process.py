@@ -1,4 +1,4 @@
-"""The API as a child process that never outlives its parent."""
+"""The API as a child process."""
 
 import os
 import secrets
@@ -24,28 +24,32 @@ from chirpwatch.process import (
 )
 
 START_TIMEOUT = 30.0
+"""Longest wait for the API to answer after its start, s."""
+
 STOP_TIMEOUT = 5.0
+"""Longest wait for the API to end before it is killed, s."""
 
 
 class ApiProcess:
-    """Starts the API, waits until it answers, stops it at the end.
+    """Context manager that runs the API as a child process.
 
-    The child ends when the thread that started it does, even if by SIGKILL.
+    It starts the API, waits until it answers, and stops it at the end. The child ends
+    with the thread that started it, even after SIGKILL.
 
     Args:
-        database: Database URL or SQLite file.
+        database: Database URL, or path of an SQLite file.
         port: Port on loopback; 0 for a free one.
-        log: File that the API's output is appended to.
-        token: Token for writing; a new random one if not given.
-        triton: gRPC address of the Triton server that /readyz asks as well.
+        log: File to append the API's output to.
+        token: Token for writing; a new random one if None.
+        triton: gRPC address of the Triton server that /readyz checks.
 
     Attributes:
-        url: Where the API is.
+        url: Address of the API.
         token: Token for writing.
         pid: Process id.
 
     Raises:
-        ApiError: On entering: the API did not start; with the end of its log.
+        ApiError: On entering, if the API does not start; with the end of its log.
     """
 
     url: str
@@ -98,11 +102,15 @@ class ApiProcess:
         self.stop()
 
     def client(self) -> ApiClient:
-        """A client with this API's address and token."""
+        """Make a client of this API, with its token."""
         return ApiClient(self.url, self.token)
 
     def check(self) -> None:
-        """Raise an ApiError with the end of the log if the API is no longer running."""
+        """Check that the API is running.
+
+        Raises:
+            ApiError: It has ended; with the end of its log.
+        """
         code = None if self._process is None else self._process.poll()
         if code is not None:
             raise ApiError(
@@ -111,7 +119,7 @@ class ApiProcess:
             )
 
     def stop(self) -> None:
-        """Stop the API: ask first, then kill. Harmless when it is gone already."""
+        """Terminate the API; kill it if it does not end. Repeating this is harmless."""
         process, self._process = self._process, None
         if process is not None:
             stop(process, STOP_TIMEOUT)
@@ -142,7 +150,7 @@ class ApiProcess:
 
     def _printed_address(self) -> str | None:
         for line in self._output().splitlines(keepends=True):
-            # Without its end the line may not be written out yet.
+            # A line without its end may be incomplete.
             if line.startswith(READY) and line.endswith("\n"):
                 return line.removeprefix(READY).strip()
         return None

@@ -1,4 +1,4 @@
-"""The results service's HTTP server."""
+"""The HTTP server of the results service."""
 
 from types import FrameType
 
@@ -7,7 +7,10 @@ from fastapi import FastAPI
 
 
 class Server(uvicorn.Server):
-    """A server that does not wait at its end for those who listen to changes.
+    """A Uvicorn server that ends live streams when it shuts down.
+
+    Otherwise it would wait for their clients.
+
 
     Args:
         app: The results service, as ``api.app.create_app`` makes it.
@@ -19,9 +22,9 @@ class Server(uvicorn.Server):
                 app, log_level="warning", timeout_graceful_shutdown=3, lifespan="on"
             )
         )
-        self._changes = app.state.changes
+        self._feed = app.state.feed
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop."""
-        self._changes.close()
+        """End the live streams, and begin to shut down."""
+        self._feed.close()
         super().handle_exit(sig, frame)

@@ -50,6 +50,11 @@ class FalseAlarmRate:
     livetime: float
     saturated: bool
 
+    @property
+    def ifar_years(self) -> float:
+        """Inverse false-alarm rate, Julian years."""
+        return 1 / self.far_per_year
+
 
 @dataclass(frozen=True)
 class IfarPoint:

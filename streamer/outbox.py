@@ -15,10 +15,10 @@ from chirpwatch.api.client import (
     ApiRefused,
     ApiUnavailable,
 )
+from chirpwatch.api.contract.injection_set import InjectionSet
 from chirpwatch.api.contract.requests import (
     Block,
     Chunk,
-    InjectionSet,
     Run,
     RunUpdate,
     Strain,

@@ -1,1 +1,1 @@
-"""What the results service answers, from what its database holds."""
+"""Reading results: rates, candidates, injections, scores and progress of runs."""

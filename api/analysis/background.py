@@ -1,20 +1,21 @@
-"""Reading background: its blocks, its slides, its events."""
+"""Answers about a run's background: progress, blocks, timeslides and events."""
 
 import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from chirpwatch.api.analysis.intervals import seconds
-from chirpwatch.api.analysis.queries import stride
-from chirpwatch.api.analysis.summaries import (
-    Accumulated,
+from chirpwatch.api.analysis.background_sums import (
     RunBackground,
-    block_times,
-    vetoed_block_events,
+    block_events,
 )
+from chirpwatch.api.analysis.cache import RunCache
+from chirpwatch.api.analysis.intervals import seconds
+from chirpwatch.api.analysis.queries import stride_length
 from chirpwatch.api.contract.answers import (
+    BackgroundAnswer,
     EventAnswer,
-    Slide,
+    Events,
+    SlideAnswer,
 )
 from chirpwatch.api.contract.refusals import (
     ConflictError,
@@ -24,8 +25,7 @@ from chirpwatch.api.contract.status import (
     BackgroundStatus,
     BlockAnswer,
 )
-from chirpwatch.api.storage.database import (
-    EVENT,
+from chirpwatch.api.storage.tables import (
     BlockRow,
     RunRow,
 )
@@ -34,13 +34,13 @@ from chirpwatch.geometry import Geometry
 
 
 def insufficient(error: StatisticsError) -> ConflictError:
-    """The refusal of what the background cannot answer."""
+    """Make the refusal of a request that the background is too short for."""
     return ConflictError(str(error), "insufficient-background")
 
 
-def blocks(session: Session, run: RunRow) -> list[BlockAnswer]:
-    """The blocks of a run, by number."""
-    length = stride(run)
+def list_blocks(session: Session, run: RunRow) -> list[BlockAnswer]:
+    """Describe a run's blocks, by number."""
+    length = stride_length(run)
     rows = session.execute(
         select(
             BlockRow.number,
@@ -66,21 +66,40 @@ def blocks(session: Session, run: RunRow) -> list[BlockAnswer]:
     ]
 
 
-def status(session: Session, run: RunRow, accumulated: Accumulated) -> BackgroundStatus:
-    """How much background a run has."""
-    known = accumulated.background(session, run)
+def background_status(
+    session: Session, run: RunRow, cache: RunCache
+) -> BackgroundStatus:
+    """Report the progress and livetime of a run's own background."""
+    own = cache.own_background(session, run)
     return BackgroundStatus(
-        blocks=known.blocks,
-        slides=sum(slide.blocks for slide in known.slides.values()),
-        events=known.background.size,
-        livetime=known.background.livetime,
-        vetoed=known.vetoed * stride(run),
+        blocks=own.blocks,
+        slides=sum(slide.blocks for slide in own.slides.values()),
+        events=own.background.size,
+        livetime=own.background.livetime,
+        vetoed=own.vetoed * stride_length(run),
         planned=run.planned_background,
     )
 
 
+def background_answer(
+    session: Session, run: RunRow, cache: RunCache, limit: int, offset: int
+) -> BackgroundAnswer:
+    """Describe a run's own background, with one page of its timeslides."""
+    own = cache.own_background(session, run)
+    slides = list_slides(run, own)
+    return BackgroundAnswer(
+        events=own.background.size,
+        livetime=own.background.livetime,
+        lowest_far_per_year=cache.background(session, run).lowest_far_per_year,
+        slides=slides[offset : offset + limit],
+        total=len(slides),
+        vetoes=list(cache.vetoes(session, run).names),
+        model=run.model,
+    )
+
+
 def span(session: Session, run: RunRow) -> tuple[int | None, int | None]:
-    """First and last time of the blocks of a run, GPS ns; none without blocks."""
+    """First and last time of a run's blocks, GPS ns; None without blocks."""
     start, stop = session.execute(
         select(func.min(BlockRow.start_ns), func.max(BlockRow.stop_ns)).where(
             BlockRow.run_id == run.id
@@ -89,12 +108,12 @@ def span(session: Session, run: RunRow) -> tuple[int | None, int | None]:
     return start, stop
 
 
-def slides(run: RunRow, known: RunBackground) -> list[Slide]:
-    """Background by shifts, the loudest first: they make the end of the IFAR curve."""
+def list_slides(run: RunRow, own: RunBackground) -> list[SlideAnswer]:
+    """Describe a run's timeslides, loudest first, as the IFAR curve ends with them."""
     ifos = Geometry.from_json(run.geometry).ifos
-    length = stride(run)
+    length = stride_length(run)
     loudest_first = sorted(
-        known.slides.items(),
+        own.slides.items(),
         key=lambda item: (
             -np.inf if item[1].loudest is None else item[1].loudest,
             item[0],
@@ -102,7 +121,7 @@ def slides(run: RunRow, known: RunBackground) -> list[Slide]:
         reverse=True,
     )
     return [
-        Slide(
+        SlideAnswer(
             shifts=dict(zip(ifos, map(seconds, shifts), strict=True)),
             blocks=slide.blocks,
             events=slide.events,
@@ -113,57 +132,46 @@ def slides(run: RunRow, known: RunBackground) -> list[Slide]:
     ]
 
 
-def loudest_events(
-    session: Session, run: RunRow, accumulated: Accumulated, limit: int, offset: int
-) -> list[EventAnswer]:
-    """Background events, loudest first, the earlier first where two are alike.
+def background_events(
+    session: Session, run: RunRow, cache: RunCache, limit: int, offset: int
+) -> Events:
+    """List background events outside vetoed time, loudest first.
+
+    Events with equal statistics are listed in order of time.
 
     Raises:
-        RefusalError: So many are asked for that not all of them are known one by one.
+        InvalidError: The page reaches beyond the events whose exact statistics are
+            cached.
     """
-    noise = accumulated.background(session, run).background
-    vetoes = accumulated.vetoes(session, run)
+    background = cache.own_background(session, run).background
+    vetoes = cache.vetoes(session, run)
     wanted = limit + offset
-    least = -np.inf
-    if 0 < wanted <= noise.loud.size:
-        least = noise.loud[noise.loud.size - wanted]
-    elif noise.quiet.size:
+    lowest = -np.inf
+    if 0 < wanted <= background.loud.size:
+        lowest = background.loud[background.loud.size - wanted]
+    elif background.quiet.size:
         raise InvalidError(
-            f"expected offset and limit of {noise.loud.size} events together at most, "
-            f"the loudest of {noise.size} that are at hand one by one; found {wanted}. "
-            "The export has all of them"
+            f"expected offset + limit of at most {background.loud.size}, the loudest "
+            f"of {background.size} events, found {wanted}; the export has all events"
         )
-    ifos = Geometry.from_json(run.geometry).ifos
-    rows = session.execute(
-        select(
-            BlockRow.number,
-            BlockRow.start_ns,
-            BlockRow.stop_ns,
-            BlockRow.stride_ns,
-            BlockRow.shifts,
-            BlockRow.events,
-        )
-        .where(BlockRow.run_id == run.id, BlockRow.peak >= float(least))
-        .execution_options(yield_per=16)
-    )
-    found: list[tuple[float, int, int, int]] = []
-    for row in rows:
-        events = np.frombuffer(row.events, dtype=EVENT)
-        events = events[events["statistic"] >= least]
-        events = events[~vetoed_block_events(row, events, ifos, vetoes)]
-        found += zip(
-            (-events["statistic"]).tolist(),
-            block_times(row, events).tolist(),
-            [row.number] * events.size,
-            events["slide"].tolist(),
+    order: list[tuple[float, int, int, int]] = []
+    for block in block_events(session, run, vetoes, lowest):
+        order += zip(
+            (-block.events["statistic"]).tolist(),
+            block.times_ns.tolist(),
+            [block.number] * block.events.size,
+            block.events["slide"].tolist(),
             strict=True,
         )
-    return [
-        EventAnswer(
-            time_ns=time,
-            time=seconds(time),
-            statistic=-negative,
-            stream=f"{block}/{slide}",
-        )
-        for negative, time, block, slide in sorted(found)[offset:wanted]
-    ]
+    return Events(
+        events=[
+            EventAnswer(
+                time_ns=time_ns,
+                time=seconds(time_ns),
+                statistic=-negative,
+                stream=f"{number}/{slide}",
+            )
+            for negative, time_ns, number, slide in sorted(order)[offset:wanted]
+        ],
+        total=background.size,
+    )

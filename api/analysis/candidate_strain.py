@@ -1,4 +1,4 @@
-"""What a candidate looks like in the strain: whitened, and its Q-transform (gwpy)."""
+"""Strain around a candidate: whitened, and its Q-transform (gwpy)."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chirpwatch.api.analysis.queries import needed_event
-from chirpwatch.api.contract.answers import (
+from chirpwatch.api.analysis.queries import required_event
+from chirpwatch.api.contract.candidate_answers import (
     QTransform,
     Whitened,
 )
@@ -19,52 +19,57 @@ from chirpwatch.api.contract.refusals import (
     BusyError,
     NotFoundError,
 )
-from chirpwatch.api.storage.database import (
+from chirpwatch.api.storage.tables import (
     RunRow,
     StrainRow,
 )
 from chirpwatch.geometry import Geometry
 
 BEFORE, AFTER = 0.6, 0.3
-"""What is shown before and after the merger, s."""
+"""Length of the plots before and after the merger, s."""
 
 CONTEXT = 1.5
-"""Strain that must be there on both sides of what is shown, s: filters need it."""
+"""Further strain that the filters need on either side of the plots, s."""
 
 FREQUENCIES = (20.0, 1000.0)
-"""Of the Q-transform, Hz; less where the sample rate has less."""
+"""Frequencies of the Q-transform, Hz; fewer if the sample rate is low."""
 
 Q_RANGE = (4.0, 64.0)
 ROWS, COLUMNS = 96, 240
+"""Size of the Q-transform's image."""
+
 FFT_LENGTH = 2.0
-"""Length of the periodograms that strain is whitened by, s."""
+"""Length of the periodograms of the PSD for whitening, s."""
 
-KEPT = 64
+CACHED_TRANSFORMS = 64
 LONGEST_WAIT = 10.0
-"""For one's turn, s."""
+"""Longest wait for another request's transform, s."""
 
-# A transform takes all of a core for a moment: one after the other, so that the service
-# answers the others meanwhile.
-_one_at_a_time = threading.Lock()
+# A transform occupies a core. Running one at a time leaves the service able to answer
+# other requests.
+_transforming = threading.Lock()
 
 
 @contextmanager
-def _turn() -> Iterator[None]:
-    """One's turn to compute.
+def _alone() -> Iterator[None]:
+    """Wait for other transforms, and let none start meanwhile.
 
     Raises:
-        RefusalError: Too many ask.
+        BusyError: The others take too long.
     """
-    if not _one_at_a_time.acquire(timeout=LONGEST_WAIT):
-        raise BusyError("other transforms are being made; send it again later")
+    if not _transforming.acquire(timeout=LONGEST_WAIT):
+        raise BusyError(
+            f"waited {LONGEST_WAIT:g} s for transforms of other requests; send the "
+            "request again later"
+        )
     try:
         yield
     finally:
-        _one_at_a_time.release()
+        _transforming.release()
 
 
 def find_strain(session: Session, run: RunRow, time_ns: int) -> StrainRow | None:
-    """Strain that was sent around a time, GPS ns; none if there is not enough."""
+    """Find stored strain that covers the plots around a time, GPS ns; None if none."""
     before, after = (round((part + CONTEXT) * 1e9) for part in (BEFORE, AFTER))
     return session.scalars(
         select(StrainRow)
@@ -77,56 +82,69 @@ def find_strain(session: Session, run: RunRow, time_ns: int) -> StrainRow | None
     ).first()
 
 
-def needed_strain(session: Session, run: RunRow, time_ns: int) -> StrainRow:
-    """Strain around the zero-lag event of a time.
+def required_strain(session: Session, run: RunRow, time_ns: int) -> StrainRow:
+    """Load the strain around the zero-lag event at a time, GPS ns.
 
     Raises:
-        RefusalError: There is no such event, or no strain around it.
+        NotFoundError: There is no such event, or not enough strain around it.
     """
-    needed_event(session, run, time_ns)
+    required_event(session, run, time_ns)
     row = find_strain(session, run, time_ns)
     if row is None:
         raise NotFoundError(
             f"strain of run {run.id!r} around {time_ns} ns: expected "
             f"{BEFORE + CONTEXT:g} s before and {AFTER + CONTEXT:g} s after it, found "
-            "none; a replay sends that of its loudest events",
+            "none; a replay sends the strain around its loudest events",
             "no-strain",
         )
     return row
 
 
 def whitened(run: RunRow, row: StrainRow, time_ns: int) -> Whitened:
-    """Strain around a time, whitened by its own spectrum and above the highpass."""
+    """Whiten strain by its own PSD, above the run's highpass.
+
+    Args:
+        run: The run.
+        row: Its strain, from `required_strain`.
+        time_ns: GPS time of the merger, ns.
+    """
     geometry = Geometry.from_json(run.geometry)
-    with _turn():
+    with _alone():
         series = [
             _whitened(row.strain, row.size, i, row.sample_rate, geometry.highpass)
             for i in range(len(row.ifos))
         ]
-    first, last = _shown(row, time_ns)
+    first, last = _plotted_samples(row, time_ns)
     return Whitened(
         time_ns=time_ns,
         start=(row.start_ns - time_ns) / 1e9 + first / row.sample_rate,
         sample_rate=row.sample_rate,
         strain={
-            ifo: np.round(one[first:last], 4).tolist()
-            for ifo, one in zip(row.ifos, series, strict=True)
+            ifo: np.round(samples[first:last], 4).tolist()
+            for ifo, samples in zip(row.ifos, series, strict=True)
         },
     )
 
 
 def q_transform(row: StrainRow, time_ns: int, ifo: str) -> QTransform:
-    """Q-transform of one detector's strain around a time.
+    """Compute the Q-transform of one detector's strain.
+
+    Args:
+        row: The strain, from `required_strain`.
+        time_ns: GPS time of the merger, ns.
+        ifo: The detector.
 
     Raises:
-        RefusalError: There is no strain of this detector.
+        NotFoundError: The detector has no strain.
     """
     if ifo not in row.ifos:
         raise NotFoundError(
-            f"expected one of {', '.join(row.ifos)}, found {ifo}", "no-strain"
+            f"strain from {row.start_ns} ns: expected one of {', '.join(row.ifos)}, "
+            f"found {ifo}",
+            "no-strain",
         )
     offset = (time_ns - row.start_ns) / 1e9
-    with _turn():
+    with _alone():
         energy, frequencies = _q_transform(
             row.strain, row.size, row.ifos.index(ifo), row.sample_rate, offset
         )
@@ -140,39 +158,41 @@ def q_transform(row: StrainRow, time_ns: int, ifo: str) -> QTransform:
     )
 
 
-def _shown(row: StrainRow, time_ns: int) -> tuple[int, int]:
-    middle = (time_ns - row.start_ns) / 1e9
+def _plotted_samples(row: StrainRow, time_ns: int) -> tuple[int, int]:
+    """First and last sample of the plots around a time."""
+    merger = (time_ns - row.start_ns) / 1e9
     first, last = (
-        round((middle + part) * row.sample_rate) for part in (-BEFORE, AFTER)
+        round((merger + part) * row.sample_rate) for part in (-BEFORE, AFTER)
     )
     return first, last
 
 
-def _one(strain: bytes, size: int, place: int) -> NDArray[np.float64]:
-    part = np.frombuffer(strain, "<f4", size, 4 * place * size)
-    return part.astype(np.float64)
+def _samples(strain: bytes, size: int, index: int) -> NDArray[np.float64]:
+    """Strain of the detector number `index`, [size], from `StrainRow.strain`."""
+    samples = np.frombuffer(strain, "<f4", size, 4 * index * size)
+    return samples.astype(np.float64)
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_TRANSFORMS)
 def _whitened(
-    strain: bytes, size: int, place: int, rate: int, highpass: float
+    strain: bytes, size: int, index: int, rate: int, highpass: float
 ) -> NDArray[np.float64]:
-    # It takes two seconds to import, and not everybody asks.
+    # The import takes two seconds, and few requests need it.
     from gwpy.timeseries import TimeSeries
 
-    series = TimeSeries(_one(strain, size, place), sample_rate=rate)
+    series = TimeSeries(_samples(strain, size, index), sample_rate=rate)
     white = series.whiten(fftlength=FFT_LENGTH, overlap=FFT_LENGTH / 2)
     result: NDArray[np.float64] = white.value
     return white.highpass(highpass).value if highpass > 0 else result
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_TRANSFORMS)
 def _q_transform(
-    strain: bytes, size: int, place: int, rate: int, offset: float
+    strain: bytes, size: int, index: int, rate: int, offset: float
 ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
     from gwpy.timeseries import TimeSeries
 
-    series = TimeSeries(_one(strain, size, place), sample_rate=rate)
+    series = TimeSeries(_samples(strain, size, index), sample_rate=rate)
     low, high = FREQUENCIES
     spectrogram = series.q_transform(
         qrange=Q_RANGE,

@@ -1,16 +1,18 @@
-"""Times and intervals of time."""
+"""GPS times, and unions of intervals."""
 
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chirpwatch.geometry import Geometry
+
 Interval = tuple[int, int]
-"""Begin and end, GPS ns."""
+"""Start and end, GPS ns."""
 
 
 def merge(intervals: Iterable[Interval]) -> list[Interval]:
-    """The union of intervals, as few as possible, in order."""
+    """Merge overlapping and touching intervals; the result is ascending."""
     merged: list[Interval] = []
     for start, stop in sorted(intervals):
         if merged and start <= merged[-1][1]:
@@ -20,13 +22,8 @@ def merge(intervals: Iterable[Interval]) -> list[Interval]:
     return merged
 
 
-def seconds(time_ns: int) -> float:
-    """GPS nanoseconds as GPS seconds; a double keeps them to a microsecond."""
-    return time_ns / 1e9
-
-
 def merge_arrays(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> list[Interval]:
-    """The same of very many intervals, given as arrays [n]."""
+    """Merge intervals given as arrays [n]: `merge` for very many intervals."""
     if not starts.size:
         return []
     order = np.argsort(starts, kind="stable")
@@ -34,3 +31,17 @@ def merge_arrays(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> list[In
     first = np.flatnonzero(np.append(True, starts[1:] > ends[:-1]))
     last = np.append(first[1:], starts.size) - 1
     return list(zip(starts[first].tolist(), ends[last].tolist(), strict=True))
+
+
+def seconds(time_ns: int) -> float:
+    """Convert GPS nanoseconds to GPS seconds, precise to a microsecond."""
+    return time_ns / 1e9
+
+
+def window_lag(geometry: Geometry) -> float:
+    """Time from the centre of a score's window to the score's time, s.
+
+    The window is the strain that the whitened kernel depends on; a score's time is the
+    right edge of that strain.
+    """
+    return (geometry.fduration + geometry.kernel_length) / 2

@@ -1,4 +1,4 @@
-"""Reading: how far the run and its streams got."""
+"""Progress of runs and streams: chunks, livetime, events and lag."""
 
 import json
 from collections.abc import Sequence
@@ -10,21 +10,28 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chirpwatch.api.analysis import background
+from chirpwatch.api.analysis.cache import RunCache
 from chirpwatch.api.analysis.intervals import seconds
-from chirpwatch.api.analysis.queries import stride
-from chirpwatch.api.analysis.summaries import (
-    NO_STREAM,
-    Accumulated,
+from chirpwatch.api.analysis.queries import (
+    count_runs,
+    loudest_events,
+    newest_runs,
+    stride_length,
+)
+from chirpwatch.api.analysis.stream_sums import (
+    NO_CHUNKS,
     StreamSum,
 )
-from chirpwatch.api.contract.requests import Kind
+from chirpwatch.api.contract.answers import Events
+from chirpwatch.api.contract.fields import Kind
 from chirpwatch.api.contract.status import (
     PerKind,
+    Runs,
     RunStatus,
     RunSummary,
     StreamAnswer,
 )
-from chirpwatch.api.storage.database import (
+from chirpwatch.api.storage.tables import (
     ChunkRow,
     RunRow,
     StreamRow,
@@ -35,12 +42,12 @@ from chirpwatch.utc import unix_time
 
 @dataclass(frozen=True)
 class Total:
-    """Of the streams of one kind.
+    """Livetime and events of all streams of one kind.
 
     Attributes:
-        livetime: Valid time that no veto takes, s.
-        events: Events that no veto takes.
-        vetoed_events: Events that a veto takes.
+        livetime: Valid time outside vetoed time, s.
+        events: Events outside vetoed time.
+        vetoed_events: Events in vetoed time.
     """
 
     livetime: float
@@ -50,29 +57,39 @@ class Total:
 
 DAY = 86_400.0
 
-_OWN = set(RunRow.__table__.columns.keys())
+_COLUMNS = set(RunRow.__table__.columns.keys())
 
 
 def run_summary(run: RunRow) -> RunSummary:
-    """A run as it was registered and last updated."""
+    """Describe a run and its state."""
     geometry = Geometry.from_json(run.geometry)
     return RunSummary.model_validate(
-        {name: getattr(run, name) for name in RunSummary.model_fields if name in _OWN}
+        {
+            name: getattr(run, name)
+            for name in RunSummary.model_fields
+            if name in _COLUMNS
+        }
         | {"geometry": json.loads(run.geometry), "geometry_digest": geometry.digest}
     )
 
 
-def run_status(session: Session, run: RunRow, accumulated: Accumulated) -> RunStatus:
-    """A run with livetimes and counts for each kind of data."""
+def run_page(session: Session, limit: int, offset: int) -> Runs:
+    """Describe one page of the runs, newest first."""
+    rows = newest_runs(session, limit, offset)
+    return Runs(runs=[run_summary(row) for row in rows], total=count_runs(session))
+
+
+def run_status(session: Session, run: RunRow, cache: RunCache) -> RunStatus:
+    """Describe a run with the livetime and events of each kind of data."""
     streams = _streams(session, run)
-    sums = accumulated.streams(session, run)
-    length = stride(run)
+    sums = cache.streams(session, run)
+    length = stride_length(run)
     kinds: dict[str, Any] = {}
     for kind in get_args(Kind):
-        mine = [row for row in streams if row.kind == kind]
-        parts = [sums.get(row.id, NO_STREAM) for row in mine]
+        own = [row for row in streams if row.kind == kind]
+        parts = [sums.get(row.id, NO_CHUNKS) for row in own]
         kinds[kind] = PerKind(
-            streams=len(mine),
+            streams=len(own),
             streams_done=sum(part.done for part in parts),
             chunks=sum(part.chunks for part in parts),
             events=sum(part.events for part in parts),
@@ -80,10 +97,10 @@ def run_status(session: Session, run: RunRow, accumulated: Accumulated) -> RunSt
             vetoed=sum(part.vetoed for part in parts) * length,
             analysed=sum(part.size for part in parts) * length,
             gaps=sum(part.size - part.valid - part.vetoed for part in parts) * length,
-            planned=sum(row.duration for row in mine),
+            planned=sum(row.duration for row in own),
         )
     zero_lag = [
-        sums.get(row.id, NO_STREAM) for row in streams if row.kind == "zero_lag"
+        sums.get(row.id, NO_CHUNKS) for row in streams if row.kind == "zero_lag"
     ]
     first, last = background.span(session, run)
     starts = [first, *(part.start_ns for part in sums.values())]
@@ -93,7 +110,7 @@ def run_status(session: Session, run: RunRow, accumulated: Accumulated) -> RunSt
     return RunStatus(
         **dict(run_summary(run)),
         **kinds,
-        background=background.status(session, run, accumulated),
+        background=background.background_status(session, run, cache),
         lag=_lag(zero_lag),
         arrived=_arrived(zero_lag),
         start=None if start is None else seconds(start),
@@ -102,40 +119,49 @@ def run_status(session: Session, run: RunRow, accumulated: Accumulated) -> RunSt
 
 
 def _newest(zero_lag: Sequence[StreamSum]) -> StreamSum | None:
-    """The stream with the newest scores."""
-    known = [part for part in zero_lag if part.stop_ns is not None]
-    return max(known, key=lambda part: part.stop_ns or 0, default=None)
+    """The stream with the newest scores; None without scores."""
+    scored = [part for part in zero_lag if part.stop_ns is not None]
+    return max(scored, key=lambda part: part.stop_ns or 0, default=None)
 
 
 def _lag(zero_lag: Sequence[StreamSum]) -> float | None:
-    """By how much the newest scores trailed the clock as they came, s.
-
-    None of recorded data.
-    """
+    """Latency of the newest scores on arrival, s; None for recorded data."""
     newest = _newest(zero_lag)
     if newest is None or newest.stop_ns is None:
         return None
-    behind = newest.arrived - unix_time(seconds(newest.stop_ns))
-    return behind if behind < DAY else None
+    lag = newest.arrived - unix_time(seconds(newest.stop_ns))
+    return lag if lag < DAY else None
 
 
 def _arrived(zero_lag: Sequence[StreamSum]) -> datetime | None:
+    """Arrival of the newest scores; None without scores."""
     newest = _newest(zero_lag)
     return None if newest is None else datetime.fromtimestamp(newest.arrived, UTC)
 
 
-def total(session: Session, run: RunRow, kind: Kind, accumulated: Accumulated) -> Total:
-    """What all streams of a kind have together."""
-    sums = accumulated.streams(session, run)
+def total(session: Session, run: RunRow, kind: Kind, cache: RunCache) -> Total:
+    """Sum the livetime and events of a run's streams of one kind."""
+    sums = cache.streams(session, run)
     parts = [
-        sums.get(row.id, NO_STREAM)
+        sums.get(row.id, NO_CHUNKS)
         for row in _streams(session, run)
         if row.kind == kind
     ]
     return Total(
-        livetime=sum(part.valid for part in parts) * stride(run),
+        livetime=sum(part.valid for part in parts) * stride_length(run),
         events=sum(part.events for part in parts),
         vetoed_events=sum(part.vetoed_events for part in parts),
+    )
+
+
+def stream_events(
+    session: Session, run: RunRow, cache: RunCache, kind: Kind, limit: int, offset: int
+) -> Events:
+    """List events of a run's streams outside vetoed time, loudest first."""
+    vetoes = cache.vetoes(session, run)
+    return Events(
+        events=loudest_events(session, run, kind, vetoes, limit, offset),
+        total=total(session, run, kind, cache).events,
     )
 
 
@@ -146,14 +172,14 @@ def _streams(session: Session, run: RunRow) -> Sequence[StreamRow]:
 
 
 def stream_answers(
-    session: Session, run: RunRow, accumulated: Accumulated
+    session: Session, run: RunRow, cache: RunCache
 ) -> list[StreamAnswer]:
-    """The streams of a run, in the order they were declared."""
-    length = stride(run)
-    sums = accumulated.streams(session, run)
+    """Describe the streams of a run, in order of declaration."""
+    length = stride_length(run)
+    sums = cache.streams(session, run)
     answers = []
     for row in _streams(session, run):
-        part = sums.get(row.id, NO_STREAM)
+        part = sums.get(row.id, NO_CHUNKS)
         answers.append(
             StreamAnswer(
                 id=row.name,
@@ -172,6 +198,7 @@ def stream_answers(
 
 
 def _next_number(session: Session, stream: StreamRow, part: StreamSum) -> int:
+    """Smallest chunk number of a stream that has not arrived."""
     if part.chunks == part.highest + 1:
         return part.chunks
     numbers = session.scalars(
@@ -179,7 +206,7 @@ def _next_number(session: Session, stream: StreamRow, part: StreamSum) -> int:
         .where(ChunkRow.stream_id == stream.id)
         .order_by(ChunkRow.number)
     )
-    # Chunks came in another order: the first number that isn't its own place is free.
+    # Numbers are missing below the highest: find the first one.
     return next(
         (place for place, number in enumerate(numbers) if place != number), part.chunks
     )

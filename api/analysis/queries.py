@@ -1,14 +1,14 @@
-"""Reading: streams' events of one run.
+"""Queries for runs and for the events of their streams.
 
-Every query starts from one run, and a run has one model: background of one model
-cannot meet events of another.
+Every query for events names one run. A run has one model, so background of one model
+is never compared with events of another.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
 from chirpwatch.api.analysis.intervals import (
@@ -21,12 +21,12 @@ from chirpwatch.api.analysis.vetoes import (
     vetoed_events,
 )
 from chirpwatch.api.contract.answers import EventAnswer
+from chirpwatch.api.contract.fields import Kind
 from chirpwatch.api.contract.refusals import (
     NotFoundError,
     not_found,
 )
-from chirpwatch.api.contract.requests import Kind
-from chirpwatch.api.storage.database import (
+from chirpwatch.api.storage.tables import (
     EventRow,
     RunRow,
     StreamRow,
@@ -35,14 +35,29 @@ from chirpwatch.geometry import Geometry
 
 
 def get_run(session: Session, run_id: str) -> RunRow:
-    """The run, or the problem that it is not there."""
+    """Load a run.
+
+    Raises:
+        NotFoundError: There is no such run.
+    """
     run = session.get(RunRow, run_id)
     if run is None:
         raise not_found("run", run_id)
     return run
 
 
-def stride(run: RunRow) -> float:
+def newest_runs(session: Session, limit: int, offset: int = 0) -> list[RunRow]:
+    """Load the runs that were registered last, newest first."""
+    query = select(RunRow).order_by(RunRow.created.desc(), RunRow.id)
+    return list(session.scalars(query.limit(limit).offset(offset)))
+
+
+def count_runs(session: Session) -> int:
+    """Number of runs in the database."""
+    return session.scalar(select(func.count()).select_from(RunRow)) or 0
+
+
+def stride_length(run: RunRow) -> float:
     """Time between two scores of a run, s."""
     return Geometry.from_json(run.geometry).stride_length
 
@@ -50,7 +65,7 @@ def stride(run: RunRow) -> float:
 def events_between(
     run: RunRow, kind: Kind, start_ns: int, stop_ns: int
 ) -> Select[EventRow, StreamRow]:
-    """The question for a kind of events between two times, looked up by their time."""
+    """Query for a run's events of one kind between two times, with their streams."""
     return (
         select(EventRow, StreamRow)
         .join(StreamRow, StreamRow.id == EventRow.stream_id)
@@ -62,22 +77,25 @@ def events_between(
     )
 
 
-def needed_event(
+def required_event(
     session: Session, run: RunRow, time_ns: int
 ) -> Row[EventRow, StreamRow]:
-    """The zero-lag event at a time, of several the loudest.
+    """Load the zero-lag event at a time, GPS ns; the loudest if there are several.
 
     Raises:
-        RefusalError: There is none.
+        NotFoundError: There is no zero-lag event at that time.
     """
-    found = session.execute(
+    row = session.execute(
         events_between(run, "zero_lag", time_ns, time_ns).order_by(
             EventRow.statistic.desc(), EventRow.id
         )
     ).first()
-    if found is None:
-        raise NotFoundError(f"run {run.id!r} has no zero-lag event at {time_ns} ns")
-    return found
+    if row is None:
+        raise NotFoundError(
+            f"run {run.id!r} has no zero-lag event at {time_ns} ns; `/candidates` "
+            "lists the times of its events"
+        )
+    return row
 
 
 def loudest_events(
@@ -89,9 +107,18 @@ def loudest_events(
     offset: int = 0,
     between: Interval | None = None,
 ) -> list[EventAnswer]:
-    """Events of a kind of stream that no veto takes, loudest first.
+    """List events outside vetoed time, loudest first.
 
-    Of two alike the earlier comes first. `between` are two times, GPS ns.
+    Events with equal statistics are listed in order of time.
+
+    Args:
+        session: Database session.
+        run: The run.
+        kind: Kind of the streams.
+        vetoes: The run's vetoes.
+        limit: Most events to list.
+        offset: Events to skip.
+        between: Times to list events between, GPS ns; all times if None.
     """
     query = (
         select(EventRow, StreamRow)
@@ -103,32 +130,38 @@ def loudest_events(
     if not vetoes:
         rows = session.execute(query.limit(limit).offset(offset)).all()
         return [event_answer(event, stream.name) for event, stream in rows]
-    found: list[EventAnswer] = []
+    answers: list[EventAnswer] = []
     batches = session.execute(query.execution_options(yield_per=1000)).partitions()
-    while len(found) < offset + limit and (batch := next(batches, None)):
-        found += [
+    while len(answers) < offset + limit and (batch := next(batches, None)):
+        answers += [
             event_answer(event, stream.name)
-            for (event, stream), lost in zip(batch, vetoed(batch, vetoes), strict=True)
-            if not lost
+            for event, stream in outside_vetoes(batch, vetoes)
         ]
-    return found[offset : offset + limit]
+    return answers[offset : offset + limit]
 
 
-def vetoed(
+def outside_vetoes(
+    rows: Sequence[Row[EventRow, StreamRow]], vetoes: Vetoes
+) -> list[Row[EventRow, StreamRow]]:
+    """Select the events outside vetoed time."""
+    vetoed = _vetoed(rows, vetoes)
+    return [row for row, lost in zip(rows, vetoed, strict=True) if not lost]
+
+
+def _vetoed(
     rows: Sequence[Row[EventRow, StreamRow]], vetoes: Vetoes
 ) -> NDArray[np.bool_]:
-    """Whether each of some events is vetoed."""
     times = np.array([event.time_ns for event, _ in rows], dtype=np.int64)
-    owners = np.array([stream.id for _, stream in rows], dtype=np.int64)
-    lost = np.zeros(times.size, dtype=bool)
-    for number, stream in {stream.id: stream for _, stream in rows}.items():
-        mine = owners == number
-        lost[mine] = vetoed_events(times[mine], shifts_ns(stream), vetoes)
-    return lost
+    stream_ids = np.array([stream.id for _, stream in rows], dtype=np.int64)
+    vetoed = np.zeros(times.size, dtype=bool)
+    for stream_id, stream in {stream.id: stream for _, stream in rows}.items():
+        own = stream_ids == stream_id
+        vetoed[own] = vetoed_events(times[own], shifts_ns(stream), vetoes)
+    return vetoed
 
 
 def event_answer(event: EventRow, stream: str) -> EventAnswer:
-    """An event as it is answered."""
+    """Make the answer for an event of the stream named `stream`."""
     return EventAnswer(
         time_ns=event.time_ns,
         time=seconds(event.time_ns),

@@ -1,1 +1,1 @@
-"""What the results service takes and answers: what its clients may import."""
+"""Request bodies and answers of the results service; clients may import them."""

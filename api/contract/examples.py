@@ -1,9 +1,12 @@
-"""Examples of the request bodies, for the description of the API."""
+"""Example request bodies, which the OpenAPI description shows."""
 
 from typing import Any
 
 T0 = 1_264_316_116_000_000_000
+"""GPS time, ns."""
+
 STRIDE = 125_000_000
+"""Time between two scores, ns."""
 
 GEOMETRY: dict[str, Any] = {
     "ifos": ["H1", "L1"],

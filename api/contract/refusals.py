@@ -1,11 +1,14 @@
-"""Why a question is not answered, or content not taken: refusals of the service."""
+"""Exceptions for requests that the service understands and refuses.
+
+`api.web.problems` gives each class its HTTP status.
+"""
 
 
 class RefusalError(Exception):
-    """What was asked for cannot be done.
+    """A request that the service refuses.
 
     Attributes:
-        kind: Its stable name, for programs.
+        kind: Stable name of the reason, for programs.
     """
 
     kind = "refused"
@@ -17,29 +20,34 @@ class RefusalError(Exception):
 
 
 class NotFoundError(RefusalError):
-    """Nothing of this name is stored."""
+    """The run, stream, veto, event or strain that the request names is not stored."""
 
     kind = "not-found"
 
 
 class ConflictError(RefusalError):
-    """What is stored does not allow it."""
+    """The request contradicts stored data, or stored data do not suffice for it."""
 
     kind = "conflict"
 
 
 class InvalidError(RefusalError):
-    """Content is well-formed and yet cannot be."""
+    """The request is well-formed, but its values are not acceptable."""
 
     kind = "invalid"
 
 
 class BusyError(RefusalError):
-    """It may be asked for again later."""
+    """The service is too busy; the same request may succeed later."""
 
     kind = "busy"
 
 
 def not_found(what: str, name: str) -> NotFoundError:
-    """The refusal that `what` called `name` is not stored."""
-    return NotFoundError(f"{what} {name!r} is not there")
+    """Make the refusal of a request that names something that is not stored.
+
+    Args:
+        what: What was looked up, such as ``run``.
+        name: The name that the request gave.
+    """
+    return NotFoundError(f"{what} {name!r} does not exist; check its name")

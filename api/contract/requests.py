@@ -1,9 +1,13 @@
-"""What is sent to the API. Every field says its unit; nothing unknown is accepted."""
+"""Request bodies: runs, streams, chunks, blocks, vetoes and strain.
+
+Every field's description gives its unit; fields without a description here are
+refused. Injections are in `injection_set`.
+"""
 
 import base64
 import json
 from dataclasses import asdict
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,50 +23,50 @@ from pydantic import (
 from pydantic.config import JsonDict
 
 from chirpwatch.api.contract import examples
+from chirpwatch.api.contract.fields import (
+    Identifier,
+    Ifo,
+    Kind,
+    State,
+    TimeNs,
+)
 from chirpwatch.errors import GeometryError
 from chirpwatch.geometry import Geometry
 from chirpwatch.text import LINE_SIZE, one_line
-from chirpwatch.volume import Population
 
 MAX_STRIDES = 65_536
+"""Most strides of a chunk, and most valid ranges of a timeslide."""
+
 MAX_STRETCH_STRIDES = 2**24
 MAX_SLIDES = 4096
 MAX_DELAY = 60.0
+"""Largest delay between a stride and its event's merger, s."""
+
 MAX_SHIFT = 1e8
+"""Largest time shift, s."""
+
 MAX_SINGLE = 3.4e38
-MAX_INJECTIONS = 20_000
-MAX_MASS = 1e12
+"""Largest magnitude that single precision holds, nearly."""
+
 MAX_SEGMENTS = 200_000
 MAX_STRAIN = 2**21
-VOLUME_PARAMETERS = {"mass_1", "mass_2", "redshift"}
-# 64-bit with room for sums; GPS 4e9 s lies in the year 2106.
-MAX_TIME_NS = 4_000_000_000_000_000_000
+"""Most base64 characters of one detector's strain."""
 
-Kind = Literal["zero_lag", "injections"]
-EventKind = Literal["zero_lag", "background", "injections"]
-State = Literal["running", "complete", "failed"]
-Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
-# Printable: PostgreSQL stores no NUL, and a line break has no place in a heading.
+# PostgreSQL does not store NUL, and line breaks do not fit a heading.
 Line = Annotated[
     str,
     StringConstraints(
         pattern=r"^[^\x00-\x1f\x7f]*$", min_length=1, max_length=LINE_SIZE
     ),
 ]
-TimeNs = Annotated[
-    int,
-    Field(ge=0, le=MAX_TIME_NS, description="GPS time, integer ns"),
-]
-Ifo = Annotated[str, StringConstraints(pattern=r"^[A-Z][0-9]$")]
 
-
-# Of a dictionary with patterned keys, the generated description forgets to say it.
+# Pydantic leaves this out of the schema of a dictionary with patterned keys.
 ONLY_SUCH_NAMES: JsonDict = {"additionalProperties": False}
 
 
 class Body(BaseModel):
-    """Base of the request bodies."""
+    """Base class of the request bodies: strict, immutable, no unknown fields."""
 
     model_config = ConfigDict(
         extra="forbid", allow_inf_nan=False, frozen=True, strict=True
@@ -70,21 +74,23 @@ class Body(BaseModel):
 
 
 class GeometryBody(Body):
-    """How strain is cut, whitened and scored; the fields of `chirpwatch.geometry`."""
+    """How strain is cut, whitened and scored: the fields of `Geometry`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.GEOMETRY]})
 
-    ifos: list[Ifo] = Field(description="Detectors, in the order of the arrays")
-    sample_rate: int = Field(description="Rate of the strain, Hz")
-    kernel_length: float = Field(description="Whitened data under one score, s")
+    ifos: list[Ifo] = Field(description="Detectors, in the order of the detector axis")
+    sample_rate: int = Field(description="Sample rate of the strain, Hz")
+    kernel_length: float = Field(description="Whitened data that one score looks at, s")
     inference_sampling_rate: float = Field(description="Scores per second, Hz", gt=0)
     frame_size: int = Field(description="Samples between two feature frames", gt=0)
-    psd_length: float = Field(description="Most data in one PSD, s")
-    psd_min_length: float = Field(description="Least data in one PSD, s")
-    psd_refresh_length: float = Field(description="Spacing of the PSDs, s")
+    psd_length: float = Field(description="Longest data that one PSD is made of, s")
+    psd_min_length: float = Field(
+        description="Shortest data that one PSD is made of, s"
+    )
+    psd_refresh_length: float = Field(description="Time between two PSDs, s")
     fftlength: float = Field(description="Length of one periodogram, s")
     fduration: float = Field(description="Length of the whitening filter, s")
-    highpass: float = Field(description="Lowest frequency that is kept, Hz")
+    highpass: float = Field(description="Cut-off frequency of the highpass, Hz")
 
     @model_validator(mode="after")
     def _describes_an_analysis(self) -> Self:
@@ -95,12 +101,16 @@ class GeometryBody(Body):
         return self
 
     def geometry(self) -> Geometry:
-        """The same as a `Geometry`, which checks that the lengths fit together."""
+        """Convert to a `Geometry`.
+
+        Raises:
+            GeometryError: The lengths and rates do not fit together.
+        """
         return Geometry(**(self.model_dump() | {"ifos": tuple(self.ifos)}))
 
     @classmethod
     def of(cls, geometry: Geometry) -> Self:
-        """The body that describes `geometry`."""
+        """Make the body of a `Geometry`."""
         return cls(**json.loads(json.dumps(asdict(geometry))))
 
 
@@ -109,26 +119,26 @@ class Run(Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.RUN]})
 
-    name: Line = Field(description="What people call this run")
+    name: Line = Field(description="The run's name, free text")
     model: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] = Field(
-        description="Digest of the served model, hexadecimal; statistics of a run "
-        "use background of this run, and so of this model, alone"
+        description="Digest of the served model, hexadecimal. A run's statistics are "
+        "compared only with background of the same model"
     )
     geometry: GeometryBody
     simulated: bool = Field(description="Whether the strain is simulated")
-    data: Line = Field(description="What was analysed, for people to read")
+    data: Line = Field(description="What was analysed, free text")
     planned_background: FiniteFloat | None = Field(
-        None, ge=0, description="Background livetime that the run aims at, s"
+        None, ge=0, description="Background livetime that the run aims for, s"
     )
     background_run: Identifier | None = Field(
         None,
-        description="Run, of the same model and geometry, whose background this one's "
-        "rates rest on; null: its own",
+        description="Run whose background gives this run's false-alarm rates; it must "
+        "have the same model and geometry. Null: this run's own background",
     )
 
 
 class LatencyMs(Body):
-    """Time from sending an update of strain to having its scores."""
+    """Latency of updates: time from sending strain to receiving its scores."""
 
     p50: FiniteFloat = Field(ge=0, description="Median, ms")
     p90: FiniteFloat = Field(ge=0, description="90th percentile, ms")
@@ -137,12 +147,14 @@ class LatencyMs(Body):
 
 
 class RunUpdate(Body):
-    """What changes while a run goes on; a field left out stays as it is."""
+    """Change of a run's state or performance; omitted fields keep their value."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.UPDATE]})
 
-    state: State | None = Field(None, description="Where the run stands")
-    message: Line | None = Field(None, description="Why, for people to read")
+    state: State | None = Field(
+        None, description="Whether the run goes on, or how it ended"
+    )
+    message: Line | None = Field(None, description="Reason for the state, free text")
     throughput: FiniteFloat | None = Field(
         None, ge=0, description="Strain scored per second of wall time, s/s"
     )
@@ -150,7 +162,11 @@ class RunUpdate(Body):
 
 
 def ended_by(error: BaseException) -> RunUpdate:
-    """The update of a run that an error, or the user, ended."""
+    """Make the update of a run that failed or was interrupted.
+
+    Args:
+        error: What ended the run; its message becomes the run's.
+    """
     message = one_line(str(error))
     if not message:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -159,44 +175,53 @@ def ended_by(error: BaseException) -> RunUpdate:
 
 
 class Stream(Body):
-    """One sequence of scores: a segment at one set of shifts."""
+    """A sequence of scores: one segment, analysed at one set of time shifts."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.STREAM]})
 
     kind: Kind = Field(
-        description="zero_lag: the data as they are; injections: the data with "
-        "signals added. Background comes in blocks"
+        description="`zero_lag`: data as recorded; `injections`: data with simulated "
+        "signals added. Background is sent as blocks instead"
     )
     shifts: dict[Ifo, FiniteFloat] = Field(
-        description="Shift of each detector of the run's geometry, s",
+        description="Time shift of each detector of the run's geometry, s",
         json_schema_extra=ONLY_SUCH_NAMES,
     )
     segment: Annotated[
         str, StringConstraints(pattern=r"^\d{1,10}(\.\d{1,9})?-\d{1,9}(\.\d{1,9})?$")
     ] = Field(description="Segment as `{GPS start in s}-{duration in s}`")
     injection_set: Identifier | None = Field(
-        None, description="Set of injections in the data; kind `injections` only"
+        None,
+        description="Injection set added to the data; required for kind `injections`, "
+        "else null",
     )
     cluster_length: FiniteFloat = Field(
         8.0,
         ge=0,
         le=3600,
-        description="Window that scores are clustered in, s: the longest that a chunk "
-        "may lie behind an event it reports",
+        description="Length of the clustering window, s; an event is reported up to "
+        "this long after its score",
     )
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         if self.kind == "zero_lag" and any(self.shifts.values()):
-            raise ValueError(f"a zero_lag stream has no shifts; found {self.shifts}")
+            raise ValueError(
+                f"shifts: expected 0 s for a zero_lag stream, found {self.shifts}"
+            )
         if (self.kind == "injections") != (self.injection_set is not None):
-            raise ValueError("injection_set goes with kind `injections`, and only so")
+            raise ValueError(
+                "injection_set: expected one for kind `injections`, and none for "
+                f"`zero_lag`; found {self.injection_set!r} for {self.kind!r}"
+            )
         if max(map(abs, self.shifts.values()), default=0) > MAX_SHIFT:
             raise ValueError(
-                f"expected shifts of at most {MAX_SHIFT:g} s, found {self.shifts}"
+                f"shifts: expected at most {MAX_SHIFT:g} s, found {self.shifts}"
             )
         if self.duration <= 0:
-            raise ValueError(f"segment: expected a duration, found {self.segment}")
+            raise ValueError(
+                f"segment: expected a duration above 0 s, found {self.segment}"
+            )
         return self
 
     @property
@@ -206,52 +231,55 @@ class Stream(Body):
 
 
 class Event(Body):
-    """A local maximum of the integrated score."""
+    """A local maximum of the scores."""
 
     time_ns: TimeNs = Field(description="GPS time of the merger, ns")
     statistic: FiniteFloat = Field(description="Detection statistic, dimensionless")
 
 
 class Chunk(Body):
-    """Scores of consecutive strides, and the events among them."""
+    """Scores of consecutive strides of a stream, and the events among them."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.CHUNK]})
 
     start_ns: TimeNs = Field(
-        description="GPS time of the right edge of the first score's data, ns"
+        description="GPS time of the right edge of the first score's strain, ns"
     )
     stride_ns: Annotated[int, Field(gt=0, le=10**12)] = Field(
-        description="Time between two scores, ns; 1 / inference_sampling_rate"
+        description="Time between two scores, 1 / inference_sampling_rate, ns"
     )
     valid: Annotated[list[bool], FailFast()] = Field(
         min_length=1,
         max_length=MAX_STRIDES,
-        description="For each stride, whether its score rests on real, gap-free data. "
-        "Livetime is the number of true ones times the stride; it is never sent",
+        description="For each stride, whether its score comes from real, gap-free "
+        "data. Livetime is the number of valid strides times the stride",
     )
     scores: Annotated[list[FiniteFloat], FailFast()] = Field(
         max_length=MAX_STRIDES,
-        description="For each stride the score (logit), kept in single precision",
+        description="For each stride, its score (logit); stored in single precision",
     )
     events: Annotated[list[Event], FailFast()] = Field(
-        max_length=MAX_STRIDES, description="Events of this stretch"
+        max_length=MAX_STRIDES, description="Events that this chunk reports"
     )
-    last: bool = Field(False, description="Whether the stream ends here")
+    last: bool = Field(False, description="Whether this is the stream's last chunk")
 
     @model_validator(mode="after")
-    def _is_of_one_piece(self) -> Self:
+    def _is_consistent(self) -> Self:
         if len(self.scores) != len(self.valid):
             raise ValueError(
-                f"expected as many scores as valid flags, found {len(self.scores)} "
-                f"and {len(self.valid)}"
+                "scores, valid: expected lists of one length, found "
+                f"{len(self.scores)} and {len(self.valid)} entries"
             )
         if max(map(abs, self.scores)) > MAX_SINGLE:
-            raise ValueError("a score exceeds single precision")
+            raise ValueError(
+                f"scores: expected magnitudes of at most {MAX_SINGLE:g} (single "
+                "precision), found a larger one"
+            )
         return self
 
     @property
     def stop_ns(self) -> int:
-        """GPS time of the right edge of the last score's data, ns."""
+        """GPS time of the right edge of the last score's strain, ns."""
         return self.start_ns + (len(self.valid) - 1) * self.stride_ns
 
 
@@ -259,11 +287,15 @@ StrideIndex = Annotated[int, Field(ge=0, le=MAX_STRETCH_STRIDES)]
 
 
 class BlockSlide(Body):
-    """One timeslide of a block; its lists say the same event at the same place."""
+    """One timeslide of a block.
+
+    `strides`, `delays` and `statistics` have one entry for each event.
+    """
 
     shifts: dict[Ifo, FiniteFloat] = Field(
-        description="Shift of each detector of the run's geometry, s: how much later "
-        "than the first it is read, circularly within the stretch; the first's is 0",
+        description="Time shift of each detector of the run's geometry, s: how much "
+        "later than the first detector it is read, circularly within the stretch. 0 "
+        "for the first detector",
         json_schema_extra=ONLY_SUCH_NAMES,
     )
     valid: Annotated[
@@ -271,32 +303,32 @@ class BlockSlide(Body):
         FailFast(),
     ] = Field(
         max_length=MAX_STRIDES,
-        description="Strides with valid scores, as ranges [begin, end), ascending "
-        "and apart. Livetime is their number times the stride; it is never sent",
+        description="Strides with valid scores as ranges [begin, end), ascending and "
+        "disjoint. Livetime is their number times the stride",
     )
     strides: Annotated[list[StrideIndex], FailFast()] = Field(
-        description="Stride of each event, ascending, in a valid range"
+        description="Stride of each event, ascending, within a valid range"
     )
     delays: Annotated[
         list[Annotated[FiniteFloat, Field(ge=-MAX_DELAY, le=MAX_DELAY)]], FailFast()
     ] = Field(
-        description="Of each event, how much the right edge of its stride's strain "
-        "lags the merger, s; kept in single precision"
+        description="Delay of each event, s: time from the merger to the right edge of "
+        "its stride's strain. Stored in single precision"
     )
     statistics: Annotated[
         list[Annotated[FiniteFloat, Field(ge=-MAX_SINGLE, le=MAX_SINGLE)]], FailFast()
     ] = Field(
-        description="Detection statistic of each event, dimensionless; kept in "
+        description="Detection statistic of each event, dimensionless; stored in "
         "single precision"
     )
 
     @model_validator(mode="after")
-    def _is_of_one_piece(self) -> Self:
+    def _is_consistent(self) -> Self:
         sizes = [len(self.strides), len(self.delays), len(self.statistics)]
         if len(set(sizes)) > 1:
             raise ValueError(
-                "expected as many delays and statistics as strides, found "
-                f"{sizes[1]}, {sizes[2]} and {sizes[0]}"
+                "strides, delays, statistics: expected lists of one length, found "
+                f"{sizes[0]}, {sizes[1]} and {sizes[2]} entries"
             )
         ranges = np.array(self.valid, dtype=np.int64).reshape(-1, 2)
         begins, ends = ranges.T
@@ -306,19 +338,22 @@ class BlockSlide(Body):
             )
         strides = np.array(self.strides, dtype=np.int64)
         if (np.diff(strides) <= 0).any():
-            raise ValueError("strides: expected ascending and distinct ones")
-        # The end of the range that begins last before the event; 0 where none does.
+            raise ValueError("strides: expected ascending, distinct event strides")
+        # End of the last range that begins at or before each event; 0 if none does.
         last = np.concatenate([[0], ends])[np.searchsorted(begins, strides, "right")]
         orphans = strides[strides >= last]
         if orphans.size:
-            raise ValueError(f"event at stride {orphans[0]}, which is not valid")
+            raise ValueError(
+                f"strides: expected events within the valid ranges, found one at "
+                f"stride {orphans[0]}"
+            )
         return self
 
 
 class Block(Body):
-    """Background of one stretch of strain at many timeslides.
+    """Background from one stretch of strain at many timeslides.
 
-    An event's time, at the first detector, is
+    An event's time at the first detector is
     `start_ns + (stride + 1) * stride_ns - delay`.
     """
 
@@ -331,19 +366,19 @@ class Block(Body):
         description="Length of the stretch, strides"
     )
     stride_ns: Annotated[int, Field(gt=0, le=10**10)] = Field(
-        description="Time between two scores, ns; 1 / inference_sampling_rate"
+        description="Time between two scores, 1 / inference_sampling_rate, ns"
     )
     slides: list[BlockSlide] = Field(
         min_length=1, max_length=MAX_SLIDES, description="The timeslides"
     )
 
     @model_validator(mode="after")
-    def _holds_its_slides(self) -> Self:
+    def _contains_its_slides(self) -> Self:
         for index, slide in enumerate(self.slides):
             if slide.valid and slide.valid[-1][1] > self.strides:
                 raise ValueError(
-                    f"slide {index}: valid ranges end at stride {slide.valid[-1][1]} "
-                    f"of a stretch of {self.strides}"
+                    f"slide {index}: expected valid ranges within the stretch of "
+                    f"{self.strides} strides, found an end at {slide.valid[-1][1]}"
                 )
             if max(map(abs, slide.shifts.values()), default=0) > MAX_SHIFT:
                 raise ValueError(
@@ -358,86 +393,65 @@ class Block(Body):
         return self.start_ns + self.strides * self.stride_ns
 
 
-class Injection(Body):
-    """A simulated signal that was added to the strain."""
-
-    time_ns: TimeNs = Field(description="GPS time of the merger, ns")
-    snr: FiniteFloat = Field(ge=0, description="Network SNR")
-    parameters: dict[
-        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")], FiniteFloat
-    ] = Field(
-        max_length=64,
-        json_schema_extra=ONLY_SUCH_NAMES,
-        description="Parameters by name: masses in solar masses (detector frame), "
-        "distance in Mpc, angles in radians",
-    )
-
-    @model_validator(mode="after")
-    def _has_masses(self) -> Self:
-        for name in ("mass_1", "mass_2"):
-            if not 0 < self.parameters.get(name, 1.0) < MAX_MASS:
-                raise ValueError(
-                    f"{name}: expected solar masses above 0 and below {MAX_MASS:g}, "
-                    f"found {self.parameters[name]:g}"
-                )
-        return self
-
-
 class Veto(Body):
-    """Time in which a detector's data are not to be trusted."""
+    """Segments in which detectors' data are not used."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.VETO]})
 
     ifos: list[Ifo] | None = Field(
-        None, min_length=1, description="Detectors that it holds for; null: all"
+        None, min_length=1, description="Detectors that the veto applies to; null: all"
     )
-    reason: Line | None = Field(None, description="Why, for people to read")
+    reason: Line | None = Field(None, description="Reason, free text")
     segments: Annotated[
         list[Annotated[list[TimeNs], Field(min_length=2, max_length=2)]], FailFast()
     ] = Field(
         max_length=MAX_SEGMENTS,
-        description="Begin and end [begin, end) of each segment in the detector's own "
-        "time, GPS ns, in any order; they may overlap",
+        description="Start and end [start, end) of each segment, in the detector's own "
+        "time, GPS ns. Any order; segments may overlap",
     )
 
     @model_validator(mode="after")
     def _has_segments_forward_in_time(self) -> Self:
-        for index, (begin, end) in enumerate(self.segments):
-            if begin >= end:
+        for index, (start, end) in enumerate(self.segments):
+            if start >= end:
                 raise ValueError(
-                    f"segment {index}: expected an end after its begin, found "
-                    f"{begin} to {end} ns"
+                    f"segment {index}: expected an end after its start, found "
+                    f"{start} to {end} ns"
                 )
         return self
 
 
 class Strain(Body):
-    """Strain around an event, to be looked at."""
+    """Strain around an event, for display."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.STRAIN]})
 
     sample_rate: Annotated[int, Field(ge=128, le=16_384)] = Field(
-        description="Rate, Hz"
+        description="Sample rate, Hz"
     )
     strain: dict[Ifo, Annotated[str, StringConstraints(max_length=MAX_STRAIN)]] = Field(
         min_length=1,
         json_schema_extra=ONLY_SUCH_NAMES,
-        description="Of each detector of the run, as many samples each: float32, "
-        "little-endian, in base64",
+        description="Strain of each detector of the run: float32, little-endian, in "
+        "base64. All detectors have the same number of samples",
     )
 
     @model_validator(mode="after")
     def _is_strain(self) -> Self:
-        sizes = {ifo: one.size for ifo, one in self.samples().items()}
+        sizes = {ifo: samples.size for ifo, samples in self.samples().items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
             raise ValueError(
-                "expected as many samples of each detector, at least one, found "
-                f"{sizes}"
+                "strain: expected as many samples of each detector, at least one; "
+                f"found {sizes}"
             )
         return self
 
     def samples(self) -> dict[str, NDArray[np.float32]]:
-        """The strain of each detector, float32, [size]."""
+        """Decode the strain of each detector, float32, [size].
+
+        Raises:
+            ValueError: Not base64 of finite float32 values.
+        """
         result = {}
         for ifo, text in self.strain.items():
             try:
@@ -448,77 +462,8 @@ class Strain(Body):
                     f"{ifo}: expected float32 in base64: {error}"
                 ) from None
             if not np.isfinite(series).all():
-                raise ValueError(f"{ifo}: expected finite strain")
+                raise ValueError(
+                    f"{ifo}: expected finite strain, found infinity or NaN"
+                )
             result[ifo] = series
         return result
-
-
-class PopulationBody(Body):
-    """What a set of injections was drawn from; see `chirpwatch.volume.Population`."""
-
-    rejected: int = Field(
-        ge=0, description="Draws that were too faint to be injected, exactly"
-    )
-    min_mass: FiniteFloat = Field(gt=0, description="Smallest mass, solar masses")
-    max_mass: FiniteFloat = Field(gt=0, description="Largest mass, solar masses")
-    mass_distribution: Literal["uniform", "log_uniform"] = Field(
-        description="Of each component mass"
-    )
-    source_frame: bool = Field(
-        description="Whether masses are the source's; else as the detectors see them"
-    )
-    reference_share: FiniteFloat = Field(
-        ge=0, le=1, description="Share of the draws with the reference masses exactly"
-    )
-    reference_masses: Annotated[
-        list[FiniteFloat], Field(min_length=2, max_length=2)
-    ] = Field(description="Those masses, solar masses, in the frame of the others")
-    max_redshift: FiniteFloat = Field(
-        gt=0,
-        le=20,
-        description="Largest redshift; uniform in comoving volume, Planck18",
-    )
-    time_dilation: bool = Field(
-        description="Whether draws are weighted by 1 / (1 + redshift)"
-    )
-
-    def population(self) -> Population:
-        """The same as a `Population`."""
-        values = self.model_dump(exclude={"rejected"})
-        return Population(**values | {"reference_masses": tuple(self.reference_masses)})
-
-
-class InjectionSet(Body):
-    """A set of injections, complete, so that none can go missing."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [examples.INJECTIONS]})
-
-    injections: Annotated[list[Injection], FailFast()] = Field(
-        max_length=MAX_INJECTIONS, description="All that were made, in any order"
-    )
-    population: PopulationBody | None = Field(
-        None,
-        description="What they were drawn from: sensitive volume needs it, and "
-        "`mass_1`, `mass_2` (detector frame) and `redshift` of each; null: unknown, or "
-        "not drawn in volume",
-    )
-
-    @model_validator(mode="after")
-    def _has_what_a_volume_needs(self) -> Self:
-        if self.population is not None:
-            for index, injection in enumerate(self.injections):
-                missing = VOLUME_PARAMETERS - injection.parameters.keys()
-                if missing:
-                    raise ValueError(
-                        f"injection {index} of a population: expected "
-                        f"{', '.join(sorted(VOLUME_PARAMETERS))}, missing "
-                        f"{', '.join(sorted(missing))}"
-                    )
-                redshift = injection.parameters["redshift"]
-                if not 0 < redshift <= self.population.max_redshift * (1 + 1e-9):
-                    raise ValueError(
-                        f"injection {index} of a population: expected a redshift above "
-                        f"0 and up to {self.population.max_redshift:g}, found "
-                        f"{redshift:g}"
-                    )
-        return self

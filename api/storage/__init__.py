@@ -1,1 +1,1 @@
-"""What the results service keeps: the database, and writing to it."""
+"""The database: its tables, connections, and one module for each thing stored."""

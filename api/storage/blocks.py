@@ -1,4 +1,4 @@
-"""Storing a block of background: whole, once, and no pair of data twice."""
+"""Writing blocks of background, after checks that no data are paired twice."""
 
 import math
 from typing import Any
@@ -13,40 +13,57 @@ from chirpwatch.api.contract.refusals import (
     InvalidError,
 )
 from chirpwatch.api.contract.requests import Block
-from chirpwatch.api.storage.database import (
+from chirpwatch.api.contract.status import Stored
+from chirpwatch.api.storage.store import (
+    NEW,
+    REPEATED,
+    check_stride,
+    digest_of,
+    is_repeated,
+    locked_run,
+)
+from chirpwatch.api.storage.tables import (
     EVENT,
     BlockRow,
-)
-from chirpwatch.api.storage.store import (
-    digest_of,
-    locked_run,
 )
 from chirpwatch.background import Background
 from chirpwatch.geometry import Geometry
 
-KEPT_OF_BLOCK = 4096
-"""Events of a block that its statistics rest on one by one; the quieter are counted.
+KEPT_PER_BLOCK = 4096
+"""Loudest events of a block whose exact statistics are kept; others are binned.
 
-A job of 100 slides over 1024 s has 12,000 events or so; those that are counted in bins
-are more frequent than one in 25 s.
+A block of 100 slides over 1024 s has about 12,000 events, so that the binned ones have
+false-alarm rates above one per 25 s.
 """
 
 
 def put_block(
     session: Session, run_id: str, number: int, body: Block, packed: dict[str, Any]
-) -> bool:
-    """Store a block as `pack` made it ready; returns whether it is new."""
+) -> Stored:
+    """Store a block.
+
+    Args:
+        session: Session of a writing transaction.
+        run_id: The run.
+        number: The block's number.
+        body: The block.
+        packed: The block's columns, from `pack`.
+
+    Raises:
+        ConflictError: The block exists with other content, overlaps a block over
+            another stretch, or repeats a slide of another block.
+        InvalidError: The block contradicts the run's geometry, its shifts let two
+            detectors see the same signal, or two of its slides are alike.
+    """
     run = locked_run(session, run_id)
     stored = session.scalar(
         select(BlockRow.digest).where(
             BlockRow.run_id == run_id, BlockRow.number == number
         )
     )
-    if stored == packed["digest"]:
-        return False
     where = f"background block {number} of run {run_id!r}"
-    if stored is not None:
-        raise ConflictError(f"{where} exists with other content; nothing was changed")
+    if is_repeated(stored, packed["digest"], where):
+        return REPEATED
     geometry = Geometry.from_json(run.geometry)
     _check_content(geometry, body, where)
     shifts = _shifts_ns(body, geometry.ifos)
@@ -54,31 +71,28 @@ def put_block(
     stretch_ns = body.strides * body.stride_ns
     _check_slides(shifts, geometry.ifos, stretch_ns, least_ns, where)
     others = _same_stretch(session, run_id, body, len(geometry.ifos), where)
-    alike = _too_close(shifts, others, stretch_ns, least_ns)
-    if alike is not None:
-        slide, other, name = alike
+    repeated = _repeated_slide(shifts, others, stretch_ns, least_ns)
+    if repeated is not None:
+        slide, other, other_number = repeated
         raise ConflictError(
-            f"{where}: slide {slide} lies within {least_ns / 1e9:g} s of slide {other} "
-            f"of block {name} at every detector; livetime must not be counted twice"
+            f"{where}: expected slides at least {least_ns / 1e9:g} s apart at a "
+            f"detector or more, found slide {slide} closer to slide {other} of block "
+            f"{other_number}; livetime must not be counted twice"
         )
     session.add(
         BlockRow(run_id=run_id, number=number, shifts=shifts.tobytes(), **packed)
     )
     run.revision += 1
-    return True
+    return NEW
 
 
 def _check_content(geometry: Geometry, body: Block, where: str) -> None:
-    stride_ns = round(geometry.stride_length * 1e9)
-    if body.stride_ns != stride_ns:
-        raise InvalidError(
-            f"{where}: expected strides of {stride_ns} ns as in the run's geometry, "
-            f"found {body.stride_ns} ns"
-        )
+    """Check a block's stride and shifts against the run's geometry."""
+    check_stride(geometry, body.stride_ns, where)
     if len(geometry.ifos) < 2:
         raise InvalidError(
-            f"{where}: timeslides need two detectors or more, found "
-            f"{geometry.ifos[0]} alone"
+            f"{where}: expected a run of two detectors or more, found "
+            f"{geometry.ifos[0]} alone; timeslides shift one against another"
         )
     first = geometry.ifos[0]
     for index, slide in enumerate(body.slides):
@@ -90,7 +104,7 @@ def _check_content(geometry: Geometry, body: Block, where: str) -> None:
             )
         if slide.shifts[first] != 0:
             raise InvalidError(
-                f"{where}, slide {index}: expected shift 0 s of {first}, which the "
+                f"{where}, slide {index}: expected shift 0 s for {first}, which the "
                 f"others are shifted against, found {slide.shifts[first]:g} s"
             )
 
@@ -102,14 +116,22 @@ def _shifts_ns(body: Block, ifos: tuple[str, ...]) -> NDArray[np.int64]:
 
 
 def unpack_shifts(packed: bytes, ifos: int) -> NDArray[np.int64]:
-    """The same of `BlockRow.shifts` and the number of the run's detectors."""
+    """Unpack `BlockRow.shifts`.
+
+    Args:
+        packed: The column.
+        ifos: Number of the run's detectors.
+
+    Returns:
+        Shift of each slide and detector, ns, [slides, ifos].
+    """
     return np.frombuffer(packed, "<i8").reshape(-1, ifos)
 
 
 def _apart(difference: NDArray[np.int64], stretch_ns: int) -> NDArray[np.int64]:
-    """How far apart two shifts are on the circle that the stretch is, ns."""
-    turned = difference % stretch_ns
-    return np.minimum(turned, stretch_ns - turned)
+    """Distance of two shifts, ns, circular in the stretch."""
+    forward = difference % stretch_ns
+    return np.minimum(forward, stretch_ns - forward)
 
 
 def _check_slides(
@@ -119,47 +141,50 @@ def _check_slides(
     least_ns: int,
     where: str,
 ) -> None:
-    """Refuse detectors that may see the same signal, and slides that are alike."""
-    for one, other in zip(*np.triu_indices(len(ifos), 1), strict=True):
-        apart = _apart(shifts[:, one] - shifts[:, other], stretch_ns)
+    """Check that no two detectors see the same signal, and no two slides are alike."""
+    for first, second in zip(*np.triu_indices(len(ifos), 1), strict=True):
+        apart = _apart(shifts[:, first] - shifts[:, second], stretch_ns)
         if apart.min() < least_ns:
             slide = int(apart.argmin())
             raise InvalidError(
                 f"{where}, slide {slide}: expected at least kernel and filter, "
                 f"{least_ns / 1e9:g} s, between any two detectors, found "
-                f"{apart[slide] / 1e9:g} s between {ifos[one]} and {ifos[other]} "
-                f"around a stretch of {stretch_ns / 1e9:g} s"
+                f"{apart[slide] / 1e9:g} s between {ifos[first]} and {ifos[second]} "
+                f"(circularly in a stretch of {stretch_ns / 1e9:g} s)"
             )
     for slide in range(1, len(shifts)):
         apart = _apart(shifts[:slide] - shifts[slide], stretch_ns).max(axis=1)
         if apart.min() < least_ns:
             raise InvalidError(
-                f"{where}: slide {slide} lies within {least_ns / 1e9:g} s of slide "
-                f"{int(apart.argmin())} at every detector; livetime must not be "
-                "counted twice"
+                f"{where}: expected slides at least {least_ns / 1e9:g} s apart at a "
+                f"detector or more, found slide {slide} closer to slide "
+                f"{int(apart.argmin())}; livetime must not be counted twice"
             )
 
 
 def _same_stretch(
     session: Session, run_id: str, body: Block, ifos: int, where: str
 ) -> list[tuple[int, NDArray[np.int64]]]:
-    """Number and shifts, ns, of the run's other blocks over the same stretch.
+    """Find the run's blocks over the same stretch.
+
+    Returns:
+        Number and shifts, ns, [slides, ifos], of each.
 
     Raises:
-        RefusalError: A block overlaps this one and is of another stretch.
+        ConflictError: A block covers an overlapping stretch that is not the same.
     """
-    here = (BlockRow.run_id == run_id, BlockRow.start_ns < body.stop_ns)
     other = session.execute(
         select(BlockRow.number, BlockRow.start_ns, BlockRow.strides).where(
-            *here,
+            BlockRow.run_id == run_id,
+            BlockRow.start_ns < body.stop_ns,
             BlockRow.stop_ns > body.start_ns,
             or_(BlockRow.start_ns != body.start_ns, BlockRow.strides != body.strides),
         )
     ).first()
     if other is not None:
         raise ConflictError(
-            f"{where} overlaps block {other.number}, {other.strides} strides from "
-            f"{other.start_ns} ns, and is not of the same stretch: found "
+            f"{where} overlaps block {other.number} but is not of the same stretch: "
+            f"expected {other.strides} strides from {other.start_ns} ns, found "
             f"{body.strides} strides from {body.start_ns} ns; livetime must not be "
             "counted twice"
         )
@@ -171,18 +196,23 @@ def _same_stretch(
     return [(number, unpack_shifts(shifts, ifos)) for number, shifts in rows]
 
 
-def _too_close(
+def _repeated_slide(
     shifts: NDArray[np.int64],
     others: list[tuple[int, NDArray[np.int64]]],
     stretch_ns: int,
     least_ns: int,
 ) -> tuple[int, int, int] | None:
-    """The first slide that is like one of another block: both slides, the block."""
+    """Find a slide that repeats one of another block.
+
+    Returns:
+        The slide, the other block's slide and the other block's number; None if no
+        slide is repeated.
+    """
     if not others:
         return None
-    there = np.concatenate([shifts for _, shifts in others])
+    stored = np.concatenate([shifts for _, shifts in others])
     for slide, shift in enumerate(shifts):
-        apart = _apart(there - shift, stretch_ns).max(axis=1)
+        apart = _apart(stored - shift, stretch_ns).max(axis=1)
         place = int(apart.argmin())
         if apart[place] < least_ns:
             for number, theirs in others:
@@ -193,9 +223,10 @@ def _too_close(
 
 
 def pack(body: Block) -> dict[str, Any]:
-    """The columns of a block's row that it alone says.
+    """Make the columns of a block's row that do not depend on the run.
 
-    They are made before the transaction, in which every other writer waits.
+    This takes time, so it runs before the transaction, for which every other writer
+    waits.
     """
     slides = body.slides
     counts = np.array([len(slide.strides) for slide in slides], dtype="<i4")
@@ -212,8 +243,8 @@ def pack(body: Block) -> dict[str, Any]:
         valid[:, 0], weights=valid[:, 2] - valid[:, 1], minlength=len(slides)
     )
     loudest = [max(slide.statistics, default=np.nan) for slide in slides]
-    # Livetime is counted in strides, apart.
-    summary = Background.of(events["statistic"], 1.0, KEPT_OF_BLOCK)
+    # The livetime does not matter here: it is stored as a number of strides.
+    summary = Background.of(events["statistic"], 1.0, KEPT_PER_BLOCK)
     return {
         "start_ns": body.start_ns,
         "stop_ns": body.stop_ns,

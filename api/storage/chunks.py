@@ -1,6 +1,7 @@
-"""Storing a chunk: whole, once, and only where it agrees with what is there."""
+"""Writing chunks, after checks against the run's geometry and stored chunks."""
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
@@ -10,13 +11,44 @@ from chirpwatch.api.contract.refusals import (
     not_found,
 )
 from chirpwatch.api.contract.requests import Chunk
-from chirpwatch.api.storage.database import (
+from chirpwatch.api.contract.status import Stored
+from chirpwatch.api.storage.store import (
+    NEW,
+    REPEATED,
+    check_stride,
+    is_repeated,
+    locked_run,
+)
+from chirpwatch.api.storage.tables import (
     ChunkRow,
+    Columns,
     EventRow,
     StreamRow,
 )
-from chirpwatch.api.storage.store import locked_run
 from chirpwatch.geometry import Geometry
+
+
+def report_lag(geometry: Geometry, cluster_length: float) -> float:
+    """Longest time from an event's merger to the score that reports the event, s.
+
+    An event is reported when its cluster closes, and its merger precedes the right edge
+    of its score by at most the kernel and the filter.
+
+    Args:
+        geometry: The run's.
+        cluster_length: The stream's clustering window, s.
+    """
+    return cluster_length + geometry.kernel_length + geometry.fduration
+
+
+def valid_flags(chunk: ChunkRow | Columns) -> NDArray[np.bool_]:
+    """Unpack a chunk's validity flags, [size].
+
+    Args:
+        chunk: The chunk, or a row with its columns `valid` and `size`.
+    """
+    bits = np.frombuffer(chunk.valid, dtype=np.uint8)
+    return np.unpackbits(bits, count=chunk.size).astype(bool)
 
 
 def put_chunk(
@@ -26,8 +58,16 @@ def put_chunk(
     number: int,
     body: Chunk,
     digest: str,
-) -> bool:
-    """Store a chunk, of this digest, with its events; returns whether it is new."""
+) -> Stored:
+    """Store a chunk with its events.
+
+    Raises:
+        ConflictError: The chunk exists with other content, follows the stream's last
+            chunk, or covers time that another chunk covers at the same shifts.
+        InvalidError: The stride is not that of the run's geometry, or an event has no
+            score.
+        NotFoundError: There is no such run or stream.
+    """
     run = locked_run(session, run_id)
     stream = session.scalar(
         select(StreamRow).where(
@@ -41,11 +81,9 @@ def put_chunk(
             ChunkRow.stream_id == stream.id, ChunkRow.number == number
         )
     )
-    if stored == digest:
-        return False
     where = f"chunk {number} of stream {stream_name!r} of run {run_id!r}"
-    if stored is not None:
-        raise ConflictError(f"{where} exists with other content; nothing was changed")
+    if is_repeated(stored, digest, where):
+        return REPEATED
     _check_content(stream, Geometry.from_json(run.geometry), body, where)
     _check_place(session, stream, number, body, where)
     scores = np.asarray(body.scores, dtype="<f4")
@@ -81,39 +119,32 @@ def put_chunk(
         for event in body.events
     )
     run.revision += 1
-    return True
+    return NEW
 
 
 def _check_content(
     stream: StreamRow, geometry: Geometry, body: Chunk, where: str
 ) -> None:
-    """Refuse a chunk that its run's geometry or its own validity contradicts."""
-    stride_ns = round(geometry.stride_length * 1e9)
-    if body.stride_ns != stride_ns:
-        raise InvalidError(
-            f"{where}: expected strides of {stride_ns} ns as in the run's geometry, "
-            f"found {body.stride_ns} ns"
-        )
-    # An event is reported once its cluster is closed, and lies before the right edge
-    # of its score by at most the kernel and the filter.
-    lag = stream.cluster_length + geometry.kernel_length + geometry.fduration
+    """Check a chunk against its run's geometry, and its events against its scores."""
+    check_stride(geometry, body.stride_ns, where)
+    lag = report_lag(geometry, stream.cluster_length)
     edges = body.start_ns + np.flatnonzero(body.valid) * body.stride_ns
     times = np.array([event.time_ns for event in body.events], dtype=np.int64)
-    seen = np.searchsorted(edges, times + round(lag * 1e9), side="right")
-    orphans = times[seen <= np.searchsorted(edges, times)]
+    last = np.searchsorted(edges, times + round(lag * 1e9), side="right")
+    orphans = times[last <= np.searchsorted(edges, times)]
     if orphans.size:
         raise InvalidError(
-            f"{where}: event at {orphans[0]} ns, but no valid score of this chunk "
-            f"follows it within {lag:g} s; the chunk's scores run from "
-            f"{body.start_ns} to {body.stop_ns} ns, {edges.size} of them valid"
+            f"{where}: expected a valid score of this chunk within {lag:g} s after "
+            f"each event, found none after the event at {orphans[0]} ns; the chunk has "
+            f"{edges.size} valid scores between {body.start_ns} and {body.stop_ns} ns"
         )
 
 
 def _check_place(
     session: Session, stream: StreamRow, number: int, body: Chunk, where: str
 ) -> None:
-    """Refuse a chunk past the end, or over time that is already counted."""
-    # None comes after the last one, so that it has the highest number.
+    """Check that a chunk is not past the stream's end and covers new time."""
+    # No chunk follows the last one, so the last one has the highest number.
     highest = session.execute(
         select(ChunkRow.number, ChunkRow.last)
         .where(ChunkRow.stream_id == stream.id)
@@ -121,13 +152,18 @@ def _check_place(
         .limit(1)
     ).first()
     if highest and highest.last and (number > highest.number or body.last):
-        raise ConflictError(f"{where}: the stream ended with chunk {highest.number}")
+        raise ConflictError(
+            f"{where}: expected no further chunk, since the stream ended with chunk "
+            f"{highest.number}"
+        )
     if highest and body.last and highest.number > number:
         raise ConflictError(
-            f"{where} is marked last, but chunk {highest.number} is there"
+            f"{where}: expected the highest number for the last chunk, but chunk "
+            f"{highest.number} is stored"
         )
-    # The same pairs of data may enter livetime once, whatever the stream: those of
-    # the same relative shifts, by the time of the first detector's data.
+    # The same pairs of data may enter livetime only once, whatever the stream. Streams
+    # with the same relative shifts pair the same data at the same time of the first
+    # detector.
     same = (
         StreamRow.run_id == stream.run_id,
         StreamRow.kind == stream.kind,
@@ -136,8 +172,8 @@ def _check_place(
         if stream.injection_set
         else StreamRow.injection_set.is_(None),
     )
-    # Those of a stream do not overlap: of all that end after this one begins, the first
-    # one may begin before it ends.
+    # A stream's chunks do not overlap: if any overlaps this one, the first chunk that
+    # ends after this one begins does.
     begin_ns = body.start_ns - body.stride_ns + stream.origin_ns
     later = aliased(ChunkRow)
     first = (

@@ -1,1 +1,1 @@
-"""The results service over HTTP, and its page."""
+"""HTTP: routes, errors, the token, metrics, live updates and the HTML pages."""

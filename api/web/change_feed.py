@@ -1,4 +1,4 @@
-"""Which runs change, told to everybody who listens (server-sent events)."""
+"""Feed of the runs that change, for live pages (server-sent events)."""
 
 import asyncio
 import json
@@ -7,101 +7,102 @@ from collections.abc import AsyncIterator, Mapping
 
 from sqlalchemy import select
 
-from chirpwatch.api.storage.database import (
-    Database,
-    RunRow,
-)
+from chirpwatch.api.storage.database import Database
+from chirpwatch.api.storage.tables import RunRow
 
-INTERVAL = 0.5
-"""Time between two looks at the database while somebody listens, s."""
+POLL_INTERVAL = 0.5
+"""Time between two queries while a client listens, s."""
 
-HEARTBEAT = 15.0
-"""Longest silence, s: shorter than what stands in between waits before it hangs up."""
+KEEP_ALIVE_INTERVAL = 15.0
+"""Keep-alive interval, s; must be below the idle time-out of any proxy in front."""
 
-RUNS = 200
+WATCHED_RUNS = 200
 """Runs that are watched: those that changed last."""
 
 
-class Changes:
-    """Watches the revisions of runs; one look serves all who listen.
+class ChangeFeed:
+    """Polls the revisions of runs, and reports changes to all clients that listen.
 
     Args:
-        database: Where the runs are.
+        database: Database with the runs.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._revisions: dict[str, int] = {}
-        self._looked = asyncio.Condition()
+        self._polled = asyncio.Condition()
         self._listeners = 0
-        self._watcher: asyncio.Task[None] | None = None
+        self._poller: asyncio.Task[None] | None = None
         self._closing = False
 
     @property
     def listeners(self) -> int:
-        """How many listen."""
+        """Number of clients that listen."""
         return self._listeners
 
     def close(self) -> None:
-        """Let everybody who listens go, soon; may be called by a signal's handler."""
+        """End all streams soon; may be called from a signal handler."""
         self._closing = True
 
     async def listen(self) -> AsyncIterator[Mapping[str, int]]:
-        """Revisions of the runs that changed: at first of all, then as they change.
+        """Yield runs with their revisions: first all, then those that change.
 
-        An empty one is a sign of life.
+        An empty mapping is a keep-alive.
         """
         self._listeners += 1
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch())
-        told: dict[str, int] = {}
+        if self._poller is None:
+            self._poller = asyncio.create_task(self._poll())
+        reported: dict[str, int] = {}
         try:
             while not self._closing:
-                news = dict(self._revisions.items() - told.items())
-                told |= news
-                yield news
-                await self._next(told)
+                changed = dict(self._revisions.items() - reported.items())
+                reported |= changed
+                yield changed
+                await self._change_since(reported)
         finally:
             self._listeners -= 1
             if not self._listeners:
-                self._watcher.cancel()
-                self._watcher = None
+                self._poller.cancel()
+                self._poller = None
 
-    async def _next(self, told: Mapping[str, int]) -> None:
-        """Wait until there is something else than what was told, or for a while."""
+    async def _change_since(self, reported: Mapping[str, int]) -> None:
+        """Wait until a revision differs from `reported`, or a keep-alive is due."""
         try:
-            async with asyncio.timeout(HEARTBEAT), self._looked:
-                await self._looked.wait_for(
-                    lambda: self._closing or self._revisions.items() - told.items()
+            async with asyncio.timeout(KEEP_ALIVE_INTERVAL), self._polled:
+                await self._polled.wait_for(
+                    lambda: self._closing or self._revisions.items() - reported.items()
                 )
         except TimeoutError:
             pass
 
-    async def _watch(self) -> None:
+    async def _poll(self) -> None:
         while not self._closing:
             try:
-                self._revisions = await asyncio.to_thread(self._look)
+                self._revisions = await asyncio.to_thread(self._read_revisions)
             except Exception as error:
-                # The database may come back; who asks it for more is told the fault.
+                # Keep polling: the database may come back. Other requests report the
+                # error to their clients.
                 logging.getLogger("uvicorn.error").warning("live: %r", error)
-            async with self._looked:
-                self._looked.notify_all()
-            await asyncio.sleep(INTERVAL)
-        async with self._looked:
-            self._looked.notify_all()
+            async with self._polled:
+                self._polled.notify_all()
+            await asyncio.sleep(POLL_INTERVAL)
+        async with self._polled:
+            self._polled.notify_all()
 
-    def _look(self) -> dict[str, int]:
+    def _read_revisions(self) -> dict[str, int]:
         with self._database.reading() as session:
             rows = session.execute(
                 select(RunRow.id, RunRow.revision)
                 .order_by(RunRow.updated.desc(), RunRow.id)
-                .limit(RUNS)
+                .limit(WATCHED_RUNS)
             )
             return {row.id: row.revision for row in rows}
 
 
-async def event_stream(changes: Changes) -> AsyncIterator[str]:
-    """What is sent to one listener."""
-    async for news in changes.listen():
-        # An event, for a page hears no comments; without data browsers drop it.
-        yield f"event: {'runs' if news else 'alive'}\ndata: {json.dumps(news)}\n\n"
+async def event_stream(feed: ChangeFeed) -> AsyncIterator[str]:
+    """Format a feed's changes as server-sent events for one client."""
+    async for changed in feed.listen():
+        # The keep-alive is an event, since pages cannot see comments. It has data,
+        # since browsers drop events without.
+        name = "runs" if changed else "alive"
+        yield f"event: {name}\ndata: {json.dumps(changed)}\n\n"

@@ -1,4 +1,4 @@
-"""What stands before every request: its size, its token, what a browser may load."""
+"""Middleware before every request: token, size limit, security headers."""
 
 import secrets
 
@@ -8,21 +8,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chirpwatch.api.web.problems import (
     ProblemError,
-    answer,
+    problem_response,
 )
 
 TOKEN_SCHEME = HTTPBearer(
-    auto_error=False, description="The token the API started with"
+    auto_error=False, description="The token that the API was started with"
 )
-"""What writing needs, for the description of the API; the guard asks for it."""
+"""Describes the token in OpenAPI; `Guard` checks it."""
 
 READING = {"GET", "HEAD", "OPTIONS"}
+"""Methods that need no token."""
+
 MAX_BODY_SIZE = 16 * 1024 * 1024
 """Largest request body, bytes."""
 
 HEADERS = [
-    # Everything the page needs comes from this service.
-    # A plot becomes a picture by way of the browser's own memory.
+    # The page loads everything from this service. Plots become PNG files by way of
+    # blobs in the browser.
     (
         b"content-security-policy",
         b"default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'self'",
@@ -36,16 +38,31 @@ def _too_large() -> ProblemError:
     return ProblemError(
         413,
         "too-large",
-        f"expected at most {MAX_BODY_SIZE} bytes; send it in smaller parts",
+        f"expected a body of at most {MAX_BODY_SIZE} bytes, found more; send it in "
+        "smaller parts",
+    )
+
+
+def _token_refusal(authorization: bytes, token: str) -> ProblemError | None:
+    """Reason to refuse an `Authorization` header; None if it has the token."""
+    scheme, _, credentials = authorization.partition(b" ")
+    bearer = scheme.lower() == b"bearer"
+    if bearer and secrets.compare_digest(credentials.strip(), token.encode()):
+        return None
+    return ProblemError(
+        401,
+        "token",
+        "expected `Authorization: Bearer TOKEN` with the token that the API was "
+        f"started with, found {'another token' if bearer else 'no token'}",
     )
 
 
 class Guard:
-    """ASGI middleware: writes need the token, bodies are bounded, headers are set.
+    """ASGI middleware that checks the token and body size, and adds security headers.
 
     Args:
         app: The application.
-        token: What every request but reading ones must carry; none: anybody may write.
+        token: Token that writing requests must carry; if None, anybody may write.
     """
 
     def __init__(self, app: ASGIApp, token: str | None = None) -> None:
@@ -64,11 +81,11 @@ class Guard:
 
         refusal = self._refusal(scope)
         if refusal is not None:
-            problem = answer(
+            problem = problem_response(
                 Request(scope), refusal.status_code, refusal.kind, refusal.detail
             )
             problem.headers.update(refusal.headers or {})
-            # Nothing of the body is read: the connection ends with the answer.
+            # The body is not read, so the connection cannot be used again.
             problem.headers["Connection"] = "close"
             await problem(scope, receive, with_headers)
             return
@@ -85,21 +102,12 @@ class Guard:
         await self._app(scope, bounded, with_headers)
 
     def _refusal(self, scope: Scope) -> ProblemError | None:
-        """Why a request is refused before anything of its body is read."""
+        """Reason to refuse a request before reading its body; None to accept it."""
         headers = dict(scope["headers"])
         if self._token is not None and scope["method"] not in READING:
-            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-            bearer = scheme.lower() == b"bearer"
-            if not (
-                bearer and secrets.compare_digest(given.strip(), self._token.encode())
-            ):
-                return ProblemError(
-                    401,
-                    "token",
-                    "writing needs `Authorization: Bearer TOKEN` with the token that "
-                    "the API was started with; found "
-                    + ("another one" if bearer else "none"),
-                )
+            refusal = _token_refusal(headers.get(b"authorization", b""), self._token)
+            if refusal is not None:
+                return refusal
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > MAX_BODY_SIZE:
             return _too_large()

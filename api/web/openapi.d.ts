@@ -4,7 +4,7 @@ export interface BackgroundAnswer {
   events: number;
   livetime: number;
   lowest_far_per_year: number | null;
-  slides: Slide[];
+  slides: SlideAnswer[];
   total: number;
   vetoes: string[];
   model: string;
@@ -60,8 +60,8 @@ export interface CandidateDetail {
   significance: number | null;
   neighbours: EventAnswer[];
   nearby: number;
-  invalid: Stretch[];
-  absent: Stretch[];
+  invalid: IntervalAnswer[];
+  absent: IntervalAnswer[];
   vetoes_nearby: NearbyVeto[];
   strain: boolean;
   vetoes: string[];
@@ -78,7 +78,7 @@ export interface Candidates {
   model: string;
 }
 
-export interface Compared {
+export interface ComparedRun {
   id: string;
   name: string;
   model: string;
@@ -101,22 +101,22 @@ export interface Comparison {
   far_per_year: number;
   same_model: boolean;
   same_geometry: boolean;
-  runs: Compared[];
+  runs: ComparedRun[];
 }
 
-export interface Drift {
+export interface DriftAnswer {
   start: number | null;
   stop: number | null;
   livetime: number;
   events: number;
-  points: DriftPoint[];
+  points: DriftPointAnswer[];
   p_value: number;
   background_livetime: number;
   vetoes: string[];
   model: string;
 }
 
-export interface DriftPoint {
+export interface DriftPointAnswer {
   statistic: number;
   expected: number;
   observed: number;
@@ -227,6 +227,11 @@ export interface InjectionsAnswer {
   model: string;
 }
 
+export interface IntervalAnswer {
+  start: number;
+  stop: number;
+}
+
 export interface LatencyMs {
   p50: number;
   p90: number;
@@ -236,7 +241,7 @@ export interface LatencyMs {
 
 export interface NearbyVeto {
   name: string;
-  segments: Stretch[];
+  segments: IntervalAnswer[];
 }
 
 export interface Odds {
@@ -341,18 +346,18 @@ export interface Runs {
   total: number;
 }
 
-export interface Scores {
+export interface ScoresAnswer {
   start: number;
   stop: number;
   bucket: number;
   time: number[];
   minimum: (number | null)[];
   maximum: (number | null)[];
-  invalid: Stretch[];
-  received: Stretch[];
+  invalid: IntervalAnswer[];
+  received: IntervalAnswer[];
 }
 
-export interface Slide {
+export interface SlideAnswer {
   shifts: Record<string, number>;
   blocks: number;
   events: number;
@@ -371,11 +376,6 @@ export interface StreamAnswer {
   done: boolean;
   events: number;
   livetime: number;
-}
-
-export interface Stretch {
-  start: number;
-  stop: number;
 }
 
 export interface VetoAnswer {
@@ -485,6 +485,33 @@ export interface Paths {
     };
     answer: IfarAnswer;
   };
+  "/v1/runs/{run_id}/drift": {
+    parameters: {
+      run_id: string;
+      last?: number;
+    };
+    answer: DriftAnswer;
+  };
+  "/v1/runs/{run_id}/background": {
+    parameters: {
+      run_id: string;
+      limit?: number | bigint;
+      offset?: number | bigint;
+    };
+    answer: BackgroundAnswer;
+  };
+  "/v1/runs/{run_id}/background/blocks": {
+    parameters: {
+      run_id: string;
+    };
+    answer: BlockAnswer[];
+  };
+  "/v1/runs/{run_id}/vetoes": {
+    parameters: {
+      run_id: string;
+    };
+    answer: VetoAnswer[];
+  };
   "/v1/runs/{run_id}/candidates": {
     parameters: {
       run_id: string;
@@ -518,27 +545,6 @@ export interface Paths {
     };
     answer: QTransform;
   };
-  "/v1/runs/{run_id}/drift": {
-    parameters: {
-      run_id: string;
-      last?: number;
-    };
-    answer: Drift;
-  };
-  "/v1/runs/{run_id}/background": {
-    parameters: {
-      run_id: string;
-      limit?: number | bigint;
-      offset?: number | bigint;
-    };
-    answer: BackgroundAnswer;
-  };
-  "/v1/runs/{run_id}/background/blocks": {
-    parameters: {
-      run_id: string;
-    };
-    answer: BlockAnswer[];
-  };
   "/v1/runs/{run_id}/injections": {
     parameters: {
       run_id: string;
@@ -566,12 +572,6 @@ export interface Paths {
     };
     answer: VolumesAnswer;
   };
-  "/v1/runs/{run_id}/vetoes": {
-    parameters: {
-      run_id: string;
-    };
-    answer: VetoAnswer[];
-  };
   "/v1/runs/{run_id}/events": {
     parameters: {
       run_id: string;
@@ -590,6 +590,6 @@ export interface Paths {
       stop_ns?: number | bigint;
       points?: number | bigint;
     };
-    answer: Scores;
+    answer: ScoresAnswer;
   };
 }

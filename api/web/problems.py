@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457): for programs to tell apart, people to read."""
+"""Error responses as problem details (RFC 9457)."""
 
 import logging
 from typing import Any
@@ -23,17 +23,17 @@ from chirpwatch.api.contract.refusals import (
 MEDIA_TYPE = "application/problem+json"
 
 TITLES = {
-    400: "The request cannot be read",
-    401: "A token is needed",
-    404: "There is no such thing",
-    405: "This address does not take this method",
-    409: "What is stored does not allow this",
-    413: "The request is too large",
-    422: "The request's content is not valid",
-    500: "A fault of the service",
-    503: "The service cannot answer now",
+    400: "Malformed request",
+    401: "Token required",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict with stored data",
+    413: "Request too large",
+    422: "Invalid request",
+    500: "Internal error",
+    503: "Service unavailable",
 }
-
+"""Title of the problem with each HTTP status."""
 
 STATUSES: dict[type, int] = {
     NotFoundError: 404,
@@ -41,10 +41,15 @@ STATUSES: dict[type, int] = {
     InvalidError: 422,
     BusyError: 503,
 }
+"""HTTP status of each class of refusal."""
 
 
 class ProblemError(HTTPException):
-    """A refusal of the web itself; `kind` is its stable name."""
+    """A problem of HTTP itself, such as a missing token.
+
+    Attributes:
+        kind: Stable name of the problem, for programs.
+    """
 
     def __init__(self, status: int, kind: str, detail: str) -> None:
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
@@ -53,14 +58,14 @@ class ProblemError(HTTPException):
 
 
 class NotModified(HTTPException):
-    """What is asked for is still as the client has it."""
+    """The client's copy is current: reply 304 with these headers."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         super().__init__(304, None, headers)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI description of problem answers with these statuses."""
+    """Describe problem responses with these statuses for OpenAPI."""
     reference = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {
         status: {"description": TITLES[status], "content": {MEDIA_TYPE: reference}}
@@ -68,13 +73,21 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def answer(
+def problem_response(
     request: Request, status: int, kind: str, detail: str, **more: Any
 ) -> Response:
-    """The answer that describes a problem; ``more`` are further fields of it."""
+    """Make the response that describes a problem.
+
+    Args:
+        request: The request.
+        status: HTTP status.
+        kind: Stable name of the problem.
+        detail: What was expected, what was found, what to do.
+        more: Further fields of `Problem`.
+    """
     problem = Problem(
         type=f"urn:chirpwatch:{kind}",
-        title=TITLES.get(status, "The request failed"),
+        title=TITLES.get(status, "Request failed"),
         status=status,
         detail=detail,
         instance=request.url.path,
@@ -85,8 +98,8 @@ def answer(
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusalError)
-    status = next(STATUSES[one] for one in type(error).__mro__ if one in STATUSES)
-    return answer(request, status, error.kind, str(error))
+    status = next(STATUSES[c] for c in type(error).__mro__ if c in STATUSES)
+    return problem_response(request, status, error.kind, str(error))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -96,7 +109,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     kind = (
         error.kind if isinstance(error, ProblemError) else f"http-{error.status_code}"
     )
-    response = answer(request, error.status_code, kind, str(error.detail))
+    response = problem_response(request, error.status_code, kind, str(error.detail))
     response.headers.update(error.headers or {})
     if error.status_code == 405 and (methods := _methods(request)):
         response.headers["Allow"] = ", ".join(sorted(methods))
@@ -104,7 +117,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    # The framework names the methods of the first route with this path alone.
+    """All methods of the request's path."""
+    # Starlette only names the methods of the first route with this path.
     return {
         method
         for router in request.app.state.routers
@@ -116,41 +130,47 @@ def _methods(request: Request) -> set[str]:
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    # The faulty input itself is left out: it may be huge, and NaN is not JSON.
+    # The invalid input is left out: it may be huge, and NaN is not JSON.
     errors = [
         f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
         for fault in error.errors()[:20]
     ]
-    return answer(request, 422, "invalid", "; ".join(errors[:3]), errors=errors)
+    return problem_response(
+        request, 422, "invalid", "; ".join(errors[:3]), errors=errors
+    )
 
 
 async def _database_busy(request: Request, error: Exception) -> Response:
     assert isinstance(error, IntegrityError | OperationalError | PoolTimeoutError)
     if isinstance(error, IntegrityError):
-        detail = "another writer stored the same at the same time; send it again"
+        detail = "another request stored the same item meanwhile; send it again"
     elif isinstance(error, PoolTimeoutError):
-        detail = "too many requests at once; send it again later"
+        detail = "too many requests at once; send the request again later"
     else:
-        # What the driver says may name hosts and users.
+        # The driver's message may name hosts and users, so it goes to the log only.
         logging.getLogger("uvicorn.error").warning("database: %s", error.orig)
-        detail = "the database is busy or cannot be reached; send it again later"
-    response = answer(request, 503, "database", detail)
+        detail = (
+            "the database is busy or cannot be reached; send the request again later"
+        )
+    response = problem_response(request, 503, "database", detail)
     response.headers["Retry-After"] = "1"
     return response
 
 
 async def _fault(request: Request, error: Exception) -> Response:
     logging.getLogger("uvicorn.error").exception("unexpected", exc_info=error)
-    return answer(request, 500, "fault", f"{type(error).__name__}; see the log")
+    return problem_response(
+        request, 500, "fault", f"{type(error).__name__}; see the service's log"
+    )
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Make `app` answer every error as a problem."""
+    """Register handlers that turn every error into a problem response."""
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RefusalError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(OperationalError, _database_busy)
     app.add_exception_handler(IntegrityError, _database_busy)
-    # The pool of connections is used up.
+    # Raised when all database connections are in use.
     app.add_exception_handler(PoolTimeoutError, _database_busy)
     app.add_exception_handler(Exception, _fault)

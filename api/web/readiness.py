@@ -1,18 +1,18 @@
-"""Whether the Triton server is ready."""
+"""Readiness of the Triton server."""
 
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 MODEL = "detector"
 TIMEOUT = 2.0
-"""Longest wait for an answer, s."""
+"""Longest wait for the server, s."""
 
 
 def triton_fault(address: str) -> str | None:
-    """What keeps a Triton server from scoring strain; nothing if it is ready.
+    """Find out why a Triton server cannot score strain; None if it can.
 
     Args:
-        address: Host and port of its gRPC.
+        address: The server's gRPC address, HOST:PORT.
     """
     try:
         client = InferenceServerClient(address)

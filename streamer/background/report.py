@@ -137,7 +137,7 @@ def summarise(
                 "statistic": float(statistic[i]),
                 "time": int(time_ns[i]) / NANOSECONDS,
                 "far_per_year": far.far_per_year,
-                "ifar_years": 1 / far.far_per_year,
+                "ifar_years": far.ifar_years,
             }
         )
     return {

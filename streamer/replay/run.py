@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from chirpwatch.api.contract.fields import Kind
+from chirpwatch.api.contract.injection_set import (
+    Injection,
+    InjectionSet,
+    PopulationBody,
+)
 from chirpwatch.api.contract.requests import (
     Chunk,
     Event,
     GeometryBody,
-    Injection,
-    InjectionSet,
-    Kind,
     LatencyMs,
-    PopulationBody,
     Run,
     RunUpdate,
     Stream,

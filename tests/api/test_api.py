@@ -23,10 +23,12 @@ from chirpwatch.api.client import (
     ApiRefused,
     ApiUnavailable,
 )
-from chirpwatch.api.contract.requests import (
-    GeometryBody,
+from chirpwatch.api.contract.injection_set import (
     Injection,
     InjectionSet,
+)
+from chirpwatch.api.contract.requests import (
+    GeometryBody,
     LatencyMs,
     RunUpdate,
     Veto,
@@ -259,8 +261,8 @@ def test_a_run_may_rest_on_the_background_of_another_of_its_model(client, run):
     client.put_block(run, 1, block(slide(4.0, [(31, 0.0, 6.0)]), number=1))
     assert httpx.get(address, headers={"If-None-Match": tag}).json()["count"] == 2
     for body, what in [
-        ({"background_run": "absent"}, "not there"),
-        ({"background_run": live}, "no background of its own"),
+        ({"background_run": "absent"}, "does not exist"),
+        ({"background_run": live}, "with background of its own"),
         ({"background_run": run, "model": "0" * 16}, "of the same model"),
     ]:
         with pytest.raises(ApiRefused, match=what):
@@ -436,7 +438,7 @@ def test_runs_are_compared_each_by_its_own_background(client, run):
         assert one.background_livetime == alone.livetime
     beyond = client.compare([run], 1.0).runs[0]
     assert (beyond.reached, beyond.found, beyond.efficiency) == (False, None, [])
-    with pytest.raises(ApiRefused, match="each once"):
+    with pytest.raises(ApiRefused, match="each run once"):
         client.compare([run, run])
     with pytest.raises(ApiRefused, match="nothing"):
         client.compare([run, "nothing"])
@@ -771,7 +773,7 @@ def test_an_api_that_is_not_there_is_told_from_one_that_refuses(api):
         pytest.raises(ApiUnavailable, match=f"no API at http://127.0.0.1:{port}"),
     ):
         client.health()
-    with ApiClient(api.url) as client, pytest.raises(ApiRefused, match="not there"):
+    with ApiClient(api.url) as client, pytest.raises(ApiRefused, match="not exist"):
         client.run("absent")
     with ApiClient("nonsense") as client, pytest.raises(ApiError, match="nonsense"):
         client.health()

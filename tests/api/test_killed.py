@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from chirpwatch.api.client import ApiUnavailable
-from chirpwatch.api.contract.requests import InjectionSet
+from chirpwatch.api.contract.injection_set import InjectionSet
 from chirpwatch.api.process import ApiProcess
 from tests.builders import (
     RUN,

@@ -8,10 +8,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from chirpwatch.api.storage.database import (
-    Base,
     Database,
     migration_options,
 )
+from chirpwatch.api.storage.tables import Base
 from chirpwatch.errors import ApiError
 
 

@@ -8,16 +8,18 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from chirpwatch.api.client import ApiClient
+from chirpwatch.api.contract.injection_set import (
+    Injection,
+    InjectionSet,
+    PopulationBody,
+)
 from chirpwatch.api.contract.requests import (
     Block,
     BlockSlide,
     Chunk,
     Event,
     GeometryBody,
-    Injection,
-    InjectionSet,
     LatencyMs,
-    PopulationBody,
     Run,
     RunUpdate,
     Stream,

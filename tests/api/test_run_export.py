@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 
 from chirpwatch.api.client import ApiRefused
-from chirpwatch.api.contract.requests import (
+from chirpwatch.api.contract.injection_set import (
     Injection,
     InjectionSet,
+)
+from chirpwatch.api.contract.requests import (
     RunUpdate,
     Veto,
 )

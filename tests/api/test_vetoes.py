@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from chirpwatch.api.client import ApiRefused
-from chirpwatch.api.contract.requests import (
+from chirpwatch.api.contract.injection_set import (
     Injection,
     InjectionSet,
+)
+from chirpwatch.api.contract.requests import (
     RunUpdate,
     Stream,
     Veto,
@@ -159,6 +161,6 @@ def test_a_veto_that_cannot_be_is_refused(client):
     with pytest.raises(ApiRefused, match="found V1"):
         client.put_veto("refused", "v", veto((1, 2), ifos=["V1"]))
     body = {"segments": [[2 * STRIDE, STRIDE]]}
-    with pytest.raises(ApiRefused, match="an end after its begin"):
+    with pytest.raises(ApiRefused, match="an end after its start"):
         client.put_veto("refused", "v", Veto.model_construct(**body, ifos=None))
     assert client.vetoes("refused") == []

@@ -1,11 +1,9 @@
-"""What Alembic runs to bring a database up to date; see `database.migrate`."""
+"""Alembic's environment script, which `database.migrate` runs."""
 
 from alembic import context
 
-from chirpwatch.api.storage.database import (
-    Base,
-    migration_options,
-)
+from chirpwatch.api.storage.database import migration_options
+from chirpwatch.api.storage.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

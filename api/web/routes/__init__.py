@@ -1,1 +1,1 @@
-"""The addresses of the API."""
+"""Routes: each translates a request to `analysis` or `storage`, and back."""

@@ -1,15 +1,15 @@
-"""Writing. Every PUT may be repeated: the same content changes nothing."""
+"""Routes that write. Every PUT may be repeated: the same content changes nothing."""
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 
 from chirpwatch.api.analysis import progress
 from chirpwatch.api.analysis.queries import get_run
+from chirpwatch.api.contract.injection_set import InjectionSet
 from chirpwatch.api.contract.requests import (
     Block,
     Chunk,
-    InjectionSet,
     Run,
     RunUpdate,
     Strain,
@@ -23,14 +23,18 @@ from chirpwatch.api.contract.status import (
 from chirpwatch.api.storage import (
     blocks,
     chunks,
-    store,
+    injections,
+    runs,
+    strain,
+    vetoes,
 )
+from chirpwatch.api.storage.store import digest_of
 from chirpwatch.api.web.problems import (
     problem_responses,
 )
 from chirpwatch.api.web.routes.dependencies import (
-    AccumulatedOf,
     BlockNumber,
+    CacheOf,
     ChunkNumber,
     DatabaseOf,
     RunId,
@@ -38,56 +42,42 @@ from chirpwatch.api.web.routes.dependencies import (
     StreamId,
     TimePath,
     VetoName,
+    WriterOf,
 )
 
 router = APIRouter(prefix="/v1/runs", tags=["ingest"])
 
 _created: dict[int | str, dict[str, Any]] = {
-    201: {"model": Stored, "description": "Stored now"}
+    201: {"model": Stored, "description": "Created"}
 }
 _responses = _created | problem_responses(400, 404, 409, 413, 422, 503)
-
-
-def _answer(response: Response, created: bool, changed: bool = False) -> Stored:
-    response.status_code = 201 if created else 200
-    return Stored(created=created, changed=created or changed)
 
 
 @router.put(
     "/{run_id}", responses=_created | problem_responses(400, 409, 413, 422, 503)
 )
-def put_run(
-    run_id: RunId, body: Run, database: DatabaseOf, response: Response
-) -> Stored:
-    """Register a run under an identifier of the client's choice."""
-    with database.writing() as session:
-        created = store.put_run(session, run_id, body)
-    return _answer(response, created)
+def put_run(run_id: RunId, body: Run, write: WriterOf) -> Stored:
+    """Register a run under an identifier that the client chooses."""
+    return write(runs.put_run, run_id, body)
 
 
 @router.patch("/{run_id}", responses=problem_responses(400, 404, 413, 422, 503))
 def patch_run(
-    run_id: RunId, body: RunUpdate, database: DatabaseOf, accumulated: AccumulatedOf
+    run_id: RunId, body: RunUpdate, database: DatabaseOf, cache: CacheOf
 ) -> RunStatus:
-    """Report the state, throughput or latency of a run."""
+    """Update a run's state, throughput or latency."""
     with database.writing() as session:
-        store.update_run(session, run_id, body)
+        runs.update_run(session, run_id, body)
     with database.reading() as session:
-        return progress.run_status(session, get_run(session, run_id), accumulated)
+        return progress.run_status(session, get_run(session, run_id), cache)
 
 
 @router.put("/{run_id}/streams/{stream_id}", responses=_responses)
 def put_stream(
-    run_id: RunId,
-    stream_id: StreamId,
-    body: Stream,
-    database: DatabaseOf,
-    response: Response,
+    run_id: RunId, stream_id: StreamId, body: Stream, write: WriterOf
 ) -> Stored:
-    """Declare a sequence of scores."""
-    with database.writing() as session:
-        created = store.put_stream(session, run_id, stream_id, body)
-    return _answer(response, created)
+    """Declare a stream of scores."""
+    return write(runs.put_stream, run_id, stream_id, body)
 
 
 @router.put("/{run_id}/streams/{stream_id}/chunks/{number}", responses=_responses)
@@ -96,75 +86,45 @@ def put_chunk(
     stream_id: StreamId,
     number: ChunkNumber,
     body: Chunk,
-    database: DatabaseOf,
-    response: Response,
+    write: WriterOf,
 ) -> Stored:
-    """Store scores and events, in one transaction and in any order."""
-    digest = store.digest_of(body)
-    with database.writing() as session:
-        created = chunks.put_chunk(session, run_id, stream_id, number, body, digest)
-    return _answer(response, created)
+    """Store a chunk of scores and events; chunks may arrive in any order."""
+    digest = digest_of(body)
+    return write(chunks.put_chunk, run_id, stream_id, number, body, digest)
 
 
-# Only numbers: `background/blocks` is another address, which takes no PUT.
+# The converter `int` leaves `background/blocks`, which takes no PUT, to its own route.
 @router.put("/{run_id}/background/{number:int}", responses=_responses)
 def put_block(
-    run_id: RunId,
-    number: BlockNumber,
-    body: Block,
-    database: DatabaseOf,
-    response: Response,
+    run_id: RunId, number: BlockNumber, body: Block, write: WriterOf
 ) -> Stored:
-    """Store the background of one stretch of strain, many timeslides at once."""
-    packed = blocks.pack(body)
-    with database.writing() as session:
-        created = blocks.put_block(session, run_id, number, body, packed)
-    return _answer(response, created)
+    """Store a block: background from one stretch of strain at many timeslides."""
+    return write(blocks.put_block, run_id, number, body, blocks.pack(body))
 
 
 @router.put("/{run_id}/injections/{set_name}", responses=_responses)
 def put_injections(
-    run_id: RunId,
-    set_name: SetName,
-    body: InjectionSet,
-    database: DatabaseOf,
-    response: Response,
+    run_id: RunId, set_name: SetName, body: InjectionSet, write: WriterOf
 ) -> Stored:
-    """Store a set of injections, all of them at once."""
-    digest = store.digest_of(body)
-    with database.writing() as session:
-        created = store.put_injections(session, run_id, set_name, body, digest)
-    return _answer(response, created)
+    """Store an injection set with all its injections."""
+    return write(injections.put_injections, run_id, set_name, body, digest_of(body))
 
 
 @router.put("/{run_id}/strain/{start_ns}", responses=_responses)
 def put_strain(
-    run_id: RunId,
-    start_ns: TimePath,
-    body: Strain,
-    database: DatabaseOf,
-    response: Response,
+    run_id: RunId, start_ns: TimePath, body: Strain, write: WriterOf
 ) -> Stored:
     """Store strain around an event, for the candidate's page."""
-    digest = store.digest_of(body)
-    with database.writing() as session:
-        created = store.put_strain(session, run_id, start_ns, body, digest)
-    return _answer(response, created)
+    return write(strain.put_strain, run_id, start_ns, body, digest_of(body))
 
 
 @router.put("/{run_id}/vetoes/{veto}", responses=_responses)
-def put_veto(
-    run_id: RunId,
-    veto: VetoName,
-    body: Veto,
-    database: DatabaseOf,
-    response: Response,
-) -> Stored:
-    """Take segments out of events and livetime; replaces a list of this name."""
-    digest = store.digest_of(body)
-    with database.writing() as session:
-        created, changed = store.put_veto(session, run_id, veto, body, digest)
-    return _answer(response, created, changed)
+def put_veto(run_id: RunId, veto: VetoName, body: Veto, write: WriterOf) -> Stored:
+    """Store a veto, which removes its segments from events and livetime.
+
+    It replaces a veto with the same name.
+    """
+    return write(vetoes.put_veto, run_id, veto, body, digest_of(body))
 
 
 @router.delete(
@@ -173,6 +133,6 @@ def put_veto(
     responses=problem_responses(404, 422, 503),
 )
 def delete_veto(run_id: RunId, veto: VetoName, database: DatabaseOf) -> None:
-    """Take a list of vetoed segments back."""
+    """Delete a veto, which restores its events and livetime."""
     with database.writing() as session:
-        store.delete_veto(session, run_id, veto)
+        vetoes.delete_veto(session, run_id, veto)

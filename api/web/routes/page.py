@@ -1,4 +1,4 @@
-"""The page that a control room keeps open."""
+"""Routes for the HTML pages: the live page, and a page for each candidate."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,22 +6,22 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.templating import Jinja2Templates
-from sqlalchemy import select
 
 import chirpwatch
-from chirpwatch.api.analysis.candidate import candidate_detail
+from chirpwatch.api.analysis.candidates import candidate_detail
+from chirpwatch.api.analysis.intervals import window_lag
 from chirpwatch.api.analysis.progress import (
     run_status,
     run_summary,
 )
-from chirpwatch.api.analysis.queries import get_run
-from chirpwatch.api.contract.requests import Identifier
-from chirpwatch.api.storage.database import RunRow
-from chirpwatch.api.web.problems import (
-    problem_responses,
+from chirpwatch.api.analysis.queries import (
+    get_run,
+    newest_runs,
 )
+from chirpwatch.api.contract.fields import Identifier
 from chirpwatch.api.web.routes.dependencies import (
-    AccumulatedOf,
+    RUN_ERRORS,
+    CacheOf,
     DatabaseOf,
     RunId,
     TimePath,
@@ -31,6 +31,9 @@ from chirpwatch.utc import unix_offsets
 
 HERE = Path(__file__).parents[1]
 STATIC = HERE / "static"
+MOST_RUNS = 200
+"""Most runs that the page offers for choice."""
+
 _templates = Jinja2Templates(HERE / "templates")
 _templates.env.globals["version"] = chirpwatch.__version__
 _templates.env.globals["unix_offsets"] = unix_offsets
@@ -38,26 +41,22 @@ _templates.env.globals["unix_offsets"] = unix_offsets
 router = APIRouter(tags=["page"])
 
 
-@router.get(
-    "/", response_class=HTMLResponse, responses=problem_responses(404, 422, 503)
-)
+@router.get("/", response_class=HTMLResponse, responses=RUN_ERRORS)
 def page(
     request: Request,
     database: DatabaseOf,
-    accumulated: AccumulatedOf,
+    cache: CacheOf,
     run: Annotated[
-        Identifier | None, Query(description="Run; the newest if none")
+        Identifier | None, Query(description="Run to show; default: the newest")
     ] = None,
 ) -> Response:
     """The live page of a run."""
     with database.reading() as session:
-        runs = session.scalars(
-            select(RunRow).order_by(RunRow.created.desc(), RunRow.id).limit(200)
-        ).all()
+        runs = newest_runs(session, MOST_RUNS)
         shown = get_run(session, run) if run else next(iter(runs), None)
         if shown is not None and shown not in runs:
             runs = [*runs, shown]
-        status = run_status(session, shown, accumulated) if shown else None
+        status = run_status(session, shown, cache) if shown else None
         return _templates.TemplateResponse(
             request,
             "page.html",
@@ -68,26 +67,24 @@ def page(
 @router.get(
     "/runs/{run_id}/candidates/{time_ns}",
     response_class=HTMLResponse,
-    responses=problem_responses(404, 422, 503),
+    responses=RUN_ERRORS,
 )
 def candidate_page(
     request: Request,
     run_id: RunId,
     time_ns: TimePath,
     database: DatabaseOf,
-    accumulated: AccumulatedOf,
+    cache: CacheOf,
 ) -> Response:
-    """The page of one candidate, to be shared."""
+    """The page of a candidate, at an address that can be shared."""
     with database.reading() as session:
         run = get_run(session, run_id)
-        geometry = Geometry.from_json(run.geometry)
         return _templates.TemplateResponse(
             request,
             "candidate.html",
             {
                 "run": run_summary(run),
-                "candidate": candidate_detail(session, run, accumulated, time_ns),
-                # From the centre of a window to its score's time.
-                "lag": (geometry.fduration + geometry.kernel_length) / 2,
+                "candidate": candidate_detail(session, run, cache, time_ns),
+                "lag": window_lag(Geometry.from_json(run.geometry)),
             },
         )

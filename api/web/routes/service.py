@@ -1,4 +1,4 @@
-"""The service itself: whether it works, how it does, and what changes."""
+"""Routes for the service itself: health, readiness, metrics, live changes."""
 
 from typing import Any
 
@@ -24,14 +24,14 @@ router = APIRouter(tags=["service"])
 
 
 def _plain(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI description of an answer that is text."""
+    """Describe a text response for OpenAPI."""
     content = {media_type: {"schema": {"type": "string"}}}
     return {200: {"description": description, "content": content}}
 
 
 @router.get("/healthz", responses=problem_responses(503))
 def health(database: DatabaseOf) -> Health:
-    """Answer when the service and its database do."""
+    """Check that the service reaches its database."""
     with database.reading() as session:
         session.execute(text("SELECT 1"))
     return Health(status="ok", version=chirpwatch.__version__)
@@ -39,7 +39,7 @@ def health(database: DatabaseOf) -> Health:
 
 @router.get("/readyz", responses=problem_responses(503))
 def ready(request: Request, database: DatabaseOf) -> Readiness:
-    """Answer when the database and the Triton server that belongs to it are ready."""
+    """Check that the database and the Triton server are ready."""
     with database.reading() as session:
         session.execute(text("SELECT 1"))
     address = request.app.state.triton
@@ -57,7 +57,7 @@ def ready(request: Request, database: DatabaseOf) -> Readiness:
     responses=_plain("text/plain", "Metrics") | problem_responses(503),
 )
 def metrics(request: Request) -> Response:
-    """Metrics of the service and of the runs that changed last, for Prometheus."""
+    """Prometheus metrics of the service and of the runs that changed last."""
     page = generate_latest(request.app.state.metrics)
     return Response(page, media_type=CONTENT_TYPE_LATEST)
 
@@ -65,18 +65,18 @@ def metrics(request: Request) -> Response:
 @router.get(
     "/v1/live",
     response_class=StreamingResponse,
-    responses=_plain("text/event-stream", "Events `runs` and `alive`, until hung up"),
+    responses=_plain("text/event-stream", "Events `runs` and `alive`"),
 )
 async def live(request: Request) -> StreamingResponse:
-    """Say which runs change, as server-sent events.
+    """Report the runs that change, as server-sent events.
 
-    The data of an event named `runs` are a JSON object of runs with their revisions: at
-    first of the 200 that changed last, then of those that change. One named `alive`
-    says in 15 s of silence that there was nothing to say.
+    The data of a `runs` event are a JSON object of run identifiers and revisions: first
+    of the 200 runs that changed last, then of those that change. An `alive` event is
+    the keep-alive after 15 s without a change.
     """
     return StreamingResponse(
-        event_stream(request.app.state.changes),
+        event_stream(request.app.state.feed),
         media_type="text/event-stream",
-        # Nginx, for one, would hold events back to send more at once.
+        # Proxies such as Nginx would otherwise buffer events.
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

@@ -1,4 +1,4 @@
-"""The tables."""
+"""Create the tables."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Change the tables."""
+    """Create the tables."""
     op.create_table(
         "runs",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -256,7 +256,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Change them back."""
+    """Drop the tables."""
     with op.batch_alter_table("events", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_events_chunk_id"))
         batch_op.drop_index("events_by_time")
