@@ -51,6 +51,7 @@ from chirpwatch.volume import (
     MASS_PAIRS,
     Population,
     sensitive_volume,
+    volume_per_injection,
 )
 
 UNITS = {
