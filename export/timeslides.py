@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from chirpwatch.clustering import cluster_strides
 from chirpwatch.export import whitening
 from chirpwatch.export.graph import (
     Graph,
@@ -34,9 +35,6 @@ TILE_STRIDES = 128
 
 GROUP_SLIDES = 64
 """Slides that are searched for events at a time."""
-
-CLUSTER_LENGTH = 8.0
-"""Length of the windows whose maximum is returned, and an event's reach, s."""
 
 
 def build_stretch(snapshotter: onnx.ModelProto, ifos: int) -> onnx.ModelProto:
@@ -228,8 +226,12 @@ def _flags(
 def _peaks(
     graph: Graph, geometry: Geometry, score: Value, delay: Value, valid: Value
 ) -> list[tuple[str, Value, int, list[str]]]:
-    """The loudest valid score of each window, and whether it is an event."""
-    reach = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+    """The loudest valid score of each window, and whether it is an event.
+
+    The rule is that of ``chirpwatch.clustering.find_events``; a window is as long as an
+    event's reach, so that it holds one event at most.
+    """
+    reach = cluster_strides(geometry)
     slides, strides = (graph.size(score, axis) for axis in (0, 1))
     windows = graph.Div(graph.Add(strides, reach - 1), reach)
     # Groups of slides bound the memory. They have equal size; the last one is filled up

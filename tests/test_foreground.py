@@ -7,6 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chirpwatch.clustering import (
+    Clusterer,
+    Event,
+)
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.signals import ProjectedSignals
@@ -14,10 +18,6 @@ from chirpwatch.strain import Segment
 from chirpwatch.streamer.client import (
     Detector,
     Scores,
-)
-from chirpwatch.streamer.clustering import (
-    Clusterer,
-    Event,
 )
 from chirpwatch.streamer.replay.injections import (
     add_signals,

@@ -26,6 +26,11 @@ from chirpwatch.api.contract.requests import (
     ended_by,
     one_line,
 )
+from chirpwatch.clustering import (
+    CLUSTER_LENGTH,
+    Clusterer,
+    ScoreEvent,
+)
 from chirpwatch.errors import (
     ApiError,
     ChirpwatchError,
@@ -38,13 +43,6 @@ from chirpwatch.strain import NANOSECONDS
 from chirpwatch.streamer.client import (
     Detector,
     Scores,
-)
-from chirpwatch.streamer.clustering import (
-    CLUSTER_LENGTH,
-    Clusterer,
-)
-from chirpwatch.streamer.clustering import (
-    Event as ScoreEvent,
 )
 from chirpwatch.streamer.live.alerts import Teller
 from chirpwatch.streamer.live.background import (
@@ -74,8 +72,8 @@ from chirpwatch.streamer.live.sequence import LiveSequence
 from chirpwatch.streamer.live.state import LiveState
 from chirpwatch.streamer.live.summary import Summary
 from chirpwatch.streamer.live.triggers import (
-    Spotted,
-    Spotter,
+    Trigger,
+    TriggerFinder,
 )
 from chirpwatch.streamer.outbox import Outbox
 from chirpwatch.streamer.snippets import (
@@ -156,7 +154,7 @@ class _Stretch:
     sequence: LiveSequence
     clusterer: Clusterer
     t0_ns: int = 0
-    spotter: Spotter | None = None
+    spotter: TriggerFinder | None = None
     score: NDArray[Any] = field(default_factory=lambda: np.empty(0, np.float32))
     valid: NDArray[Any] = field(default_factory=lambda: np.empty(0, bool))
     events: list[tuple[int, Event]] = field(default_factory=list)
@@ -482,7 +480,7 @@ class Live:
         if stretch.spotter is None:
             skipped = stretch.decimator.skipped * NANOSECONDS // geometry.sample_rate
             stretch.t0_ns = block[0].gps * NANOSECONDS + skipped
-            stretch.spotter = Spotter(
+            stretch.spotter = TriggerFinder(
                 geometry, self._detector.longest_delay, stretch.t0_ns
             )
             stretch.sent = self._strides_until(stretch, self._state.until_ns)
@@ -626,7 +624,7 @@ class Live:
         with stretch.sequence:
             pass
 
-    def _tell(self, stretch: _Stretch, spotted: Spotted, arrived: float) -> None:
+    def _tell(self, stretch: _Stretch, spotted: Trigger, arrived: float) -> None:
         """Write a candidate down, and have it told."""
         if self._noise is None:
             return

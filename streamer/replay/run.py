@@ -30,6 +30,11 @@ from chirpwatch.api.contract.requests import (
     ended_by,
     one_line,
 )
+from chirpwatch.clustering import (
+    CLUSTER_LENGTH,
+    Clusterer,
+    ScoreEvent,
+)
 from chirpwatch.errors import (
     ConfigurationError,
     ModelError,
@@ -49,13 +54,6 @@ from chirpwatch.streamer.background.plan import (
 from chirpwatch.streamer.client import (
     Detector,
     Scores,
-)
-from chirpwatch.streamer.clustering import (
-    CLUSTER_LENGTH,
-    Clusterer,
-)
-from chirpwatch.streamer.clustering import (
-    Event as ScoreEvent,
 )
 from chirpwatch.streamer.outbox import Outbox
 from chirpwatch.streamer.replay.jobs import Job
