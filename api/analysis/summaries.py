@@ -40,6 +40,7 @@ from chirpwatch.api.storage.database import (
 )
 from chirpwatch.background import Background
 from chirpwatch.geometry import Geometry
+from chirpwatch.score_times import merger_ns
 
 KEPT = 2**18
 """Background events of a run that are known one by one; the quieter are counted."""
@@ -464,10 +465,7 @@ def slide_shifts_ns(row: Columns, ifos: tuple[str, ...]) -> list[dict[str, int]]
 
 def block_times(row: Columns, events: NDArray[np.void]) -> NDArray[np.int64]:
     """Time of each event of a block at the first detector, GPS ns."""
-    delays = np.rint(events["delay"].astype(np.float64) * 1e9).astype(np.int64)
-    strides = events["stride"].astype(np.int64) + 1
-    times: NDArray[np.int64] = row.start_ns + strides * row.stride_ns - delays
-    return times
+    return merger_ns(row.start_ns, row.stride_ns, events["stride"], events["delay"])
 
 
 def vetoed_block_events(

@@ -69,7 +69,7 @@ def put_block(
 
 
 def _check_content(geometry: Geometry, body: Block, where: str) -> None:
-    stride_ns = round(geometry.stride_length * 1e9)
+    stride_ns = geometry.stride_ns
     if body.stride_ns != stride_ns:
         raise InvalidError(
             f"{where}: expected strides of {stride_ns} ns as in the run's geometry, "

@@ -88,7 +88,7 @@ def _check_content(
     stream: StreamRow, geometry: Geometry, body: Chunk, where: str
 ) -> None:
     """Refuse a chunk that its run's geometry or its own validity contradicts."""
-    stride_ns = round(geometry.stride_length * 1e9)
+    stride_ns = geometry.stride_ns
     if body.stride_ns != stride_ns:
         raise InvalidError(
             f"{where}: expected strides of {stride_ns} ns as in the run's geometry, "
