@@ -1,6 +1,6 @@
 """The directory of a background run: its plan, the jobs done, the results."""
 
-import fcntl
+import contextlib
 import io
 import json
 import zipfile
@@ -22,6 +22,7 @@ from chirpwatch.api.contract.requests import (
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
+from chirpwatch.lock import locked
 from chirpwatch.score_times import merger_ns
 from chirpwatch.streamer.background.plan import (
     Job,
@@ -136,20 +137,14 @@ class RunDirectory:
 
     def __enter__(self) -> Self:
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise ConfigurationError(
-                f"{self.path} is in use by another background run; wait for it, or "
-                "give this one a directory of its own with --directory"
-            ) from None
-        try:
+        in_use = ConfigurationError(
+            f"{self.path} is in use by another background run; wait for it, or give "
+            "this one a directory of its own with --directory"
+        )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(self.path / ".lock", in_use))
             self._begin_or_continue()
-        except BaseException:
-            self._lock.close()
-            raise
+            self._lock = stack.pop_all()
         return self
 
     def __exit__(

@@ -5,7 +5,6 @@ and writes a background file. It works in a directory beside the file, ``OUT.par
 where every finished download is kept until the file is whole.
 """
 
-import fcntl
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from chirpwatch.atomic import (
     sync,
 )
 from chirpwatch.errors import StrainError
+from chirpwatch.lock import locked
 from chirpwatch.train.data.gwosc.archive import SourceFile
 from chirpwatch.train.data.gwosc.choice import make_plan
 from chirpwatch.train.data.gwosc.files import (
@@ -135,13 +135,8 @@ def _locked(parts: Path) -> Iterator[None]:
     """Own the directory of parts; one without a plan is removed at the end."""
     parts.mkdir(parents=True, exist_ok=True)
     lock = parts / "lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StrainError(
-                f"{parts}: another fetch is at work there; wait for it"
-            ) from None
+    at_work = StrainError(f"{parts}: another fetch is at work there; wait for it")
+    with locked(lock, at_work):
         try:
             yield
         finally:

@@ -21,6 +21,12 @@ import httpx
 import numpy as np
 from gwpy.segments import Segment, SegmentList
 from numpy.typing import NDArray
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+)
 
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import StrainError
@@ -132,25 +138,33 @@ def _intact(
     Returns:
         SHA-256 of the file, and its strain, float64, [size].
     """
-    failure = ""
-    for attempt in range(network.tries):
-        if attempt and network.stop.wait(network.wait * 2 ** (attempt - 1)):
+
+    def pause(length: float) -> None:
+        if network.stop.wait(length):
             raise Stopped
+
+    def download() -> tuple[str, NDArray[Any]]:
         with NamedTemporaryFile(prefix=".download-", dir=directory) as raw:
-            try:
-                digest = _download(file.url, Path(raw.name), client, network)
-            except _Interrupted as error:
-                failure = str(error)
-                continue
+            digest = _download(file.url, Path(raw.name), client, network)
             try:
                 return digest, _content(raw.name, file, rate)
             except StrainError as error:
-                failure = str(error)
-    raise StrainError(
-        f"{file.url}: not downloaded in {network.tries} tries, at last: {failure}; "
-        "what was finished is kept: check the network and the host, and run the same "
-        f"command again, or leave out GPS {file.start} to {file.stop}"
-    )
+                raise _Interrupted(str(error)) from None
+
+    try:
+        return Retrying(
+            retry=retry_if_exception_type(_Interrupted),
+            stop=stop_after_attempt(network.tries),
+            wait=wait_exponential(network.wait),
+            sleep=pause,
+            reraise=True,
+        )(download)
+    except _Interrupted as failure:
+        raise StrainError(
+            f"{file.url}: not downloaded in {network.tries} tries, at last: {failure}; "
+            "what was finished is kept: check the network and the host, and run the "
+            f"same command again, or leave out GPS {file.start} to {file.stop}"
+        ) from None
 
 
 def _content(path: str, file: SourceFile, rate: int) -> NDArray[Any]:
