@@ -37,3 +37,14 @@ def merger_ns(
         edge_ns(start_ns, stride_ns, np.asarray(stride, np.int64)) - lag
     )
     return times
+
+
+def strides_until(start_ns: int, stride_ns: int, until_ns: int) -> int:
+    """Strides of a sequence whose right edges are no later than a time.
+
+    Args:
+        start_ns: GPS time of the sequence's first sample, ns.
+        stride_ns: Time between two scores, ns.
+        until_ns: The time, GPS ns.
+    """
+    return max(0, (until_ns - start_ns) // stride_ns)
