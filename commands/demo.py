@@ -1,18 +1,23 @@
 """The main job on simulated strain: what ``make demo`` runs."""
 
+import logging
 from pathlib import Path
 
 import click
 
+from chirpwatch.logs import LOG_FORMAT
+from chirpwatch.shipped import SHIPPED
 from chirpwatch.streamer.options import (
     RESULTS,
-    SHIPPED,
     TRITON,
     connection,
+    directory_option,
     with_options,
 )
 from chirpwatch.streamer.replay.cli import search
 from chirpwatch.units import JULIAN_YEAR
+
+log = logging.getLogger("chirpwatch.demo")
 
 SIGNALS = Path(__file__).parents[1] / "data" / "test_signals.hdf5"
 # The stretch that the shipped signals were drawn for.
@@ -31,14 +36,11 @@ GLITCH_RATE = 0.01
     show_default=True,
     help="Timeslides for the background.",
 )
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path),
-    default=Path("runs/demo"),
-    show_default=True,
-    help="Where the strain, logs and results are kept.",
+@directory_option(
+    "runs/demo",
+    "Where the strain, logs and results are kept.",
 )
-@with_options([TRITON], RESULTS)
+@with_options([TRITON], RESULTS, [LOG_FORMAT])
 def demo(
     slides: int,
     directory: Path,
@@ -59,7 +61,7 @@ def demo(
 
     path = directory / "background.hdf5"
     if not path.exists():
-        click.echo(f"simulating {DURATION} s of strain of H1 and L1 ...")
+        log.info("simulating %d s of strain of H1 and L1", DURATION)
         _simulate(path)
 
     search(
