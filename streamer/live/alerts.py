@@ -222,6 +222,7 @@ class AlertSender(threading.Thread):
         self._sink, self._ledger, self._on_outcome = sink, ledger, on_outcome
         self._news = threading.Event()
         self._ended = threading.Event()
+        self._away = False
 
     def wake(self) -> None:
         """Look into the ledger: there may be more."""
@@ -269,12 +270,22 @@ class AlertSender(threading.Thread):
                     return False
             outcome = "not_reached" if state == "waiting" else state
             self._on_outcome(outcome, time.monotonic() - begin)
-            if state != "told":
-                what = candidate["id"], self._sink.name, outcome, detail
-                log.warning("candidate %s, %s: %s, %s", *what)
+            self._log(candidate["id"], state, detail)
             if state == "waiting":
                 return False
         return True
+
+    def _log(self, candidate: str, state: str, detail: str) -> None:
+        """Log what did not arrive, and when a sink is away or back."""
+        name = self._sink.name
+        if state == "waiting":
+            if not self._away:
+                log.warning("%s is away, candidates wait: %s", name, detail)
+        elif self._away:
+            log.info("%s is back", name)
+        if state in {"refused", "unknown"}:
+            log.error("candidate %s at %s: %s, %s", candidate, name, state, detail)
+        self._away = state == "waiting"
 
     def _send(self, candidate: dict[str, Any]) -> tuple[str, str]:
         """Send a candidate; return the state that it is in then, and why."""

@@ -163,7 +163,8 @@ class LiveSearch:
     def _log_progress(self) -> None:
         waiting = len(self._outbox.waiting())
         text, fields = self._summary.progress()
-        log.info("%s, %d results wait", text, waiting, extra=fields | {"wait": waiting})
+        fields["waiting_results"] = waiting
+        log.info("%s, results that wait: %d", text, waiting, extra=fields)
 
     # Runs, one for each model
 

@@ -99,7 +99,8 @@ class LiveSequence:
             except ServerError as error:
                 self._close()
                 failures += 1
-                log.warning("Triton failed: %s", error)
+                if failures == 1:
+                    log.warning("Triton failed and is asked again: %s", error)
                 self._on_failure(error)
                 if self._wait(backoff.next()) or time.monotonic() > deadline:
                     raise
@@ -108,7 +109,7 @@ class LiveSequence:
             else:
                 break
         if failures:
-            log.info("Triton answers again, after %d failures", failures)
+            log.info("Triton answers again")
         self._wanted = stop
         first = max(self._first, self._detector.burn_in(stop, self._offsets))
         self._kept = self._kept[:, (first - self._first) * size :]

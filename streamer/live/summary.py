@@ -65,8 +65,8 @@ class Summary:
             fields |= {"latency_p50_ms": measured.p50, "latency_p99_ms": measured.p99}
             latency = f" (latency {measured.p50:g} ms, 99 %: {measured.p99:g} ms)"
         return (
-            f"{self._analysed} s analysed{latency}, {self._lost} s lost in "
-            f"{self._gaps} gaps, {self._candidates} candidates",
+            f"{self._analysed} s analysed{latency}, lost: {self._lost} s, gaps: "
+            f"{self._gaps}, candidates: {self._candidates}",
             fields,
         )
 
