@@ -14,6 +14,7 @@ from chirpwatch.errors import (
     ApiError,
     ChirpwatchError,
 )
+from chirpwatch.logs import LOG_FORMAT
 
 TOKEN_VARIABLE = "CHIRPWATCH_API_TOKEN"  # noqa: S105 - the name, not a token
 READY = "chirpwatch API at "
@@ -57,6 +58,7 @@ READY = "chirpwatch API at "
     metavar="HOST:PORT",
     help="gRPC address of the Triton server that /readyz checks.",
 )
+@LOG_FORMAT
 def command(
     database: str,
     database_password_file: Path | None,

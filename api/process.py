@@ -1,10 +1,8 @@
 """The API as a child process."""
 
-import os
 import secrets
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,8 +17,9 @@ from chirpwatch.api.client import (
 )
 from chirpwatch.errors import ApiError
 from chirpwatch.process import (
+    start,
     stop,
-    with_parent,
+    wait_until_ready,
 )
 
 START_TIMEOUT = 30.0
@@ -75,19 +74,17 @@ class ApiProcess:
         try:
             with self._log.open("ab") as log:
                 self._log_start = log.tell()
-                self._process = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=os.environ | {TOKEN_VARIABLE: self.token},
-                    preexec_fn=with_parent(os.getpid()),
-                )
+                environment = {TOKEN_VARIABLE: self.token}
+                self._process = start(self._command, log, environment)
         except OSError as error:
             raise ApiError(f"the API cannot be started ({error})") from None
         self.pid = self._process.pid
         try:
-            self._wait_until_ready()
+            if wait_until_ready(self._ready_url, START_TIMEOUT) is None:
+                raise ApiError(
+                    f"the API did not answer within {START_TIMEOUT:g} s; end of "
+                    f"{self._log}:\n{self._tail()}"
+                )
         except BaseException:
             self.stop()
             raise
@@ -124,24 +121,19 @@ class ApiProcess:
         if process is not None:
             stop(process, STOP_TIMEOUT)
 
-    def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            self.check()
-            if address := self._printed_address():
-                self.url = address
-                with self.client() as client:
-                    try:
-                        client.health()
-                    except ApiUnavailable:
-                        pass
-                    else:
-                        return
-            time.sleep(0.05)
-        raise ApiError(
-            f"the API did not answer within {START_TIMEOUT:g} s; end of {self._log}:\n"
-            + self._tail()
-        )
+    def _ready_url(self) -> str | None:
+        """The address, once the API answers there."""
+        self.check()
+        address = self._printed_address()
+        if address is None:
+            return None
+        self.url = address
+        with self.client() as client:
+            try:
+                client.health()
+            except ApiUnavailable:
+                return None
+        return address
 
     def _output(self) -> str:
         with self._log.open("rb") as log:

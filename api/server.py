@@ -19,7 +19,11 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
-                app, log_level="warning", timeout_graceful_shutdown=3, lifespan="on"
+                app,
+                log_level="warning",
+                log_config=None,
+                timeout_graceful_shutdown=3,
+                lifespan="on",
             )
         )
         self._feed = app.state.feed

@@ -48,8 +48,8 @@ from benchmarks.pairs import (
 from chirpwatch.background import Background
 from chirpwatch.efficiency import match_injections
 from chirpwatch.geometry import Geometry
+from chirpwatch.shipped import SHIPPED
 from chirpwatch.strain import NANOSECONDS
-from chirpwatch.streamer.options import SHIPPED
 from chirpwatch.train.data.noise.curves import (
     MAX_FREQUENCY,
     SPACING,

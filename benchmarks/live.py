@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chirpwatch.api.process import ApiProcess
 from chirpwatch.serve.embedded import TritonServer
-from chirpwatch.streamer.options import SHIPPED
+from chirpwatch.shipped import SHIPPED
 
 
 def run(*arguments: object) -> list[str]:
@@ -83,13 +83,13 @@ def live_system(folder: Path, *options: object) -> Iterator[LiveSystem]:
             run(
                 "live", "--simulated", *frames, *servers, "--metrics-port", 0, *options
             ),
-            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
-        assert search.stdout is not None
-        url = search.stdout.readline().split()[-1]
+        assert search.stderr is not None
+        url = search.stderr.readline().split()[-1]
         with (folder / "live.log").open("w") as log:
-            copier = threading.Thread(target=log.writelines, args=(search.stdout,))
+            copier = threading.Thread(target=log.writelines, args=(search.stderr,))
             copier.start()
             system = LiveSystem(triton, api, search, url)
             try:

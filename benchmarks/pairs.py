@@ -21,12 +21,11 @@ from google.protobuf import text_format
 from numpy.lib.stride_tricks import sliding_window_view
 from tritonclient.grpc import model_config_pb2
 
+from chirpwatch.clustering import cluster_strides, find_events
 from chirpwatch.errors import ModelError
 from chirpwatch.geometry import Geometry
-from chirpwatch.streamer.clustering import CLUSTER_LENGTH
 from chirpwatch.train.evaluation.deployment import (
     Slides,
-    find_events,
 )
 
 MODELS = ("stretch", "preprocessor", "frontend", "slides", "head")
@@ -296,7 +295,7 @@ def score_loud(
     """
     geometry = repository.geometry
     own = [repository.own_scores(frames) for frames in stretches]
-    reach = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+    reach = cluster_strides(geometry)
     parts: list[tuple[np.ndarray, ...]] = []
     valid_strides = 0
     count = len(stretches)

@@ -16,8 +16,8 @@ import onnxruntime
 from benchmarks.memory import server_memory
 from benchmarks.seed import CORES, IFOS, RATE, STRIDE, time_seed
 from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.shipped import SHIPPED
 from chirpwatch.streamer.client import Detector
-from chirpwatch.streamer.options import SHIPPED
 from chirpwatch.train.data.noise.background import simulate_background
 
 ROUNDS = 5

@@ -21,9 +21,9 @@ from benchmarks.memory import PeakMemory
 from benchmarks.seed import CORES, RATE, STRIDE, matrix_product_rate, time_seed
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
+from chirpwatch.shipped import SHIPPED
 from chirpwatch.strain import Segment
 from chirpwatch.streamer.client import Detector
-from chirpwatch.streamer.options import SHIPPED
 from chirpwatch.streamer.replay.jobs import Job
 from chirpwatch.streamer.timeslides import (
     PEAKS,

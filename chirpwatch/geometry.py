@@ -135,6 +135,11 @@ class Geometry:
         return 1 / self.inference_sampling_rate
 
     @property
+    def stride_ns(self) -> int:
+        """Time between two scores, ns."""
+        return round(self.stride_length * 1_000_000_000)
+
+    @property
     def stride_size(self) -> int:
         """Samples between successive scores."""
         return round(self.sample_rate / self.inference_sampling_rate)

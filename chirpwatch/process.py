@@ -8,8 +8,15 @@ import random
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from typing import BinaryIO, TypeVar
+
+LOOK_LENGTH = 0.05
+"""Time between two looks at a child that starts, s."""
+
+Ready = TypeVar("Ready")
 
 _PR_SET_PDEATHSIG = 1
 _PORTS = range(10_000, 32_768)  # Above are Linux's ephemeral ports, see ip(7).
@@ -49,6 +56,55 @@ def process_pool(count: int) -> ProcessPoolExecutor:
 
 def _begin(parent: int) -> None:
     with_parent(parent)()
+
+
+def start(
+    command: Sequence[str],
+    log: BinaryIO,
+    environment: Mapping[str, str],
+    process_group: int | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start a child that writes to a log and ends with this process.
+
+    See ``with_parent`` for which thread may start it.
+
+    Args:
+        command: The program and its arguments.
+        log: File for what it prints.
+        environment: Variables on top of this process's own.
+        process_group: As for ``subprocess.Popen``.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    return subprocess.Popen(
+        command,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        preexec_fn=with_parent(os.getpid()),
+        process_group=process_group,
+    )
+
+
+def wait_until_ready(look: Callable[[], Ready | None], timeout: float) -> Ready | None:
+    """Look every now and then until a child that was started is ready.
+
+    Args:
+        look: Returns what is known of a child that is ready, None of one that is not
+            yet; raises an error of one that never will be.
+        timeout: Longest wait, s.
+
+    Returns:
+        What ``look`` returned; None where the time is over.
+    """
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if (ready := look()) is not None:
+            return ready
+        time.sleep(LOOK_LENGTH)
+    return None
 
 
 def stop(process: "subprocess.Popen[bytes]", timeout: float) -> None:

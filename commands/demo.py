@@ -1,18 +1,23 @@
 """``chirpwatch demo``: a complete search of simulated strain, for ``make demo``."""
 
+import logging
 from pathlib import Path
 
 import click
 
+from chirpwatch.logs import LOG_FORMAT
+from chirpwatch.shipped import SHIPPED
 from chirpwatch.streamer.options import (
     RESULTS,
-    SHIPPED,
     TRITON,
     connection,
+    directory_option,
     with_options,
 )
 from chirpwatch.streamer.replay.cli import search
 from chirpwatch.units import JULIAN_YEAR
+
+log = logging.getLogger("chirpwatch.demo")
 
 SIGNALS = Path(__file__).parents[1] / "data" / "test_signals.hdf5"
 # GPS start and length of the segment that the shipped signals were drawn for, s.
@@ -34,14 +39,8 @@ GLITCH_RATE = 0.01
     show_default=True,
     help="Number of timeslides for the background.",
 )
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path),
-    default=Path("runs/demo"),
-    show_default=True,
-    help="Directory for the strain, logs and results.",
-)
-@with_options([TRITON], RESULTS)
+@directory_option("runs/demo", "Directory for the strain, logs and results.")
+@with_options([TRITON], RESULTS, [LOG_FORMAT])
 def demo(
     slides: int,
     directory: Path,
@@ -62,7 +61,7 @@ def demo(
 
     path = directory / "background.hdf5"
     if not path.exists():
-        click.echo(f"simulating {DURATION} s of strain in {' and '.join(IFOS)} ...")
+        log.info("simulating %d s of strain in %s", DURATION, " and ".join(IFOS))
         _simulate(path)
 
     search(

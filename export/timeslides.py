@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from chirpwatch.clustering import cluster_strides
 from chirpwatch.export import whitening
 from chirpwatch.export.graph import (
     Graph,
@@ -34,10 +35,6 @@ TILE_STRIDES = 128
 
 GROUP_SLIDES = 64
 """Most slides that are searched for events at once."""
-
-CLUSTER_LENGTH = 8.0
-"""Clustering length, s: each such window's maximum is returned, and an event is the
-loudest score within this time before and after it."""
 
 
 def build_stretch(snapshotter: onnx.ModelProto, ifos: int) -> onnx.ModelProto:
@@ -251,10 +248,14 @@ def _flags(
 def _peaks(
     graph: Graph, geometry: Geometry, score: Value, delay: Value, valid: Value
 ) -> list[tuple[str, Value, int, list[str]]]:
-    """Build the outputs for the loudest valid score in each window; see ``build``."""
-    cluster_strides = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+    """Build the outputs for the loudest valid score in each window; see ``build``.
+
+    The rule is ``chirpwatch.clustering.find_events``'s. A window is as long as an
+    event's reach, so that it holds one event at most.
+    """
+    reach = cluster_strides(geometry)
     slides, strides = (graph.size(score, axis) for axis in (0, 1))
-    windows = graph.Div(graph.Add(strides, cluster_strides - 1), cluster_strides)
+    windows = graph.Div(graph.Add(strides, reach - 1), reach)
     # Slides are searched in groups of equal size, which bounds the memory. The last
     # group is filled up with copies of the last slide.
     groups = graph.Div(graph.Add(slides, GROUP_SLIDES - 1), GROUP_SLIDES)
@@ -266,7 +267,7 @@ def _peaks(
         rows = body.Range(body.Squeeze(begin), body.Squeeze(stop), 1)
         rows = body.Min(rows, body.Sub(slides, 1))
         own = [body.Gather(x, rows, axis=0) for x in (score, delay, valid)]
-        return _group_peaks(body, cluster_strides, windows, *own)
+        return _group_peaks(body, reach, windows, *own)
 
     shape = graph.Concat([-1], windows, axis=0)
     types = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL)
@@ -285,7 +286,7 @@ def _peaks(
 
 def _group_peaks(
     graph: Graph,
-    cluster_strides: int,
+    reach: int,
     windows: Value,
     score: Value,
     delay: Value,
@@ -295,7 +296,7 @@ def _group_peaks(
 
     Args:
         graph: The graph to extend.
-        cluster_strides: Strides in a window.
+        reach: Strides in a window, an event's reach.
         windows: Number of windows, int64 [1].
         score: [slides, strides].
         delay: [slides, strides].
@@ -308,34 +309,30 @@ def _group_peaks(
     strides = graph.size(score, 1)
     masked = graph.Where(valid, score, lowest)
     # Pad the last window, and add one window before the first and after the last.
-    after = graph.Add(
-        graph.Sub(graph.Mul(windows, cluster_strides), strides), cluster_strides
-    )
-    ends = graph.Concat([0, cluster_strides, 0], after, axis=0)
+    after = graph.Add(graph.Sub(graph.Mul(windows, reach), strides), reach)
+    ends = graph.Concat([0, reach, 0], after, axis=0)
     padded = graph.Pad(masked, ends, lowest)
 
-    # `loudest[i]` is the maximum of `cluster_strides` strides from i on. It is built
+    # `loudest[i]` is the maximum of `reach` strides from i on. It is built
     # from maxima over spans that double in length.
     loudest, span = padded, 1
-    while span < cluster_strides:
-        step = min(span, cluster_strides - span)
+    while span < reach:
+        step = min(span, reach - span)
         later = graph.Pad(
             graph.cut(loudest, [step], None, axis=1), [0, 0, 0, step], lowest
         )
         loudest = graph.Max(loudest, later)
         span += step
 
-    in_windows = graph.cut(padded, [cluster_strides], [-cluster_strides], axis=1)
-    rows = graph.Reshape(in_windows, [0, -1, cluster_strides])
+    in_windows = graph.cut(padded, [reach], [-reach], axis=1)
+    rows = graph.Reshape(in_windows, [0, -1, reach])
     peak = graph.ReduceMax(rows, [2], keepdims=0)
     within = graph.ArgMax(rows, axis=2, keepdims=0)
-    begins = graph.Mul(graph.Range(0, graph.Squeeze(windows), 1), cluster_strides)
+    begins = graph.Mul(graph.Range(0, graph.Squeeze(windows), 1), reach)
     stride = graph.Add(within, begins)
-    # Stride s has the index s + cluster_strides in `padded`.
+    # Stride s has the index s + reach in `padded`.
     before = graph.GatherElements(loudest, stride, axis=1)
-    behind = graph.GatherElements(
-        loudest, graph.Add(stride, cluster_strides + 1), axis=1
-    )
+    behind = graph.GatherElements(loudest, graph.Add(stride, reach + 1), axis=1)
     is_event = graph.And(
         graph.And(graph.GreaterOrEqual(peak, behind), graph.Greater(peak, before)),
         graph.Greater(peak, lowest),

@@ -1,20 +1,24 @@
 """``chirpwatch serve``: the embedded Triton server."""
 
 import contextlib
+import logging
 import time
 from pathlib import Path
 
 import click
 
+from chirpwatch.logs import LOG_FORMAT
 from chirpwatch.serve.entries import CONFIGURATION, ENTRIES
+from chirpwatch.shipped import SHIPPED
+
+logger = logging.getLogger("chirpwatch.serve")
 
 PORT = click.IntRange(0, 65535)
-REPOSITORY = Path(__file__).parent.parent / "model_repo"
 
 
 @click.command()
 @click.argument(
-    "repository", type=click.Path(path_type=Path), default=REPOSITORY, required=False
+    "repository", type=click.Path(path_type=Path), default=SHIPPED, required=False
 )
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
@@ -56,6 +60,7 @@ REPOSITORY = Path(__file__).parent.parent / "model_repo"
     help="File that the server's log is appended to. Without it, a temporary file, "
     "which is kept after an error.",
 )
+@LOG_FORMAT
 def serve(
     repository: Path,
     host: str,
@@ -83,8 +88,14 @@ def serve(
         entries=(*ENTRIES, "stream"),
     )
     with server, contextlib.suppress(KeyboardInterrupt):
-        click.echo(f"serving {repository} at {server.address} (gRPC)")
-        click.echo(f"metrics at {server.metrics_url}, log in {server.log_path}")
+        logger.info(
+            "serving %s at %s (gRPC), metrics at %s, Triton's own log in %s",
+            repository,
+            server.address,
+            server.metrics_url,
+            server.log_path,
+            extra={"address": server.address, "metrics_url": server.metrics_url},
+        )
         while True:
             server.check()
             time.sleep(0.5)

@@ -20,8 +20,9 @@ from chirpwatch.errors import ServerError
 from chirpwatch.process import (
     free_ports,
     port_is_free,
+    start,
     stop,
-    with_parent,
+    wait_until_ready,
 )
 from chirpwatch.serve.entries import (
     CONFIGURATION,
@@ -167,15 +168,7 @@ class TritonServer:
         # An earlier server's lines in this log must not explain this server's end.
         with self._open_log() as log:
             self._log_start = os.fstat(log.fileno()).st_size
-            self._process = subprocess.Popen(
-                command,
-                env=os.environ | runtime.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=with_parent(os.getpid()),
-                process_group=0,
-            )
+            self._process = start(command, log, runtime.environment, process_group=0)
             # It must outlive this process, to clean up if this process is killed too.
             self._reaper = subprocess.Popen(
                 [
@@ -254,15 +247,18 @@ class TritonServer:
         Returns:
             Every process that ran a model meanwhile, including any that has ended.
         """
-        deadline = time.monotonic() + self.startup_timeout
         models: dict[int, ModelProcess] = {}
         ended: dict[int, float] = {}  # by process id: when it was first seen, s
-        while (now := time.monotonic()) < deadline:
+
+        def look() -> list[ModelProcess] | None:
             self.check()
-            models |= {model.pid: model for model in model_processes(self.pid)}
+            models.update({model.pid: model for model in model_processes(self.pid)})
             if self._is_ready():
                 return list(models.values())
-            ended = {pid: ended.get(pid, now) for pid in ended_children(self.pid)}
+            now = time.monotonic()
+            since = {pid: ended.get(pid, now) for pid in ended_children(self.pid)}
+            ended.clear()
+            ended.update(since)
             if ended and now - min(ended.values()) > LOSS_LENGTH:
                 names = [models[pid].name for pid in ended if pid in models]
                 raise ServerError(
@@ -270,11 +266,15 @@ class TritonServer:
                     f"Triton server started; its log, {self._log_path}, says: "
                     f"{self._reason()}"
                 )
-            time.sleep(0.05)
-        raise ServerError(
-            f"the Triton server was not ready within {self.startup_timeout:g} s; its "
-            f"log, {self._log_path}, says: {self._reason()}"
-        )
+            return None
+
+        ready = wait_until_ready(look, self.startup_timeout)
+        if ready is None:
+            raise ServerError(
+                f"the Triton server was not ready within {self.startup_timeout:g} s; "
+                f"its log, {self._log_path}, says: {self._reason()}"
+            )
+        return ready
 
     def _is_ready(self) -> bool:
         # Not httpx.get: it loads the CA certificates at each call, which takes 40 ms of

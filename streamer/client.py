@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from chirpwatch.errors import (
-    ModelError,
-    ServerError,
-)
+from chirpwatch.errors import ServerError
 from chirpwatch.streamer.served import (
     KEEPALIVE,
     Output,
     describe,
+    other_model,
     take_outputs,
 )
 
@@ -141,10 +139,7 @@ class Detector:
         except ServerError:
             raise failure from None
         if model != self.model:
-            raise ModelError(
-                f"the server at {self.address} began with model {self.model} and now "
-                f"serves {model}; results of two models do not mix"
-            )
+            raise other_model(self.address, self.model, model)
 
     def burn_in(self, stride: int, offsets: Sequence[int]) -> int:
         """Where a sequence must begin for the score of ``stride`` to be exact.

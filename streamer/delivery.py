@@ -1,14 +1,16 @@
-"""The end of a run: what waits is delivered, and what cannot be is told."""
+"""The end of a run: what waits is delivered, and what cannot be is reported."""
 
-from rich.console import Console
+import logging
 
-from chirpwatch.api.process import ApiProcess
 from chirpwatch.errors import ApiError
 from chirpwatch.streamer.outbox import Outbox
+from chirpwatch.streamer.results_api import ResultsApi
+
+log = logging.getLogger("chirpwatch.outbox")
 
 
-def deliver(outbox: Outbox, console: Console) -> int:
-    """Deliver what waits, and tell what the API will never take.
+def deliver(outbox: Outbox) -> int:
+    """Deliver what waits, and log what the API will never take.
 
     Returns:
         How many results still wait.
@@ -20,20 +22,17 @@ def deliver(outbox: Outbox, console: Console) -> int:
         return outbox.deliver()
     finally:
         for what in outbox.refused:
-            console.print(f"refused by the API, kept aside: {what}")
+            log.error("refused by the API, kept aside: %s", what)
 
 
-def check_delivered(
-    waiting: int, run: str, outbox: Outbox, url: str, service: ApiProcess | None
-) -> None:
+def check_delivered(waiting: int, run: str, outbox: Outbox, api: ResultsApi) -> None:
     """Raise an error if results still wait.
 
     Args:
         waiting: How many do.
         run: The run's identifier.
         outbox: Where they wait.
-        url: Address of the API.
-        service: The API, where this process started it.
+        api: The API.
 
     Raises:
         ApiError: The API is away; with its own reason where it is known.
@@ -45,8 +44,8 @@ def check_delivered(
         "by the next run with this directory that finds an API"
     )
     try:
-        if service is not None:
-            service.check()
+        if api.process is not None:
+            api.process.check()
     except ApiError as error:
         raise ApiError(f"{error}\n{kept}") from None
-    raise ApiError(f"no API at {url}: {kept}")
+    raise ApiError(f"no API at {api.client.url}: {kept}")

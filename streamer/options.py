@@ -1,22 +1,24 @@
 """Options that the commands share: which strain, which servers, what to leave."""
 
 import contextlib
+import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from chirpwatch.atomic import replacing
 from chirpwatch.errors import ApiError
+from chirpwatch.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from chirpwatch.api.process import ApiProcess
     from chirpwatch.serve.embedded import TritonServer
+    from chirpwatch.streamer.results_api import Connection
     from chirpwatch.streamer.source import Source
-
-SHIPPED = Path(__file__).parent.parent / "model_repo"
 
 Option = Callable[[Any], Any]
 
@@ -108,6 +110,39 @@ RESULTS: list[Option] = [
 """Where results go."""
 
 
+def directory_option(default: str, what: str) -> Option:
+    """The directory of a command.
+
+    Args:
+        default: The default.
+        what: What is kept there, for the help.
+    """
+    return click.option(
+        "--directory",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(default),
+        show_default=True,
+        help=what,
+    )
+
+
+def far_option(default: float, shown: str, what: str) -> Option:
+    """A false-alarm rate, per Julian year.
+
+    Args:
+        default: The default.
+        shown: The default in words.
+        what: What it decides, for the help.
+    """
+    return click.option(
+        "--far",
+        type=click.FloatRange(0, min_open=True),
+        default=default,
+        show_default=shown,
+        help=f"{what}, per year.",
+    )
+
+
 def with_options(*groups: Sequence[Option]) -> Option:
     """Give a command options, in this order."""
 
@@ -138,29 +173,33 @@ def chosen(
     return Source(tuple(path.resolve() for path in strain_files), None)
 
 
-def connection(
-    url: str | None, token_file: Path | None
-) -> tuple[str, str | None] | None:
-    """Address and token of a running API, or None where no address is given.
+def connection(url: str | None, token_file: Path | None) -> "Connection | None":
+    """Where a running API is, or None where no address is given.
 
     Raises:
         ApiError: The token's file cannot be read.
     """
     if url is None:
         return None
+    from chirpwatch.streamer.results_api import Connection
+
     if token_file is None:
-        return url, None
+        return Connection(url, None)
     try:
-        return url, token_file.read_text().strip()
+        return Connection(url, token_file.read_text().strip())
     except OSError as error:
         raise ApiError(f"the API's token: {error}") from None
 
 
-def wait(
-    console: Console, server: "TritonServer | None", service: "ApiProcess | None"
-) -> None:
+def write_json(path: Path, result: Any) -> None:
+    """Write the file of ``--json``, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def keep_up(server: "TritonServer | None", service: "ApiProcess | None") -> None:
     """Keep the servers up until Ctrl-C, or until one of them ends."""
-    console.print("The servers stay up until Ctrl-C.")
+    logging.getLogger("chirpwatch").info("the servers stay up until Ctrl-C")
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             if server is not None:

@@ -1,8 +1,8 @@
 """Results on their way to the API: on disk first, delivered in order, never lost."""
 
 import contextlib
-import fcntl
 import json
+import logging
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,11 @@ from chirpwatch.api.contract.requests import (
     Stream,
 )
 from chirpwatch.atomic import replacing
+from chirpwatch.backoff import Backoff
 from chirpwatch.errors import ApiError
+from chirpwatch.lock import locked
+
+log = logging.getLogger("chirpwatch.outbox")
 
 FIRST_RETRY_LENGTH = 0.5
 LAST_RETRY_LENGTH = 30.0
@@ -63,6 +67,7 @@ class Outbox:
         self._runs: set[str] = set()
         self._failure: ApiError | None = None
         self._next = 1
+        self._lock = contextlib.ExitStack()
         self._writing = threading.Lock()
         self._news = threading.Event()
         self._ended = threading.Event()
@@ -70,15 +75,11 @@ class Outbox:
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.directory / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise ApiError(
-                f"{self.directory} is in use by another run; give this one a "
-                "directory of its own with --directory"
-            ) from None
+        in_use = ApiError(
+            f"{self.directory} is in use by another run; give this one a directory of "
+            "its own with --directory"
+        )
+        self._lock.enter_context(locked(self.directory / ".lock", in_use))
         self._next = max((int(path.stem) for path in self.waiting()), default=0) + 1
         for path in self.directory.glob("*.running"):
             message = "the process ended before the run did"
@@ -184,18 +185,24 @@ class Outbox:
         self._thread.join()
 
     def _deliver_until_ended(self) -> None:
-        pause = FIRST_RETRY_LENGTH
+        backoff = Backoff(FIRST_RETRY_LENGTH, LAST_RETRY_LENGTH)
+        away = False
         while not self._ended.is_set():
             self._news.wait()
             self._news.clear()
             try:
                 self._deliver()
-            except ApiUnavailable:
-                self._ended.wait(pause)
-                pause = min(2 * pause, LAST_RETRY_LENGTH)
+            except ApiUnavailable as error:
+                if not away:
+                    log.warning("results wait: %s", error)
+                away = True
+                self._ended.wait(backoff.next())
                 self._news.set()
             else:
-                pause = FIRST_RETRY_LENGTH
+                if away:
+                    log.info("the API is back; all results that waited are delivered")
+                away = False
+                backoff.reset()
 
     def _deliver(self) -> None:
         """Send all that waits, in order, as far as the API takes it."""

@@ -95,6 +95,14 @@ def describe(address: str, name: str) -> Served:
     return Served(geometry, config.parameters["model"].string_value, longest_delay)
 
 
+def other_model(address: str, first: str, model: str) -> ModelError:
+    """The error of a server that changed its model while a run was under way."""
+    return ModelError(
+        f"the server at {address} began with model {first} and now serves {model}; "
+        "results of two models do not mix"
+    )
+
+
 @dataclass(frozen=True)
 class Output:
     """An output that a request asks for.

@@ -1,13 +1,12 @@
 """Triton servers that commands start, and those of a background run."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-from rich.console import Console
 
 from chirpwatch.errors import (
     ModelError,
@@ -16,6 +15,8 @@ from chirpwatch.errors import (
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.streamer.timeslides import Timeslides
+
+log = logging.getLogger("chirpwatch.triton")
 
 START_PAUSE_LENGTH = 5.0
 """Pause before a server is started that died before a job was done, s."""
@@ -48,14 +49,38 @@ def explained(server: TritonServer | None) -> Iterator[None]:
         raise ServerError(f"{failure}\n{reason}") from None
 
 
+@contextlib.contextmanager
+def triton_server(
+    address: str | None, repository: Path, log_path: Path
+) -> Iterator[tuple[str, TritonServer | None]]:
+    """Use the Triton server that is given, or start one that ends with the context.
+
+    Args:
+        address: gRPC address of a server that runs; None starts one.
+        repository: Model repository for that.
+        log_path: File for its log.
+
+    Yields:
+        The address, and the server, if it was started here.
+
+    Raises:
+        ServerError: It did not start; or, from within the context, see ``explained``.
+    """
+    if address is not None:
+        yield address, None
+        return
+    log.info("starting Triton")
+    with TritonServer(repository, log=log_path) as server, explained(server):
+        yield server.address, server
+
+
 class Servers:
     """Triton servers; a context manager that starts one where no address is given.
 
     Args:
         addresses: gRPC addresses of servers that run.
         repository: Model repository for the one that is started.
-        log: File for its log, as ``TritonServer`` takes it.
-        console: Where a server's end is reported.
+        log_path: File for its log, as ``TritonServer`` takes it.
 
     Attributes:
         addresses: gRPC addresses, once the context is entered.
@@ -69,19 +94,17 @@ class Servers:
         self,
         addresses: tuple[str, ...],
         repository: Path,
-        log: Path | None,
-        console: Console,
+        log_path: Path | None,
     ) -> None:
         self.addresses = addresses
-        self.server = None if addresses else TritonServer(repository, log=log)
-        self._console = console
+        self.server = None if addresses else TritonServer(repository, log=log_path)
         self._stack = contextlib.ExitStack()
         self._next_start = 0.0
         self._jobs = 0
 
     def __enter__(self) -> Self:
         if self.server is not None:
-            self._console.print("starting Triton ...")
+            log.info("starting Triton")
             self._stack.enter_context(self.server)
             self.addresses = (self.server.address,)
         return self
@@ -127,16 +150,12 @@ class Servers:
         try:
             self.server.check()
         except ServerError as death:
-            self._say(f"{death}\nstarting it again ...")
+            log.warning("%s\nstarting it again", death)
             self._stack.__exit__(type(death), death, death.__traceback__)
             # Where that fails too, jobs fail until it succeeds or patience ends.
             try:
                 self._stack.enter_context(self.server)
             except ServerError as failure:
-                self._say(str(failure))
+                log.warning("%s", failure)
             self._jobs = jobs
             self._next_start = time.monotonic() + START_PAUSE_LENGTH
-
-    def _say(self, what: str) -> None:
-        # A log may hold what Rich takes for markup.
-        self._console.print(what, markup=False, highlight=False)

@@ -1,6 +1,5 @@
 """Client for the served timeslides: many slides of a stretch in one request."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
+from chirpwatch.clustering import cluster_strides
 from chirpwatch.errors import (
     ServerError,
     ShiftError,
@@ -20,7 +20,6 @@ from chirpwatch.limits import (
     MAX_LENGTH,
     MAX_SLIDE_LENGTH,
 )
-from chirpwatch.streamer.clustering import CLUSTER_LENGTH
 from chirpwatch.streamer.served import (
     KEEPALIVE,
     Output,
@@ -41,7 +40,7 @@ PEAKS: Mapping[str, type] = {
     "peak_delay": np.float32,
     "peak_is_event": np.bool_,
 }
-"""Outputs for each window of ``CLUSTER_LENGTH``, and their data types."""
+"""Outputs for each window of ``clustering.CLUSTER_LENGTH``, and their data types."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +189,7 @@ class Timeslides:
     def _outputs(self, slides: int, size: int, names: list[str]) -> list[Output]:
         """The expected outputs for some slides of a stretch of `size` samples."""
         strides = size // self.geometry.stride_size
-        cluster_strides = CLUSTER_LENGTH * self.geometry.inference_sampling_rate
-        windows = math.ceil(strides / cluster_strides)
+        windows = -(-strides // cluster_strides(self.geometry))
         shapes = dict.fromkeys(SCORES, (slides, strides))
         shapes |= dict.fromkeys(PEAKS, (slides, windows))
         types = {**SCORES, **PEAKS}

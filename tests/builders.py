@@ -6,14 +6,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from chirpwatch.api.contract.injection_set import Injection, PopulationBody
 from chirpwatch.api.contract.requests import (
     Block,
     BlockSlide,
     Chunk,
     Event,
     GeometryBody,
-    Injection,
-    PopulationBody,
     Run,
     Stream,
 )

@@ -21,6 +21,7 @@ from chirpwatch.api.storage.tables import (
 )
 from chirpwatch.background import Background
 from chirpwatch.geometry import Geometry
+from chirpwatch.score_times import merger_ns
 
 KEPT_PER_RUN = 2**18
 """Loudest background events of a run whose exact statistics are kept; others are
@@ -258,10 +259,7 @@ def block_events(
 
 def _event_times(row: Columns, events: NDArray[np.void]) -> NDArray[np.int64]:
     """Time of each event of a block at the first detector, GPS ns, [n]."""
-    delays = np.rint(events["delay"].astype(np.float64) * 1e9).astype(np.int64)
-    strides = events["stride"].astype(np.int64) + 1
-    times: NDArray[np.int64] = row.start_ns + strides * row.stride_ns - delays
-    return times
+    return merger_ns(row.start_ns, row.stride_ns, events["stride"], events["delay"])
 
 
 def _vetoed_events(

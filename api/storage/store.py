@@ -90,7 +90,7 @@ def check_stride(geometry: Geometry, stride_ns: int, what: str) -> None:
     Raises:
         InvalidError: It has another one.
     """
-    expected_ns = round(geometry.stride_length * 1e9)
+    expected_ns = geometry.stride_ns
     if stride_ns != expected_ns:
         raise InvalidError(
             f"{what}: expected strides of {expected_ns} ns as in the run's geometry, "

@@ -1,11 +1,9 @@
 """``chirpwatch background``: years of timeslides, on one machine or many."""
 
 import contextlib
-import json
+import logging
 import os
 import re
-import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from chirpwatch.atomic import replacing
 from chirpwatch.errors import ServerError
 from chirpwatch.limits import STRETCH_LENGTH
+from chirpwatch.logs import LOG_FORMAT
 from chirpwatch.streamer.background.cluster import (
     BATCH_SYSTEMS,
     connect,
@@ -27,15 +25,20 @@ from chirpwatch.streamer.options import (
     StrainCommand,
     chosen,
     connection,
-    wait,
+    directory_option,
+    keep_up,
     with_options,
+    write_json,
 )
 from chirpwatch.units import JULIAN_YEAR
 
 if TYPE_CHECKING:
     from chirpwatch.streamer.background.directory import RunDirectory
     from chirpwatch.streamer.outbox import Outbox
+    from chirpwatch.streamer.results_api import Connection
     from chirpwatch.streamer.source import Source
+
+log = logging.getLogger("chirpwatch.background")
 
 CALIBRATED_JOBS = 4
 """More jobs than this are worth the requests that an estimate takes."""
@@ -139,15 +142,12 @@ class Length(click.ParamType[float]):
     show_default="300s",
     help="How long jobs may fail, for want of a server, without one that succeeds.",
 )
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path),
-    default=Path("runs/background"),
-    show_default=True,
-    help="Where plan and results are kept; an interrupted run goes on from there.",
+@directory_option(
+    "runs/background",
+    "Where plan and results are kept; an interrupted run goes on from there.",
 )
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
-@with_options(RESULTS)
+@with_options(RESULTS, [LOG_FORMAT])
 def background(
     strain_files: tuple[Path, ...],
     background_file: Path | None,
@@ -206,14 +206,12 @@ def _run(
     patience: float,
     directory: Path,
     dry_run: bool,
-    api: tuple[str, str | None] | None,
+    api: "Connection | None",
     json_file: Path | None,
     keep: bool,
 ) -> None:
     """Plan, start what is not running, do what is not done, report."""
-    from chirpwatch.api.client import ApiClient
     from chirpwatch.api.contract.requests import RunUpdate
-    from chirpwatch.api.process import ApiProcess
     from chirpwatch.streamer.background.directory import RunDirectory
     from chirpwatch.streamer.background.plan import make_plan
     from chirpwatch.streamer.background.report import (
@@ -227,22 +225,18 @@ def _run(
         Coordinator,
         send_again,
     )
-    from chirpwatch.streamer.delivery import (
-        check_delivered,
-        deliver,
-    )
+    from chirpwatch.streamer.delivery import check_delivered, deliver
     from chirpwatch.streamer.outbox import Outbox
-    from chirpwatch.streamer.servers import (
-        Servers,
-        explained,
-    )
+    from chirpwatch.streamer.results_api import results_api
+    from chirpwatch.streamer.run_ids import new_run_id
+    from chirpwatch.streamer.servers import Servers, explained
     from chirpwatch.streamer.source import open_once
 
     console = Console()
     with contextlib.ExitStack() as stack:
         # A plan alone has no directory.
-        log = None if dry_run else directory / "triton.log"
-        servers = stack.enter_context(Servers(addresses, repository, log, console))
+        log_path = None if dry_run else directory / "triton.log"
+        servers = stack.enter_context(Servers(addresses, repository, log_path))
         stack.enter_context(explained(servers.server))
         geometry, model = servers.served()
         segments, fingerprints = open_once(source, geometry)
@@ -257,18 +251,12 @@ def _run(
         show_plan(plan, facts, console)
         if dry_run:
             return
-        run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-        results = stack.enter_context(RunDirectory(directory, run, plan, facts))
-        service: ApiProcess | None = None
-        if api is None:
-            console.print("starting the results API ...")
-            service = stack.enter_context(
-                ApiProcess(directory / "results.db", log=directory / "api.log")
-            )
-            client = stack.enter_context(service.client())
-        else:
-            client = stack.enter_context(ApiClient(*api))
-        outbox = stack.enter_context(Outbox(directory / "outbox", client))
+        results = stack.enter_context(
+            RunDirectory(directory, new_run_id(), plan, facts)
+        )
+        log.info("run %s", results.run, extra={"run": results.run})
+        service = stack.enter_context(results_api(api, directory))
+        outbox = stack.enter_context(Outbox(directory / "outbox", service.client))
         try:
             with _reported(results, outbox):
                 coordinator = Coordinator(
@@ -280,10 +268,10 @@ def _run(
                     servers.supervise,
                 )
                 done = results.done()
-                send_again(results, done, client, outbox)
+                send_again(results, done, service.client, outbox)
                 jobs = [job for job in plan.jobs if job.number not in set(done)]
                 if done:
-                    console.print(f"{len(done)} jobs are done already")
+                    log.info("%d jobs are done already", len(done))
                 if len(jobs) > CALIBRATED_JOBS:
                     # A server that is away just now is waited for below.
                     with contextlib.suppress(ServerError):
@@ -291,9 +279,9 @@ def _run(
                 if jobs:
                     with (
                         connect(**workers) as cluster,
-                        progress_bar(plan, jobs, console) as told,
+                        progress_bar(plan, jobs, console) as progress,
                     ):
-                        coordinator.run(cluster, jobs, told)
+                        coordinator.run(cluster, jobs, progress)
                 path = results.finish()
                 outbox.update_run(
                     results.run,
@@ -304,15 +292,16 @@ def _run(
                     ),
                 )
         finally:
-            waiting = deliver(outbox, console)
-        check_delivered(waiting, results.run, outbox, client.url, service)
-        report = summarise(results, coordinator.measured, path, f"{client.url}/")
+            waiting = deliver(outbox)
+        check_delivered(waiting, results.run, outbox, service)
+        report = summarise(
+            results, coordinator.measured, path, f"{service.client.url}/"
+        )
         show_summary(report, console)
         if json_file is not None:
-            with replacing(json_file) as temporary:
-                temporary.write_text(json.dumps(report, indent=2) + "\n")
+            write_json(json_file, report)
         if keep:
-            wait(console, servers.server, service)
+            keep_up(servers.server, service.process)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The directory of a background run: its plan, the jobs done, the results."""
 
-import fcntl
+import contextlib
 import io
 import json
 import zipfile
@@ -22,7 +22,8 @@ from chirpwatch.api.contract.requests import (
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
-from chirpwatch.strain import NANOSECONDS
+from chirpwatch.lock import locked
+from chirpwatch.score_times import merger_ns
 from chirpwatch.streamer.background.plan import (
     Job,
     Plan,
@@ -92,7 +93,7 @@ class JobResult:
         return Block(
             start_ns=stretch.start_ns,
             strides=stretch.strides,
-            stride_ns=round(geometry.stride_length * NANOSECONDS),
+            stride_ns=geometry.stride_ns,
             slides=slides,
         )
 
@@ -136,20 +137,14 @@ class RunDirectory:
 
     def __enter__(self) -> Self:
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise ConfigurationError(
-                f"{self.path} is in use by another background run; wait for it, or "
-                "give this one a directory of its own with --directory"
-            ) from None
-        try:
+        in_use = ConfigurationError(
+            f"{self.path} is in use by another background run; wait for it, or give "
+            "this one a directory of its own with --directory"
+        )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(self.path / ".lock", in_use))
             self._begin_or_continue()
-        except BaseException:
-            self._lock.close()
-            raise
+            self._lock = stack.pop_all()
         return self
 
     def __exit__(
@@ -236,7 +231,9 @@ class RunDirectory:
         for job, result in self.results():
             stretch = plan.stretches[job.stretch]
             size, slides = len(result.slide), len(job.shifts)
-            time_ns = merger_ns(geometry, stretch.start_ns, result.stride, result.delay)
+            time_ns = merger_ns(
+                stretch.start_ns, geometry.stride_ns, result.stride, result.delay
+            )
             shifts = [shift_lengths(geometry, frames) for frames in job.shifts]
             livetime = result.valid_strides(slides) * geometry.stride_length
             for name, part in {
@@ -269,26 +266,6 @@ class RunDirectory:
         """Each job with its result, in order, one at a time in memory."""
         for job in self.plan.jobs:
             yield job, self.load(job.number)
-
-
-def merger_ns(
-    geometry: Geometry, start_ns: int, stride: NDArray[Any], delay: NDArray[Any]
-) -> NDArray[Any]:
-    """GPS time of the merger at the first detector, integer nanoseconds.
-
-    Args:
-        geometry: The analysis.
-        start_ns: GPS time of the stretch's first sample, integer nanoseconds.
-        stride: Strides of the events, [events].
-        delay: Time by which a stride's right edge lags the merger, s, [events].
-
-    Returns:
-        int64 [events].
-    """
-    stride_ns = round(geometry.stride_length * NANOSECONDS)
-    lag = np.round(delay.astype(np.float64) * NANOSECONDS).astype(np.int64)
-    result: NDArray[Any] = start_ns + (stride.astype(np.int64) + 1) * stride_ns - lag
-    return result
 
 
 def _describe(plan: Plan) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from chirpwatch.api.client import (
     ApiRefused,
     ApiUnavailable,
 )
+from chirpwatch.backoff import Backoff
 from chirpwatch.errors import (
     ConfigurationError,
     ServerError,
@@ -71,18 +72,17 @@ class _Waiting:
 
     ready: deque[Job]
     later: list[tuple[float, Job]] = field(default_factory=list)
-    failures: dict[int, int] = field(default_factory=dict)
+    backoffs: dict[int, Backoff] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.ready or self.later)
 
     def again(self, job: Job) -> None:
         """Try a job again after a pause."""
-        count = self.failures.get(job.number, 0)
-        self.failures[job.number] = count + 1
-        # Not 2 ** count: it may grow without end.
-        pause = min(FIRST_PAUSE_LENGTH * 2 ** min(count, 16), LAST_PAUSE_LENGTH)
-        self.later.append((time.monotonic() + pause, job))
+        backoff = self.backoffs.setdefault(
+            job.number, Backoff(FIRST_PAUSE_LENGTH, LAST_PAUSE_LENGTH)
+        )
+        self.later.append((time.monotonic() + backoff.next(), job))
 
     def next(self) -> Job | None:
         """A job that may go now."""

@@ -1,24 +1,32 @@
 """Where candidates go: a file, a webhook, GraceDB."""
 
+import contextlib
 import hashlib
 import hmac
 import json
+import logging
 import os
 import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import httpx
 
+from chirpwatch.backoff import Backoff
 from chirpwatch.errors import (
     ChirpwatchError,
     ConfigurationError,
 )
-from chirpwatch.streamer.live.ledger import Ledger
+from chirpwatch.streamer.live.ledger import Candidate, Ledger
+from chirpwatch.streamer.live.metrics import LiveMetrics
+
+log = logging.getLogger("chirpwatch.alerts")
 
 FIRST_PAUSE, LAST_PAUSE = 0.5, 60.0
 """Between two tries while a sink is away, s."""
@@ -194,50 +202,50 @@ class GraceDb(Sink):
         check_status(answer.status_code)
 
 
-class Teller(threading.Thread):
-    """Tells one sink what the ledger has for it, for as long as it is not ended.
+class AlertSender(threading.Thread):
+    """Sends one sink what the ledger has for it, until it is ended.
 
     Args:
         sink: The sink.
-        ledger: What there is to tell.
-        told: Told each outcome: ``told``, ``refused``, ``unknown`` or ``not_reached``,
-            and how long it took, s.
+        ledger: What there is to send.
+        on_outcome: Called with each outcome: ``told``, ``refused``, ``unknown`` or
+            ``not_reached``, and how long it took, s.
     """
 
     def __init__(
         self,
         sink: Sink,
         ledger: Ledger,
-        told: Callable[[str, float], None] = lambda outcome, length: None,
+        on_outcome: Callable[[str, float], None] = lambda outcome, length: None,
     ) -> None:
         super().__init__(daemon=True)
-        self._sink, self._ledger, self._told = sink, ledger, told
+        self._sink, self._ledger, self._on_outcome = sink, ledger, on_outcome
         self._news = threading.Event()
         self._ended = threading.Event()
+        self._away = False
 
     def wake(self) -> None:
-        """Say that there may be more."""
+        """Look into the ledger: there may be more."""
         self._news.set()
 
     def end(self) -> None:
-        """Tell what waits, once, and end."""
+        """Send what waits, once, and end."""
         self._ended.set()
         self._news.set()
         self.join(2 * TIMEOUT)
 
     def run(self) -> None:
-        """Tell."""
-        pause = FIRST_PAUSE
+        """Send."""
+        backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
         while True:
-            reached = self._tell_all()
+            reached = self._send_all()
             if self._ended.is_set():
                 return
             if reached:
-                pause = FIRST_PAUSE
+                backoff.reset()
                 self._news.wait()
             else:
-                self._ended.wait(pause)
-                pause = min(2 * pause, LAST_PAUSE)
+                self._ended.wait(backoff.next())
             self._news.clear()
 
     def _mark(self, number: int, state: str, detail: str = "") -> bool:
@@ -248,29 +256,93 @@ class Teller(threading.Thread):
             return False
         return True
 
-    def _tell_all(self) -> bool:
-        """Tell what waits; false where the sink is away."""
+    def _send_all(self) -> bool:
+        """Send what waits; return false where the sink is away."""
         for number, candidate in self._ledger.waiting(self._sink.name):
             begin = time.monotonic()
             # From here on a process that ends does not know whether it arrived.
             if not self._mark(number, "sending"):
                 return False
-            try:
-                self._sink.send(candidate)
-            except NotReachedError as error:
-                state, detail = "waiting", str(error)
-            except RefusedError as error:
-                state, detail = "refused", str(error)
-            except Exception as error:
-                state, detail = "unknown", f"{type(error).__name__}: {error}"
-            else:
-                state, detail = "told", ""
+            state, detail = self._send(candidate)
             while not self._mark(number, state, detail):
                 # It was sent: nothing else may be before that is written down.
                 if self._ended.wait(FIRST_PAUSE):
                     return False
             outcome = "not_reached" if state == "waiting" else state
-            self._told(outcome, time.monotonic() - begin)
+            self._on_outcome(outcome, time.monotonic() - begin)
+            self._log(candidate["id"], state, detail)
             if state == "waiting":
                 return False
         return True
+
+    def _log(self, candidate: str, state: str, detail: str) -> None:
+        """Log what did not arrive, and when a sink is away or back."""
+        name = self._sink.name
+        if state == "waiting":
+            if not self._away:
+                log.warning("%s is away, candidates wait: %s", name, detail)
+        elif self._away:
+            log.info("%s is back", name)
+        if state in {"refused", "unknown"}:
+            log.error("candidate %s at %s: %s, %s", candidate, name, state, detail)
+        self._away = state == "waiting"
+
+    def _send(self, candidate: dict[str, Any]) -> tuple[str, str]:
+        """Send a candidate; return the state that it is in then, and why."""
+        try:
+            self._sink.send(candidate)
+        except NotReachedError as error:
+            return "waiting", str(error)
+        except RefusedError as error:
+            return "refused", str(error)
+        except Exception as error:
+            return "unknown", f"{type(error).__name__}: {error}"
+        return "told", ""
+
+
+class Alerts:
+    """Writes candidates down and has them sent; a context manager.
+
+    Args:
+        directory: Where they are written down.
+        sinks: Where they are sent.
+        metrics: Where outcomes are counted.
+    """
+
+    def __init__(
+        self, directory: Path, sinks: Sequence[Sink], metrics: LiveMetrics
+    ) -> None:
+        names = tuple(sink.name for sink in sinks)
+        self._ledger = Ledger(directory / "candidates.db", names)
+        self._senders = [
+            AlertSender(sink, self._ledger, partial(self._count, sink.name))
+            for sink in sinks
+        ]
+        self._metrics, self._stack = metrics, contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._ledger)
+        for sender in self._senders:
+            sender.start()
+            self._stack.callback(sender.end)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def add(self, candidate: Candidate) -> bool:
+        """Write a candidate down and have it sent; false where it is there already."""
+        if not self._ledger.add(candidate):
+            return False
+        for sender in self._senders:
+            sender.wake()
+        return True
+
+    def _count(self, sink: str, outcome: str, length: float) -> None:
+        self._metrics.told.labels(sink, outcome).inc()
+        self._metrics.telling.labels(sink).observe(length)

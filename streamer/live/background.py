@@ -66,7 +66,7 @@ def choose(
             return best
 
 
-class Noise:
+class BackgroundCopy:
     """The loudest background events of a run, and its livetime.
 
     Args:
@@ -145,10 +145,10 @@ class Noise:
 
 def find(
     client: ApiClient, model: str, geometry: str, name: str | None
-) -> Noise | None:
+) -> BackgroundCopy | None:
     """The background of a model; none where there is none, or none to be had now."""
     try:
         run = choose(client, model, geometry, name)
-        return None if run is None else Noise.fetch(client, run)
+        return None if run is None else BackgroundCopy.fetch(client, run)
     except (ApiRefused, StatisticsError):
         return None

@@ -1,36 +1,30 @@
 """``chirpwatch live``: strain as it comes."""
 
-import contextlib
-import signal
-from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
-from rich.console import Console
 
-from chirpwatch.errors import ConfigurationError
-from chirpwatch.streamer.live.channels import (
-    Channels,
-    low_latency_channels,
+from chirpwatch.logs import LOG_FORMAT
+from chirpwatch.streamer.live.channels import parse_bits
+from chirpwatch.streamer.live.settings import (
+    AlertSettings,
+    FrameSettings,
+    LiveSettings,
+    MetricsSettings,
+    RankingSettings,
+    ServerSettings,
 )
 from chirpwatch.streamer.options import (
     API,
     REPOSITORY,
     TRITON,
     connection,
+    directory_option,
+    far_option,
     with_options,
 )
 from chirpwatch.units import JULIAN_YEAR
-
-if TYPE_CHECKING:
-    from chirpwatch.streamer.live.alerts import (
-        Sink,
-        Teller,
-    )
-    from chirpwatch.streamer.live.ledger import Ledger
-    from chirpwatch.streamer.live.metrics import LiveMetrics
 
 GRACEDB = "https://gracedb-test.ligo.org/api/"
 
@@ -74,13 +68,7 @@ GRACEDB = "https://gracedb-test.ligo.org/api/"
     show_default=True,
     help="Longest wait for a frame of one detector that another one has, s.",
 )
-@click.option(
-    "--far",
-    type=click.FloatRange(0, min_open=True),
-    default=JULIAN_YEAR / 86_400,
-    show_default="one a day",
-    help="False-alarm rate of a candidate, per year.",
-)
+@far_option(JULIAN_YEAR / 86_400, "one a day", "False-alarm rate of a candidate")
 @click.option(
     "--background-run",
     metavar="RUN",
@@ -120,232 +108,55 @@ GRACEDB = "https://gracedb-test.ligo.org/api/"
     "--metrics-host", default="127.0.0.1", show_default=True, help="Its host."
 )
 @click.option("--simulated", is_flag=True, help="Say that the strain is simulated.")
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs/live"),
-    show_default=True,
-    help="Where state, logs, and results that the API has not taken yet are kept. The "
+@directory_option(
+    "runs/live",
+    "Where state, logs, and results that the API has not taken yet are kept. The "
     "same directory goes on where it ended.",
 )
-@with_options([TRITON, REPOSITORY], API)
-def live(
-    frames: Path,
-    strain_channels: tuple[str, ...],
-    state_channels: tuple[str, ...],
-    state_bits: tuple[str, ...],
-    patience: float,
-    far: float,
-    background_run: str | None,
-    candidates_file: Path | None,
-    webhook: str | None,
-    webhook_secret_file: Path | None,
-    gracedb: bool,
-    gracedb_url: str,
-    gracedb_group: str,
-    gracedb_pipeline: str,
-    metrics_port: int | None,
-    metrics_host: str,
-    simulated: bool,
-    directory: Path,
-    triton: str | None,
-    repository: Path,
-    api_url: str | None,
-    token_file: Path | None,
-) -> None:
-    """Search strain as it comes, and tell candidates.
+@with_options([TRITON, REPOSITORY], API, [LOG_FORMAT])
+def live(**options: Any) -> None:
+    """Search strain as it comes, and send candidates.
 
     Reads frames of 1 s or more of each detector as they appear. What is late, missing,
-    damaged or off is a gap, after which a new sequence begins. A candidate is told once
+    damaged or off is a gap, after which a new sequence begins. A candidate is sent once
     the kernel and its filter have passed it, with its false-alarm rate by a background
     of the same model. Ends with SIGTERM or Ctrl-C.
     """
-    for value in state_bits:
-        _bits(value.rpartition(":")[2])
+    settings = _settings(**options)
+    for value in settings.frames.state_bits:
+        parse_bits(value.rpartition(":")[2])
 
-    from prometheus_client import start_http_server
+    from chirpwatch.streamer.live.start import search
 
-    from chirpwatch.api.client import ApiClient
-    from chirpwatch.api.process import ApiProcess
-    from chirpwatch.serve.embedded import TritonServer
-    from chirpwatch.streamer.client import Detector
-    from chirpwatch.streamer.delivery import deliver
-    from chirpwatch.streamer.live.alerts import (
-        GraceDb,
-        JsonLines,
-        Sink,
-        Webhook,
+    search(settings)
+
+
+def _settings(
+    *,
+    frames: Path,
+    candidates_file: Path | None,
+    far: float,
+    metrics_host: str,
+    metrics_port: int | None,
+    directory: Path,
+    api_url: str | None,
+    token_file: Path | None,
+    **options: Any,
+) -> LiveSettings:
+    """The settings, from the options by their names."""
+
+    def group(settings: Any, **more: Any) -> Any:
+        names = settings.__dataclass_fields__.keys() & options.keys()
+        return settings(**more, **{name: options[name] for name in names})
+
+    return LiveSettings(
+        frames=group(FrameSettings, directory=frames),
+        server=group(ServerSettings),
+        ranking=group(RankingSettings, far_per_year=far),
+        alerts=group(
+            AlertSettings, file=candidates_file or directory / "candidates.jsonl"
+        ),
+        metrics=MetricsSettings(metrics_host, metrics_port),
+        api=connection(api_url, token_file),
+        directory=directory,
     )
-    from chirpwatch.streamer.live.ledger import Ledger
-    from chirpwatch.streamer.live.metrics import LiveMetrics
-    from chirpwatch.streamer.live.search import (
-        Live,
-        LiveSettings,
-    )
-    from chirpwatch.streamer.outbox import Outbox
-    from chirpwatch.streamer.servers import explained
-
-    console = Console(soft_wrap=True)
-    directory.mkdir(parents=True, exist_ok=True)
-    sinks: list[Sink] = [
-        JsonLines(candidates_file or directory / "candidates.jsonl"),
-    ]
-    if webhook is not None:
-        sinks.append(Webhook(webhook, _secret(webhook_secret_file)))
-    if gracedb:
-        sinks.append(GraceDb(gracedb_url, gracedb_group, gracedb_pipeline))
-    metrics = LiveMetrics(directory)
-    with contextlib.ExitStack() as stack:
-        if metrics_port is not None:
-            server, _ = start_http_server(metrics_port, metrics_host, metrics.registry)
-            stack.callback(server.shutdown)
-            console.print(
-                f"metrics at http://{metrics_host}:{server.server_port}/metrics"
-            )
-        if triton is None:
-            console.print("starting Triton ...")
-            own = stack.enter_context(
-                TritonServer(repository, log=directory / "triton.log")
-            )
-            stack.enter_context(explained(own))
-            triton = own.address
-        api = connection(api_url, token_file)
-        if api is None:
-            console.print("starting the results API ...")
-            service = stack.enter_context(
-                ApiProcess(directory / "results.db", log=directory / "api.log")
-            )
-            client = stack.enter_context(service.client())
-        else:
-            client = stack.enter_context(ApiClient(*api))
-        outbox = stack.enter_context(Outbox(directory / "outbox", client))
-        ledger = stack.enter_context(
-            Ledger(directory / "candidates.db", tuple(sink.name for sink in sinks))
-        )
-        tellers = [_teller(sink, ledger, metrics) for sink in sinks]
-        for teller in tellers:
-            teller.start()
-            stack.callback(teller.end)
-        settings = LiveSettings(
-            frames,
-            chosen_channels(
-                Detector(triton).geometry.ifos,
-                strain_channels,
-                state_channels,
-                state_bits,
-            ),
-            patience,
-            far,
-            background_run,
-            simulated,
-            directory,
-        )
-        search = Live(
-            settings,
-            triton,
-            client,
-            outbox,
-            ledger,
-            tellers,
-            metrics,
-            lambda what: console.print(what, highlight=False, markup=False),
-        )
-
-        def ended(number: int, frame: FrameType | None) -> None:
-            search.end()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, ended)
-        console.print(f"run {search.run_id}; the page is at {client.url}/")
-        try:
-            search.run()
-        finally:
-            deliver(outbox, console)
-
-
-def _teller(sink: "Sink", ledger: "Ledger", metrics: "LiveMetrics") -> "Teller":
-    from chirpwatch.streamer.live.alerts import Teller
-
-    def told(outcome: str, length: float) -> None:
-        metrics.told.labels(sink.name, outcome).inc()
-        metrics.telling.labels(sink.name).observe(length)
-
-    return Teller(sink, ledger, told)
-
-
-def chosen_channels(
-    ifos: Sequence[str],
-    strain: Sequence[str],
-    state: Sequence[str],
-    bits: Sequence[str],
-) -> dict[str, Channels]:
-    """What is read of each detector's frames.
-
-    Args:
-        ifos: The served model's detectors.
-        strain: Channels of the strain: ``NAME`` for every detector, ``IFO:NAME`` for
-            one; low-latency distribution's where there is none.
-        state: Channels of the state vector, alike; empty: none is read.
-        bits: Bits of it, alike, such as ``0,1``.
-
-    Raises:
-        ConfigurationError: One is of another detector, or its bits are none.
-    """
-    strains = _for_each(ifos, "--strain-channel", strain)
-    states = _for_each(ifos, "--state-channel", state)
-    masks = _for_each(ifos, "--state-bits", bits)
-    chosen = {}
-    for ifo in ifos:
-        usual = low_latency_channels(ifo)
-        chosen[ifo] = Channels(
-            f"{ifo}:{strains[ifo]}" if ifo in strains else usual.strain,
-            (f"{ifo}:{states[ifo]}" if states[ifo] else None)
-            if ifo in states
-            else usual.state,
-            _bits(masks[ifo]) if ifo in masks else usual.bits,
-        )
-    return chosen
-
-
-def _for_each(
-    ifos: Sequence[str], option: str, values: Sequence[str]
-) -> dict[str, str]:
-    """The value for each detector that an option speaks of."""
-    every: dict[str, str] = {}
-    own: dict[str, str] = {}
-    for value in values:
-        ifo, mark, rest = value.rpartition(":")
-        if not mark:
-            every = dict.fromkeys(ifos, rest)
-        elif ifo in ifos:
-            own[ifo] = rest
-        else:
-            raise ConfigurationError(
-                f"{option}: expected one of the served model's detectors, "
-                f"{', '.join(ifos)}, before the colon, found {value!r}"
-            )
-    return every | own
-
-
-def _bits(text: str) -> tuple[int, ...]:
-    try:
-        bits = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        bits = ()
-    if not bits or not all(0 <= bit < 32 for bit in bits):
-        raise ConfigurationError(
-            f"state bits: expected numbers from 0 to 31, as in 0,1, found {text!r}"
-        )
-    return bits
-
-
-def _secret(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        secret = path.read_bytes().strip()
-    except OSError as error:
-        raise ConfigurationError(f"the webhook's secret: {error}") from None
-    if not secret:
-        raise ConfigurationError(f"the webhook's secret: {path} is empty")
-    return secret

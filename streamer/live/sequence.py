@@ -1,6 +1,7 @@
 """One gap-free stretch of live strain through the served detector."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -9,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from chirpwatch.backoff import Backoff
 from chirpwatch.errors import ServerError
 from chirpwatch.streamer.client import (
     Detector,
@@ -16,6 +18,8 @@ from chirpwatch.streamer.client import (
     Scores,
     since,
 )
+
+log = logging.getLogger("chirpwatch.live")
 
 CATCH_UP_STRIDES = 512
 """Strides in a request where much waits: 64 s."""
@@ -33,7 +37,7 @@ class LiveSequence:
 
     Args:
         detector: The served detector.
-        lost: Told each failure of the server.
+        on_failure: Called with each failure of the server.
         wait: Waits for a time, s; true where there is no more sense in it.
         patience: Longest time that the server may be away, s.
     """
@@ -41,11 +45,11 @@ class LiveSequence:
     def __init__(
         self,
         detector: Detector,
-        lost: Callable[[ServerError], None],
+        on_failure: Callable[[ServerError], None],
         wait: Callable[[float], bool],
         patience: float = 600.0,
     ) -> None:
-        self._detector, self._lost = detector, lost
+        self._detector, self._on_failure = detector, on_failure
         self._wait, self._patience = wait, patience
         ifos = len(detector.geometry.ifos)
         self._offsets = (0,) * ifos
@@ -87,20 +91,25 @@ class LiveSequence:
         size = self._detector.geometry.stride_size
         self._kept = np.concatenate([self._kept, strain], axis=1)
         stop = self._first + self._kept.shape[1] // size
-        deadline, pause = time.monotonic() + self._patience, FIRST_PAUSE
+        deadline = time.monotonic() + self._patience
+        backoff, failures = Backoff(FIRST_PAUSE, LAST_PAUSE), 0
         while True:
             try:
                 scores = self._score(stop)
             except ServerError as error:
                 self._close()
-                self._lost(error)
-                if self._wait(pause) or time.monotonic() > deadline:
+                failures += 1
+                if failures == 1:
+                    log.warning("Triton failed and is asked again: %s", error)
+                self._on_failure(error)
+                if self._wait(backoff.next()) or time.monotonic() > deadline:
                     raise
-                pause = min(2 * pause, LAST_PAUSE)
                 with contextlib.suppress(ServerError):
                     self._detector.check_unchanged(error)
             else:
                 break
+        if failures:
+            log.info("Triton answers again")
         self._wanted = stop
         first = max(self._first, self._detector.burn_in(stop, self._offsets))
         self._kept = self._kept[:, (first - self._first) * size :]

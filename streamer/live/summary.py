@@ -1,4 +1,4 @@
-"""What the page of a live run says: what was lost, and how long scores take."""
+"""How a live run goes, for its page and for the log."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from chirpwatch.streamer.live.coincide import Gap
 from chirpwatch.text import one_line
 
 SECONDS = 600
-"""Newest seconds whose latency is told."""
+"""Newest seconds whose latency counts."""
 
 MAX_REASON = 200
 
@@ -22,6 +22,8 @@ MAX_REASON = 200
 class Summary:
     """What happened to a run since this process works on it."""
 
+    _analysed: int = 0
+    _candidates: int = 0
     _gaps: int = 0
     _lost: int = 0
     _last_gap: str = ""
@@ -43,10 +45,41 @@ class Summary:
 
     def scored(self, latency: float) -> None:
         """A second had its scores, this long after its newest frame was written, s."""
+        self._analysed += 1
         self._latencies.append(latency)
 
+    def candidate(self) -> None:
+        """A candidate was found."""
+        self._candidates += 1
+
+    def progress(self) -> tuple[str, dict[str, float]]:
+        """A line for the log, and its numbers by name."""
+        fields: dict[str, float] = {
+            "analysed_s": self._analysed,
+            "gaps": self._gaps,
+            "lost_s": self._lost,
+            "candidates": self._candidates,
+        }
+        latency = ""
+        if (measured := self._latency()) is not None:
+            fields |= {"latency_p50_ms": measured.p50, "latency_p99_ms": measured.p99}
+            latency = f" (latency {measured.p50:g} ms, 99 %: {measured.p99:g} ms)"
+        return (
+            f"{self._analysed} s analysed{latency}, lost: {self._lost} s, gaps: "
+            f"{self._gaps}, candidates: {self._candidates}",
+            fields,
+        )
+
+    def _latency(self) -> LatencyMs | None:
+        """Quantiles of the newest seconds' latency."""
+        if not self._latencies:
+            return None
+        values = 1000 * np.array(self._latencies)
+        p50, p90, p99 = np.round(np.quantile(values, (0.5, 0.9, 0.99)), 1)
+        return LatencyMs(p50=p50, p90=p90, p99=p99, max=round(float(values.max()), 1))
+
     def update(self) -> RunUpdate | None:
-        """What to tell the results service; nothing where it knows."""
+        """What is new for the API; None where nothing is."""
         parts = []
         if self._gaps:
             parts.append(
@@ -58,14 +91,8 @@ class Summary:
                 f"Triton failed {self._failures} time{'s' * (self._failures > 1)} "
                 f"and was asked again, the last: {self._last_failure}"
             )
-        latency = None
-        if self._latencies:
-            values = 1000 * np.array(self._latencies)
-            p50, p90, p99 = np.round(np.quantile(values, (0.5, 0.9, 0.99)), 1)
-            largest = round(float(values.max()), 1)
-            latency = LatencyMs(p50=p50, p90=p90, p99=p99, max=largest)
         message = "; ".join(parts)[:500] or None
-        update = RunUpdate(message=message, latency_ms=latency)
+        update = RunUpdate(message=message, latency_ms=self._latency())
         if update == self._told:
             return None
         self._told = update

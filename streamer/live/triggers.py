@@ -1,4 +1,9 @@
-"""Candidates as they come: one for each signal, once all of it has been seen."""
+"""Triggers: loud scores, one for each signal, as soon as no later score can change it.
+
+A trigger is not an event of the results (``chirpwatch.clustering``), which is decided
+only once the scores of the next 8 s are there. Where a trigger and an event disagree,
+the trigger came first.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from chirpwatch.geometry import Geometry
+from chirpwatch.score_times import edge_ns, merger_ns
 from chirpwatch.strain import NANOSECONDS
 
 SAME_NS = NANOSECONDS // 2
@@ -14,7 +20,7 @@ SAME_NS = NANOSECONDS // 2
 
 
 @dataclass(frozen=True)
-class Spotted:
+class Trigger:
     """A loud score.
 
     Attributes:
@@ -28,14 +34,13 @@ class Spotted:
     decided_ns: int
 
 
-class Spotter:
-    """Finds the loud scores of one sequence.
+class TriggerFinder:
+    """Finds the triggers of one sequence as its scores come in.
 
-    The loudest score above a threshold is a candidate once the longest delay has passed
-    since the merger that it says: no later score looks for a merger there. So a signal
-    is one candidate, and it waits for no more than what its score needs. Kernels that
-    still hold a part of it may be loud too: what they say is told only if it is louder.
-    The events of the results, apart by the cluster's length, come later.
+    The loudest score above a threshold becomes a trigger once the data have advanced
+    the longest delay past its estimated merger time: no later score looks for a merger
+    there. Later kernels that still hold a part of the signal may be loud too; such a
+    score becomes a trigger only if it is louder than the last one.
 
     Args:
         geometry: The analysis.
@@ -44,13 +49,13 @@ class Spotter:
     """
 
     def __init__(self, geometry: Geometry, longest_delay: float, t0_ns: int) -> None:
-        self._t0_ns = t0_ns
-        self._stride_ns = round(geometry.stride_length * NANOSECONDS)
-        self._reach_ns = round(longest_delay * NANOSECONDS)
+        self._t0_ns, self._stride_ns = t0_ns, geometry.stride_ns
+        self._longest_delay_ns = round(longest_delay * NANOSECONDS)
         seen = geometry.kernel_length + geometry.fduration / 2
         self._seen_ns = round(seen * NANOSECONDS)
+        # Statistic and merger time of the loudest open score, and of the last trigger.
         self._best: tuple[float, int] | None = None
-        self._told: tuple[float, int] | None = None
+        self._last: tuple[float, int] | None = None
 
     def push(
         self,
@@ -59,8 +64,8 @@ class Spotter:
         delay: NDArray[Any],
         valid: NDArray[Any],
         threshold: float,
-    ) -> Iterator[Spotted]:
-        """Take the next scores, and tell the candidates that they decide.
+    ) -> Iterator[Trigger]:
+        """Take the next scores, and yield the triggers that they decide.
 
         Args:
             first: Stride of the first score.
@@ -70,30 +75,33 @@ class Spotter:
             threshold: What a score must reach.
         """
         for i in range(len(score)):
-            edge_ns = self._t0_ns + (first + i + 1) * self._stride_ns
+            stride, statistic = first + i, float(score[i])
             if valid[i] and score[i] >= threshold:
-                time_ns = edge_ns - round(float(delay[i]) * NANOSECONDS)
-                louder = self._best is None or score[i] > self._best[0]
-                if louder and self._is_new(float(score[i]), time_ns):
-                    self._best = float(score[i]), time_ns
-            if self._best and edge_ns >= self._best[1] + self._reach_ns:
-                yield self._tell(edge_ns)
+                time_ns = int(merger_ns(self._t0_ns, self._stride_ns, stride, delay[i]))
+                louder = self._best is None or statistic > self._best[0]
+                if louder and self._is_new(statistic, time_ns):
+                    self._best = statistic, time_ns
+            now_ns = edge_ns(self._t0_ns, self._stride_ns, stride)
+            if self._best and now_ns >= self._best[1] + self._longest_delay_ns:
+                yield self._decide(now_ns)
 
-    def flush(self, edge_ns: int) -> Iterator[Spotted]:
-        """End the sequence, and tell a candidate that was still open."""
+    def flush(self, now_ns: int) -> Iterator[Trigger]:
+        """End the sequence, and yield the trigger that was still open."""
         if self._best:
-            yield self._tell(edge_ns)
+            yield self._decide(now_ns)
 
-    def _is_new(self, score: float, time_ns: int) -> bool:
-        """Whether a score is not the last candidate's signal on its way out."""
-        if self._told is None:
+    def _is_new(self, statistic: float, time_ns: int) -> bool:
+        """Whether a score is not a late, quieter view of the last trigger's signal."""
+        if self._last is None:
             return True
-        statistic, told_ns = self._told
-        after_ns = time_ns - told_ns
-        return after_ns > self._seen_ns or (after_ns > SAME_NS and score > statistic)
+        last_statistic, last_ns = self._last
+        after_ns = time_ns - last_ns
+        return after_ns > self._seen_ns or (
+            after_ns > SAME_NS and statistic > last_statistic
+        )
 
-    def _tell(self, edge_ns: int) -> Spotted:
+    def _decide(self, now_ns: int) -> Trigger:
         assert self._best is not None
         statistic, time_ns = self._best
-        self._best, self._told = None, self._best
-        return Spotted(time_ns, statistic, edge_ns)
+        self._best, self._last = None, self._best
+        return Trigger(time_ns, statistic, now_ns)

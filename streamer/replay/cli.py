@@ -1,10 +1,10 @@
 """``chirpwatch replay``: recorded or simulated strain through the detector."""
 
 import contextlib
-import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -15,8 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from chirpwatch.atomic import replacing
 from chirpwatch.limits import STRETCH_LENGTH
+from chirpwatch.logs import LOG_FORMAT
 from chirpwatch.streamer.options import (
     DATA,
     REPOSITORY,
@@ -25,10 +25,21 @@ from chirpwatch.streamer.options import (
     StrainCommand,
     chosen,
     connection,
-    wait,
+    directory_option,
+    far_option,
+    keep_up,
     with_options,
+    write_json,
 )
 from chirpwatch.units import JULIAN_YEAR
+
+if TYPE_CHECKING:
+    from chirpwatch.geometry import Geometry
+    from chirpwatch.signals import ProjectedSignals
+    from chirpwatch.strain import Segment
+    from chirpwatch.streamer.results_api import Connection
+
+log = logging.getLogger("chirpwatch.replay")
 
 
 @click.command(cls=StrainCommand)
@@ -56,12 +67,10 @@ from chirpwatch.units import JULIAN_YEAR
     show_default="the least possible",
     help="Step between two slides, s; whole feature frames of 1/64 s.",
 )
-@click.option(
-    "--far",
-    type=click.FloatRange(0, min_open=True),
-    default=JULIAN_YEAR / 3600,
-    show_default="one an hour",
-    help="False-alarm rate at which an injection counts as found, per year.",
+@far_option(
+    JULIAN_YEAR / 3600,
+    "one an hour",
+    "False-alarm rate at which an injection counts as found",
 )
 @click.option(
     "--request-length",
@@ -77,15 +86,12 @@ from chirpwatch.units import JULIAN_YEAR
     show_default=True,
     help="Sequences under way at once.",
 )
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Where logs, the database of an API started here, and results that the API "
+@directory_option(
+    "runs",
+    "Where logs, the database of an API started here, and results that the API "
     "has not taken yet are kept.",
 )
-@with_options([TRITON, REPOSITORY], RESULTS)
+@with_options([TRITON, REPOSITORY], RESULTS, [LOG_FORMAT])
 def replay(
     strain_files: tuple[Path, ...],
     background_file: Path | None,
@@ -122,7 +128,7 @@ def search(
     workers: int,
     triton: str | None,
     repository: Path,
-    api: tuple[str, str | None] | None,
+    api: "Connection | None",
     directory: Path,
     json_file: Path | None,
     keep: bool,
@@ -133,7 +139,7 @@ def search(
         load: Gives the segments, once the served geometry is known.
         signals_files: Projected test signals, a set of each segment in each file.
         name: What people call the run.
-        api: Address and token of a running API; None starts one.
+        api: Where a running API is; None starts one.
         slides: Number of timeslides.
         slide_length: Step between two of them, s; None for the least possible.
         request_length: Strain in one request, s.
@@ -148,84 +154,68 @@ def search(
     Raises:
         ChirpwatchError: Bad input, or a part that failed.
     """
-    from chirpwatch.api.client import ApiClient
-    from chirpwatch.api.process import ApiProcess
-    from chirpwatch.serve.embedded import TritonServer
-    from chirpwatch.signals import read_test_signals
     from chirpwatch.streamer.client import Detector
-    from chirpwatch.streamer.delivery import (
-        check_delivered,
-        deliver,
-    )
+    from chirpwatch.streamer.delivery import check_delivered, deliver
     from chirpwatch.streamer.outbox import Outbox
-    from chirpwatch.streamer.replay.report import (
-        collect,
-        show,
-    )
-    from chirpwatch.streamer.replay.run import (
-        Replay,
-        run_replay,
-    )
-    from chirpwatch.streamer.servers import explained
+    from chirpwatch.streamer.replay.inputs import Replay
+    from chirpwatch.streamer.replay.report import collect, show
+    from chirpwatch.streamer.replay.run import ReplayRun
+    from chirpwatch.streamer.results_api import results_api
+    from chirpwatch.streamer.servers import triton_server
 
     console = Console()
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        server: TritonServer | None = None
-        service: ApiProcess | None = None
-        if triton is None:
-            console.print("starting Triton ...")
-            server = stack.enter_context(
-                TritonServer(repository, log=directory / "triton.log")
-            )
-            stack.enter_context(explained(server))
-            triton = server.address
-        geometry = Detector(triton).geometry
+        address, server = stack.enter_context(
+            triton_server(triton, repository, directory / "triton.log")
+        )
+        geometry = Detector(address).geometry
         segments = load(geometry)
-        still = (0.0,) * len(geometry.ifos)
-        signals = {
-            segment.name: {
-                f"injections{number}_{segment.name.replace('.', 'p')}": (
-                    read_test_signals(
-                        path,
-                        segment.name,
-                        still,
-                        geometry.ifos,
-                        geometry.sample_rate,
-                        stored=True,
-                    )
-                )
-                for number, path in enumerate(signals_files, start=1)
-            }
-            for segment in segments
-        }
+        signals = _read_signals(signals_files, segments, geometry)
         plan = Replay(segments, slides, slide_length, signals, request_length, workers)
         _, left_out = plan.jobs(geometry)
         _, without_slides = plan.background(geometry)
         for what in left_out + without_slides:
-            console.print(f"left out: {what}")
-        if api is None:
-            console.print("starting the results API ...")
-            service = stack.enter_context(
-                ApiProcess(directory / "results.db", log=directory / "api.log")
-            )
-            client = stack.enter_context(service.client())
-        else:
-            client = stack.enter_context(ApiClient(*api))
-        outbox = stack.enter_context(Outbox(directory / "outbox", client))
+            log.warning("left out: %s", what)
+        results = stack.enter_context(results_api(api, directory))
+        outbox = stack.enter_context(Outbox(directory / "outbox", results.client))
         try:
-            with _progress(console) as told:
-                run, measured = run_replay(plan, triton, outbox, name, told)
+            with _progress(console) as report:
+                run = ReplayRun(plan, address, outbox, name, report)
+                log.info("run %s", run.id, extra={"run": run.id})
+                measured = run.run()
         finally:
-            waiting = deliver(outbox, console)
-        check_delivered(waiting, run, outbox, client.url, service)
-        result = collect(client, run, measured, far)
-        show(result, f"{client.url}/", console)
+            waiting = deliver(outbox)
+        check_delivered(waiting, run.id, outbox, results)
+        result = collect(results.client, run.id, measured, far)
+        show(result, f"{results.client.url}/", console)
         if json_file is not None:
-            with replacing(json_file) as temporary:
-                temporary.write_text(json.dumps(result, indent=2) + "\n")
+            write_json(json_file, result)
         if keep:
-            wait(console, server, service)
+            keep_up(server, results.process)
+
+
+def _read_signals(
+    paths: Sequence[Path], segments: "Sequence[Segment]", geometry: "Geometry"
+) -> "dict[str, dict[str, ProjectedSignals]]":
+    """The sets of test signals of each segment, one for each file."""
+    from chirpwatch.signals import read_test_signals
+
+    still = (0.0,) * len(geometry.ifos)
+    return {
+        segment.name: {
+            f"injections{number}_{segment.name.replace('.', 'p')}": read_test_signals(
+                path,
+                segment.name,
+                still,
+                geometry.ifos,
+                geometry.sample_rate,
+                stored=True,
+            )
+            for number, path in enumerate(paths, start=1)
+        }
+        for segment in segments
+    }
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from chirpwatch.api.client import (
     ApiClient,
     ApiRefused,
 )
-from chirpwatch.streamer.replay.run import Measured
+from chirpwatch.streamer.replay.speed import Measured
 from chirpwatch.units import JULIAN_YEAR
 
 CANDIDATES = 200

@@ -36,7 +36,7 @@ from benchmarks.pairs import (
     slide_shifts,
 )
 from chirpwatch.geometry import Geometry
-from chirpwatch.streamer.options import SHIPPED
+from chirpwatch.shipped import SHIPPED
 from chirpwatch.train.data.signals.waveforms import chirp_mass
 
 IFOS = ("H1", "L1")

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chirpwatch.clustering import Clusterer, cluster_strides
 from chirpwatch.errors import (
     ModelError,
     ServerError,
@@ -17,10 +18,6 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.strain import Segment
 from chirpwatch.streamer.client import Detector
-from chirpwatch.streamer.clustering import (
-    CLUSTER_LENGTH,
-    Clusterer,
-)
 from chirpwatch.streamer.replay.jobs import Job
 from chirpwatch.streamer.served import describe
 from chirpwatch.streamer.timeslides import Timeslides
@@ -191,7 +188,7 @@ def test_events_are_those_that_clustering_finds(timeslides, geometry, noise, siz
     shifts = rng.choice(np.arange(1, strain.shape[1] // 32), 9, replace=False)[:, None]
     scores = timeslides.scores(strain, shifts)
     events = timeslides.events(strain, shifts)
-    reach = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+    reach = cluster_strides(geometry)
     np.testing.assert_array_equal(events.valid, scores.valid)
     for row in range(len(shifts)):
         clusterer = Clusterer(reach)

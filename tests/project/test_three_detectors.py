@@ -36,7 +36,7 @@ from chirpwatch.signals import (
 from chirpwatch.strain import Segment
 from chirpwatch.streamer.background.plan import make_plan
 from chirpwatch.streamer.client import Detector
-from chirpwatch.streamer.live.cli import chosen_channels
+from chirpwatch.streamer.live.channels import chosen_channels
 from chirpwatch.streamer.replay.jobs import Job
 from chirpwatch.streamer.timeslides import Timeslides
 from chirpwatch.train.data.noise.lines import detector_lines

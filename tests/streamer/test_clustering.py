@@ -1,9 +1,15 @@
 import numpy as np
-from hypothesis import given
+import onnxruntime
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto
 from scipy.signal import find_peaks
 
-from chirpwatch.streamer.clustering import Clusterer
+from chirpwatch.clustering import Clusterer, cluster_strides, find_events
+from chirpwatch.export import timeslides
+from chirpwatch.export.graph import Graph
+from chirpwatch.geometry import Geometry
 
 
 def find(score: np.ndarray, valid: np.ndarray, size: int, cuts: list[int]) -> list[int]:
@@ -36,6 +42,7 @@ def test_events_are_the_maxima_of_their_neighbourhood(
         and not (masked[max(0, i - size) : i] == masked[i]).any()
     ]
     assert find(score, valid, size, cuts) == expected
+    assert np.flatnonzero(find_events(score, size, valid)).tolist() == expected
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -64,3 +71,69 @@ def test_a_plateau_is_one_event_at_its_first_score() -> None:
     score = np.zeros(50)
     score[20:25] = 7
     assert find(score, np.ones(50, bool), 10, [21, 1, 1])[:2] == [0, 20]
+
+
+@given(scores, st.integers(1, 12))
+def test_a_score_that_is_no_number_is_no_event_and_hides_none(
+    pairs: list[tuple[int, bool]], size: int
+) -> None:
+    score = np.array([pair[0] for pair in pairs], dtype=np.float32)
+    valid = np.array([pair[1] for pair in pairs], dtype=bool)
+    for nothing in (np.nan, np.inf, -np.inf):
+        without = np.where(valid, score, np.float32(nothing))
+        np.testing.assert_array_equal(
+            find_events(without, size), find_events(score, size, valid)
+        )
+
+
+@pytest.fixture(scope="module")
+def peaks() -> onnxruntime.InferenceSession:
+    """The part of the model ``slides`` that finds events, by itself."""
+    graph = Graph()
+    sizes: list[int | str] = ["slides", "strides"]
+    model = graph.model(
+        "peaks",
+        [
+            ("score", TensorProto.FLOAT, sizes),
+            ("delay", TensorProto.FLOAT, sizes),
+            ("valid", TensorProto.BOOL, sizes),
+        ],
+        timeslides._peaks(graph, Geometry(), "score", "delay", "valid"),
+    )
+    return onnxruntime.InferenceSession(model.SerializeToString())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    levels=st.sampled_from([2, 5, 1000]),
+    slides=st.integers(1, 70),
+    strides=st.integers(1, 300),
+    share=st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_the_graph_finds_the_same_events(
+    peaks: onnxruntime.InferenceSession,
+    seed: int,
+    levels: int,
+    slides: int,
+    strides: int,
+    share: float,
+) -> None:
+    """With ties, and scores that are not valid, some of them no numbers."""
+    rng = np.random.default_rng(seed)
+    score = rng.integers(levels, size=(slides, strides)).astype(np.float32)
+    valid = rng.random(score.shape) >= share
+    score[~valid] = rng.choice(np.float32([np.nan, np.inf, 99]), (~valid).sum())
+    delay = rng.random(score.shape, dtype=np.float32)
+    feed = {"score": score, "delay": delay, "valid": valid}
+    peak, stride, its_delay, is_event = peaks.run(None, feed)
+    expected = find_events(score, cluster_strides(Geometry()), valid)
+    found = np.zeros_like(valid)
+    row, window = np.nonzero(is_event)
+    found[row, stride[row, window]] = True
+    np.testing.assert_array_equal(found, expected)
+    assert len(row) == expected.sum()
+    np.testing.assert_array_equal(peak[row, window], score[row, stride[row, window]])
+    np.testing.assert_array_equal(
+        its_delay[row, window], delay[row, stride[row, window]]
+    )

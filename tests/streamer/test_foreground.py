@@ -7,6 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chirpwatch.clustering import (
+    Clusterer,
+    ScoreEvent,
+)
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.signals import ProjectedSignals
@@ -14,10 +18,6 @@ from chirpwatch.strain import Segment
 from chirpwatch.streamer.client import (
     Detector,
     Scores,
-)
-from chirpwatch.streamer.clustering import (
-    Clusterer,
-    Event,
 )
 from chirpwatch.streamer.replay.injections import (
     add_signals,
@@ -82,7 +82,7 @@ def picked(job: Job, name: str, answers: list[Scores]) -> tuple[np.ndarray, ...]
     return np.concatenate(score), np.concatenate(delay)
 
 
-def events(score: np.ndarray, delay: np.ndarray, valid: np.ndarray) -> list[Event]:
+def events(score: np.ndarray, delay: np.ndarray, valid: np.ndarray) -> list[ScoreEvent]:
     clusterer = Clusterer(64)
     return [*clusterer.push(score, delay, valid), *clusterer.flush()]
 

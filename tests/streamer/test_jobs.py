@@ -11,8 +11,8 @@ from chirpwatch.errors import (
 )
 from chirpwatch.geometry import Geometry
 from chirpwatch.strain import NANOSECONDS, Segment
+from chirpwatch.streamer.replay.inputs import Replay
 from chirpwatch.streamer.replay.jobs import Job
-from chirpwatch.streamer.replay.run import Replay
 from tests.builders import T0_NS, random_signals
 
 RATE = 2048

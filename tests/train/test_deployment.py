@@ -10,17 +10,12 @@ import torch
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.export import reference
 from chirpwatch.geometry import Geometry
-from chirpwatch.streamer.clustering import (
-    CLUSTER_LENGTH,
-    Clusterer,
-)
 from chirpwatch.train.data.noise.background import simulate_background
 from chirpwatch.train.data.windows import WindowSettings
 from chirpwatch.train.evaluation import deployment
 from chirpwatch.train.evaluation.deployment import (
     DeployedValidation,
     Slides,
-    find_events,
     partial_auroc,
     whiten_stretch,
 )
@@ -62,20 +57,6 @@ def test_stretches_are_whitened_as_the_search_whitens_them() -> None:
     expected = theirs.strain[0, 0, begin:]
     assert len(ours) == len(expected)
     np.testing.assert_allclose(ours, expected, atol=2e-3)
-
-
-@pytest.mark.parametrize("levels", [3, 1000])
-def test_events_are_those_of_the_search(levels: int) -> None:
-    rng = np.random.default_rng(levels)
-    scores = rng.integers(levels, size=3000) + rng.normal(size=3000) * (levels > 3)
-    size = round(CLUSTER_LENGTH * GEOMETRY.inference_sampling_rate)
-    assert deployment.CLUSTER_LENGTH == CLUSTER_LENGTH
-    clusterer = Clusterer(size)
-    valid = np.ones(len(scores), bool)
-    events = [*clusterer.push(scores, scores, valid), *clusterer.flush()]
-    assert np.flatnonzero(find_events(scores, size)).tolist() == [
-        event.stride for event in events
-    ]
 
 
 @torch.inference_mode()

@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from ml4gw.gw import compute_ifo_snr
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import sparse
 from torch import Tensor
 
 from chirpwatch.background import Background
+from chirpwatch.clustering import CLUSTER_LENGTH, cluster_strides, find_events
 from chirpwatch.efficiency import MATCH_WINDOW, match_injections
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
@@ -65,9 +66,6 @@ from chirpwatch.train.evaluation.scoring import (
     slide_pieces,
 )
 from chirpwatch.units import JULIAN_YEAR
-
-CLUSTER_LENGTH = 8.0
-"""An event is louder than every score within this time of it, s."""
 
 STRETCHES = 4
 """Background stretches, each with sources and glitches of its own."""
@@ -187,34 +185,6 @@ def whiten_stretch(
     """
     filters = stretch_filters(strain, geometry, design)
     return apply_filters(strain if added is None else added, filters, geometry)
-
-
-def find_events(scores: NDArray[Any], cluster_size: int) -> NDArray[Any]:
-    """Tell which scores are events, as the search does.
-
-    Args:
-        scores: Of one sequence each, all valid, [..., strides].
-        cluster_size: Strides on either side that an event is louder than.
-
-    Returns:
-        Whether it is an event, bool, [..., strides]; the first one of equals.
-    """
-    width = 2 * cluster_size + 1
-    loudest = ndimage.maximum_filter1d(
-        scores, width, axis=-1, mode="constant", cval=-np.inf
-    )
-    before = np.full_like(scores, -np.inf)
-    before[..., 1:] = scores[..., :-1]
-    earlier = ndimage.maximum_filter1d(
-        before,
-        cluster_size,
-        axis=-1,
-        mode="constant",
-        cval=-np.inf,
-        origin=(cluster_size - 1) // 2,
-    )
-    events: NDArray[Any] = (scores == loudest) & (scores > earlier)
-    return events
 
 
 def partial_auroc(noise: Tensor, signal: Tensor, limit: float) -> float:
@@ -718,7 +688,7 @@ class DeployedValidation:
         if len(geometry.ifos) < 2:
             return None
         slides = self.slides if sliding else self.plain_slides
-        cluster_size = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+        reach = cluster_strides(geometry)
         statistics, places, strides = [], [], 0
         kernel = kernel_frames(network) if sliding else 0
         for number, strain in enumerate(self._background):
@@ -733,7 +703,7 @@ class DeployedValidation:
                 for starts, part in parts:
                     series = part.cpu().numpy()
                     strides += len(series)
-                    events = np.flatnonzero(find_events(series, cluster_size))
+                    events = np.flatnonzero(find_events(series, reach))
                     statistics.append(series[events])
                     first = np.array(starts) * (geometry.frame_size if sliding else 1)
                     begins = events * geometry.stride_size + first[:, None]
@@ -784,7 +754,7 @@ class DeployedValidation:
         """
         geometry, sliding = self.geometry, has_slides(network)
         kernel = kernel_frames(network) if sliding else 0
-        cluster_size = round(CLUSTER_LENGTH * geometry.inference_sampling_rate)
+        reach = cluster_strides(geometry)
         scored, residuals = [], []
         for stretch in self.injections:
             peaks: Tensor | None
@@ -811,7 +781,7 @@ class DeployedValidation:
         offset = float(np.median(residuals))
         result = []
         for stretch, (scores, places) in zip(self.injections, scored, strict=True):
-            chosen = np.flatnonzero(find_events(scores, cluster_size))
+            chosen = np.flatnonzero(find_events(scores, reach))
             nanoseconds = 1e9 / geometry.sample_rate
             matched = match_injections(
                 (stretch.mergers * nanoseconds).astype(np.int64),

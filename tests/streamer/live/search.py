@@ -97,7 +97,7 @@ class Search:
             text=True,
         )
         line = self.process.stdout.readline()
-        assert line.startswith("metrics at "), line + self.process.stdout.read()
+        assert " INFO live: metrics at " in line, line + self.process.stdout.read()
         self.metrics_url = line.split()[-1]
         return self
 

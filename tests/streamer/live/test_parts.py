@@ -17,23 +17,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ligo.gracedb import rest as gracedb
 
+from chirpwatch.clustering import cluster_strides, find_events
 from chirpwatch.errors import (
     ConfigurationError,
     StrainError,
 )
 from chirpwatch.geometry import Geometry
 from chirpwatch.process import free_ports
+from chirpwatch.score_times import merger_ns
 from chirpwatch.strain import resample
 from chirpwatch.streamer.live import frames
 from chirpwatch.streamer.live.alerts import (
+    AlertSender,
     GraceDb,
     JsonLines,
     NotReachedError,
     RefusedError,
-    Teller,
     Webhook,
 )
-from chirpwatch.streamer.live.background import Noise
+from chirpwatch.streamer.live.background import BackgroundCopy
 from chirpwatch.streamer.live.channels import Channels
 from chirpwatch.streamer.live.coincide import (
     MAX_LEAP,
@@ -56,7 +58,7 @@ from chirpwatch.streamer.live.ledger import (
     Ledger,
 )
 from chirpwatch.streamer.live.summary import Summary
-from chirpwatch.streamer.live.triggers import Spotter
+from chirpwatch.streamer.live.triggers import SAME_NS, TriggerFinder
 from tests.streamer.live.search import GPS, IFOS
 
 CHANNELS = {
@@ -222,16 +224,16 @@ def test_a_rate_that_changes_or_does_not_fit_is_refused():
 # Candidates
 
 
-def spotted(score, delay, size=None, threshold=5.0):
-    """What is spotted in scores that come in pieces of a size."""
+def triggers(score, delay, size=None, threshold=5.0):
+    """The triggers of scores that come in pieces of a size."""
     size = size or len(score)
-    spotter = Spotter(Geometry(), 1.25, GPS * 10**9)
+    finder = TriggerFinder(Geometry(), 1.25, GPS * 10**9)
     found = []
     for first in range(0, len(score), size):
         part = slice(first, first + size)
         valid = np.ones(len(score[part]), bool)
-        found += spotter.push(first, score[part], delay[part], valid, threshold)
-    return found + list(spotter.flush(GPS * 10**9 + len(score) * 125_000_000))
+        found += finder.push(first, score[part], delay[part], valid, threshold)
+    return found + list(finder.flush(GPS * 10**9 + len(score) * 125_000_000))
 
 
 def test_a_signal_is_one_candidate_once_its_kernel_has_passed():
@@ -240,17 +242,41 @@ def test_a_signal_is_one_candidate_once_its_kernel_has_passed():
     for stride, value in zip(range(19, 28), (6, 7, 8, 9, 8, 9, 8, 7, 6), strict=True):
         score[stride], delay[stride] = value, (stride + 1) / 8 - 2.0
     for size in (1, 3, 8, 80):
-        (one,) = spotted(score, delay, size)
+        (one,) = triggers(score, delay, size)
         assert one.statistic == 9
         assert one.time_ns == (GPS + 2) * 10**9
         # The longest delay later, and not a stride more.
         assert one.decided_ns == GPS * 10**9 + 3_250_000_000
     # One that is not over is told at the end.
-    (one,) = spotted(score[:24], delay[:24])
+    (one,) = triggers(score[:24], delay[:24])
     assert one.time_ns == (GPS + 2) * 10**9
     # Another one right after is another one.
     score[60], delay[60] = 7.0, 1.0
-    assert [one.statistic for one in spotted(score, delay, 8)] == [9, 7]
+    assert [one.statistic for one in triggers(score, delay, 8)] == [9, 7]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 500), st.integers(1, 50))
+def test_every_loud_event_is_a_trigger_unless_one_came_just_before(seed, count, size):
+    """The online rule against the definition, with ties and any delays."""
+    geometry, threshold = Geometry(), 5.0
+    rng = np.random.default_rng(seed)
+    loud = rng.random(count) < rng.choice([0.02, 0.1, 1])
+    score = np.where(loud, rng.integers(10, size=count), 0).astype(np.float32)
+    delay = rng.integers(11, size=count).astype(np.float32) / 8
+    found = triggers(score, delay, size, threshold)
+    assert all(one.statistic >= threshold for one in found)
+    events = find_events(score, cluster_strides(geometry)) & (score >= threshold)
+    strides = np.flatnonzero(events)
+    times = merger_ns(GPS * 10**9, geometry.stride_ns, strides, delay[strides])
+    for stride, time_ns in zip(strides, times, strict=True):
+        # Whoever is louder, or as loud and earlier, is further away than any delay.
+        assert (score[stride], time_ns) in {
+            (one.statistic, one.time_ns) for one in found
+        } or any(
+            -SAME_NS <= one.time_ns - time_ns <= 1_250_000_000
+            and one.statistic < score[stride]
+            for one in found
+        )
 
 
 def test_a_signal_on_its_way_out_is_no_other_candidate():
@@ -260,7 +286,7 @@ def test_a_signal_on_its_way_out_is_no_other_candidate():
         score[24], score[32] = statistics
         # Long after.
         score[60] = 6.0
-        return [one.statistic for one in spotted(score, delay, 8)]
+        return [one.statistic for one in triggers(score, delay, 8)]
 
     assert found(9.0, 8.0) == [9, 6]
     assert found(8.0, 9.0) == [8, 9, 6]
@@ -268,7 +294,7 @@ def test_a_signal_on_its_way_out_is_no_other_candidate():
 
 def test_scores_that_stay_loud_are_told_and_told_again():
     score, delay = np.full(400, 6.0), np.full(400, 1.0)
-    times = [one.time_ns for one in spotted(score, delay, 8)]
+    times = [one.time_ns for one in triggers(score, delay, 8)]
     assert 15 < len(times) < 400 / 5
     assert np.diff(times).min() > 0.5e9
 
@@ -369,7 +395,7 @@ def test_a_webhook_is_told_once_and_signed(
     ):
         ledger.add(candidate())
         outcomes = Counter()
-        teller = Teller(
+        teller = AlertSender(
             Webhook(receiver.url, secret),
             ledger,
             lambda outcome, length: outcomes.update([outcome]),
@@ -629,15 +655,15 @@ def test_a_summary_is_one_line_and_told_once():
 
 
 def test_background_is_kept_for_when_nobody_can_be_asked(tmp_path):
-    noise = Noise("noise", 1e6, np.arange(1.0, 51.0), -np.inf)
+    noise = BackgroundCopy("noise", 1e6, np.arange(1.0, 51.0), -np.inf)
     path = tmp_path / "background.npz"
-    assert Noise.load(path, "model", "geometry") is None
+    assert BackgroundCopy.load(path, "model", "geometry") is None
     noise.save(path, "model", "geometry")
-    kept = Noise.load(path, "model", "geometry")
+    kept = BackgroundCopy.load(path, "model", "geometry")
     assert kept is not None
     assert (kept.run, kept.livetime) == ("noise", 1e6)
     assert kept.far(30.5) == noise.far(30.5)
     # That of another model says nothing.
-    assert Noise.load(path, "other", "geometry") is None
+    assert BackgroundCopy.load(path, "other", "geometry") is None
     path.write_bytes(path.read_bytes()[:100])
-    assert Noise.load(path, "model", "geometry") is None
+    assert BackgroundCopy.load(path, "model", "geometry") is None

@@ -1,6 +1,5 @@
 """Client of GWOSC's API (version 2): runs, data-quality segments, events, files."""
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +11,13 @@ from gwosc.locate import get_run_urls
 from gwosc.timeline import get_segments
 from gwosc.utils import url_segment
 from gwpy.segments import Segment, SegmentList
-from tenacity import RetryError
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+)
 
 from chirpwatch.errors import StrainError
 
@@ -216,27 +221,27 @@ class Archive:
         Raises:
             StrainError: The request failed.
         """
-        for attempt in range(self.tries):
-            try:
-                return question()
-            except requests.ConnectionError as error:
-                failure: Any = error
-                if attempt + 1 < self.tries:
-                    time.sleep(self.wait * 2**attempt)
-            except (RetryError, requests.RequestException, ValueError) as error:
-                failure = error
-                break
-            except (KeyError, TypeError) as error:
-                failure = f"the answer lacks {error}"
-                break
-        if isinstance(failure, RetryError):
-            last = failure.last_attempt
+        failure: Any
+        try:
+            return Retrying(
+                retry=retry_if_exception_type(requests.ConnectionError),
+                stop=stop_after_attempt(self.tries),
+                wait=wait_exponential(self.wait),
+                reraise=True,
+            )(question)
+        except RetryError as error:
+            # From within GWOSC's client.
+            last = error.last_attempt
             if last.failed:
                 failure = last.exception()
             else:
                 response = last.result()
                 failure = f"HTTP status {response.status_code} from {response.url}"
+        except (requests.RequestException, ValueError) as error:
+            failure = error
+        except (KeyError, TypeError) as error:
+            failure = f"the answer lacks {error}"
         raise StrainError(
             f"asking {self.host} for {what} failed: {failure}; check the name and the "
             "network, and run the command again"
-        ) from None
+        )

@@ -5,7 +5,6 @@ them, and writes a background file. Finished downloads are kept in a directory b
 the file, ``OUT.parts``, until the file is complete, so that a fetch can resume.
 """
 
-import fcntl
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from chirpwatch.atomic import (
     sync,
 )
 from chirpwatch.errors import StrainError
+from chirpwatch.lock import locked
 from chirpwatch.train.data.gwosc.archive import SourceFile
 from chirpwatch.train.data.gwosc.choice import make_plan
 from chirpwatch.train.data.gwosc.files import (
@@ -144,13 +144,10 @@ def _locked(parts: Path) -> Iterator[None]:
     """
     parts.mkdir(parents=True, exist_ok=True)
     lock = parts / "lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StrainError(
-                f"{parts}: another fetch is using this directory; wait until it ends"
-            ) from None
+    busy = StrainError(
+        f"{parts}: another fetch is using this directory; wait until it ends"
+    )
+    with locked(lock, busy):
         try:
             yield
         finally:

@@ -21,6 +21,12 @@ import httpx
 import numpy as np
 from gwpy.segments import Segment, SegmentList
 from numpy.typing import NDArray
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+)
 
 from chirpwatch.atomic import replacing
 from chirpwatch.errors import StrainError
@@ -146,25 +152,34 @@ def _intact(
         StrainError: All attempts failed, or an attempt failed permanently.
         Stopped: The fetch was cancelled.
     """
-    failure = ""
-    for attempt in range(policy.tries):
-        if attempt and policy.stop.wait(policy.wait * 2 ** (attempt - 1)):
+
+    def pause(length: float) -> None:
+        if policy.stop.wait(length):
             raise Stopped
+
+    def download() -> tuple[str, NDArray[Any]]:
         with NamedTemporaryFile(prefix=".download-", dir=directory) as raw:
-            try:
-                digest = _download(file.url, Path(raw.name), client, policy)
-            except _Interrupted as error:
-                failure = str(error)
-                continue
+            digest = _download(file.url, Path(raw.name), client, policy)
             try:
                 return digest, _content(raw.name, file, rate)
             except StrainError as error:
-                failure = str(error)
-    raise StrainError(
-        f"{file.url}: not downloaded in {policy.tries} tries; the last failed with: "
-        f"{failure}; finished downloads are kept: check the network and the host, and "
-        f"run the same command again, or leave out GPS {file.start} to {file.stop}"
-    )
+                raise _Interrupted(str(error)) from None
+
+    try:
+        return Retrying(
+            retry=retry_if_exception_type(_Interrupted),
+            stop=stop_after_attempt(policy.tries),
+            wait=wait_exponential(policy.wait),
+            sleep=pause,
+            reraise=True,
+        )(download)
+    except _Interrupted as failure:
+        raise StrainError(
+            f"{file.url}: not downloaded in {policy.tries} tries; the last failed "
+            f"with: {failure}; finished downloads are kept: check the network and the host, "
+            f"and run the same command again, or leave out GPS {file.start} to "
+            f"{file.stop}"
+        ) from None
 
 
 def _content(path: str, file: SourceFile, rate: int) -> NDArray[Any]:

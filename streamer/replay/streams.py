@@ -1,0 +1,84 @@
+"""A job's scores on their way to the API: zero-lag, or with an injection set."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from chirpwatch.api.contract.fields import Kind
+from chirpwatch.api.contract.requests import Stream
+from chirpwatch.clustering import CLUSTER_LENGTH
+from chirpwatch.streamer.chunks import Chunker
+from chirpwatch.streamer.client import Scores
+from chirpwatch.streamer.outbox import Outbox
+from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.snippets import Loudest
+
+
+class JobStream:
+    """A stream of a job's scores; a chunk is sent as soon as its events are decided.
+
+    Args:
+        run: The run's identifier.
+        job: The job.
+        set_name: The injection set that is in the strain; None for zero-lag.
+        outbox: Where chunks go.
+        loudest: Where zero-lag events are offered.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        job: Job,
+        set_name: str | None,
+        outbox: Outbox,
+        loudest: Loudest,
+    ) -> None:
+        geometry = job.geometry
+        self._loudest = loudest
+        self._run, self._job, self._set_name, self._outbox = run, job, set_name, outbox
+        kind: Kind = "zero_lag" if set_name is None else "injections"
+        shifts = dict(zip(geometry.ifos, job.shifts, strict=True))
+        name = "_".join(f"{shift:g}".replace(".", "p") for shift in job.shifts)
+        segment = job.segment.name.replace(".", "p")
+        self._name = set_name or f"{segment}_{kind}_{name}"
+        self._chunker = Chunker(geometry, job.t0_ns)
+        self._number = 0
+        outbox.put_stream(
+            run,
+            self._name,
+            Stream(
+                kind=kind,
+                shifts=shifts,
+                segment=job.segment.name,
+                injection_set=set_name,
+                cluster_length=CLUSTER_LENGTH,
+            ),
+        )
+
+    def push(self, scores: Scores) -> None:
+        """Take the next scores of the job's sequence."""
+        score, delay = self._own(scores)
+        self._chunker.push(score, delay, scores.valid)
+        self._send(last=False)
+
+    def finish(self) -> None:
+        """End the stream."""
+        self._chunker.finish()
+        self._send(last=True)
+
+    def _own(self, scores: Scores) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Score and delay of the row, or rows, that this stream is made of."""
+        if self._set_name is None:
+            return scores.score[0], scores.delay[0]
+        return self._job.foreground.scores(self._set_name, scores)
+
+    def _send(self, last: bool) -> None:
+        chunker = self._chunker
+        if chunker.decided <= chunker.taken:
+            return
+        chunk = chunker.take(chunker.decided, last)
+        if self._set_name is None:
+            for event in chunk.events:
+                self._loudest.offer(event.statistic, event.time_ns, self._job.segment)
+        self._outbox.put_chunk(self._run, self._name, self._number, chunk)
+        self._number += 1
