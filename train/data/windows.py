@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Complex, Float, Inexact, Int
 from ml4gw.distributions import PowerLaw
 from torch import Tensor
 
@@ -194,11 +195,11 @@ class Batch(NamedTuple):
             a glitch, 2 for a merger that no other detector has.
     """
 
-    windows: Tensor
-    labels: Tensor
-    mergers: Tensor
-    snrs: Tensor
-    disturbances: Tensor
+    windows: Float[Tensor, "batch ifos time"]
+    labels: Float[Tensor, " batch"]
+    mergers: Float[Tensor, " batch"]
+    snrs: Float[Tensor, " batch"]
+    disturbances: Int[Tensor, "batch ifos"]
 
 
 class WindowMaker:
@@ -279,7 +280,9 @@ class WindowMaker:
         self.glitches *= torch.exp(1j * torch.pi * self.length * self.frequencies.cpu())
         self.glitches = self.glitches.to(self.device)
 
-    def set_bank(self, masses: Tensor, spins: Tensor) -> None:
+    def set_bank(
+        self, masses: Float[Tensor, "bank 2"], spins: Float[Tensor, "bank 2"]
+    ) -> None:
         """Make the waveforms that signals are drawn from.
 
         Args:
@@ -302,7 +305,9 @@ class WindowMaker:
         self.bank = spectra.to(torch.complex64).to(self.device)
         self.kept = self._kept_power(masses, spins)
 
-    def _kept_power(self, masses: Tensor, spins: Tensor) -> Tensor:
+    def _kept_power(
+        self, masses: Float[Tensor, "bank 2"], spins: Float[Tensor, "bank 2"]
+    ) -> Float[Tensor, " bank"]:
         """Share of each waveform's power, as noise weighs it, that the buffer holds."""
         weights = torch.stack([pool.weights.mean(0) for pool in self.pools]).mean(0)
         weights = weights.cpu()
@@ -327,7 +332,7 @@ class WindowMaker:
             kept.append(spectra.abs().square() @ weights / whole)
         return torch.cat(kept).clamp(max=1).to(self.device)
 
-    def draw_snrs(self, n: int, min_snr: float) -> Tensor:
+    def draw_snrs(self, n: int, min_snr: float) -> Float[Tensor, " n"]:
         """Draw network SNRs above ``min_snr``, [n]."""
         settings = self.settings
         faint = PowerLaw(min_snr, settings.max_snr, settings.snr_index).sample((n,))
@@ -336,11 +341,11 @@ class WindowMaker:
 
     def signals(
         self,
-        rows: Tensor,
-        snrs: Tensor,
-        bank: Tensor | None = None,
+        rows: Int[Tensor, "n ifos"],
+        snrs: Float[Tensor, " n"],
+        bank: Int[Tensor, " n"] | None = None,
         margin_size: int = 0,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Float[Tensor, "n ifos time"], Float[Tensor, "n ifos"]]:
         """Whiten mergers as the detectors see them.
 
         They merge at a time drawn between the settings' earliest and latest, at the
@@ -381,7 +386,9 @@ class WindowMaker:
         )
         return series, times * self.geometry.sample_rate + margin_size
 
-    def draw_arrivals(self, angles: Mapping[str, Tensor]) -> Tensor:
+    def draw_arrivals(
+        self, angles: Mapping[str, Float[Tensor, " n"]]
+    ) -> Float[Tensor, "n ifos"]:
         """Draw merger times between the settings' earliest and latest.
 
         Args:
@@ -400,12 +407,12 @@ class WindowMaker:
 
     def render(
         self,
-        spectra: Tensor,
-        amplitudes: Tensor,
-        times: Tensor,
-        rows: Tensor,
+        spectra: Complex[Tensor, "n bins"],
+        amplitudes: Inexact[Tensor, "n ifos"],
+        times: Float[Tensor, "n ifos"],
+        rows: Int[Tensor, "n ifos"],
         margin_size: int = 0,
-    ) -> Tensor:
+    ) -> Float[Tensor, "n ifos time"]:
         """Move spectra to times within the kernel, and whiten them, detector-wise.
 
         Args:
@@ -435,8 +442,11 @@ class WindowMaker:
         return torch.stack(result, 1)
 
     def lone_disturbances(
-        self, rows: Tensor, mergers: Tensor, shapes: Tensor | None = None
-    ) -> Tensor:
+        self,
+        rows: Int[Tensor, "n ifos"],
+        mergers: Bool[Tensor, " n"],
+        shapes: Int[Tensor, "n ifos"] | None = None,
+    ) -> Float[Tensor, "n ifos time"]:
         """Draw a glitch in every detector, or a merger where ``mergers`` is true.
 
         Args:
@@ -471,7 +481,9 @@ class WindowMaker:
             result.append(series * snrs / series.norm(dim=-1, keepdim=True))
         return torch.stack(result, 1)
 
-    def noise(self, rows: Tensor, margin_size: int = 0) -> Tensor:
+    def noise(
+        self, rows: Int[Tensor, "n ifos"], margin_size: int = 0
+    ) -> Float[Tensor, "n ifos time"]:
         """Cut noise at random from the given blocks.
 
         Args:
@@ -489,11 +501,13 @@ class WindowMaker:
             result.append(windows[rows[:, i].to(self.device), offsets])
         return torch.stack(result, 1)
 
-    def draw_rows(self, n: int) -> Tensor:
+    def draw_rows(self, n: int) -> Int[Tensor, "n ifos"]:
         """Draw a noise block for each detector, [n, ifos]."""
         return torch.randint(len(self.pools[0].blocks), (n, len(self.pools)))
 
-    def _varied(self, noise: Tensor) -> Tensor:
+    def _varied(
+        self, noise: Float[Tensor, "n ifos time"]
+    ) -> Float[Tensor, "n ifos time"]:
         """Turn over, reverse and scale noise windows as the settings say."""
         settings, size = self.settings, noise.shape[:2]
         factors = torch.where(torch.rand(size) < settings.flip_share, -1.0, 1.0)

@@ -24,6 +24,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from torch import Tensor
@@ -455,8 +456,11 @@ class Grid:
         )
 
     def signals(
-        self, masses: NDArray[Any], spins: NDArray[Any], length: float
-    ) -> Tensor:
+        self,
+        masses: Float[NDArray[Any], "n 2"],
+        spins: Float[NDArray[Any], "n 2"],
+        length: float,
+    ) -> Complex[Tensor, "n time"]:
         """Whitened mergers about their merger, of unit power as a whole.
 
         Args:
@@ -478,7 +482,9 @@ class Grid:
             result[rows] = self.cut(spectra, length)
         return result
 
-    def cut(self, spectra: NDArray[Any], length: float) -> Tensor:
+    def cut(
+        self, spectra: Complex[NDArray[Any], "n bins"], length: float
+    ) -> Complex[Tensor, "n time"]:
         """Cut whitened mergers about their merger, and sample them on this grid.
 
         Args:
@@ -498,7 +504,9 @@ class Grid:
         low[:, math.floor(self.settings.max_frequency * length) + 1 :] = 0
         return torch.from_numpy(analytic(low)[:, samples] * math.sqrt(self.step / 2))
 
-    def templates(self, masses: NDArray[Any], spins: NDArray[Any]) -> Tensor:
+    def templates(
+        self, masses: Float[NDArray[Any], "n 2"], spins: Float[NDArray[Any], "n 2"]
+    ) -> Complex[Tensor, "n time"]:
         """Truncated templates of unit power.
 
         Returns:
@@ -509,12 +517,16 @@ class Grid:
         result: Tensor = cut / cut.norm(dim=1, keepdim=True)
         return result
 
-    def transform(self, series: Tensor) -> Tensor:
+    def transform(self, series: Complex[Tensor, "n time"]) -> Complex[Tensor, "n bins"]:
         """Spectra of signals or templates, [n, fft_size]."""
         result: Tensor = torch.fft.fft(series, self.fft_size)
         return result
 
-    def match(self, signals: Tensor, templates: Tensor) -> Tensor:
+    def match(
+        self,
+        signals: Complex[Tensor, "*n bins"],
+        templates: Complex[Tensor, "*#n bins"],
+    ) -> Float[Tensor, " oversampling *n"]:
         """Match of signals with templates, from their spectra, over time and phase.
 
         Args:
@@ -646,7 +658,9 @@ def choose(
     return np.array(list(chosen)), np.array(list(chosen.values()))
 
 
-def best_matches(grid: Grid, signals: Tensor, bank: Bank) -> NDArray[Any]:
+def best_matches(
+    grid: Grid, signals: Complex[Tensor, "n bins"], bank: Bank
+) -> Float[NDArray[Any], "oversampling n"]:
     """Best match of each signal, a spectrum on the grid, over a bank's templates.
 
     Returns:

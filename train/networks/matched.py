@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import signal
 from torch import Tensor, nn
@@ -79,8 +80,10 @@ def _decimators() -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _response(
-    taps: NDArray[Any], rate: float, frequencies: NDArray[Any]
-) -> NDArray[Any]:
+    taps: Float[NDArray[Any], " taps"],
+    rate: float,
+    frequencies: Float[NDArray[Any], " bins"],
+) -> Float[NDArray[Any], " bins"]:
     """Gain of a symmetric filter about its middle tap."""
     offsets = np.arange(len(taps)) - (len(taps) - 1) / 2
     angles = 2 * np.pi * np.outer(frequencies, offsets) / rate
@@ -195,8 +198,11 @@ class SubBankFilters(nn.Module):
         return lost
 
     def forward(
-        self, sources: Sequence[Tensor], starts: Sequence[int], stops: Sequence[int]
-    ) -> Tensor:
+        self,
+        sources: Sequence[Float[Tensor, "batch 1 1 _"]],
+        starts: Sequence[int],
+        stops: Sequence[int],
+    ) -> Float[Tensor, "batch outputs groups steps"]:
         """Filter thinned-out strain.
 
         Args:
@@ -226,7 +232,10 @@ class SubBankFilters(nn.Module):
         return result
 
 
-def _product(matrix: Tensor, series: Tensor) -> Tensor:
+def _product(
+    matrix: Float[Tensor, "templates filters"],
+    series: Float[Tensor, "batch filters time"],
+) -> Float[Tensor, "batch templates time"]:
     """Multiply each row's series by one matrix, [batch, groups, time]."""
     if torch.compiler.is_exporting():
         return torch.matmul(matrix, series)
@@ -379,7 +388,9 @@ class MatchedFilters(nn.Module):
             shares.append(float(missing / power))
         return shares
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch 1 time"]
+    ) -> Float[Tensor, "batch groups frames"]:
         """Filter whitened strain.
 
         Args:
@@ -392,11 +403,15 @@ class MatchedFilters(nn.Module):
             return self._filter(x)
         return torch.cat([self._filter(part) for part in torch.split(x, ROWS)])
 
-    def _filter(self, x: Tensor) -> Tensor:
+    def _filter(
+        self, x: Float[Tensor, "batch 1 time"]
+    ) -> Float[Tensor, "batch groups frames"]:
         largest = torch.cat([power.amax(1) for power in self.powers(x)], 1)
         return nn.functional.max_pool1d(largest, self.POOL, self.POOL_STEP) / 2
 
-    def powers(self, x: Tensor) -> list[Tensor]:
+    def powers(
+        self, x: Float[Tensor, "batch 1 time"]
+    ) -> list[Float[Tensor, "batch _ _ steps"]]:
         """|z|² of each sub-bank's templates, see ``SubBankFilters.forward``."""
         first = nn.functional.conv2d(x[:, :, None], self.first, stride=(1, 2))
         second = nn.functional.conv2d(first, self.second, stride=(1, 4))
@@ -444,7 +459,9 @@ def _coefficients(
     return result
 
 
-def band_windows(frequencies: NDArray[Any], max_frequency: float) -> list[NDArray[Any]]:
+def band_windows(
+    frequencies: Float[NDArray[Any], " bins"], max_frequency: float
+) -> list[Float[NDArray[Any], " bins"]]:
     """Weights of the bands over frequency; they add up to 1 below the highest.
 
     Args:
@@ -522,16 +539,24 @@ class MatchedHead(nn.Module):
         self.register_buffer("frames", torch.eye(kernel_frames)[:, None])
         self.frames: Tensor
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Float[Tensor, "batch ifos channels frames"]
+    ) -> tuple[Float[Tensor, "batch strides"], Float[Tensor, "batch strides"]]:
         """Score every whole kernel; see ``network.Head.forward``."""
         return self.forward_sum(features.sum(1))
 
-    def forward_sum(self, total: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_sum(
+        self, total: Float[Tensor, "batch channels frames"]
+    ) -> tuple[Float[Tensor, "batch strides"], Float[Tensor, "batch strides"]]:
         """Score kernels of added frames; see ``network.Head.forward_sum``."""
         score, salience = self.evaluate(total)
         return score, salience.argmax(1).float()
 
-    def evaluate(self, total: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, total: Float[Tensor, "batch channels frames"]
+    ) -> tuple[
+        Float[Tensor, "batch strides"], Float[Tensor, "batch kernel_frames strides"]
+    ]:
         """Score every whole kernel; see ``network.Head.evaluate``.
 
         Args:
@@ -547,7 +572,13 @@ class MatchedHead(nn.Module):
         )
         return score + self.combine(x).squeeze(1), salience
 
-    def terms(self, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def terms(
+        self, total: Float[Tensor, "batch channels frames"]
+    ) -> tuple[
+        Float[Tensor, "batch strides"],
+        Float[Tensor, "batch strides"],
+        Float[Tensor, "batch strides"],
+    ]:
         """The parts of the score, [batch, strides] each.
 
         Returns:
@@ -561,7 +592,9 @@ class MatchedHead(nn.Module):
         learned = self.learned(largest[:, stop:-1])
         return _add_likelihoods(limited), _add_likelihoods(coarse), learned.squeeze(1)
 
-    def _largest(self, total: Tensor) -> Tensor:
+    def _largest(
+        self, total: Float[Tensor, "batch channels frames"]
+    ) -> Float[Tensor, "batch channels strides"]:
         """Largest value of each kernel, [batch, channels, strides]."""
         # Of each stride first, since kernels overlap.
         step, count = self.stride_frames, self.kernel_frames // self.stride_frames
@@ -583,7 +616,9 @@ def _softplus(x: Tensor) -> Tensor:
     return torch.relu(x) + (1 + (-x.abs()).exp()).log()
 
 
-def _add_likelihoods(logarithms: Tensor) -> Tensor:
+def _add_likelihoods(
+    logarithms: Float[Tensor, "batch channels strides"],
+) -> Float[Tensor, "batch strides"]:
     """Logarithm of the sum of exponentials over channels, [batch, strides].
 
     About a fixed value in place of the largest, which would have to be found first:
@@ -723,7 +758,9 @@ class MatchedNetwork(nn.Module):
         assert isinstance(bias, nn.Parameter)
         return [head.prior, head.coarse_prior, head.offset, bias]
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(
+        self, x: Float[Tensor, "batch ifos time"]
+    ) -> Float[Tensor, "batch ifos channels frames"]:
         """Compute what of each detector is added up.
 
         Args:
@@ -739,7 +776,11 @@ class MatchedNetwork(nn.Module):
         result: Tensor = values.unflatten(0, x.shape[:2])
         return result
 
-    def filter(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def filter(
+        self, x: Float[Tensor, "batch 1 time"]
+    ) -> tuple[
+        Float[Tensor, "batch groups frames"], Float[Tensor, "batch learned frames"]
+    ]:
         """Filter whitened strain of single detectors.
 
         Args:
@@ -753,7 +794,11 @@ class MatchedNetwork(nn.Module):
         frames = self.frontend(x)[..., self.offset : self.stop]
         return self.matched(x)[..., self.start :], frames
 
-    def limit(self, power: Tensor, frames: Tensor) -> Tensor:
+    def limit(
+        self,
+        power: Float[Tensor, "batch groups frames"],
+        frames: Float[Tensor, "batch learned frames"],
+    ) -> Float[Tensor, "batch channels rest"]:
         """Limit the values of a detector's groups, and join the learned channels.
 
         Args:
@@ -785,11 +830,17 @@ class MatchedNetwork(nn.Module):
             1,
         )
 
-    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, x: Float[Tensor, "batch ifos time"]
+    ) -> tuple[
+        Float[Tensor, "batch strides"], Float[Tensor, "batch kernel_frames strides"]
+    ]:
         """Score whitened strain; see ``Network.evaluate``."""
         return self.head.evaluate(self.features(x).sum(1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch ifos time"]
+    ) -> Float[Tensor, "batch strides"]:
         """Score whitened strain; see ``Network.forward``."""
         score: Tensor = self.head(self.features(x))[0]
         return score
