@@ -16,7 +16,7 @@ from chirpwatch.streamer.clustering import (
     Clusterer,
 )
 from chirpwatch.train.data.noise.background import simulate_background
-from chirpwatch.train.data.windows import WindowSettings
+from chirpwatch.train.data.window_settings import WindowSettings
 from chirpwatch.train.evaluation import deployment
 from chirpwatch.train.evaluation.deployment import (
     DeployedValidation,

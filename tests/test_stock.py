@@ -29,14 +29,10 @@ from chirpwatch.train.fitting.stock import (
     identity,
     make_stock,
 )
-from chirpwatch.train.networks.bank import (
-    BankSettings,
-    place,
-)
-from chirpwatch.train.networks.matched import (
-    MatchedNetwork,
-    SubBank,
-)
+from chirpwatch.train.networks.bank import BankSettings
+from chirpwatch.train.networks.filters import SubBank
+from chirpwatch.train.networks.matched import MatchedNetwork
+from chirpwatch.train.networks.placement import place
 from tests.test_train_fit import TINY
 
 ROOT = Path(__file__).parents[1]

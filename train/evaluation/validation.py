@@ -21,10 +21,8 @@ from torch import Tensor
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.process import process_pool
 from chirpwatch.train.data.recorded import RecordedStretches
-from chirpwatch.train.data.windows import (
-    WindowMaker,
-    WindowSettings,
-)
+from chirpwatch.train.data.window_settings import WindowSettings
+from chirpwatch.train.data.windows import WindowMaker
 from chirpwatch.train.evaluation.effort import (
     FULL,
     SNRS,
