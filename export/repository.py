@@ -188,17 +188,7 @@ def write_repository(
         "longest_delay": f"{longest_delay:.6f}",
         "provenance": json.dumps(provenance, sort_keys=True),
     }
-    configurations = {name: _model_config(name, models[name]) for name in MODELS}
-    for name in LARGE:
-        # The server need not keep the memory that a long stretch took.
-        configurations[name].parameters[
-            "memory.enable_memory_arena_shrinkage"
-        ].string_value = "cpu:0"
-    for name in STATEFUL:
-        _make_stateful(configurations[name])
-    for name in ENSEMBLES:
-        configurations[name] = _ensemble(name, configurations, parameters)
-    _fix_shapes(configurations["stream"], geometry)
+    configurations = _configurations(geometry, models, parameters)
     files = {f"{name}/{VERSION}/model.onnx": contents[name] for name in MODELS}
     files[f"{BY_TENSORRT}/{VERSION}/{UNTILED}"] = contents[UNTILED]
     for name, configuration in configurations.items():
@@ -212,6 +202,40 @@ def write_repository(
     ).items():
         files[f"{name}/configs/{GPU_CONFIGURATION}.pbtxt"] = _text(configuration)
 
+    _place(target, files, reports)
+    return key
+
+
+def _configurations(
+    geometry: Geometry,
+    models: Mapping[str, onnx.ModelProto],
+    parameters: Mapping[str, str],
+) -> dict[str, pb.ModelConfig]:
+    """Configurations of the models and ensembles by name.
+
+    Args:
+        geometry: The analysis.
+        models: The models by name.
+        parameters: Parameters of the ensembles.
+    """
+    configurations = {name: _model_config(name, models[name]) for name in MODELS}
+    for name in LARGE:
+        # The server need not keep the memory that a long stretch took.
+        configurations[name].parameters[
+            "memory.enable_memory_arena_shrinkage"
+        ].string_value = "cpu:0"
+    for name in STATEFUL:
+        _make_stateful(configurations[name])
+    for name in ENSEMBLES:
+        configurations[name] = _ensemble(name, configurations, parameters)
+    _fix_shapes(configurations["stream"], geometry)
+    return configurations
+
+
+def _place(
+    target: Path, files: Mapping[str, bytes], reports: Mapping[str, str]
+) -> None:
+    """Write a repository's files, and put it in the place of an earlier one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
         new = Path(temporary) / "new"
@@ -230,7 +254,6 @@ def write_repository(
             exchange(new, target)
         else:
             new.rename(target)
-    return key
 
 
 def _text(configuration: pb.ModelConfig) -> bytes:

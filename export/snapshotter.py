@@ -143,26 +143,12 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
     accepted = graph.Add(course.accepted, whole)
     scale = graph.Add(SCALE, graph.Cast(accepted, to=TensorProto.FLOAT))
 
-    # Each row's strain. A row that the state does not have continues row 0; a row that
-    # the request does not have is dropped.
-    kept = graph.cut("state", [layout.periodograms_at(ifos)], None, axis=0)
-    padding = graph.Concat([0], graph.Mul(course.fresh, ifos * tail), axis=0)
-    kept = graph.Reshape(graph.Pad(kept, padding), [ifos, -1, tail])
-    kept = graph.Transpose(kept, perm=[1, 0, 2])
-    rows = graph.Range(0, graph.Squeeze(graph.size("strain", 0)), 1)
-    rows = graph.Where(graph.Less(rows, graph.size(kept, 0)), rows, 0)
-    kept = graph.Gather(kept, rows, axis=0)
-    buffer = graph.Concat(kept, graph.Mul("strain", scale), axis=2)
-
+    buffer = _buffer(graph, layout, course, scale)
     turns = [
         Turn.of(graph, geometry, graph.cut(course.position, [i], [i + 1], axis=0), size)
         for i in range(ifos)
     ]
-    begin, stop = layout.filters_at, layout.periodograms_at(0)
-    old_filters = graph.cut("state", [begin], [stop], axis=0)
-    padding = graph.Concat([0], graph.Mul(course.fresh, stop - begin), axis=0)
-    old_filters = graph.Pad(old_filters, padding)
-    old_filters = graph.Reshape(old_filters, [ifos, 2, layout.filter_values])
+    old_filters = _old_filters(graph, layout, course)
     most_due = graph.Max(*(turn.due for turn in turns))
     newest_filters: list[Value] = []
     newest_periodograms: list[Value] = []
@@ -235,6 +221,33 @@ def build(geometry: Geometry, paired: bool = False) -> onnx.ModelProto:
             ("new_state", new_state, TensorProto.FLOAT, ["new_values"]),
         ],
     )
+
+
+def _buffer(graph: Graph, layout: Layout, course: Course, scale: Value) -> Value:
+    """The state's strain and the request's, scaled: [rows, ifos, tail_size + n]."""
+    ifos, tail = len(layout.geometry.ifos), layout.tail_size
+    # Each row's strain. A row that the state does not have continues row 0; a row that
+    # the request does not have is dropped.
+    kept = graph.cut("state", [layout.periodograms_at(ifos)], None, axis=0)
+    padding = graph.Concat([0], graph.Mul(course.fresh, ifos * tail), axis=0)
+    kept = graph.Reshape(graph.Pad(kept, padding), [ifos, -1, tail])
+    kept = graph.Transpose(kept, perm=[1, 0, 2])
+    rows = graph.Range(0, graph.Squeeze(graph.size("strain", 0)), 1)
+    rows = graph.Where(graph.Less(rows, graph.size(kept, 0)), rows, 0)
+    kept = graph.Gather(kept, rows, axis=0)
+    buffer: Value = graph.Concat(kept, graph.Mul("strain", scale), axis=2)
+    return buffer
+
+
+def _old_filters(graph: Graph, layout: Layout, course: Course) -> Value:
+    """The two newest filters from before the request, [ifos, 2, values]."""
+    ifos = len(layout.geometry.ifos)
+    begin, stop = layout.filters_at, layout.periodograms_at(0)
+    old_filters = graph.cut("state", [begin], [stop], axis=0)
+    padding = graph.Concat([0], graph.Mul(course.fresh, stop - begin), axis=0)
+    old_filters = graph.Pad(old_filters, padding)
+    shaped: Value = graph.Reshape(old_filters, [ifos, 2, layout.filter_values])
+    return shaped
 
 
 def whole_kernels(
