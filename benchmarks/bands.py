@@ -57,7 +57,7 @@ from chirpwatch.train.networks.checkpoint import (
     find_checkpoint,
     load_sliding,
 )
-from chirpwatch.train.networks.matched import band_windows
+from chirpwatch.train.networks.filters import band_windows
 from chirpwatch.train.networks.models import Sliding
 
 MODEL = "matched"

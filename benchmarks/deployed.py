@@ -32,7 +32,7 @@ from chirpwatch.atomic import replacing
 from chirpwatch.efficiency import wilson_interval
 from chirpwatch.geometry import Geometry
 from chirpwatch.train.data.noise.sources import SimulatedStretches
-from chirpwatch.train.data.windows import WindowSettings
+from chirpwatch.train.data.window_settings import WindowSettings
 from chirpwatch.train.evaluation.deployment import (
     GLITCH_LENGTH,
     INJECTION_SPACING,

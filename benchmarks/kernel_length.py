@@ -22,18 +22,12 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.train.data.signals.waveforms import chirp_mass
 from chirpwatch.train.evaluation.thresholds import MASSES
 from chirpwatch.train.evaluation.validation import RUN
-from chirpwatch.train.networks.bank import (
-    AFTER_MERGER_LENGTH,
-    Bank,
-    Grid,
-    best_matches,
-    shipped_bank,
-    whitened_spectra,
-)
+from chirpwatch.train.networks.bank import AFTER_MERGER_LENGTH, Bank, shipped_bank
 from chirpwatch.train.networks.checkpoint import (
     find_checkpoint,
     load_checkpoint,
 )
+from chirpwatch.train.networks.templates import Grid, best_matches, whitened_spectra
 
 PAIRS = (*sorted(MASSES, reverse=True), (10.0, 10.0), (7.0, 7.0), (5.0, 5.0))
 """Heavier and lighter mass, detector frame, solar masses."""

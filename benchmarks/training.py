@@ -29,10 +29,8 @@ from chirpwatch.train.data.signals.waveforms import (
     face_on_waveforms,
     sky,
 )
-from chirpwatch.train.data.windows import (
-    WindowMaker,
-    WindowSettings,
-)
+from chirpwatch.train.data.window_settings import WindowSettings
+from chirpwatch.train.data.windows import WindowMaker
 from chirpwatch.train.fitting.stream import WindowStream
 from chirpwatch.train.networks.models import MODELS
 

@@ -50,28 +50,27 @@ from chirpwatch.train.data.signals.waveforms import (
     place_polarizations,
     sky,
 )
-from chirpwatch.train.data.windows import (
-    BANK_MERGER_LENGTH,
-    WindowMaker,
-)
+from chirpwatch.train.data.windows import BANK_MERGER_LENGTH, WindowMaker
 from chirpwatch.train.evaluation.effort import effort_of
 from chirpwatch.train.evaluation.scoring import score_windows
 from chirpwatch.train.evaluation.thresholds import FalsePositives
 from chirpwatch.train.evaluation.validation import RUN, Validation
 from chirpwatch.train.networks.bank import (
     AFTER_MERGER_LENGTH,
-    LAG_LENGTH,
     Bank,
     BankSettings,
-    Grid,
-    best_matches,
     shipped_bank,
-    unit_spectra,
-    whitening,
 )
 from chirpwatch.train.networks.checkpoint import (
     find_checkpoint,
     load_checkpoint,
+)
+from chirpwatch.train.networks.templates import (
+    LAG_LENGTH,
+    Grid,
+    best_matches,
+    unit_spectra,
+    whitening,
 )
 
 WAVEFORMS = {

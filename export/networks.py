@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from jaxtyping import Float
 from onnx import TensorProto
 from torch import Tensor, nn
 
@@ -68,7 +69,9 @@ class HeadModel(nn.Module):
         self.frame_length = geometry.frame_size / geometry.sample_rate
         self.longest_delay = longest_delay(geometry, peak_offset_size)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Float[Tensor, "rows ifos channels frames"]
+    ) -> tuple[Float[Tensor, "rows strides"], Float[Tensor, "rows strides"]]:
         """Score each kernel and estimate the merger's time in it.
 
         Args:
@@ -87,7 +90,9 @@ class HeadModel(nn.Module):
 class SumHeadModel(HeadModel):
     """The head for frames already summed over the detectors, for timeslides."""
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Float[Tensor, "rows channels frames"]
+    ) -> tuple[Float[Tensor, "rows strides"], Float[Tensor, "rows strides"]]:
         """Score each kernel and estimate the merger's time in it.
 
         Args:

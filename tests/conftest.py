@@ -21,7 +21,7 @@ from hypothesis import settings
 
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
-from tests import needs
+from tests import needs, shapes
 from tests.postgresql import PostgresServer, find_programs
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from chirpwatch.train.networks.network import Network
+
+shapes.install()
 
 # The same examples each time: a failure is of the change at hand. Others are drawn
 # with --hypothesis-profile=default.

@@ -236,7 +236,7 @@ def rank(checkpoint: Path, strain: tuple[Path, ...], time: float, out: Path) -> 
 
     from chirpwatch.atomic import replacing
     from chirpwatch.gwosc_file import read_gwosc
-    from chirpwatch.train.data.windows import WindowSettings
+    from chirpwatch.train.data.window_settings import WindowSettings
     from chirpwatch.train.evaluation.deployment import DeployedValidation
     from chirpwatch.train.evaluation.rank import (
         check_shiftable,
@@ -394,10 +394,8 @@ def bank(
     from chirpwatch.geometry import Geometry
     from chirpwatch.train.command import typed_command
     from chirpwatch.train.evaluation.bank_report import write_bank
-    from chirpwatch.train.networks.bank import (
-        BankSettings,
-        place,
-    )
+    from chirpwatch.train.networks.bank import BankSettings
+    from chirpwatch.train.networks.placement import place
 
     settings = BankSettings(
         templates=templates,

@@ -28,7 +28,7 @@ from benchmarks.deployed import (
 from benchmarks.deployed_report import MOST_ROWS, _each, _missed
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
-from chirpwatch.train.data.windows import WindowSettings
+from chirpwatch.train.data.window_settings import WindowSettings
 from chirpwatch.train.evaluation.deployment import (
     INJECTION_SPACING,
     DeployedValidation,

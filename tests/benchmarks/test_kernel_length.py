@@ -8,11 +8,8 @@ import pytest
 from benchmarks.kernel_length import LENGTHS, measure, power_before, report
 from chirpwatch.geometry import Geometry
 from chirpwatch.train.data.signals.waveforms import chirp_mass
-from chirpwatch.train.networks.bank import (
-    Bank,
-    BankSettings,
-    whitening,
-)
+from chirpwatch.train.networks.bank import Bank, BankSettings
+from chirpwatch.train.networks.templates import whitening
 
 GEOMETRY = Geometry(kernel_length=2.0)
 SETTINGS = BankSettings(templates=2, candidates=2, runs=("O3",))

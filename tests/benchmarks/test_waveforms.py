@@ -28,17 +28,10 @@ from benchmarks.waveforms import (
 from chirpwatch.geometry import Geometry
 from chirpwatch.train.data.signals.population import draw_components
 from chirpwatch.train.data.signals.waveforms import sky
-from chirpwatch.train.data.windows import (
-    WindowMaker,
-    WindowSettings,
-)
-from chirpwatch.train.networks.bank import (
-    SIGNAL_LENGTH,
-    Bank,
-    BankSettings,
-    Grid,
-    best_matches,
-)
+from chirpwatch.train.data.window_settings import WindowSettings
+from chirpwatch.train.data.windows import WindowMaker
+from chirpwatch.train.networks.bank import Bank, BankSettings
+from chirpwatch.train.networks.templates import SIGNAL_LENGTH, Grid, best_matches
 
 GEOMETRY = Geometry(kernel_length=2.0)
 MASSES = np.array([[100.0, 30.0], [35.0, 35.0], [30.0, 12.0]])

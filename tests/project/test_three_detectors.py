@@ -51,7 +51,7 @@ from chirpwatch.train.evaluation.deployment import (
     whiten_stretch,
 )
 from chirpwatch.train.evaluation.effort import Effort, effort_of
-from chirpwatch.train.evaluation.optimal import MatchedFilter
+from chirpwatch.train.evaluation.matched_filter import MatchedFilter
 from chirpwatch.train.evaluation.rank import rank_event
 from chirpwatch.train.evaluation.scoring import (
     frames_of,

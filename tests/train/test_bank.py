@@ -23,22 +23,26 @@ from chirpwatch.train.cli import bank as command
 from chirpwatch.train.data.signals.waveforms import chirp_mass
 from chirpwatch.train.evaluation.bank_report import judge
 from chirpwatch.train.networks.bank import (
-    JUDGEMENT,
     MERGER_LENGTH,
     OVERSAMPLING,
-    PLACEMENT,
-    SIGNAL_LENGTH,
     Bank,
     BankSettings,
-    Grid,
-    analytic,
-    best_matches,
+    read_bank,
+    shipped_bank,
+)
+from chirpwatch.train.networks.placement import (
+    JUDGEMENT,
+    PLACEMENT,
     candidate_matches,
     choose,
     draw_mergers,
     place,
-    read_bank,
-    shipped_bank,
+)
+from chirpwatch.train.networks.templates import (
+    SIGNAL_LENGTH,
+    Grid,
+    analytic,
+    best_matches,
     whitened_spectra,
     whitening,
 )

@@ -11,7 +11,7 @@ from chirpwatch.errors import ConfigurationError
 from chirpwatch.export import reference
 from chirpwatch.geometry import Geometry
 from chirpwatch.train.data.noise.background import simulate_background
-from chirpwatch.train.data.windows import WindowSettings
+from chirpwatch.train.data.window_settings import WindowSettings
 from chirpwatch.train.evaluation import deployment
 from chirpwatch.train.evaluation.deployment import (
     DeployedValidation,

@@ -21,10 +21,8 @@ from chirpwatch.signals import (
     read_test_signals,
 )
 from chirpwatch.train.cli import train
-from chirpwatch.train.data.windows import (
-    WindowMaker,
-    WindowSettings,
-)
+from chirpwatch.train.data.window_settings import WindowSettings
+from chirpwatch.train.data.windows import WindowMaker
 from chirpwatch.train.evaluation.thresholds import MASSES, FalsePositives
 from chirpwatch.train.fitting.fit import fit
 from chirpwatch.train.networks.bank import shipped_bank_path

@@ -27,39 +27,29 @@ from chirpwatch.export.networks import (
     tiled,
 )
 from chirpwatch.geometry import Geometry
-from chirpwatch.train.data.windows import (
-    Batch,
-    WindowSettings,
-)
+from chirpwatch.train.data.window_settings import WindowSettings
+from chirpwatch.train.data.windows import Batch
 from chirpwatch.train.fitting.fit import fit
 from chirpwatch.train.fitting.module import (
     Detector,
     cross_entropy,
 )
-from chirpwatch.train.networks.bank import (
-    MERGER_LENGTH,
-    Bank,
-    BankSettings,
-    place,
-    whitened_spectra,
-)
+from chirpwatch.train.networks.bank import MERGER_LENGTH, Bank, BankSettings
 from chirpwatch.train.networks.baseline import SeedResNet
 from chirpwatch.train.networks.checkpoint import (
     load_checkpoint,
     load_sliding,
     save_checkpoint,
 )
-from chirpwatch.train.networks.matched import (
-    PHASES,
-    MatchedFilters,
-    MatchedNetwork,
-    SubBank,
-)
+from chirpwatch.train.networks.filters import PHASES, MatchedFilters, SubBank
+from chirpwatch.train.networks.matched import MatchedNetwork
 from chirpwatch.train.networks.models import (
     build_model,
     model_name,
 )
 from chirpwatch.train.networks.network import Network
+from chirpwatch.train.networks.placement import place
+from chirpwatch.train.networks.templates import whitened_spectra
 from tests.networks import TINY
 
 GEOMETRY = Geometry(kernel_length=2.0)

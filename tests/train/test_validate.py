@@ -17,6 +17,7 @@ from chirpwatch.errors import StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.train.data.noise.background import simulate_background
 from chirpwatch.train.data.recorded import RecordedStretches
+from chirpwatch.train.evaluation.bank_filter import BankFilters
 from chirpwatch.train.evaluation.deployment import (
     LEAST_EVENTS,
     whiten_stretch,
@@ -28,9 +29,8 @@ from chirpwatch.train.evaluation.heldout import (
     curve_noise,
     read_glitches,
 )
+from chirpwatch.train.evaluation.matched_filter import MatchedFilter
 from chirpwatch.train.evaluation.optimal import (
-    BankFilters,
-    MatchedFilter,
     known_signal,
     optimal_curves,
     tail_threshold,
@@ -53,10 +53,7 @@ from chirpwatch.train.evaluation.validation import (
     validate,
     weights_hash,
 )
-from chirpwatch.train.networks.bank import (
-    Bank,
-    BankSettings,
-)
+from chirpwatch.train.networks.bank import Bank, BankSettings
 from chirpwatch.train.networks.baseline import (
     DenseResNet,
     SeedResNet,

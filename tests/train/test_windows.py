@@ -22,10 +22,8 @@ from chirpwatch.train.data.signals.waveforms import (
     face_on_amplitudes,
     face_on_waveforms,
 )
-from chirpwatch.train.data.windows import (
-    WindowMaker,
-    WindowSettings,
-)
+from chirpwatch.train.data.window_settings import WindowSettings
+from chirpwatch.train.data.windows import WindowMaker
 from chirpwatch.train.fitting.stream import WindowStream
 
 GEOMETRY = Geometry()

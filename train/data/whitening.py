@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import integrate, signal, special
 
@@ -30,7 +31,9 @@ of two such powers are below it.
 """
 
 
-def periodograms(strain: NDArray[Any], fft_size: int, sample_rate: int) -> NDArray[Any]:
+def periodograms(
+    strain: Float[NDArray[Any], " size"], fft_size: int, sample_rate: int
+) -> Float[NDArray[Any], "segments bins"]:
     """Compute Hann-windowed periodograms of segments that overlap by half.
 
     Args:
@@ -51,7 +54,9 @@ def periodograms(strain: NDArray[Any], fft_size: int, sample_rate: int) -> NDArr
     return density
 
 
-def median_psd(periodograms: NDArray[Any]) -> NDArray[Any]:
+def median_psd(
+    periodograms: Float[NDArray[Any], "segments bins"],
+) -> Float[NDArray[Any], " bins"]:
     """Estimate a PSD by the median of periodograms, corrected for its bias.
 
     Args:
@@ -120,8 +125,12 @@ def whitened_variance(count: int, filter_size: int, fft_size: int) -> float:
 
 
 def whitening_taps(
-    psd: NDArray[Any], count: int, filter_size: int, sample_rate: int, highpass: float
-) -> NDArray[Any]:
+    psd: Float[NDArray[Any], " bins"],
+    count: int,
+    filter_size: int,
+    sample_rate: int,
+    highpass: float,
+) -> Float[NDArray[Any], " taps"]:
     """Design a whitening filter from a PSD.
 
     Args:
@@ -148,7 +157,9 @@ def whitening_taps(
     return taps
 
 
-def design_filter(seen: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+def design_filter(
+    seen: Float[NDArray[Any], "segments bins"], geometry: Geometry
+) -> Float[NDArray[Any], " taps"]:
     """Design a whitening filter from periodograms, as the served models do.
 
     Args:
@@ -167,7 +178,9 @@ def design_filter(seen: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     )
 
 
-def whiten(strain: NDArray[Any], taps: NDArray[Any]) -> NDArray[Any]:
+def whiten(
+    strain: Float[NDArray[Any], " size"], taps: Float[NDArray[Any], " taps"]
+) -> Float[NDArray[Any], " time"]:
     """Whiten strain, and drop the corrupted half filter length at each end.
 
     Args:
@@ -182,7 +195,9 @@ def whiten(strain: NDArray[Any], taps: NDArray[Any]) -> NDArray[Any]:
     return whitened[1 : len(strain) - len(taps)]
 
 
-def zero_phase_response(taps: NDArray[Any], size: int) -> NDArray[Any]:
+def zero_phase_response(
+    taps: Float[NDArray[Any], " taps"], size: int
+) -> Float[NDArray[Any], " bins"]:
     """Zero-phase transfer function of a symmetric filter.
 
     Args:

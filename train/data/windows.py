@@ -9,20 +9,18 @@ A batch depends only on seed and index, so that training can resume anywhere.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Complex, Float, Inexact, Int
 from ml4gw.distributions import PowerLaw
 from torch import Tensor
 
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
-from chirpwatch.train.data.noise.families import FAMILIES
 from chirpwatch.train.data.noise.glitches import draw_glitch
 from chirpwatch.train.data.noise.sources import (
-    CurveVariation,
     SimulatedStretches,
     StretchSource,
 )
@@ -38,144 +36,15 @@ from chirpwatch.train.data.signals.waveforms import (
     face_on_waveforms,
     sky,
 )
+from chirpwatch.train.data.window_settings import WindowSettings
 
 # Start of the kernel in the signal buffer, and of the bank's mergers in theirs, s.
 WINDOW_START_LENGTH = 1.0
 BANK_MERGER_LENGTH = 1.7
 # Waveforms in a batch, and frequency bins in a group, when power is summed.
 KEPT_BATCH, KEPT_BINS = 250, 4
-GLITCHES = {"blip": 0.5, "tomte": 0.2, "scattered_light": 0.15, "koi_fish": 0.15}
 # Independent random streams of a seed.
 POOL, BANK, BATCH = range(1, 4)
-
-
-@dataclass(frozen=True)
-class WindowSettings:
-    """Distributions of noise, signals and glitches in training windows.
-
-    Attributes:
-        batch_size: Windows in a batch, half of them with a signal.
-        runs: Observing runs whose noise curves are used.
-        variation: Random variation of those curves.
-        gain_spread: Standard deviation of the log-amplitude of the noise in a window
-            and detector, for noise that is less stationary than its PSD.
-        gain_share: Share of the windows whose noise is scaled in this way.
-        flip_share: Share of the detectors' noise windows whose sign is flipped.
-        reversal_share: Share of the detectors' noise windows reversed in time.
-        swap_share: Share of the windows whose detectors are rotated by one place.
-        bank_size: Waveforms generated once; each use draws orientation and SNR.
-        min_mass, max_mass: Range of the component masses, detector frame, solar
-            masses.
-        max_spin: Largest dimensionless spin, see ``draw_components``; signals have
-            only the aligned components.
-        first_snr, last_snr: Smallest network SNR at the start, and from halfway on.
-        max_snr: Largest network SNR.
-        snr_index: Exponent of the SNR's power law above the smallest.
-        loud_share: Share of the positives with a log-uniform SNR instead. With a power
-            law only, loud signals would be rarer than loud glitches, and scores would
-            fall with SNR above 20.
-        logarithmic_share: Share of the mergers with log-uniform masses; the others' are
-            uniform.
-        mass_flattening: Flattening of the log chirp mass, see ``draw_components``.
-        earliest_merger, latest_merger: Range of the merger time, s before the kernel's
-            end.
-        stretches: Noise stretches, each of twice ``psd_length``, held for a detector.
-        refresh_batches: Batches after which one stretch is replaced.
-        glitch_share: Share of the negatives with a glitch in one detector.
-        double_glitch_share: Share of the negatives with a glitch in each detector.
-        single_share: Share of the negatives with a merger in a single detector.
-        background_glitch_share: Share of the positives with a glitch as well.
-        glitch_weights: Relative rate of each family of glitches in ``FAMILIES``; the
-            default holds out whistles.
-        glitch_bank_size: Glitches generated once; each use draws time and SNR.
-        min_glitch_snr, min_single_snr: Smallest SNR of glitches, and of mergers in a
-            single detector. Fainter single-detector mergers are no evidence of noise: a
-            tenth of all real ones are faint in one of H1 and L1.
-        max_disturbance_snr: Largest SNR of both; their SNRs are log-uniform.
-    """
-
-    batch_size: int = 256
-    runs: tuple[str, ...] = ("O3", "O4")
-    variation: CurveVariation = field(default_factory=CurveVariation)
-    gain_spread: float = 0.1
-    gain_share: float = 0.0
-    flip_share: float = 0.5
-    reversal_share: float = 0.5
-    swap_share: float = 0.0
-    bank_size: int = 6000
-    min_mass: float = 7.0
-    max_mass: float = 60.0
-    max_spin: float = 0.4
-    first_snr: float = 15.0
-    last_snr: float = 5.0
-    max_snr: float = 100.0
-    snr_index: float = -3.0
-    loud_share: float = 0.15
-    logarithmic_share: float = 0.7
-    mass_flattening: float = 0.0
-    earliest_merger: float = 0.65
-    latest_merger: float = 0.08
-    stretches: int = 30
-    refresh_batches: int = 4
-    glitch_share: float = 0.16
-    double_glitch_share: float = 0.04
-    single_share: float = 0.03
-    background_glitch_share: float = 0.08
-    glitch_weights: dict[str, float] = field(default_factory=lambda: dict(GLITCHES))
-    glitch_bank_size: int = 3000
-    min_glitch_snr: float = 4.0
-    min_single_snr: float = 20.0
-    max_disturbance_snr: float = 100.0
-
-    def __post_init__(self) -> None:
-        for low, high in (
-            ("min_mass", "max_mass"),
-            ("first_snr", "max_snr"),
-            ("last_snr", "max_snr"),
-            ("latest_merger", "earliest_merger"),
-            ("min_glitch_snr", "max_disturbance_snr"),
-            ("min_single_snr", "max_disturbance_snr"),
-        ):
-            if not 0 < getattr(self, low) < getattr(self, high):
-                raise ConfigurationError(
-                    f"windows: expected 0 < {low} < {high}, found "
-                    f"{getattr(self, low):g} and {getattr(self, high):g}"
-                )
-        unknown = set(self.glitch_weights) - set(FAMILIES)
-        weights = list(self.glitch_weights.values())
-        if unknown or not min(weights, default=-1) >= 0 or not max(weights) > 0:
-            raise ConfigurationError(
-                f"windows: expected glitch_weights of {', '.join(FAMILIES)}, none "
-                f"below zero and one of them above, found {self.glitch_weights}"
-            )
-        for name in ("batch_size", "bank_size"):
-            if getattr(self, name) < 2:
-                raise ConfigurationError(
-                    f"windows: expected {name} of 2 or more, found "
-                    f"{getattr(self, name)}"
-                )
-        if not 0 <= self.mass_flattening <= 1:
-            raise ConfigurationError(
-                f"windows: expected mass_flattening between 0 and 1, found "
-                f"{self.mass_flattening:g}"
-            )
-        for name in ("stretches", "refresh_batches", "glitch_bank_size"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(
-                    f"windows: expected {name} of 1 or more, found "
-                    f"{getattr(self, name)}"
-                )
-        for name, value in vars(self).items():
-            if name.endswith("_share") and not 0 <= value <= 1:
-                raise ConfigurationError(
-                    f"windows: expected {name} between 0 and 1, found {value:g}"
-                )
-        negatives = self.glitch_share + self.single_share + self.double_glitch_share
-        if negatives > 1:
-            raise ConfigurationError(
-                "windows: expected glitch_share, single_share and double_glitch_share "
-                f"of 1 together at most, found {negatives:g}"
-            )
 
 
 class Batch(NamedTuple):
@@ -191,11 +60,11 @@ class Batch(NamedTuple):
             merger in this detector only, [batch, ifos].
     """
 
-    windows: Tensor
-    labels: Tensor
-    mergers: Tensor
-    snrs: Tensor
-    disturbances: Tensor
+    windows: Float[Tensor, "batch ifos time"]
+    labels: Float[Tensor, " batch"]
+    mergers: Float[Tensor, " batch"]
+    snrs: Float[Tensor, " batch"]
+    disturbances: Int[Tensor, "batch ifos"]
 
 
 class WindowMaker:
@@ -276,7 +145,9 @@ class WindowMaker:
         self.glitches *= torch.exp(1j * torch.pi * self.length * self.frequencies.cpu())
         self.glitches = self.glitches.to(self.device)
 
-    def set_bank(self, masses: Tensor, spins: Tensor) -> None:
+    def set_bank(
+        self, masses: Float[Tensor, "bank 2"], spins: Float[Tensor, "bank 2"]
+    ) -> None:
         """Generate the waveforms from which signals are drawn.
 
         Args:
@@ -299,7 +170,9 @@ class WindowMaker:
         self.bank = spectra.to(torch.complex64).to(self.device)
         self.kept = self._kept_power(masses, spins)
 
-    def _kept_power(self, masses: Tensor, spins: Tensor) -> Tensor:
+    def _kept_power(
+        self, masses: Float[Tensor, "bank 2"], spins: Float[Tensor, "bank 2"]
+    ) -> Float[Tensor, " bank"]:
         """Share of each waveform's noise-weighted power within the buffer, [bank]."""
         weights = torch.stack([pool.weights.mean(0) for pool in self.pools]).mean(0)
         weights = weights.cpu()
@@ -324,7 +197,7 @@ class WindowMaker:
             kept.append(spectra.abs().square() @ weights / whole)
         return torch.cat(kept).clamp(max=1).to(self.device)
 
-    def draw_snrs(self, n: int, min_snr: float) -> Tensor:
+    def draw_snrs(self, n: int, min_snr: float) -> Float[Tensor, " n"]:
         """Draw network SNRs above ``min_snr``, [n]."""
         settings = self.settings
         faint = PowerLaw(min_snr, settings.max_snr, settings.snr_index).sample((n,))
@@ -333,11 +206,11 @@ class WindowMaker:
 
     def signals(
         self,
-        rows: Tensor,
-        snrs: Tensor,
-        bank: Tensor | None = None,
+        rows: Int[Tensor, "n ifos"],
+        snrs: Float[Tensor, " n"],
+        bank: Int[Tensor, " n"] | None = None,
         margin_size: int = 0,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Float[Tensor, "n ifos time"], Float[Tensor, "n ifos"]]:
         """Draw mergers' orientations and times, project them, and whiten them.
 
         The merger time at the geocentre is between the settings' earliest and latest.
@@ -377,7 +250,9 @@ class WindowMaker:
         )
         return series, times * self.geometry.sample_rate + margin_size
 
-    def draw_arrivals(self, angles: Mapping[str, Tensor]) -> Tensor:
+    def draw_arrivals(
+        self, angles: Mapping[str, Float[Tensor, " n"]]
+    ) -> Float[Tensor, "n ifos"]:
         """Draw merger times between the settings' earliest and latest.
 
         Args:
@@ -395,12 +270,12 @@ class WindowMaker:
 
     def render(
         self,
-        spectra: Tensor,
-        amplitudes: Tensor,
-        times: Tensor,
-        rows: Tensor,
+        spectra: Complex[Tensor, "n bins"],
+        amplitudes: Inexact[Tensor, "n ifos"],
+        times: Float[Tensor, "n ifos"],
+        rows: Int[Tensor, "n ifos"],
         margin_size: int = 0,
-    ) -> Tensor:
+    ) -> Float[Tensor, "n ifos time"]:
         """Shift spectra to times within the kernel, and whiten them for each detector.
 
         Args:
@@ -430,8 +305,11 @@ class WindowMaker:
         return torch.stack(result, 1)
 
     def lone_disturbances(
-        self, rows: Tensor, mergers: Tensor, shapes: Tensor | None = None
-    ) -> Tensor:
+        self,
+        rows: Int[Tensor, "n ifos"],
+        mergers: Bool[Tensor, " n"],
+        shapes: Int[Tensor, "n ifos"] | None = None,
+    ) -> Float[Tensor, "n ifos time"]:
         """Draw an independent glitch or merger for each detector.
 
         Args:
@@ -466,7 +344,9 @@ class WindowMaker:
             result.append(series * snrs / series.norm(dim=-1, keepdim=True))
         return torch.stack(result, 1)
 
-    def noise(self, rows: Tensor, margin_size: int = 0) -> Tensor:
+    def noise(
+        self, rows: Int[Tensor, "n ifos"], margin_size: int = 0
+    ) -> Float[Tensor, "n ifos time"]:
         """Cut noise windows at random offsets from the given blocks.
 
         Args:
@@ -484,11 +364,13 @@ class WindowMaker:
             result.append(windows[rows[:, i].to(self.device), offsets])
         return torch.stack(result, 1)
 
-    def draw_rows(self, n: int) -> Tensor:
+    def draw_rows(self, n: int) -> Int[Tensor, "n ifos"]:
         """Draw a noise block for each detector, [n, ifos]."""
         return torch.randint(len(self.pools[0].blocks), (n, len(self.pools)))
 
-    def _varied(self, noise: Tensor) -> Tensor:
+    def _varied(
+        self, noise: Float[Tensor, "n ifos time"]
+    ) -> Float[Tensor, "n ifos time"]:
         """Flip the sign of, reverse and scale random noise windows, by the settings."""
         settings, size = self.settings, noise.shape[:2]
         factors = torch.where(torch.rand(size) < settings.flip_share, -1.0, 1.0)

@@ -23,14 +23,9 @@ from chirpwatch.train.evaluation.figures import (
     render,
 )
 from chirpwatch.train.evaluation.tables import NOT_MEASURED
-from chirpwatch.train.networks.bank import (
-    JUDGEMENT,
-    SIGNAL_LENGTH,
-    Bank,
-    Grid,
-    best_matches,
-    draw_mergers,
-)
+from chirpwatch.train.networks.bank import Bank
+from chirpwatch.train.networks.placement import JUDGEMENT, draw_mergers
+from chirpwatch.train.networks.templates import SIGNAL_LENGTH, Grid, best_matches
 
 CHIRP_MASSES = (4.0, 6.0, 8.0, 10.0, 13.0, 18.0, 30.0, 60.0, 175.0)
 """Edges of the table's bins, solar masses."""
@@ -52,7 +47,7 @@ class Judgement:
 
     Attributes:
         masses: Heavier and lighter, detector frame, solar masses, [n, 2].
-        fitting: Fitting factor of the bank, see ``bank.best_matches``,
+        fitting: Fitting factor of the bank, see ``templates.best_matches``,
             [n].
         own: Match with a template of the signal's own masses and spins, cut as those
             of the bank, [n].

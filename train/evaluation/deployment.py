@@ -51,10 +51,8 @@ from chirpwatch.train.data.signals.waveforms import (
     face_on_waveforms,
     sky,
 )
-from chirpwatch.train.data.windows import (
-    WindowMaker,
-    WindowSettings,
-)
+from chirpwatch.train.data.window_settings import WindowSettings
+from chirpwatch.train.data.windows import WindowMaker
 from chirpwatch.train.evaluation.scoring import (
     frames_of,
     has_slides,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from chirpwatch.background import Background
 from chirpwatch.errors import (
@@ -93,7 +94,6 @@ def rank_event(
     """
     check_shiftable(network.geometry)
     network, geometry = network.fused(), network.geometry
-    step = geometry.stride_size // geometry.frame_size
     whitened = [
         whiten_stretch(
             segment.read(ifo, 0, segment.size).astype(float), geometry, design=design
@@ -114,6 +114,43 @@ def rank_event(
             f"{segment.source}, segment {segment.name}: no valid kernel contains GPS "
             f"{time:.3f}; the first ones need {geometry.psd_min_length:g} s of strain"
         )
+    slides, quiet = _slides(network, frames, within, kernel)
+    statistic = float(zero_lag[within].max())
+    # Elsewhere: no sample of the kernel or its filter is one of the event's kernels'.
+    apart = geometry.kernel_size + geometry.filter_size
+    elsewhere = (begins + geometry.kernel_size + apart < event) | (
+        event + apart < begins
+    )
+    rate = background.far(statistic)
+    return {
+        "statistic": statistic,
+        "zero_lag": _tally([zero_lag[elsewhere]], statistic),
+        "file": _tally(slides, statistic),
+        "file_without_event": _tally(quiet, statistic),
+        "background": {
+            "livetime": background.livetime,
+            "events": background.size,
+            "as_loud": rate.count,
+            "loudest": background.loudest,
+            "far_per_year": rate.far_per_year,
+            "saturated": rate.saturated,
+        },
+    }
+
+
+def _slides(
+    network: Sliding, frames: Tensor, within: NDArray[Any], kernel: int
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    """Scores of all timeslides of a stretch, and those without the event.
+
+    Args:
+        network: In evaluation mode, fused.
+        frames: From ``frames_of``, [ifos, channels, frames].
+        within: Whether each zero-lag kernel contains the event, bool [kernels].
+        kernel: From ``kernel_frames``.
+    """
+    geometry, kernels = network.geometry, len(within)
+    step = geometry.stride_size // geometry.frame_size
     # Kernels this far apart share neither strain nor a whitening filter, and no signal
     # travels so long between detectors.
     least = (geometry.kernel_size + geometry.filter_size) // geometry.stride_size + 1
@@ -132,33 +169,14 @@ def rank_event(
         scores = score_frames(network, summed, kernel).numpy()
         slides.append(scores)
         quiet.append(scores[~touched])
-    statistic = float(zero_lag[within].max())
-    # Elsewhere: no sample of the kernel or its filter is one of the event's kernels'.
-    apart = geometry.kernel_size + geometry.filter_size
-    elsewhere = (begins + geometry.kernel_size + apart < event) | (
-        event + apart < begins
-    )
+    return slides, quiet
 
-    def tally(parts: list[NDArray[Any]]) -> dict[str, Any]:
-        scores = np.concatenate(parts) if parts else np.empty(0)
-        return {
-            "windows": len(scores),
-            "as_loud": int((scores >= statistic).sum()),
-            "loudest": float(scores.max()) if len(scores) else None,
-        }
 
-    rate = background.far(statistic)
+def _tally(parts: list[NDArray[Any]], statistic: float) -> dict[str, Any]:
+    """Count scores, and those as loud as the event's."""
+    scores = np.concatenate(parts) if parts else np.empty(0)
     return {
-        "statistic": statistic,
-        "zero_lag": tally([zero_lag[elsewhere]]),
-        "file": tally(slides),
-        "file_without_event": tally(quiet),
-        "background": {
-            "livetime": background.livetime,
-            "events": background.size,
-            "as_loud": rate.count,
-            "loudest": background.loudest,
-            "far_per_year": rate.far_per_year,
-            "saturated": rate.saturated,
-        },
+        "windows": len(scores),
+        "as_loud": int((scores >= statistic).sum()),
+        "loudest": float(scores.max()) if len(scores) else None,
     }

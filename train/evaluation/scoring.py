@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from chirpwatch.geometry import Geometry
@@ -31,7 +32,9 @@ def device_of(network: Any) -> torch.device:
     return torch.device("cpu") if weight is None else weight.device
 
 
-def score_windows(network: Any, windows: Tensor, batch: int = 64) -> Tensor:
+def score_windows(
+    network: Any, windows: Float[Tensor, "n ifos time"], batch: int = 64
+) -> Float[Tensor, " n"]:
     """Score single windows, [n, ifos, kernel_size]; one score each, float32, [n]."""
     device = device_of(network)
     pieces = (x.float().to(device) for x in torch.split(windows, batch))
@@ -40,7 +43,9 @@ def score_windows(network: Any, windows: Tensor, batch: int = 64) -> Tensor:
     return torch.cat([network(x)[:, 0].float() for x in pieces])
 
 
-def _score_fast(network: SeedResNet, windows: Tensor) -> Tensor:
+def _score_fast(
+    network: SeedResNet, windows: Float[Tensor, "n ifos time"]
+) -> Float[Tensor, " n"]:
     """Score windows with a trunk in bfloat16, [n].
 
     A window costs the reference a gigaflop: this takes 0.6 of the time, and is right to
@@ -53,7 +58,9 @@ def _score_fast(network: SeedResNet, windows: Tensor) -> Tensor:
     return scores
 
 
-def score_stretch(network: Any, strain: Tensor) -> tuple[Tensor, Tensor | None]:
+def score_stretch(
+    network: Any, strain: Float[Tensor, "ifos time"]
+) -> tuple[Float[Tensor, " strides"], Float[Tensor, " strides"] | None]:
     """Score every whole kernel of a whitened stretch.
 
     Args:
@@ -85,7 +92,9 @@ def score_stretch(network: Any, strain: Tensor) -> tuple[Tensor, Tensor | None]:
     return torch.cat(scores).float(), torch.cat(peaks) if peaks else None
 
 
-def frames_of(network: Any, strain: Tensor) -> Tensor:
+def frames_of(
+    network: Any, strain: Float[Tensor, "ifos time"]
+) -> Float[Tensor, "ifos channels frames"]:
     """Projected frames of a whitened stretch, [ifos, channels, frames].
 
     Args:
@@ -104,7 +113,9 @@ def frames_of(network: Any, strain: Tensor) -> Tensor:
     return channels_last(torch.cat(pieces, -1))
 
 
-def channels_last(frames: Tensor) -> Tensor:
+def channels_last(
+    frames: Float[Tensor, "*batch channels frames"],
+) -> Float[Tensor, "*batch channels frames"]:
     """Lay frames out, [batch, channels, frames], so that channels lie together.
 
     PyTorch's pooling on the CPU takes a third of the time then.
@@ -140,8 +151,8 @@ def slide_pieces(total: int, shift: int, ifos: int) -> list[tuple[list[int], int
 
 
 def score_slide(
-    network: Any, frames: Tensor, shift: int, kernel: int
-) -> list[tuple[list[int], Tensor]]:
+    network: Any, frames: Float[Tensor, "ifos channels frames"], shift: int, kernel: int
+) -> list[tuple[list[int], Float[Tensor, " _"]]]:
     """Score a timeslide of a stretch, piece by piece.
 
     Args:
@@ -166,14 +177,16 @@ def score_slide(
     return parts
 
 
-def score_frames(network: Any, total: Tensor, kernel: int) -> Tensor:
+def score_frames(
+    network: Any, total: Float[Tensor, "channels frames"], kernel: int
+) -> Float[Tensor, " strides"]:
     """Score frames that were added up, [channels, frames], chunk by chunk."""
     return score_frames_and_peaks(network, total, kernel)[0]
 
 
 def score_frames_and_peaks(
-    network: Any, total: Tensor, kernel: int
-) -> tuple[Tensor, Tensor]:
+    network: Any, total: Float[Tensor, "channels frames"], kernel: int
+) -> tuple[Float[Tensor, " strides"], Float[Tensor, " strides"]]:
     """Score frames that were added up, chunk by chunk.
 
     Args:

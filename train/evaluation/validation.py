@@ -21,10 +21,8 @@ from torch import Tensor
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.process import process_pool
 from chirpwatch.train.data.recorded import RecordedStretches
-from chirpwatch.train.data.windows import (
-    WindowMaker,
-    WindowSettings,
-)
+from chirpwatch.train.data.window_settings import WindowSettings
+from chirpwatch.train.data.windows import WindowMaker
 from chirpwatch.train.evaluation.effort import (
     FULL,
     SNRS,
@@ -466,14 +464,7 @@ def validate(
             "simulated": not any(recorded_parts(noise) for noise in noises),
             "quick": quick,
             "seed": seed,
-            "settings": {
-                **{
-                    name: getattr(validation.settings, name)
-                    for name in REPORTED_SETTINGS
-                },
-                "psd_min_length": network.geometry.psd_min_length,
-                "psd_length": network.geometry.psd_length,
-            },
+            "settings": _reported_settings(validation),
             "slides": effort.slides,
             "signals": effort.signals,
             "glitch_windows": effort.glitch_windows,
@@ -484,30 +475,48 @@ def validate(
         result["timing"] = calibrate(validation, effort.signals) if timed else {}
         result["scatter"] = scatter(validation, effort.scatter)
         scores = _score(validation, effort)
-        per_pass = effort.stretches * validation.maker.pools[0].per_stretch
-        per_pass_length = per_pass * network.geometry.psd_refresh_length
-        passes = math.ceil(effort.noise_length / per_pass_length)
-        result["noise_length"] = passes * per_pass_length
+        result["noise_length"] = _whole_passes(validation, effort)
         result |= shares_found(scores, effort)
         result["roc"] = roc_curves(scores, effort)
         result["noises"] = [
             _other_noise(noise, other_effort, drawn, result["thresholds"])
             for noise, drawn in zip(noises, others, strict=True)
         ]
-        settings = validation.settings
-        result["optimal"] = optimal_curves(
-            network.geometry,
-            MASSES,
-            RATES,
-            run=result["run"],
-            window_length=settings.earliest_merger - settings.latest_merger,
-            seed=seed,
-            noise_windows=effort.optimum_windows,
-            signals=effort.optimum_signals,
-            bank_windows=effort.bank_windows,
-            bank_signals=effort.bank_signals,
-        )
+        result["optimal"] = _optimal(validation, effort, seed)
     return result
+
+
+def _reported_settings(validation: Validation) -> dict[str, Any]:
+    """Settings that the figures include."""
+    return {
+        **{name: getattr(validation.settings, name) for name in REPORTED_SETTINGS},
+        "psd_min_length": validation.geometry.psd_min_length,
+        "psd_length": validation.geometry.psd_length,
+    }
+
+
+def _whole_passes(validation: Validation, effort: Effort) -> float:
+    """Length of the noise drawn of each detector, whole sets of stretches, s."""
+    per_pass = effort.stretches * validation.maker.pools[0].per_stretch
+    per_pass_length = per_pass * validation.geometry.psd_refresh_length
+    return math.ceil(effort.noise_length / per_pass_length) * per_pass_length
+
+
+def _optimal(validation: Validation, effort: Effort, seed: int) -> dict[str, Any]:
+    """What matched filters would find, see ``optimal_curves``."""
+    settings = validation.settings
+    return optimal_curves(
+        validation.geometry,
+        MASSES,
+        RATES,
+        run=RUN,
+        window_length=settings.earliest_merger - settings.latest_merger,
+        seed=seed,
+        noise_windows=effort.optimum_windows,
+        signals=effort.optimum_signals,
+        bank_windows=effort.bank_windows,
+        bank_signals=effort.bank_signals,
+    )
 
 
 def _other_effort(effort: Effort) -> Effort:

@@ -241,52 +241,7 @@ class TrainingCLI(LightningCLI):
         config, folder = self.config, Path(self.config.folder)
         interval = min(config.steps, config.validate_every)
         self.datamodule.validate_every = interval
-        bank = config.model.bank
-        if bank is None and config.model.model == "matched":
-            bank = shipped_bank_path()
-        self.identity = Identity(
-            {
-                "model": config.model.model,
-                "geometry": self.datamodule.geometry.to_json(),
-                "hyperparameters": self.model.network.hyperparameters,
-                "seed": config.seed_everything,
-                "steps": config.steps,
-                "windows": asdict(self.datamodule.windows),
-                "background": config.data.background,
-                "background_content": _content(config.data.background),
-                "learning_rate": config.model.learning_rate,
-                "weight_decay": config.model.weight_decay,
-                "warmup_share": config.model.warmup_share,
-                "timing_weight": config.model.timing_weight,
-                "growth_weight": config.model.growth_weight,
-                "growth_slope": config.model.growth_slope,
-                "growth_min_snr": config.model.growth_min_snr,
-                "slides": config.model.slides,
-                "disturbed_shares": list(config.model.disturbed_shares),
-                "low_rate_weight": config.model.low_rate_weight,
-                "low_rate_odds": config.model.low_rate_odds,
-                "frontend_rate": config.model.frontend_rate,
-                "filters_rate": config.model.filters_rate,
-                "initial": config.model.initial,
-                "initial_content": _content(
-                    config.model.initial and find_checkpoint(config.model.initial)
-                ),
-                "bank": config.model.bank,
-                "bank_content": _content(bank),
-                "stock_batches": config.data.stock_batches,
-                "stock_flattening": config.data.stock_flattening,
-                "ema_decay": config.ema_decay,
-                "validate_every": interval,
-                "monitor": config.monitor,
-                "threads": config.threads,
-                "validation": {
-                    "length": self.datamodule.validation_length,
-                    **self.datamodule.validation,
-                },
-                **{f"trainer.{key}": config.trainer[key] for key in SAME},
-            },
-            self.command,
-        )
+        self.identity = Identity(self._settings(interval), self.command)
         self.last = folder / "checkpoints" / "last.ckpt"
         self.resumed_step = 0
         if self.resume:
@@ -327,6 +282,57 @@ class TrainingCLI(LightningCLI):
         except (ValueError, MisconfigurationException) as error:
             raise ConfigurationError(f"trainer: {one_line(str(error), None)}") from None
         return trainer
+
+    def _settings(self, interval: int) -> dict[str, Any]:
+        """Settings that make the run what it is, kept in its checkpoints.
+
+        Args:
+            interval: Steps between two validations.
+        """
+        config = self.config
+        bank = config.model.bank
+        if bank is None and config.model.model == "matched":
+            bank = shipped_bank_path()
+        return {
+            "model": config.model.model,
+            "geometry": self.datamodule.geometry.to_json(),
+            "hyperparameters": self.model.network.hyperparameters,
+            "seed": config.seed_everything,
+            "steps": config.steps,
+            "windows": asdict(self.datamodule.windows),
+            "background": config.data.background,
+            "background_content": _content(config.data.background),
+            "learning_rate": config.model.learning_rate,
+            "weight_decay": config.model.weight_decay,
+            "warmup_share": config.model.warmup_share,
+            "timing_weight": config.model.timing_weight,
+            "growth_weight": config.model.growth_weight,
+            "growth_slope": config.model.growth_slope,
+            "growth_min_snr": config.model.growth_min_snr,
+            "slides": config.model.slides,
+            "disturbed_shares": list(config.model.disturbed_shares),
+            "low_rate_weight": config.model.low_rate_weight,
+            "low_rate_odds": config.model.low_rate_odds,
+            "frontend_rate": config.model.frontend_rate,
+            "filters_rate": config.model.filters_rate,
+            "initial": config.model.initial,
+            "initial_content": _content(
+                config.model.initial and find_checkpoint(config.model.initial)
+            ),
+            "bank": config.model.bank,
+            "bank_content": _content(bank),
+            "stock_batches": config.data.stock_batches,
+            "stock_flattening": config.data.stock_flattening,
+            "ema_decay": config.ema_decay,
+            "validate_every": interval,
+            "monitor": config.monitor,
+            "threads": config.threads,
+            "validation": {
+                "length": self.datamodule.validation_length,
+                **self.datamodule.validation,
+            },
+            **{f"trainer.{key}": config.trainer[key] for key in SAME},
+        }
 
     def run(self) -> None:
         """Train, keep the best weights, and judge them."""

@@ -15,10 +15,7 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.train.data.windows import Batch
 from chirpwatch.train.evaluation.scoring import has_slides
 from chirpwatch.train.fitting.stock import FrameBatch
-from chirpwatch.train.networks.bank import (
-    read_bank,
-    shipped_bank,
-)
+from chirpwatch.train.networks.bank import read_bank, shipped_bank
 from chirpwatch.train.networks.checkpoint import (
     check_same,
     find_checkpoint,

@@ -17,11 +17,8 @@ from chirpwatch.errors import ConfigurationError
 from chirpwatch.geometry import Geometry
 from chirpwatch.train.data.noise.sources import StretchSource
 from chirpwatch.train.data.recorded import RecordedStretches
-from chirpwatch.train.data.windows import (
-    Batch,
-    WindowMaker,
-    WindowSettings,
-)
+from chirpwatch.train.data.window_settings import WindowSettings
+from chirpwatch.train.data.windows import Batch, WindowMaker
 from chirpwatch.train.fitting.stock import (
     StockStream,
     identity,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from chirpwatch.errors import GeometryError
@@ -54,7 +55,9 @@ class Block(nn.Module):
                 norm(out_channels),
             )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch in_channels time"]
+    ) -> Float[Tensor, "batch out_channels frames"]:
         """Map [batch, in_channels, time] to [batch, out_channels, time / stride]."""
         return torch.relu(self.main(x) + self.skip(x))
 
@@ -106,7 +109,9 @@ class ResNet(nn.Module):
         self.trunk = nn.Sequential(*stages)
         self.logit = nn.Linear(channels, 1)
 
-    def evaluate(self, x: Tensor) -> tuple[Tensor, None]:
+    def evaluate(
+        self, x: Float[Tensor, "batch ifos time"]
+    ) -> tuple[Float[Tensor, "batch strides"], None]:
         """Score whitened strain; there is no salience, see ``network.Head``.
 
         Args:
@@ -136,7 +141,7 @@ class SeedResNet(ResNet):
     ) -> None:
         super().__init__(geometry, group_norm, layers, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch ifos time"]) -> Float[Tensor, "batch 1"]:
         """Score windows, [batch, ifos, kernel_size], with one logit each, [batch, 1].
 
         Raises:
@@ -182,7 +187,9 @@ class DenseResNet(ResNet):
             kernel_frames, stride=geometry.stride_size // self.frame_size
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch ifos time"]
+    ) -> Float[Tensor, "batch strides"]:
         """Score every whole kernel: [batch, ifos, time] to [batch, strides]."""
         frames = self.trunk(x)[..., self.edge_frames : -self.edge_frames]
         logits: Tensor = self.logit(self.pool(frames).mT).squeeze(-1)

@@ -13,6 +13,7 @@ import copy
 from typing import Self, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -41,7 +42,9 @@ class ConvNorm(nn.Module):
         )
         self.norm: nn.Module = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch in_channels 1 time"]
+    ) -> Float[Tensor, "batch out_channels 1 frames"]:
         """Map [batch, in_channels, 1, time] to [batch, out_channels, 1, frames]."""
         output: Tensor = self.norm(self.conv(x))
         return output
@@ -75,7 +78,9 @@ class ResidualBlock(nn.Module):
         self.reach = (taps - 1) * (1 + stride)
         self.crop = self.reach // 2
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch in_channels 1 time"]
+    ) -> Float[Tensor, "batch out_channels 1 frames"]:
         """Map [batch, in_channels, 1, time] to [batch, out_channels, 1, frames]."""
         main = self.second(torch.relu(self.first(x)))
         skip = self.skip(x[..., self.crop : -self.crop])
@@ -131,7 +136,9 @@ class Frontend(nn.Module):
             rate *= block.first.conv.stride[1]
         self.receptive_field = receptive_field
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch 1 time"]
+    ) -> Float[Tensor, "batch channels frames"]:
         """Compute the frames of whitened strain.
 
         Args:
@@ -171,7 +178,9 @@ class Head(nn.Module):
         self.register_buffer("frames", torch.eye(kernel_frames)[:, None])
         self.frames: Tensor
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Float[Tensor, "batch ifos channels frames"]
+    ) -> tuple[Float[Tensor, "batch strides"], Float[Tensor, "batch strides"]]:
         """Score every whole kernel.
 
         Args:
@@ -183,7 +192,9 @@ class Head(nn.Module):
         """
         return self.forward_sum(features.sum(1))
 
-    def forward_sum(self, total: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_sum(
+        self, total: Float[Tensor, "batch channels frames"]
+    ) -> tuple[Float[Tensor, "batch strides"], Float[Tensor, "batch strides"]]:
         """Score every whole kernel of frames that were added up.
 
         Args:
@@ -195,7 +206,11 @@ class Head(nn.Module):
         score, salience = self.evaluate(total)
         return score, salience.argmax(1).float()
 
-    def evaluate(self, total: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, total: Float[Tensor, "batch channels frames"]
+    ) -> tuple[
+        Float[Tensor, "batch strides"], Float[Tensor, "batch kernel_frames strides"]
+    ]:
         """Score every whole kernel, and each frame in it as the merger's.
 
         Args:
@@ -266,7 +281,9 @@ class Network(nn.Module):
         """Samples from a kernel's first to the merger that its first frame tells."""
         return self.PEAK_FRACTION * self.receptive_field
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(
+        self, x: Float[Tensor, "batch ifos time"]
+    ) -> Float[Tensor, "batch ifos channels frames"]:
         """Compute the projected frames of each detector.
 
         Args:
@@ -283,7 +300,11 @@ class Network(nn.Module):
             [project(frames[:, i]) for i, project in enumerate(self.projections)], 1
         )
 
-    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, x: Float[Tensor, "batch ifos time"]
+    ) -> tuple[
+        Float[Tensor, "batch strides"], Float[Tensor, "batch kernel_frames strides"]
+    ]:
         """Score whitened strain, and each frame of a kernel as the merger's.
 
         Args:
@@ -294,7 +315,9 @@ class Network(nn.Module):
         """
         return self.head.evaluate(self.features(x).sum(1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch ifos time"]
+    ) -> Float[Tensor, "batch strides"]:
         """Score whitened strain.
 
         Args:

@@ -176,9 +176,9 @@ def _intact(
     except _Interrupted as failure:
         raise StrainError(
             f"{file.url}: not downloaded in {policy.tries} tries; the last failed "
-            f"with: {failure}; finished downloads are kept: check the network and the host, "
-            f"and run the same command again, or leave out GPS {file.start} to "
-            f"{file.stop}"
+            f"with: {failure}; finished downloads are kept: check the network and the "
+            "host, and run the same command again, or leave out GPS "
+            f"{file.start} to {file.stop}"
         ) from None
 
 
