@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from chirpwatch.geometry import Geometry
-from chirpwatch.train.data.windows import WindowSettings
-from chirpwatch.train.networks.bank import BankSettings, place
+from chirpwatch.train.data.window_settings import WindowSettings
+from chirpwatch.train.networks.bank import BankSettings
 from chirpwatch.train.networks.checkpoint import find_checkpoint
-from chirpwatch.train.networks.matched import SubBank
+from chirpwatch.train.networks.filters import SubBank
 from chirpwatch.train.networks.network import Network
+from chirpwatch.train.networks.placement import place
 
 OFFSET_SIZE = 64.0
 """Samples from a frame to the merger, as if calibrated, of the untrained network."""
