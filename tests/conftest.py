@@ -45,6 +45,7 @@ LONGEST = (
     "test_replay.py",
     "test_served_scores.py",
     "test_page.py",
+    "test_docs_run.py",
     "test_three_detectors.py",
     "test_rank.py",
     "test_train_resume.py",

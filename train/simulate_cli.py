@@ -235,7 +235,8 @@ def simulate() -> None:
     "curve_names",
     multiple=True,
     help="Which of the run's noise curves: 'measured' or an expected one (see "
-    "docs/simulation.md); with --drift several. [default: measured; with --drift all]",
+    "docs/explanation/simulation.md); with --drift several. [default: measured; with "
+    "--drift all]",
 )
 @click.option(
     "--drift-length",

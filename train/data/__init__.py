@@ -1,7 +1,7 @@
 """Data to train and test on: noise, glitches, mergers.
 
-What is listed here is the public door, see docs/simulation.md. It is imported when it
-is used: noise and glitches need no torch, mergers do.
+What is listed here is the public door, see docs/explanation/simulation.md. It is
+imported when it is used: noise and glitches need no torch, mergers do.
 """
 
 import importlib

@@ -1,8 +1,8 @@
 """Analytic glitches: what a single detector does when it misbehaves.
 
 Each family resembles a class of Gravity Spy (Zevin et al., arXiv:1611.04596; Glanzer et
-al., arXiv:2208.12849); docs/simulation.md has the ranges beside what is known of the
-class. Shapes have unit amplitude; ``scale_to_snr`` gives them a size.
+al., arXiv:2208.12849); docs/explanation/simulation.md has the ranges beside what is
+known of the class. Shapes have unit amplitude; ``scale_to_snr`` gives them a size.
 """
 
 from collections.abc import Callable, Mapping
