@@ -29,7 +29,7 @@ bench: $(VENV)/.dev ## Time chirpwatch against the reference method
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.docs ## Build the documentation's site, into build/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(VENV)/.base ## Build the package, into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

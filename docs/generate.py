@@ -5,6 +5,7 @@ commands, the OpenAPI description of the results service, the modules of the pac
 that users import, and the configurations of a training.
 """
 
+import inspect
 import logging
 import re
 import tempfile
@@ -17,6 +18,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+import chirpwatch.train.data
 from chirpwatch.api.app import create_app
 from chirpwatch.commands.cli import cli
 
@@ -27,10 +29,10 @@ FORGE_PAGES = {
     "CHANGELOG.md": "changelog.md",
 }
 """Pages that lie at the root, for the forge, by their paths on the site."""
-PACKAGES = ("chirpwatch", "chirpwatch.api.contract", "chirpwatch.train.data")
+PACKAGES = ("chirpwatch", "chirpwatch.api.contract")
 """Packages whose modules have a page each."""
-MODULES = ("chirpwatch.api.client",)
-"""Further modules that have a page."""
+MODULES = ("chirpwatch.api.client", "chirpwatch.train.data")
+"""Further modules that have a page; of ``chirpwatch.train.data``, what it exports."""
 BANK = "../../train/banks/shipped.png"
 """A figure beside what it shows, as the page on the network links it."""
 REMOTE = re.compile(
@@ -93,7 +95,13 @@ def _pages() -> Iterator[tuple[str, str]]:
         yield f"reference/commands/{name}.md", "".join(_command(["chirpwatch", name]))
     yield "reference/http.md", "".join(_http())
     for module in _modules():
-        yield f"reference/python/{module}.md", f"# {module}\n\n::: {module}\n"
+        exported = ""
+        if module == chirpwatch.train.data.__name__:
+            exported = f"    options:\n      members: {chirpwatch.train.data.__all__}\n"
+        yield (
+            f"reference/python/{module}.md",
+            f"# {module}\n\n::: {module}\n{exported}",
+        )
     yield "reference/configurations.md", "".join(_configurations())
 
 
@@ -148,27 +156,28 @@ def _command(path: list[str]) -> Iterator[str]:
     records = [
         record
         for option in command.get_params(context)
-        if isinstance(option, click.Option) and option.name != "help"
+        if isinstance(option, click.Option) and "--help" not in option.opts
         if (record := option.get_help_record(context)) is not None
     ]
     if records:
         yield "| Option | |\n|---|---|\n"
         for names, text in records:
-            yield f"| `{names.replace('|', chr(92) + '|')}` | {_cell(text)} |\n"
+            yield f"| `{names}` | {_cell(text)} |\n"
         yield "\n"
     for name in _names(command):
         yield from _command([*path, name])
 
 
 def _prose(text: str | None) -> str:
-    """Help as Markdown: its capitals and dashes stay as they are typed."""
-    cleaned = click.formatting.wrap_text(text or "", 95, preserve_paragraphs=True)
-    return re.sub(r"(?<![\w`-])(--[a-z][\w.-]*)", r"`\1`", cleaned.replace("*", r"\*"))
+    """Help as Markdown, with options in code font."""
+    cleaned = inspect.cleandoc(text or "").replace("*", r"\*")
+    return re.sub(r"(?<![\w`-])(--[a-z]\w*(?:[.-]\w+)*)", r"`\1`", cleaned)
 
 
 def _cell(text: str) -> str:
-    text = _prose(" ".join(text.split())).replace("\n", " ")
-    return re.sub(r"([\[\]|<>])", r"\\\1", text)
+    """Help as a cell of a table."""
+    text = _prose(" ".join(text.split()))
+    return re.sub(r"([\[\]|])", r"\\\1", text.replace("<", "&lt;"))
 
 
 # HTTP
