@@ -48,6 +48,13 @@ def test_every_block_says_what_it_holds() -> None:
         assert "```" not in FENCE.sub("", path.read_text()), path
 
 
+def test_lines_of_prose_are_short() -> None:
+    for path in PAGES:
+        for line in FENCE.sub("", path.read_text()).splitlines():
+            if not line.startswith(("|", "![")):
+                assert len(line) <= 100, f"{path}: {line}"
+
+
 def of_program(*names: str) -> list[Command]:
     """Commands by a program's name."""
     return [
