@@ -14,7 +14,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`((?:chirpwatch|make|pytest|python|docker|pip) [^`]+)`")
-SEPARATORS = set("();|&<>")
+SEPARATORS = "();|&<>\n"
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,18 @@ def commands() -> list[Command]:
 
 def _simple(text: str) -> Iterator[tuple[str, ...]]:
     """Simple commands of a shell script; assignments before them are left out."""
-    for line in text.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-        lexer.commenters = "#"
-        lexer.whitespace_split = True
-        words: list[str] = []
-        for word in [*lexer, ";"]:
-            if not SEPARATORS.issuperset(word):
-                words.append(word)
-                continue
-            while words and re.match(r"\w+=", words[0]):
-                del words[0]
-            if words:
-                yield tuple(words)
-            words = []
+    text = re.sub(r"(^|\s)#\s.*$", "", text.replace("\\\n", " "), flags=re.MULTILINE)
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=SEPARATORS)
+    lexer.commenters = ""
+    lexer.whitespace = " \t"
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if not set(SEPARATORS).issuperset(word):
+            words.append(word)
+            continue
+        while words and re.match(r"\w+=", words[0]):
+            del words[0]
+        if words:
+            yield tuple(words)
+        words = []
