@@ -6,8 +6,10 @@ targets, extras and services that others name must be there. What is typed as it
 must be complete; what a text merely names may lack arguments.
 
 ``test_docs_run.py`` runs ``docs/first-hour.md`` and ``docs/how-to/query.md`` line by
-line, and the notebook; curl stands on no other page. What runs for minutes, or needs a
-cluster, a GPU, Docker or a download, is only parsed.
+line, the program of ``docs/explanation/simulation.md``, and the notebook; curl stands
+on no other page. What runs for minutes, or needs a cluster, a GPU, Docker or a
+download, is only parsed: the programs of ``data.md`` and ``clients.md`` are compiled,
+and what they import of chirpwatch must be there.
 """
 
 import ast
