@@ -32,6 +32,8 @@ RUN_PAGES = {"docs/first-hour.md", "docs/how-to/query.md"}
 OTHERS = {"curl", "sed", "tr", "unzip", ".", "pre-commit"}
 """Programs whose options are not checked; curl is run wherever it stands."""
 LANGUAGES = {"sh", "python", "text", "yaml", "json"}
+GENERATED = ("runs/", "build/", "dist/")
+"""What commands make in the checkout."""
 APART = {"hermes"}
 """Modules that tests run in environments of their own."""
 
@@ -55,6 +57,15 @@ def test_lines_of_prose_are_short() -> None:
         for line in FENCE.sub("", path.read_text()).splitlines():
             if not line.lstrip().startswith(("|", "![")):
                 assert len(line) <= 100, f"{path}: {line}"
+
+
+def test_files_that_pages_name_are_there() -> None:
+    folders = "|".join(sorted(path.name for path in ROOT.iterdir() if path.is_dir()))
+    for path in PAGES:
+        text = FENCE.sub("", path.read_text())
+        for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", text):
+            if not name.startswith(GENERATED) and "NAME" not in name:
+                assert (ROOT / name).exists(), f"{path}: {name}"
 
 
 def of_program(*names: str) -> list[Command]:
