@@ -12,7 +12,7 @@ export DENO_DIR := $(CURDIR)/$(VENV)/deno
 # Files of tests are run side by side: each process takes up to 2 GB beside its servers.
 WORKERS ?= 2
 
-.PHONY: demo test slow bench wheel lock clean
+.PHONY: demo test slow bench docs wheel lock clean
 
 demo: $(VENV)/.base ## Run the main job: serve, replay, ask
 	$(BIN)/chirpwatch demo $(if $(KEEP),--keep) $(ARGS)
@@ -32,6 +32,9 @@ slow: $(VENV)/.dev $(APART) ## Run the tests that kill, freeze and cut, over and
 
 bench: $(VENV)/.dev ## Time chirpwatch against the reference method
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.docs ## Build the documentation's site, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(VENV)/.base ## Build the package, into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
@@ -53,6 +56,10 @@ $(VENV)/.base: requirements/base.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.lock
+	touch $@
+
+$(VENV)/.docs: requirements/docs.lock $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/docs.lock
 	touch $@
 
 $(APART): $(VENV)/%: requirements/%.lock | $(BIN)/python

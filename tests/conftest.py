@@ -50,6 +50,7 @@ LONGEST = (
     "streamer/test_replay.py",
     "serve/test_served_scores.py",
     "api/test_page.py",
+    "project/test_docs_run.py",
     "project/test_three_detectors.py",
     "train/test_rank.py",
     "train/test_resume.py",

@@ -234,7 +234,8 @@ def simulate() -> None:
     "curve_names",
     multiple=True,
     help="Noise curve of the run: 'measured' or an expected one (see "
-    "docs/simulation.md); repeat with --drift. [default: measured; with --drift all]",
+    "docs/explanation/simulation.md); repeat with --drift. [default: measured; "
+    "with --drift all]",
 )
 @click.option(
     "--drift-length",

@@ -1,8 +1,8 @@
 """Analytic glitches: transient noise in a single detector.
 
 Each family resembles a class of Gravity Spy (Zevin et al., arXiv:1611.04596; Glanzer et
-al., arXiv:2208.12849); docs/simulation.md compares the ranges with those of the class.
-Waveforms have unit amplitude; ``scale_to_snr`` scales them to an SNR.
+al., arXiv:2208.12849); docs/explanation/simulation.md compares the ranges with those of
+the class. Waveforms have unit amplitude; ``scale_to_snr`` scales them to an SNR.
 """
 
 from collections.abc import Callable, Mapping
