@@ -1,7 +1,7 @@
 """Simulated noise, glitches and mergers, and open data from GWOSC: the public API.
 
-See docs/explanation/simulation.md. A name is imported when it is first used: mergers need
-torch, noise and glitches do not.
+See docs/explanation/simulation.md. A name is imported when it is first used: mergers
+need torch, noise and glitches do not.
 """
 
 import importlib
