@@ -51,7 +51,7 @@ READY = "chirpwatch API at "
     "--token-file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="File with the token for writing; created with a random token if missing, "
-    f"readable by you alone. Default: the environment variable {TOKEN_VARIABLE}.",
+    f"readable by you alone. Default: the token in {TOKEN_VARIABLE}, if set.",
 )
 @click.option(
     "--triton",
