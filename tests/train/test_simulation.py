@@ -601,7 +601,7 @@ def test_a_set_twice_and_a_file_that_is_none_are_refused(tmp_path) -> None:
     run("signals", out, "--duration", 60)
     before = out.read_bytes()
     (tmp_path / "text").write_text("no")
-    for path, message in ((out, "there already"), (tmp_path / "text", "an HDF5 file")):
+    for path, message in ((out, "already exists"), (tmp_path / "text", "an HDF5 file")):
         with pytest.raises(ChirpwatchError, match=message):
             run("signals", path, "--duration", 60)
     assert out.read_bytes() == before
