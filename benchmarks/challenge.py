@@ -39,7 +39,7 @@ import torch
 
 from benchmarks.markdown import lay_out
 from benchmarks.pairs import (
-    Events,
+    PairEvents,
     Repository,
     lost_events,
     score_all,
@@ -466,7 +466,7 @@ def controlled(
 
 def measure_rate(
     rate: int,
-    events: Events,
+    events: PairEvents,
     stretches: int,
     foreground: Foreground,
     ideal: Ideal,
