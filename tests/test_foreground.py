@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chirpwatch.clustering import (
     Clusterer,
-    Event,
+    ScoreEvent,
 )
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
@@ -83,7 +83,7 @@ def picked(job: Job, name: str, answers: list[Scores]) -> tuple[np.ndarray, ...]
     return np.concatenate(score), np.concatenate(delay)
 
 
-def events(score: np.ndarray, delay: np.ndarray, valid: np.ndarray) -> list[Event]:
+def events(score: np.ndarray, delay: np.ndarray, valid: np.ndarray) -> list[ScoreEvent]:
     clusterer = Clusterer(64)
     return [*clusterer.push(score, delay, valid), *clusterer.flush()]
 
