@@ -150,6 +150,8 @@ def test_a_server_that_comes_back_with_another_model_is_refused(
         port = int(first.address.split(":")[1])
         stream = Detector(first.address).stream(lambda a, b: noise[..., a:b], 800, 64)
         next(stream)
+        # Asked to end, it would wait 10 s for the sequence.
+        os.kill(first.pid, signal.SIGKILL)
     with TritonServer(energy_repository, grpc_port=port):
         with pytest.raises(ModelError, match="results of two models do not mix"):
             list(stream)
@@ -236,7 +238,8 @@ def test_a_server_that_does_not_answer_fails_the_request_in_time(
         with pytest.raises(ServerError, match=r"strides \d+ to \d+, sent to"):
             list(stream)
         assert time.monotonic() - begin < 20
-        os.kill(server.pid, signal.SIGCONT)
+        # Asked to end, it would wait 10 s for the sequence.
+        os.kill(server.pid, signal.SIGKILL)
 
 
 def test_the_state_is_one_tensor(repository: Path) -> None:
