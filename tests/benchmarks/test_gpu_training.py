@@ -26,7 +26,7 @@ def test_without_a_gpu_it_is_refused_before_anything_is_written(
     done = CliRunner().invoke(main, [str(tmp_path / "run")])
     assert done.exit_code == 2
     assert "expected a GPU that PyTorch can use, found none" in done.output
-    assert "ask for --accelerator cpu" in done.output
+    assert "choose --accelerator cpu" in done.output
     assert not (tmp_path / "run").exists()
 
 
