@@ -26,6 +26,7 @@ from chirpwatch.export.repository import (
 )
 from chirpwatch.export.repository import profile as shape_of
 from chirpwatch.train.networks.checkpoint import load_checkpoint
+from chirpwatch.train.networks.matched import MatchedNetwork
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "model_repo" / BY_TENSORRT / "1" / UNTILED
@@ -53,6 +54,7 @@ def in_pytorch() -> Run:
     """Load the frontend in PyTorch on the GPU (float32, no TF32), copies included."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     network = load_checkpoint(CHECKPOINT)[0].fused().eval().cuda()
+    assert isinstance(network, MatchedNetwork)
 
     def run(whitened: np.ndarray) -> np.ndarray:
         with torch.no_grad():

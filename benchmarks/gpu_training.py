@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -154,10 +154,7 @@ def table(seeds: Mapping[int, Mapping[str, Any]]) -> str:
         "GPU memory, GiB": lambda figures: figures["gpu_peak"],
         "host memory, GiB": lambda figures: figures["host_peak"],
         "waiting for windows, %": lambda figures: _percent(figures["loading_share"]),
-        **{
-            f"{words}, %": lambda figures, name=name: _percent(figures[name])
-            for name, words in LOGGED.items()
-        },
+        **{f"{words}, %": _logged_percent(name) for name, words in LOGGED.items()},
     }
     rows = {
         seed: [cost(figures) for cost in costs.values()]
@@ -177,6 +174,10 @@ def table(seeds: Mapping[int, Mapping[str, Any]]) -> str:
             text += f"\nFound at SNR {SNR:g} and {RATE} in {words}, %:\n\n"
             text += _rows(["seed", *pairs], efficiencies)
     return text
+
+
+def _logged_percent(name: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda figures: _percent(figures[name])
 
 
 def _percent(share: float | None) -> float | None:

@@ -45,7 +45,8 @@ class Watch(threading.Thread):
 
     def __init__(self, path: Path) -> None:
         super().__init__(daemon=True)
-        self.path, self.seen = path, []
+        self.path = path
+        self.seen: list[float] = []
         self.ended = threading.Event()
 
     def run(self) -> None:

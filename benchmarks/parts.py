@@ -63,6 +63,7 @@ def without_nothing(network: MatchedNetwork) -> None:
 def without_templates(network: MatchedNetwork) -> None:
     """Disable the templates; only the learned frontend remains."""
     for part in network.matched.parts:
+        assert isinstance(part.mix, torch.Tensor)
         nn.init.zeros_(part.mix)
     _ignore(network, slice(0, network.groups))
 

@@ -187,8 +187,10 @@ def main(folder: Path, hours: float, speed: float) -> None:
     """Run a live search for a day of strain; check that nothing grows or is lost."""
     folder.mkdir(parents=True)
     length = round(hours * 3600)
-    simulation = ("--duration", length, "--seed", 2, "--glitch-rate", 0.2)
-    simulation += ("--gap-rate", 1, "--gap-length", 30)
+    simulation = (
+        *("--duration", length, "--seed", 2, "--glitch-rate", 0.2),
+        *("--gap-rate", 1, "--gap-length", 30),
+    )
     command = run("simulate", "background", folder / "live.hdf5", *simulation)
     subprocess.run(command, check=True)
     geometry = Geometry()

@@ -31,6 +31,7 @@ from chirpwatch.streamer.timeslides import (
 )
 from chirpwatch.train.data.noise.background import simulate_background
 from chirpwatch.train.networks.checkpoint import load_checkpoint
+from chirpwatch.train.networks.matched import MatchedNetwork
 
 CHECKPOINT = (
     Path(__file__).parent.parent / "train" / "checkpoints" / "matched" / "network.ckpt"
@@ -131,6 +132,7 @@ def operations() -> dict[str, float]:
         ``stretch``: whitening and frontend of both detectors; ``slide``: the head.
     """
     network = load_checkpoint(CHECKPOINT)[0].fused()
+    assert isinstance(network, MatchedNetwork)
     geometry = network.geometry
     length = 16
     whitened = torch.zeros(1, len(geometry.ifos), length * geometry.sample_rate)

@@ -209,8 +209,8 @@ def write_curves(path: str | Path, cogwheel: Path, bilby: Path) -> None:
 
 def _lalsimulation(function: str) -> tuple[NDArray[Any], NDArray[Any]]:
     # LALSuite has no type information. Only this script needs it.
-    import lal  # type: ignore[import-untyped]
-    import lalsimulation  # type: ignore[import-untyped]
+    import lal
+    import lalsimulation
 
     spacing, lowest = SPACING / 8, 10.0
     size = round((MAX_FREQUENCY + 2) / spacing)
