@@ -265,7 +265,7 @@ def test_matches_of_candidates_are_symmetric() -> None:
         ({"candidates": 11}, "candidates between"),
         ({"min_mass": 4.0}, "min_mass"),
         ({"min_mass": 90.0}, "min_mass < max_mass"),
-        ({"max_mass": float("nan")}, "a number as max_mass"),
+        ({"max_mass": float("nan")}, "a finite number as max_mass"),
         ({"max_spin": 1.0}, "max_spin"),
         ({"logarithmic_share": 1.1}, "logarithmic_share"),
         ({"before_length": 3.0}, "before_length"),
@@ -306,7 +306,7 @@ def test_files_that_are_no_bank_are_refused(bank: Bank, tmp_path: Path) -> None:
         (json.dumps(content | {"extra": 1}), "expected the fields"),
         (json.dumps(content | {"settings": {}}), "settings and arrays"),
         (json.dumps(content | {"share": content["share"][1:]}), "share of shape"),
-        (json.dumps(content | {"share": [1.0] * 12}), "1 together"),
+        (json.dumps(content | {"share": [1.0] * 12}), "sum to 1"),
         (json.dumps(content | {"masses": content["masses"][::-1]}), "sorted"),
         (
             json.dumps(content | {"masses": [row[::-1] for row in content["masses"]]}),

@@ -158,7 +158,7 @@ def test_named_configurations_are_whole_and_can_be_overridden(name, capsys) -> N
         (["--trainer.max_time=00:00:01:00"], "trainer.max_time: expected it unset"),
         (["--trainer.val_check_interval=0.5"], "val_check_interval: expected it unset"),
         (["--trainer.check_val_every_n_epoch=2"], "expected it unset, found 2"),
-        (["--data.background=none"], "none: expected a file of strain"),
+        (["--data.background=none"], "none: expected a strain file"),
         (["--trainer.accelerator=abacus"], "trainer: .*abacus"),
         (["--ema_decay=1.5"], "ema_decay: expected a number between 0 and 1"),
         (["--model.learning_rate=0"], "model.learning_rate: .*, found 0"),

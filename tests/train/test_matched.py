@@ -491,8 +491,8 @@ def test_a_training_goes_on_from_a_whole_network(bank: Bank, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"groups": 7}, "as many templates in each of 7 groups"),
-        ({"groups": 2}, "whole groups in each sub-bank, found 16 templates, sub-banks"),
+        ({"groups": 7}, "expected 7 groups of equal size"),
+        ({"groups": 2}, "found 16 templates, in sub-banks of 4, 8, 4"),
         ({"geometry": Geometry(kernel_length=0.75)}, "receptive field of"),
         (
             {"geometry": Geometry(kernel_length=2.0, frame_size=64)},
