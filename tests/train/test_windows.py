@@ -329,7 +329,7 @@ def test_augmentations_turn_over_reverse_scale_and_swap_what_they_shall() -> Non
     [
         ({"min_mass": 60.0, "max_mass": 7.0}, "min_mass < max_mass"),
         ({"last_snr": 100.0}, "last_snr < max_snr"),
-        ({"glitch_share": 0.99}, "1 together"),
+        ({"glitch_share": 0.99}, "sum to 1 at most"),
         ({"mass_flattening": 1.5}, "mass_flattening between 0 and 1, found 1.5"),
         ({"latest_merger": 0.7}, "0 < latest_merger < earliest_merger"),
         ({"flip_share": -0.1}, "flip_share between 0 and 1"),
