@@ -1,4 +1,4 @@
-"""What tests in several folders make and count by hand. Imports no PyTorch."""
+"""Test data and reference counts that several folders use. Imports no PyTorch."""
 
 import itertools
 from pathlib import Path
@@ -22,15 +22,15 @@ from chirpwatch.strain import NANOSECONDS
 from chirpwatch.streamer.client import Scores
 
 GW150914 = 1126259462.42
-"""GPS time of the merger, s."""
+"""GPS time of the merger GW150914, s."""
 
 START = 1262304000
 T0_NS = START * NANOSECONDS
-"""Where made strain and its signals start, GPS s and ns."""
+"""Start of generated strain and its signals, GPS s and ns."""
 
 RATE = 2048
 GPS = 1_264_316_116
-"""Where the results of RUN start, GPS s."""
+"""Start of RUN's results, GPS s."""
 
 SECOND = 10**9
 STRIDE = 125_000_000
@@ -58,7 +58,7 @@ POPULATION = PopulationBody(
 
 
 def slide(shift, events=(), valid=((0, 64),)):
-    """A slide by L1's shift; events as (stride, delay, statistic)."""
+    """Timeslide in which L1 is shifted; events are (stride, delay, statistic)."""
     strides, delays, statistics = (
         (list(part) for part in zip(*events, strict=True)) if events else ([], [], [])
     )
@@ -72,7 +72,7 @@ def slide(shift, events=(), valid=((0, 64),)):
 
 
 def block(*slides, number=0, strides=1024):
-    """Block of the stretch `number`, of 128 s each."""
+    """Background block of stretch `number`; stretches are 128 s long."""
     return Block(
         start_ns=GPS * SECOND + number * 1024 * STRIDE,
         strides=strides,
@@ -82,7 +82,7 @@ def block(*slides, number=0, strides=1024):
 
 
 def injected(name):
-    """The stream with an injection set."""
+    """Stream with the injection set `name`."""
     return Stream(
         kind="injections",
         shifts={"H1": 0.0, "L1": 0.0},
@@ -92,7 +92,7 @@ def injected(name):
 
 
 def chunk(number, events=(), *, size=64, valid=None, last=False):
-    """Chunk `number` of a stream of 8 s chunks; events as (s after GPS, statistic)."""
+    """Chunk `number`, of 8 s each; events are (s after GPS, statistic)."""
     valid = [True] * size if valid is None else valid
     return Chunk(
         start_ns=GPS * SECOND + (number * size + 1) * STRIDE,
@@ -108,7 +108,7 @@ def chunk(number, events=(), *, size=64, valid=None, last=False):
 
 
 def drawn(i, after, mass_1=50.0, mass_2=40.0, redshift=0.2):
-    """An injection drawn in volume, found where its time has an event."""
+    """An injection drawn uniformly in volume, `after` seconds after GPS."""
     parameters = {"mass_1": mass_1 + i, "mass_2": mass_2, "redshift": redshift}
     return Injection(
         time_ns=GPS * SECOND + round(after * SECOND), snr=8.0 + i, parameters=parameters
@@ -118,7 +118,7 @@ def drawn(i, after, mass_1=50.0, mass_2=40.0, redshift=0.2):
 def random_signals(
     mergers: list[int], size: int = 200, seed: int = 0
 ) -> ProjectedSignals:
-    """Random signals whose mergers lie at given samples of the stretch."""
+    """Random signals with mergers at given samples of the strain."""
     rng = np.random.default_rng(seed)
     merger_size = size * 3 // 4
     return ProjectedSignals(
@@ -134,7 +134,7 @@ def random_signals(
 
 
 def join(pieces: list[Scores]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, delays and validity of a whole sequence."""
+    """Join a sequence's pieces to arrays of scores, delays and validity."""
     for before, after in itertools.pairwise(pieces):
         assert after.first == before.first + len(before.valid)
     return (
@@ -145,7 +145,7 @@ def join(pieces: list[Scores]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def valid_by_hand(strides: int, shifts: tuple[int, ...]) -> np.ndarray:
-    """Which strides are valid, looked at one by one."""
+    """Validity of each stride, checked stride by stride."""
     frames = strides * 8
     valid = np.ones(strides, bool)
     for stride in range(strides):
@@ -162,7 +162,7 @@ def white_strain(seconds: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def write_gwosc(path: Path, ifo: str, data: np.ndarray, rate: int = 4096) -> Path:
-    """A file of GWOSC's layout of one detector's strain from START on."""
+    """Write one detector's strain from START on, in GWOSC's file format."""
     with h5py.File(path, "w") as file:
         dataset = file.create_dataset("strain/Strain", data=data)
         dataset.attrs["Xstart"] = START
@@ -172,10 +172,10 @@ def write_gwosc(path: Path, ifo: str, data: np.ndarray, rate: int = 4096) -> Pat
 
 
 def slide_livetime(strides: int, shift: int) -> float:
-    """Livetime of a slide of a stretch, s, counted one stride after the other.
+    """Livetime of a timeslide of one stretch, s, counted stride by stride.
 
-    A score is valid if each detector's data lie 8 s or more behind the begin of the
-    stretch, in which the second one is read later by ``shift`` feature frames.
+    The second detector is read ``shift`` feature frames later, circularly. A score is
+    valid if in both detectors its data end 8 s or more after the stretch's start.
     """
     frames = 8 * strides
     edges = range(8, frames + 1, 8)

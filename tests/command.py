@@ -1,6 +1,6 @@
-"""The console command, run in the process of the tests where that is enough.
+"""The console command, run within the test process.
 
-A process of its own takes seconds to import what it needs.
+A subprocess would take seconds for its imports.
 """
 
 import contextlib
@@ -12,9 +12,9 @@ from chirpwatch.commands.cli import main
 
 
 def refusal(*arguments: object, statuses: tuple[int, ...] = (1,)) -> str:
-    """What the command says, on one line, when it refuses its arguments.
+    """Error message, on a single line, with which the command refuses its arguments.
 
-    Its exit status is 1, or 2 where click itself refuses them.
+    The exit status must be 1, or 2 where click itself refuses them.
     """
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as ended:

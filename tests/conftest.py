@@ -1,7 +1,7 @@
-"""What many tests share: strain, a network without training, and a real server.
+"""Shared fixtures: strain, an untrained network, model repositories, real servers.
 
-Test files are run side by side, so that what takes long is made once for all of them,
-and PyTorch, which takes seconds to import, is imported by the fixtures that use it.
+Test files run in parallel processes. What takes long is made once for all of them, and
+PyTorch, which takes seconds to import, is imported only by the fixtures that use it.
 """
 
 import fcntl
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 shapes.install()
 
-# The same examples each time: a failure is of the change at hand. Others are drawn
-# with --hypothesis-profile=default.
+# The same examples in each run, so that a failure comes from a change of the code.
+# --hypothesis-profile=default draws others.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
-# What these assert is shown as what tests assert is.
+# Show details of failed assertions in these helper modules, as in tests.
 pytest.register_assert_rewrite("tests.builders", "tests.streamer.live.search")
 
 HERE = Path(__file__).parent
@@ -67,23 +67,26 @@ LONGEST = (
     "train/test_ddp.py",
     "commands/test_demo.py",
 )
-"""Files that take long, which are begun first: what ends last is then short."""
+"""Slow test files. They start first, so that no slow file runs alone at the end."""
 
 Once = Callable[[str, Callable[[Path], None]], Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, and leave the rest in its order."""
+    """Put the slow files first, and keep the order of the rest."""
     place = {HERE / name: number for number, name in enumerate(LONGEST)}
-    assert all(path.is_file() for path in place), "LONGEST names what is not there"
+    assert all(path.is_file() for path in place), (
+        "LONGEST names a file that does not exist"
+    )
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Fills a folder once for all processes that run tests side by side.
+    """Function that fills a folder once for all parallel test processes.
 
-    Give the folder's name and what fills it. Nothing in it may be changed.
+    Call it with the folder's name and a function that fills the folder. Tests must not
+    change the folder.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -104,10 +107,10 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A PostgreSQL server of the tests' own."""
+    """A PostgreSQL server for the tests."""
     if find_programs() is None:
         needs.missing("PostgreSQL's server is not installed")
-    # Its user reads no folder of another one's; the sockets' path must be short.
+    # PostgreSQL's user cannot enter pytest's folders; socket paths must be short.
     with tempfile.TemporaryDirectory(prefix="chirpwatch-") as folder:
         Path(folder).chmod(0o755)
         with PostgresServer(Path(folder) / "postgresql") as server:
@@ -118,7 +121,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresSer
 def new_database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], str]:
-    """Makes empty databases of each kind, and gives their URL."""
+    """Function that makes an empty database and returns its URL, for each backend."""
     if request.param == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgresql")
         return server.new_database
@@ -127,7 +130,7 @@ def new_database(
 
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    """A headless browser, which stays at home."""
+    """A headless browser, without its own background network traffic."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -154,7 +157,7 @@ def geometry() -> Geometry:
 
 @pytest.fixture(scope="session")
 def network(once: Once, geometry: Geometry) -> "Network":
-    """A network with random weights whose norms have seen some noise."""
+    """A network with random weights, whose BatchNorms have statistics of noise."""
     import torch
 
     from chirpwatch.train.networks.network import Network
@@ -171,7 +174,7 @@ def network(once: Once, geometry: Geometry) -> "Network":
 
 @pytest.fixture(scope="session")
 def noise(geometry: Geometry) -> np.ndarray:
-    """Three minutes of simulated O3 noise, and again with a loud burst in row 1.
+    """Three minutes of simulated O3 noise; row 1 is the same with a loud burst.
 
     float32 [2, ifos, size].
     """
@@ -189,7 +192,7 @@ def noise(geometry: Geometry) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def models(once: Once, request: pytest.FixtureRequest) -> "dict[str, ModelProto]":
-    """The untrained network's ONNX models by name."""
+    """ONNX models of the untrained network, by name."""
     import onnx
 
     def make(folder: Path) -> None:
@@ -235,21 +238,21 @@ def energy_repository(once: Once, geometry: Geometry) -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[TritonServer]:
-    """The embedded Triton on the untrained network."""
+    """The embedded Triton with the untrained network."""
     with TritonServer(repository) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def wired_server(repository: Path) -> Iterator[TritonServer]:
-    """The embedded Triton on the untrained network, as ensembles of models."""
+    """The embedded Triton with the untrained network, as ensembles of models."""
     with TritonServer(repository, configuration=None) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def energy_server(energy_repository: Path) -> Iterator[TritonServer]:
-    """The embedded Triton on the energy network."""
+    """The embedded Triton with the energy network."""
     with TritonServer(energy_repository) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""What a test needs of the machine: without it the test skips, and fails in CI."""
+"""A test's requirements on the machine: without them it is skipped, or fails in CI."""
 
 import os
 import shutil
@@ -8,18 +8,18 @@ from typing import NoReturn
 import pytest
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
-"""Recorded strain and spectra; its README says what and from where."""
+"""Recorded strain and spectra; the folder's README lists contents and sources."""
 
 
 def missing(what: str) -> NoReturn:
-    """Skip the running test for want of something, or fail it where CI is set."""
+    """Skip the running test because something is missing, or fail it in CI."""
     if "CI" in os.environ:
         pytest.fail(f"CI must run every test: {what}")
     pytest.skip(what)
 
 
 def shared_data(pattern: str, count: int = 1) -> list[Path]:
-    """Files, or folders, of the shared data that match a pattern, in order."""
+    """Files or folders of the shared data that match a pattern, sorted."""
     found = sorted(SHARED_DATA.glob(pattern))
     if len(found) != count:
         missing(
@@ -35,10 +35,10 @@ def gwosc_files() -> list[Path]:
 
 
 def program(name: str, package: str) -> str:
-    """A program on the PATH, by the package that has it."""
+    """Path of a program; ``package`` is the package that provides it."""
     return shutil.which(name) or missing(f"no {name} on the PATH; install {package}")
 
 
 def chromium() -> str:
-    """The browser; CHIRPWATCH_CHROMIUM may name one."""
+    """Path of the browser: CHIRPWATCH_CHROMIUM, or ``chromium`` on the PATH."""
     return os.environ.get("CHIRPWATCH_CHROMIUM") or program("chromium", "chromium")

@@ -1,6 +1,6 @@
-"""Networks that need no training, and trainings that take seconds.
+"""Networks that need no training, and settings of trainings that take seconds.
 
-Importing this takes PyTorch's seconds.
+Importing this module imports PyTorch, which takes seconds.
 """
 
 import json
@@ -19,7 +19,7 @@ from chirpwatch.train.networks.network import Network
 from chirpwatch.train.networks.placement import place
 
 OFFSET_SIZE = 64.0
-"""Samples from a frame to the merger, as if calibrated, of the untrained network."""
+"""``peak_offset_size`` of the untrained network, as if calibrated, samples."""
 
 SPLIT = find_checkpoint("split")
 TINY_WINDOWS = WindowSettings(
@@ -46,7 +46,7 @@ TINY = (
     "--trainer.accelerator=cpu",
     "--figures=none",
 )
-"""Keys of a training that takes seconds, but for its steps."""
+"""Options of a training that takes seconds; the number of steps is not included."""
 
 TINY_EFFORT = {
     "noise_length": 240,
@@ -62,21 +62,21 @@ TINY_EFFORT = {
     "bank_windows": 0,
     "snrs": (8.0, 12.0),
 }
-"""Strain of a validation that takes seconds."""
+"""Effort of a validation that takes seconds."""
 
 SUB_BANKS = [SubBank(16, (8, 8, 8), (1.0, 0.7, 0.28))]
 
 
 def untrained_network(geometry: Geometry) -> Network:
-    """A network with random weights whose norms have seen some noise."""
+    """A network with random weights, whose BatchNorms have statistics of noise."""
     torch.manual_seed(1)
     network = Network(geometry)
     network.train()
     with torch.no_grad():
         for _ in range(5):
             network(torch.randn(64, len(geometry.ifos), geometry.kernel_size))
-        # Scores of noise that scatter as a trained network's do: a tolerance in logits
-        # means nothing without.
+        # Scale the scores of noise to a trained network's scatter; tolerances in logits
+        # would mean nothing otherwise.
         network.eval()
         scores = network(torch.randn(2000, len(geometry.ifos), geometry.kernel_size))
         for branch in (network.head.mean_logit, network.head.max_logit):
@@ -85,7 +85,7 @@ def untrained_network(geometry: Geometry) -> Network:
 
 
 class EnergyHead(nn.Module):
-    """The largest energy of a kernel's frames, and which frame has it."""
+    """Head that returns the largest energy of a kernel's frames, and its frame."""
 
     def __init__(self, kernel_frames: int, stride_frames: int) -> None:
         super().__init__()
@@ -104,9 +104,9 @@ class EnergyHead(nn.Module):
 class EnergyNetwork(nn.Module):
     """A network whose score and time are known in closed form.
 
-    Its frames are the energy of ``frame_size`` whitened samples, so that an impulse
-    scores by its energy, at its frame: what the path around the network does with times
-    shows without the training of one.
+    Each frame is the mean energy of ``frame_size`` whitened samples. An impulse's score
+    is its energy, at the impulse's frame. So a test can check the time of an event
+    without a trained network.
     """
 
     def __init__(self, geometry: Geometry) -> None:
@@ -132,7 +132,7 @@ class EnergyNetwork(nn.Module):
 
 
 def small_matched(folder: Path) -> tuple[str, ...]:
-    """Keys of a training of ``matched`` that takes seconds, but for its steps."""
+    """Write a small bank; return ``TINY`` options for the network ``matched``."""
     bank = folder / "bank.json"
     settings = BankSettings(
         templates=16, candidates=60, min_mass=10, max_mass=100, max_spin=0.5
@@ -140,7 +140,7 @@ def small_matched(folder: Path) -> tuple[str, ...]:
     bank.write_text(place(settings, Geometry(kernel_length=2.0)).to_json())
     sizes = json.dumps({"sub_banks": [asdict(SUB_BANKS[0])], "groups": 8})
     return (
-        *(one for one in TINY if "hyperparameters" not in one),
+        *(key for key in TINY if "hyperparameters" not in key),
         f"--model.hyperparameters={sizes}",
         f"--model.bank={bank}",
         "--data.windows.first_snr=30",

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests, on loopback, with its files in a folder."""
+"""A PostgreSQL server for the tests, on the loopback address, in its own folder."""
 
 import os
 import pwd
@@ -14,7 +14,7 @@ USER = "postgres"
 
 
 def find_programs() -> Path | None:
-    """The folder of PostgreSQL's server programs; Debian keeps them off the PATH."""
+    """Folder of PostgreSQL's server programs, which Debian keeps off the PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
     if found:
@@ -23,13 +23,13 @@ def find_programs() -> Path | None:
 
 
 class PostgresServer:
-    """A server in a new folder; `new_database` makes databases."""
+    """A PostgreSQL server in a new folder; a context manager."""
 
     def __init__(self, folder: Path) -> None:
         programs = find_programs()
         assert programs is not None, "PostgreSQL is not installed"
         self._programs, self._folder = programs, folder
-        # It refuses to run as root, and its user must reach the folder.
+        # PostgreSQL refuses to run as root; its user must own the folder.
         self._user = USER if os.geteuid() == 0 else None
         folder.mkdir(parents=True)
         if self._user:
@@ -61,7 +61,7 @@ class PostgresServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A fast shutdown: connections are closed.
+        # SIGINT: a fast shutdown, which closes connections.
         self._server.send_signal(2)
         self._server.wait(30)
         self._log.close()
@@ -80,7 +80,7 @@ class PostgresServer:
         )
 
     def new_database(self, encoding: str = "UTF8") -> str:
-        """The URL of a new, empty database."""
+        """Create an empty database and return its URL."""
         name = f"chirpwatch_{secrets.token_hex(6)}"
         options = ("--template=template0", f"--encoding={encoding}", "--locale=C")
         self._run("createdb", *self._where, *options, name)

@@ -1,4 +1,4 @@
-"""Checks calls against the shapes in signatures, while tests run."""
+"""Checks arrays against the shapes in signatures (jaxtyping) while tests run."""
 
 import functools
 import sys
@@ -15,16 +15,16 @@ MODULES = [
     "chirpwatch.train.evaluation.scoring",
     "chirpwatch.train.networks",
 ]
-"""Modules whose signatures have shapes, and packages of such modules."""
+"""Modules and packages whose signatures are checked."""
 
 
 def install() -> None:
-    """Check the modules that are imported from now on."""
+    """Install the check for modules that are imported from now on."""
     install_import_hook(MODULES, "tests.shapes.check")
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Check a function's shapes; mypy checks its other types."""
+    """Wrap a function to check its shapes; mypy checks its other types."""
     hints = function.__annotations__
     function.__annotations__ = {
         name: hint for name, hint in hints.items() if "jaxtyping." in repr(hint)
@@ -33,7 +33,7 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*values: Any, **named: Any) -> Any:
-        # In an export sizes are symbols, which a comparison would fix.
+        # During an export, sizes are symbolic; comparing them would make them fixed.
         torch = sys.modules.get("torch")
         exporting = torch is not None and torch.compiler.is_exporting()
         return (function if exporting else checked)(*values, **named)

@@ -30,7 +30,7 @@ GEOMETRY = Geometry(**yaml.safe_load(CONFIG.read_text())["data"]["geometry"])
 RATE = GEOMETRY.sample_rate
 SECONDS = 96
 LEVEL = 1e-21
-# Of calibration and the mains, as loud in the 2 s PSD as recorded ones.
+# Calibration and mains lines, as loud in the PSD of 2 s as recorded ones.
 LINES = (36.7, 37.3, 60.0)
 
 
@@ -51,36 +51,32 @@ def variances(strain: np.ndarray, geometry: Geometry, design=design_filter):
     return band_variances(whitened[60 * RATE :], geometry).mean(1)
 
 
-def test_lines_do_not_leak_through_the_filter_of_the_configuration(
-    white, lines
-) -> None:
-    """A filter shorter than the periodograms cannot follow what they resolve."""
+def test_lines_do_not_leak_through_the_configured_filter(white, lines) -> None:
+    """A filter shorter than the periodograms cannot resolve their lines."""
     assert variances(white, GEOMETRY) == pytest.approx(1, abs=0.1)
-    # A line of three bins in a band of 64 costs a tenth of the band at most.
+    # A line of three bins may take a tenth of a band of 64 bins at most.
     assert variances(white + lines, GEOMETRY)[0] == pytest.approx(0.95, abs=0.1)
     longer = replace(GEOMETRY, fftlength=2 * GEOMETRY.fduration)
     assert variances(white + lines, longer)[0] > 1.5
 
 
-def test_band_gains_take_a_loud_band_to_unit_variance(white, lines) -> None:
+def test_band_gains_scale_a_loud_band_to_unit_variance(white, lines) -> None:
     geometry = replace(GEOMETRY, fftlength=2.0, fduration=1.0)
     plain = variances(white, geometry)
     assert variances(white, geometry, gained_filter) == pytest.approx(plain, abs=0.04)
     loud = variances(white + lines, geometry, gained_filter)
-    # The band beside it has a part of the line at 60 Hz, and too low a gain for it.
+    # A part of the line at 60 Hz lies in the next band, whose gain is too low for it.
     assert loud[[0, 2]] == pytest.approx(1, abs=0.1)
 
 
-def test_power_of_the_filtered_periodograms_is_the_whitened_variance(
-    white, lines
-) -> None:
+def test_power_of_filtered_periodograms_is_the_whitened_variance(white, lines) -> None:
     geometry = replace(GEOMETRY, fftlength=2.0, fduration=1.0)
     seen = periodograms(white + lines, geometry.fft_size, RATE)
     expected = variances(white + lines, geometry)
     assert filtered_power(seen[-63:], geometry) == pytest.approx(expected, rel=0.2)
 
 
-def test_thresholds_are_of_the_windows_that_are_left() -> None:
+def test_thresholds_are_computed_from_the_remaining_windows() -> None:
     values = np.arange(40_000.0)
     scores = NoiseScores(
         values[::-1].copy(), np.tile(np.arange(40_000) // 20_000, (2, 1))
@@ -88,13 +84,13 @@ def test_thresholds_are_of_the_windows_that_are_left() -> None:
     whole, left_out = scores.thresholds
     assert RATES == (1e-3, 1e-4)
     assert whole[0] == 39_959 and np.isnan(whole[1])
-    # Block 0 has the louder half.
+    # Block 0 has the louder half of the windows.
     assert left_out[:, 0].tolist() == [19_979, 39_979]
     shares, parts = scores.shares(np.array([19_999.5]))
     assert shares.tolist() == [0.5] and parts.tolist() == [[0.0], [1.0]]
 
 
-def test_figures_of_the_same_noise_are_those_of_the_reference() -> None:
+def test_equal_noise_gives_the_references_figures() -> None:
     rng = np.random.default_rng(1)
     blocks = np.stack([rng.integers(0, 8, 200_000) for _ in range(2)])
     scores = NoiseScores(rng.standard_normal(200_000), blocks)
@@ -112,7 +108,7 @@ def test_figures_of_the_same_noise_are_those_of_the_reference() -> None:
 
 
 @pytest.mark.parametrize("event", [None, 16.4 * RATE])
-def test_windows_of_a_merger_share_no_strain_and_see_no_event(event) -> None:
+def test_windows_with_mergers_share_no_strain_and_contain_no_event(event) -> None:
     rng, size = np.random.default_rng(2), 32 * RATE
     starts = np.concatenate(
         [window_starts(size, event, GEOMETRY, rng) for _ in range(50)], axis=1

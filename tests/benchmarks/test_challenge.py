@@ -1,4 +1,4 @@
-"""The stand-in for a mock data challenge: its mergers, its noise, its estimates."""
+"""The imitation of a mock data challenge: mergers, noise, and volume estimates."""
 
 import json
 import math
@@ -58,7 +58,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(challenge, "STRETCH_LENGTH", 64)
 
 
-def test_noise_has_the_design_curve(short: None) -> None:
+def test_noise_has_the_design_sensitivity(short: None) -> None:
     strain = noise(Geometry(), np.random.default_rng(1))
     frequencies, power = signal.welch(strain, 2048, nperseg=8192)
     expected = from_string("aLIGOZeroDetHighPower", 4097, 0.25, 9)
@@ -68,7 +68,7 @@ def test_noise_has_the_design_curve(short: None) -> None:
         assert ratio.mean(1) == pytest.approx(1, abs=0.08)
 
 
-def test_distances_have_the_density_of_a_volume(
+def test_distances_are_uniform_in_volume(
     mergers: dict[str, torch.Tensor],
 ) -> None:
     masses = chirp_mass(mergers["mass_1"], mergers["mass_2"])
@@ -81,7 +81,7 @@ def test_distances_have_the_density_of_a_volume(
 
 
 @pytest.mark.parametrize("row", range(3))
-def test_snr_is_that_of_the_challenges_waveform(
+def test_snr_agrees_with_the_challenges_waveform(
     mergers: dict[str, torch.Tensor], row: int
 ) -> None:
     one = {name: float(column[row]) for name, column in mergers.items()}
@@ -101,7 +101,7 @@ def test_snr_is_that_of_the_challenges_waveform(
     squares = 0.0
     for ifo in IFOS:
         response = lal.cached_detector_by_prefix[ifo].response
-        # The longitude is the right ascension at sidereal time zero.
+        # At sidereal time zero, the longitude equals the right ascension.
         factors = lal.ComputeDetAMResponse(
             response, one["phi"], one["dec"], one["psi"], 0.0
         )
@@ -132,7 +132,7 @@ def test_control_variate_is_exact_for_a_search_by_snr(
     assert snr == pytest.approx(8.0)
     assert best.distance == pytest.approx(radius(ideal.volume(8.0)))
     assert best.error == 0
-    # With some mergers lost at random, both estimates agree, and this one is sharper.
+    # With mergers lost at random, both estimates agree; this has the smaller error.
     lost = np.random.default_rng(1).random(len(snrs)) < 0.2
     worse = Foreground(columns, np.where(lost, -np.inf, snrs), len(snrs), 0.0)
     plain = estimate(weights(columns) * (worse.statistics >= 8))
@@ -141,7 +141,7 @@ def test_control_variate_is_exact_for_a_search_by_snr(
     assert abs(sharp.distance - plain.distance) < 3 * plain.error
 
 
-def test_a_loud_merger_is_found_at_its_time_alone(
+def test_a_loud_merger_is_found_at_its_time_only(
     repository: Repository, short: None
 ) -> None:
     strain = noise(repository.geometry, np.random.default_rng(2))
@@ -157,11 +157,13 @@ def test_a_loud_merger_is_found_at_its_time_alone(
     assert found[1] == -np.inf
 
 
-def test_loud_pairs_have_the_events_of_all(repository: Repository, short: None) -> None:
+def test_pairs_above_the_floor_give_the_same_loud_events(
+    repository: Repository, short: None
+) -> None:
     rng = np.random.default_rng(4)
     frames = [repository.frames(noise(repository.geometry, rng)) for _ in range(2)]
     whole = score_all(repository, frames, 1e6)
-    # With no floor every pair is scored.
+    # Without a floor, every pair is scored.
     every = score_loud(repository, frames, -100.0)
     same = every.stretches[0] == every.stretches[1]
     order, other = np.lexsort(whole.strides), np.lexsort(every.strides[:, same])
@@ -183,12 +185,12 @@ def test_loud_pairs_have_the_events_of_all(repository: Repository, short: None) 
     assert lost_events(whole, loud, floor - 1)[1] > 0
 
 
-def test_one_loud_moment_in_many_slides_makes_the_rate_uncertain() -> None:
+def test_a_single_glitch_in_many_slides_makes_the_rate_uncertain() -> None:
     rng = np.random.default_rng(5)
     spread = PairEvents(
         np.ones(400), rng.integers(20, size=(2, 400)), np.zeros((2, 400)), 1
     )
-    # Each detector's stretches scatter as Poisson's do.
+    # The counts of each detector's stretches have a Poisson distribution.
     expected = math.sqrt(2 / 400)
     assert spread.rate_error(1.0, 20) == pytest.approx(expected, rel=0.5)
     crowded = spread.stretches.copy()
@@ -197,7 +199,7 @@ def test_one_loud_moment_in_many_slides_makes_the_rate_uncertain() -> None:
     assert worse.rate_error(1.0, 20) > 0.4
 
 
-def test_command_writes_what_it_measured(
+def test_command_writes_its_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {

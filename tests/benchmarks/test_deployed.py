@@ -1,4 +1,4 @@
-"""What networks find in a search: the benchmark's counting, and its whole at once."""
+"""The benchmark of networks in a search: its counting, and a complete run."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def validation() -> DeployedValidation:
     return DeployedValidation(GEOMETRY, settings, 5, loud_injections=4, **SIZES)
 
 
-def test_the_population_is_that_of_the_training() -> None:
+def test_the_population_equals_the_trainings() -> None:
     settings = population()
     assert (settings.min_mass, settings.max_mass) == (5, 200)
     assert settings.max_spin == 0.9 and settings.mass_flattening == 0.8
@@ -72,7 +72,7 @@ def test_a_shorter_kernel_sees_the_same_strain(validation) -> None:
         torch.testing.assert_close(one.strain, other.strain, atol=1e-3, rtol=1e-3)
         assert one.mergers.tolist() == other.mergers.tolist()
         assert one.glitches == other.glitches
-    # What it was cut from is as it was.
+    # The original is unchanged.
     assert validation.geometry == GEOMETRY
     with pytest.raises(ConfigurationError, match="differ in kernel_length alone"):
         cut.with_kernel_of(GEOMETRY)
@@ -80,7 +80,7 @@ def test_a_shorter_kernel_sees_the_same_strain(validation) -> None:
         validation.with_kernel_of(replace(shorter, highpass=20.0))
 
 
-def test_glitches_and_mergers_lie_where_it_is_said(validation) -> None:
+def test_glitches_and_mergers_are_at_their_listed_times(validation) -> None:
     stretches = [
         *zip(validation._background, validation.glitches, strict=True),
         *((one.strain, one.glitches) for one in validation.injections),
@@ -89,7 +89,7 @@ def test_glitches_and_mergers_lie_where_it_is_said(validation) -> None:
     for strain, glitches in stretches:
         for ifo, center, snr in glitches:
             if 0 <= center < strain.shape[-1]:
-                # Short blips of an SNR above 60: their peak is many sigma.
+                # Short blips with an SNR above 60 have a peak of many sigma.
                 near = strain[ifo, max(0, center - 200) : center + 200]
                 assert near.abs().max() > 0.1 * snr
                 counted += 1
@@ -112,7 +112,9 @@ def test_mergers_have_their_snr_in_each_detector(validation) -> None:
     strides=st.integers(0, 90),
     margin=st.integers(0, 5000),
 )
-def test_kernels_that_hold_a_sample_are_those(center, begin, strides, margin) -> None:
+def test_kernels_that_contain_a_sample_are_listed(
+    center, begin, strides, margin
+) -> None:
     starts = begin + GEOMETRY.stride_size * np.arange(strides)
     ends = starts + GEOMETRY.kernel_size
     inside = (starts <= center + margin) & (center - margin < ends)
@@ -127,7 +129,7 @@ def test_repeated_strain_counts_once() -> None:
     apart = Slides(np.ones(400), places, 1e6, 2.0)
     assert apart.effective_count(1.0) == pytest.approx(400, rel=0.25)
     assert apart.effective_count(2.0) == 0
-    # The same glitch of the first detector in all of them.
+    # All contain the same glitch in the first detector.
     glitch = Slides(np.ones(400), np.stack([places[0] * 0 + 7, places[1]]), 1e6, 2.0)
     quiet = Slides(
         np.concatenate([np.ones(400), np.zeros(400)]),
@@ -136,7 +138,7 @@ def test_repeated_strain_counts_once() -> None:
         2.0,
     )
     assert quiet.effective_count(1.0) == pytest.approx(1, abs=0.1)
-    # Ten glitches of forty events each.
+    # Ten glitches with forty events each.
     ten = places.copy()
     ten[0] = 1000.0 * (np.arange(400) % 10)
     tens = Slides(
@@ -166,7 +168,7 @@ def test_windows_and_glitches_are_taken_from_all_slides() -> None:
             recorder.add(piece(scores, stretch, shift))
     (source,) = recorder.sources()
     assert source.snr == 30 and len(source.scores) == 2 and (source.scores > 15).all()
-    # A kernel of 2 s, and 2.5 s of glitch and filter to either side.
+    # A kernel of 2 s, and 2.5 s of glitch and filter on either side.
     reach = 8 * (2 + 2 * 2.5)
     assert recorder.windows["all"] == 16_000
     assert recorder.windows["quiet"] == pytest.approx(16_000 - 2 * reach, abs=4)
@@ -175,30 +177,30 @@ def test_windows_and_glitches_are_taken_from_all_slides() -> None:
     assert rates.threshold(1e-3) == whole[16]
     assert rates.limits(1e-3)["windows"] == 16
     assert recorder.false_positives("quiet").threshold(1e-3) < rates.threshold(1e-3)
-    # Fewer than that were kept, and a rate of which too little is above.
+    # Too few kept events, and a rate with too few events above the threshold.
     assert rates.threshold(0.5) is None and rates.limits(0.5) is None
     assert rates.limits(1e-4) is None
 
 
-def test_limits_move_by_the_root_of_their_clusters() -> None:
+def test_limits_follow_from_the_square_root_of_the_clusters() -> None:
     scores = np.arange(1000.0)
     places = np.stack([50.0 * np.arange(1000), 50.0 * np.arange(1000)[::-1]])
     rates = WindowRates(Slides(scores, places, 1e6, 2.0), 100_000)
     limits = rates.limits(1e-3)
     assert limits["threshold"] == 899 and limits["windows"] == 100
-    # Each has strain of its own; the variance of their number is a little less.
+    # Clusters have separate strain; the variance of their number is slightly smaller.
     assert limits["clusters"] == pytest.approx(100, rel=0.15)
     assert limits["low"] == pytest.approx(909, abs=2)
     assert limits["high"] == pytest.approx(889, abs=2)
 
 
-def test_a_lone_merger_meets_the_other_detectors_noise() -> None:
+def test_a_single_detector_merger_is_combined_with_the_others_noise() -> None:
     geometry = GEOMETRY
     network = EnergyNetwork(geometry)
     spacing = round(INJECTION_SPACING * RATE)
     mergers = spacing * np.arange(1, 25)
     strain = torch.zeros(2, 26 * spacing + 5 * RATE)
-    # Of the first detector 3, of the second 5 times the frame's size in energy.
+    # The energy is 3 frame sizes in the first detector, 5 in the second.
     for ifo, energy in enumerate((3.0, 5.0)):
         strain[ifo, mergers] = math.sqrt(energy * geometry.frame_size)
     ifo_snrs = np.tile([10.0, 20.0], (24, 1))
@@ -229,7 +231,7 @@ def test_errors_of_sources_come_from_their_differences() -> None:
 
 
 def background(causes: int) -> Slides:
-    """Ten days with 100 events above 0, a tenth of the loudest from one cause each."""
+    """Ten days with 100 events above 0; each cause has a tenth of the loudest."""
     rng = np.random.default_rng(3)
     places = rng.uniform(0, 1e5, (2, 100))
     places[0, -12:] = 2e5 + 100.0 * (np.arange(12) % causes)
@@ -239,7 +241,7 @@ def background(causes: int) -> Slides:
 def test_shares_need_background_and_causes() -> None:
     loudest = np.array([-np.inf, 80.0, 92.0, 99.0, 99.0])
     day = efficiency_at(loudest, background(12), 86400.0, 4)
-    # (n + 1) / T: nine events, and the next one's own.
+    # FAR = (n + 1) / T: nine louder events, plus one.
     assert day["events"] == day["causes"] == 9
     assert day["share"] == 0.5 and 0 < day["wilson"][0] < 0.5
     assert day["high"] <= day["threshold"] <= day["low"]
@@ -249,7 +251,7 @@ def test_shares_need_background_and_causes() -> None:
     assert efficiency_at(loudest, background(12), 10 * 86400.0, 4)["events"] == 0
 
 
-def test_missed_mergers_are_listed_with_what_was_near() -> None:
+def test_missed_mergers_are_listed_with_nearby_events_and_glitches() -> None:
     stretch = Injections(
         torch.zeros(2, 1),
         RATE * np.array([10, 30, 50]),
@@ -267,7 +269,7 @@ def test_missed_mergers_are_listed_with_what_was_near() -> None:
     assert row["glitches"] == [{"ifo": "L1", "snr": 12.0, "after": 1.0}]
 
 
-def test_the_table_says_how_faint_the_missed_ones_are() -> None:
+def test_the_table_shows_the_snr_of_missed_mergers() -> None:
     row = {"snr": 20.0, "statistic": None, "masses": [9.0, 8.0], "glitches": []}
     faint = {**row, "ifo_snrs": {"H1": 3.0, "L1": 19.8}}
     loud = {**row, "snr": 30.0, "statistic": 1.0, "ifo_snrs": {"H1": 9.0, "L1": 28.6}}
@@ -301,7 +303,7 @@ def test_the_command_writes_figures_and_tables(tmp_path, monkeypatch) -> None:
     text = (tmp_path / "deployed.md").read_text()
     assert text.strip() == done.output.strip()
     one = result["networks"]["split"]
-    # Eight hours: what is found at one an hour would need ten.
+    # Eight hours of background: a FAR of one per hour would need ten.
     assert 28_000 < one["livetime"] < 31_000 and "share" not in one["rates"]["hour"]
     assert one["windows"]["quiet"] < one["windows"]["all"] == one["livetime"] * 8
     assert {(entry["kind"], entry["rate"]) for entry in one["found"]} == {

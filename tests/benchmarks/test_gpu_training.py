@@ -1,4 +1,4 @@
-"""The training on a GPU, as far as a machine without one runs it."""
+"""The GPU training benchmark, as far as it runs without a GPU."""
 
 import json
 import re
@@ -19,9 +19,7 @@ def run(folder: Path, *arguments: str) -> str:
     return done.output
 
 
-def test_without_a_gpu_it_is_refused_before_anything_is_written(
-    tmp_path, monkeypatch
-) -> None:
+def test_without_a_gpu_it_fails_before_writing_anything(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = CliRunner().invoke(main, [str(tmp_path / "run")])
     assert done.exit_code == 2
@@ -31,7 +29,7 @@ def test_without_a_gpu_it_is_refused_before_anything_is_written(
 
 
 @pytest.mark.slow
-def test_seeds_are_trained_and_put_side_by_side(tmp_path) -> None:
+def test_seeds_are_trained_and_compared(tmp_path) -> None:
     folder = tmp_path / "run"
     options = ("--seed", "1", "--seed", "2", "--steps", "4", "--stock", "2")
     keys = small_matched(tmp_path)
@@ -53,7 +51,7 @@ def test_seeds_are_trained_and_put_side_by_side(tmp_path) -> None:
         and 0 <= one["loading_share"] <= 1
         for one in told.values()
     )
-    # What is there is kept, and what it finds comes into the table.
+    # Existing trainings are kept, and enter the table.
     for number in range(2):
         figures = {
             "found": {
@@ -73,7 +71,7 @@ def test_seeds_are_trained_and_put_side_by_side(tmp_path) -> None:
     assert "| 2 | 60.0 | 60.0 |" in text and "| mean | 55.0 ± 7.1 |" in text
 
 
-def test_a_share_that_was_not_measured_is_said() -> None:
+def test_a_missing_efficiency_is_reported() -> None:
     one = {
         **dict.fromkeys(("gpu_peak", "loading_share"), None),
         **dict.fromkeys(("valid_found_hour", "valid_found_day"), None),

@@ -1,4 +1,4 @@
-"""The benchmark of what a kernel of some length can see."""
+"""The benchmark of the SNR that lies within a kernel, by its length."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from chirpwatch.train.networks.templates import whitening
 GEOMETRY = Geometry(kernel_length=2.0)
 SETTINGS = BankSettings(templates=2, candidates=2, runs=("O3",))
 SOLAR_MASS_LENGTH = 4.925491e-6
-"""G times the solar mass over c cubed, s."""
+"""G M_sun / c³, s."""
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def bank() -> Bank:
 
 
 def frequency_before(masses: np.ndarray, length: float) -> float:
-    """Frequency of a Newtonian inspiral some time before the merger, Hz."""
+    """Frequency of a Newtonian inspiral a given time before the merger, Hz."""
     chirp_length = SOLAR_MASS_LENGTH * float(chirp_mass(*masses))
     return (256 / 5 * length) ** -0.375 * chirp_length**-0.625 / np.pi
 
 
 @pytest.mark.parametrize("length", [0.5, 1.0, 2.0])
-def test_light_mergers_lose_what_a_newtonian_inspiral_does(bank, length) -> None:
+def test_light_mergers_lose_as_much_as_a_newtonian_inspiral(bank, length) -> None:
     masses = np.array([[5.0, 5.0]])
     power = power_before(masses, bank, GEOMETRY)[0]
     size = 8 * GEOMETRY.sample_rate
@@ -43,7 +43,7 @@ def test_light_mergers_lose_what_a_newtonian_inspiral_does(bank, length) -> None
     assert np.sqrt(power[place]) == pytest.approx(np.sqrt(expected), abs=0.03)
 
 
-def test_the_whole_waveform_is_there(bank) -> None:
+def test_the_buffer_holds_the_full_waveform(bank) -> None:
     masses = np.array([[5.0, 5.0]])
     long, other, short = (
         power_before(masses, bank, GEOMETRY, length)[0] for length in (32.0, 16.0, 4.0)
@@ -53,11 +53,11 @@ def test_the_whole_waveform_is_there(bank) -> None:
         assert (np.diff(power) >= 0).all()
     place = 2 * GEOMETRY.sample_rate
     assert other[place] == pytest.approx(long[place], abs=1e-3)
-    # A buffer of 4 s has lost the first seconds in band: shares of it are too large.
+    # A buffer of 4 s lacks the first seconds in band: its fractions are too large.
     assert short[place] > long[place] + 0.02
 
 
-def test_templates_recover_no_more_than_lies_within_them(bank) -> None:
+def test_templates_recover_no_more_than_the_power_within_them(bank) -> None:
     pairs = ((5.0, 5.0), (35.0, 35.0))
     result = measure(GEOMETRY, bank, pairs)
     for one in result["mergers"]:

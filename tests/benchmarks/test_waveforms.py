@@ -1,4 +1,4 @@
-"""The benchmark of higher modes and precession: its signals, scales and errors."""
+"""The benchmark of higher modes and precession: signals, scaling and errors."""
 
 from types import SimpleNamespace
 
@@ -50,7 +50,7 @@ def maker() -> WindowMaker:
 
 @pytest.fixture(scope="module")
 def mergers() -> Mergers:
-    """Mergers with spins across the orbit's axis as well, at many inclinations."""
+    """Mergers with in-plane spins too, at many inclinations."""
     spins = np.full((len(MASSES), 2, 3), 0.5)
     spins[..., 2] = SPINS
     torch.manual_seed(5)
@@ -63,13 +63,15 @@ def waves(maker: WindowMaker, mergers: Mergers) -> dict[str, Waves]:
 
 
 def overlaps(one: Tensor, other: Tensor) -> Tensor:
-    """Normed product of two series, the largest over their phase."""
+    """Normalised overlap of two series, maximised over phase."""
     first, second = (torch.fft.rfft(x.double()) for x in (one, other))
     product = (first * second.conj()).sum(-1).abs()
     return product / first.norm(dim=-1) / second.norm(dim=-1)
 
 
-def test_the_reference_is_what_validation_injects(maker, mergers, waves) -> None:
+def test_the_reference_waveforms_are_those_of_the_validation(
+    maker, mergers, waves
+) -> None:
     maker.set_bank(*(torch.from_numpy(x).float() for x in (MASSES, SPINS)))
     rows, snrs = torch.zeros(3, 2, dtype=torch.long), torch.full((3,), 8.0)
     torch.manual_seed(5)
@@ -83,9 +85,7 @@ def test_the_reference_is_what_validation_injects(maker, mergers, waves) -> None
     )
 
 
-def test_only_precessing_waveforms_take_spins_across_the_axis(
-    maker, mergers, waves
-) -> None:
+def test_only_precessing_waveforms_use_in_plane_spins(maker, mergers, waves) -> None:
     aligned = Mergers(MASSES, mergers.spins * [0, 0, 1], mergers.angles)
     for name, precesses in WAVEFORMS.items():
         other = make_waves(aligned, name, maker, GRID)
@@ -96,15 +96,15 @@ def test_only_precessing_waveforms_take_spins_across_the_axis(
 
 
 def overlaps_of(one: Waves, other: Waves) -> Tensor:
-    """Of what the first detector sees, at its best time."""
+    """Overlaps in the first detector, maximised over time."""
     size = 2 * one.seen.shape[1]
     first, second = (torch.fft.fft(x.seen, size) for x in (one, other))
-    # Between the samples, too.
+    # Also at times between samples.
     products = torch.fft.ifft(first * second.conj(), 32 * size).abs().amax(-1)
     return 32 * products / one.seen.norm(dim=-1) / other.seen.norm(dim=-1)
 
 
-def test_higher_modes_show_where_masses_are_unequal_and_the_orbit_is_inclined(
+def test_higher_modes_matter_for_unequal_masses_and_inclined_orbits(
     maker,
 ) -> None:
     masses = np.array([[100.0, 30.0], [100.0, 30.0], [50.0, 50.0]])
@@ -120,7 +120,7 @@ def test_higher_modes_show_where_masses_are_unequal_and_the_orbit_is_inclined(
     assert min(face_on, equal) > 0.98
 
 
-def test_fitting_factors_of_the_reference_are_the_banks(waves) -> None:
+def test_fitting_factors_of_the_reference_equal_the_banks(waves) -> None:
     ones = np.ones(3) / 3
     masses = np.array([[20.0, 15.0], [40.0, 30.0], [90.0, 40.0]])
     bank = Bank(SETTINGS, masses, np.zeros((3, 2)), np.array([0, 0.5, 0]), ones)
@@ -136,26 +136,26 @@ def test_fitting_factors_of_the_reference_are_the_banks(waves) -> None:
 
 
 class Power(nn.Module):
-    """Scores a window by its sum of squares."""
+    """Network whose score is the window's sum of squares."""
 
     def forward(self, windows: Tensor) -> Tensor:
         return windows.square().sum((1, 2))[:, None]
 
 
-def test_all_waveforms_are_as_loud_and_in_the_same_noise(maker, mergers, waves) -> None:
+def test_all_waveforms_have_the_same_snr_and_noise(maker, mergers, waves) -> None:
     validation = SimpleNamespace(maker=maker, network=Power())
     torch.manual_seed(1)
     scores = score(validation, mergers, waves)
     for one in scores.values():
-        # |noise + ρ s|², at ρ of 8, 10 and 12: the curvature is that of |s|².
+        # The curvature of |noise + ρ s|² over ρ of 8, 10 and 12 is that of |s|².
         power = (one[0] - 2 * one[1] + one[2]) / 8
-        # A PSD of 8 s is right to some per cent, and the window holds almost all.
+        # A PSD of 8 s has an error of some per cent; the window holds almost all of s.
         assert (power > 0.8).all() and (power < 1.2).all()
     twice = score(validation, mergers, {"a": waves[COMPLETE], "b": waves[COMPLETE]})
     assert torch.equal(twice["a"], twice["b"])
 
 
-def test_noise_is_turned_and_moved_along_with_the_signal() -> None:
+def test_noise_is_flipped_and_shifted_together_with_the_signal() -> None:
     torch.manual_seed(2)
     rate, size, margin = 2048, 4096, 512
     noise = torch.randn(20, 2, size + 2 * margin)
@@ -181,7 +181,7 @@ def test_noise_is_turned_and_moved_along_with_the_signal() -> None:
     assert turned.std() == pytest.approx(1, abs=0.02)
 
 
-def test_shares_are_those_above_the_threshold_and_errors_those_of_pairs() -> None:
+def test_efficiencies_and_the_errors_of_paired_differences() -> None:
     reference = torch.tensor([1.0, 2.0, 3.0, 4.0])
     whole = torch.tensor([0.0, 1.0, 3.0, 4.0])
     scores = {REFERENCE: reference.expand(3, 4), COMPLETE: whole.expand(3, 4)}
@@ -193,19 +193,19 @@ def test_shares_are_those_above_the_threshold_and_errors_those_of_pairs() -> Non
         assert one["found_low"][REFERENCE] == 0.5
         assert one["found_high"][COMPLETE] == 0.75
         assert one["difference"]["value"] == -0.25
-        # One of four pairs differs: less than two independent shares would.
+        # One of four pairs differs: a smaller error than of two independent shares.
         assert one["difference"]["error"] == pytest.approx(0.25)
     assert share(np.ones(100, bool))["error"] > 0
 
 
-def test_loud_mergers_count_by_their_volume() -> None:
+def test_mergers_are_weighted_by_volume() -> None:
     even = recovered_fraction(np.full(5, 0.9), np.arange(1.0, 6.0))
     assert even["value"] == pytest.approx(0.729) and even["error"] < 1e-9
     loud = recovered_fraction(np.array([1.0, 0.0]), np.array([2.0, 1.0]))
     assert loud["value"] == pytest.approx(8 / 9)
 
 
-def test_spins_are_isotropic_and_those_of_the_population() -> None:
+def test_spins_are_isotropic_and_follow_the_population() -> None:
     rng = np.random.default_rng(1)
     torch.manual_seed(1)
     for pair in CLASSES.values():
@@ -220,7 +220,7 @@ def test_spins_are_isotropic_and_those_of_the_population() -> None:
     assert mergers.spins[..., 2].std() == pytest.approx(aligned.std(), rel=0.05)
 
 
-def test_every_merger_is_made_once() -> None:
+def test_every_merger_is_generated_once() -> None:
     masses = np.geomspace(5, 200, 300)[:, None].repeat(2, 1)
     rows = [row for row, _ in Mergers(masses, masses, {}).batches()]
     np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(300))

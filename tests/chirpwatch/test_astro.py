@@ -1,4 +1,4 @@
-"""The probability of a merger, against populations whose densities are known."""
+"""p_astro for populations with known densities."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ YEARS = 1000.0
 SLOPE = 1.4
 FOUND = 20_000
 VOLUME = 2e9
-"""Mpc^3 that all injections stand for together."""
+"""Volume that all injections represent together, Mpc^3."""
 
 
 @pytest.fixture(scope="module")
 def populations():
-    """Noise that falls exponentially, signals that are even from 0 to 20."""
+    """Statistics: exponential for noise, uniform from 0 to 20 for signals."""
     rng = np.random.default_rng(1)
     noise = rng.exponential(1 / SLOPE, 400_000)
     background = Background.of(noise, YEARS * JULIAN_YEAR, max_loud=50_000)
@@ -27,7 +27,7 @@ def populations():
 
 @pytest.mark.parametrize("statistic", [0.5, 3.0, 5.0, 7.0])
 @pytest.mark.parametrize("rate", [5.0, 50.0])
-def test_odds_are_those_of_the_densities(populations, statistic, rate):
+def test_odds_follow_from_the_densities(populations, statistic, rate):
     odds = astrophysical_probability(statistic, *populations, rate)
     signals = rate * VOLUME / 1e9 / 20
     noise = 400_000 / YEARS * SLOPE * np.exp(-SLOPE * statistic)
@@ -39,14 +39,14 @@ def test_odds_are_those_of_the_densities(populations, statistic, rate):
     assert not odds.saturated
 
 
-def test_the_density_of_signals_is_right_on_average(populations):
-    """One statistic rests on few injections; many together do not scatter."""
+def test_the_density_of_signals_is_unbiased(populations):
+    """An estimate uses few injections; the mean over many has little scatter."""
     background, found, volumes = populations
     densities = [
         astrophysical_probability(at, background, found, volumes, 1.0).signal_density
         for at in np.linspace(1, 19, 400)
     ]
-    # The span of the nearest is a little too short to one end: 1 in 30.
+    # The span of the nearest injections is slightly too short at an end: 1 in 30.
     assert np.mean(densities) == pytest.approx(VOLUME / 1e9 / 20, rel=0.08)
 
 
@@ -55,7 +55,7 @@ def test_beyond_the_background_it_is_a_lower_limit(populations):
     odds = astrophysical_probability(19.0, background, found, volumes, 5.0)
     assert odds.saturated
     assert odds.background_density == pytest.approx(1 / YEARS * SLOPE, rel=0.2)
-    # And beyond every injection as well, a probability.
+    # Beyond every injection too, the result is a probability.
     assert (
         0 < astrophysical_probability(40.0, background, found, volumes, 5.0).p_astro < 1
     )
@@ -76,7 +76,7 @@ def test_a_louder_candidate_is_more_likely_a_merger(populations):
         (range(100), range(100), 0.0, "above 0"),
     ],
 )
-def test_too_little_to_go_by_is_refused(found, noise, rate, message):
+def test_invalid_arguments_are_refused(found, noise, rate, message):
     background = Background.of(list(noise), 1e6)
     with pytest.raises(StatisticsError, match=message):
         astrophysical_probability(

@@ -1,4 +1,4 @@
-"""False-alarm rates, thresholds, and what is kept of a background."""
+"""False-alarm rates, thresholds, and the compact storage of a background."""
 
 import itertools
 import math
@@ -44,13 +44,13 @@ def test_far_is_count_plus_one_over_livetime(background, value):
 
 
 @given(backgrounds, statistic, statistic)
-def test_a_louder_event_is_never_more_often_a_false_alarm(background, one, other):
+def test_far_never_rises_with_the_statistic(background, one, other):
     quiet, loud = sorted([one, other])
     assert background.far(loud).far_per_year <= background.far(quiet).far_per_year
 
 
 @given(backgrounds, st.floats(1e-12, 1e300, allow_nan=False), statistic)
-def test_passing_the_threshold_is_having_the_rate(background, rate, value):
+def test_an_event_above_the_threshold_has_at_most_the_rate(background, rate, value):
     if rate < background.far(1e9).far_per_year:
         with pytest.raises(StatisticsError, match="analyse more timeslides"):
             background.threshold_at_far(rate)
@@ -64,7 +64,7 @@ def test_passing_the_threshold_is_having_the_rate(background, rate, value):
 
 
 @given(st.integers(1, 50), st.floats(1e-3, 1e12))
-def test_the_rate_of_every_rank_is_reached_by_that_rank(size, livetime):
+def test_the_far_of_each_rank_gives_that_events_threshold(size, livetime):
     background = Background.of(np.arange(size), livetime)
     for value in range(size):
         threshold = background.threshold_at_far(background.far(value).far_per_year)
@@ -73,7 +73,7 @@ def test_the_rate_of_every_rank_is_reached_by_that_rank(size, livetime):
 
 
 def test_too_little_background_raises_instead_of_giving_the_quietest_event():
-    """An index of -0 into sorted events is the lowest statistic of all."""
+    """An index of -0 into sorted events would give the lowest statistic."""
     background = Background.of([1.0, 2.0, 3.0], livetime=3600)
     with pytest.raises(StatisticsError, match="3600"):
         background.threshold_at_far(1.0)
@@ -83,13 +83,13 @@ def test_too_little_background_raises_instead_of_giving_the_quietest_event():
     ("statistics", "livetime"),
     [([1.0], 0.0), ([1.0], -1.0), ([1.0], math.nan), ([math.nan], 1.0)],
 )
-def test_background_that_is_none_is_refused(statistics, livetime):
+def test_invalid_background_is_refused(statistics, livetime):
     with pytest.raises(StatisticsError):
         Background.of(statistics, livetime)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_questions_that_are_not_finite_are_refused(value):
+def test_arguments_that_are_not_finite_are_refused(value):
     background = Background.of([1.0], 100.0)
     with pytest.raises(StatisticsError):
         background.far(value)
@@ -123,7 +123,7 @@ def test_a_long_ifar_curve_is_thinned_and_keeps_its_loud_end():
     assert points[0].statistic == background.loud[0]
 
 
-# Also within one bin, and in bins that are next to each other.
+# Also within a bin, and in adjacent bins.
 fine = st.one_of(statistic, st.integers(-40, 40).map(lambda i: 3 + i / 200))
 many = st.lists(fine, min_size=1, max_size=40)
 
@@ -142,15 +142,13 @@ def test_counting_quiet_events_in_bins_is_exact_above_the_floor_and_a_bin_below(
         return
     assert rate.count - rate.uncertain <= count <= rate.count
     bin_below = sum(other >= value - 1 / BINS_PER_UNIT for other in values)
-    # But what is quieter than all the bins is in the first of them.
+    # Events quieter than all bins are counted in the first bin.
     if value > binned.floor - MAX_BINS / BINS_PER_UNIT + 1 / BINS_PER_UNIT:
         assert rate.count <= bin_below
 
 
 @given(many, st.integers(0, 40), st.floats(1e-3, 1e3), fine)
-def test_passing_the_threshold_is_having_the_rate_among_bins_as_well(
-    values, kept, rate, value
-):
+def test_thresholds_and_rates_agree_for_binned_events_too(values, kept, rate, value):
     binned = Background.of(values, JULIAN_YEAR, kept)
     if rate < 1:
         with pytest.raises(StatisticsError, match="analyse more timeslides"):
@@ -163,7 +161,7 @@ def test_passing_the_threshold_is_having_the_rate_among_bins_as_well(
 
 
 @given(st.lists(many, min_size=1, max_size=4), st.integers(1, 40), st.integers(1, 40))
-def test_parts_together_count_as_the_whole_does(parts, kept, kept_together):
+def test_combined_parts_count_like_the_complete_background(parts, kept, kept_together):
     values = [value for part in parts for value in part]
     backgrounds = [Background.of(part, 10.0, kept) for part in parts]
     together = Background.merge(backgrounds, kept_together)
@@ -177,7 +175,7 @@ def test_parts_together_count_as_the_whole_does(parts, kept, kept_together):
 
 
 @given(many, st.integers(0, 40))
-def test_the_ifar_curve_goes_on_below_the_floor(values, kept):
+def test_the_ifar_curve_continues_below_the_floor(values, kept):
     binned = Background.of(values, 1e6, kept)
     points = binned.ifar_curve()
     assert points[0].count == binned.size
@@ -187,8 +185,8 @@ def test_the_ifar_curve_goes_on_below_the_floor(values, kept):
     assert points[-1].saturated
 
 
-def test_bins_are_of_use_for_a_hundred_million_events():
-    """What is counted in bins takes the same memory however many there are."""
+def test_a_hundred_million_events_fit_in_the_bins():
+    """Binned events take the same memory whatever their number."""
     rng = np.random.default_rng(1)
     parts = [Background.of(rng.normal(size=10_000), 1e4, 500) for _ in range(50)]
     together = Background.merge(parts, 1000)

@@ -1,4 +1,4 @@
-"""Files of strain of our layout: what is written comes back."""
+"""Our strain files: written data are read back unchanged."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_columns_beside_the_strain_may_be_long_and_are_passed_over(
+def test_long_columns_beside_the_strain_are_ignored(
     tmp_path: Path,
 ) -> None:
     path, data, times = (
@@ -68,7 +68,7 @@ def test_columns_beside_the_strain_may_be_long_and_are_passed_over(
         read_background(path, "test", ("V1",), RATE)
 
 
-def test_bad_files_are_refused_with_what_and_where(tmp_path: Path) -> None:
+def test_bad_files_are_refused_with_problem_and_place(tmp_path: Path) -> None:
     path = tmp_path / "background.hdf5"
     with pytest.raises(StrainError, match="no such file"):
         read_background(path, "test", IFOS, RATE)

@@ -1,4 +1,4 @@
-"""Rates of events that leave those of the background."""
+"""Drift: event rates that differ from the background's."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from chirpwatch.background import Background
 from chirpwatch.drift import rate_drift
 
 
-def test_events_of_the_background_itself_do_not_drift():
-    """And the probabilities are what they say, or less often small."""
+def test_events_from_the_background_do_not_drift():
+    """Small p-values are as rare as they should be, or rarer."""
     rng = np.random.default_rng(8)
     livetime, rate = 1e6, 0.05
     probabilities = []
@@ -25,7 +25,7 @@ def test_events_of_the_background_itself_do_not_drift():
 
 
 @pytest.mark.parametrize("change", ["more", "fewer", "louder"])
-def test_events_of_another_distribution_do(change):
+def test_events_from_another_distribution_drift(change):
     rng = np.random.default_rng(9)
     background = Background.of(rng.exponential(size=50_000), 1e6)
     size = {"more": 290, "fewer": 100, "louder": 180}[change]
@@ -37,7 +37,7 @@ def test_events_of_another_distribution_do(change):
         count = background.count(point.statistic)
         assert point.expected == pytest.approx(count * 3600 / 1e6)
         assert point.observed == np.sum(events >= point.statistic)
-        # Given both counts, by SciPy's own test of one side.
+        # Against SciPy's one-sided test of both counts.
         sides = [
             binomtest(
                 point.observed,

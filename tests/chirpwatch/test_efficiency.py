@@ -1,4 +1,4 @@
-"""Injections found or missed, one to one, and the interval of their share."""
+"""Matching injections with events, and the efficiency with its interval."""
 
 import numpy as np
 import pytest
@@ -35,9 +35,7 @@ times = st.lists(st.integers(0, 40), max_size=12).map(
 
 
 @given(times, times, st.data())
-def test_matching_is_one_to_one_within_the_window_and_leaves_no_pair(
-    injections, events, data
-):
+def test_matching_is_one_to_one_and_leaves_no_possible_pair(injections, events, data):
     loudness = data.draw(
         st.lists(statistic, min_size=len(events), max_size=len(events))
     )
@@ -53,7 +51,7 @@ def test_matching_is_one_to_one_within_the_window_and_leaves_no_pair(
         if event >= 0:
             assert near[injection][event]
         else:
-            # Whatever could have explained a missed injection explains another.
+            # Any event near a missed injection is matched with another one.
             assert all(e in used for e, close in enumerate(near[injection]) if close)
 
 
@@ -68,7 +66,7 @@ def test_matching_does_not_depend_on_the_order_of_arrival(injections, events, da
     assert straight.tolist() == [order[i] if i >= 0 else -1 for i in shuffled]
 
 
-def test_the_loudest_event_chooses_first_and_takes_the_nearest_injection():
+def test_the_loudest_event_is_matched_first_with_the_nearest_injection():
     second = 10**9
     matched = match_injections(
         [100 * second, 101 * second],

@@ -1,4 +1,4 @@
-"""Files of GWOSC's layout: gaps, rates, and what is wrong with them."""
+"""Files in GWOSC's format: gaps, rates, and damaged files."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_gwosc_files_are_cut_at_gaps_of_either_detector(tmp_path: Path) -> None:
     ]
     segments = read_gwosc(files, IFOS, RATE)
     assert [s.name for s in segments] == [f"{START}-10", f"{START + 11}-14"]
-    # Names tell segments apart that begin in the same second.
+    # Segments that begin in the same second have different names.
     later = Segment(segments[0].t0_ns + 1_000, RATE, segments[0].strain)
     assert later.name == f"{START}.000001-10"
     assert all(np.isfinite(s.read("H1", 0, s.size)).all() for s in segments)
@@ -49,7 +49,7 @@ def test_bad_gwosc_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StrainError, match="expected finite strain, found inf"):
         read_gwosc([write_gwosc(tmp_path / "L1.hdf5", "L1", data), h1], IFOS, RATE)
     with h5py.File(write_gwosc(tmp_path / "L1.hdf5", "L1", data), "r+") as file:
-        # As if the index of its chunks had lost one.
+        # As if a chunk were missing from the index.
         attributes = dict(file["strain/Strain"].attrs)
         del file["strain/Strain"]
         lossy = file.create_dataset("strain/Strain", (4096,), "f8", chunks=(1024,))
@@ -67,7 +67,7 @@ def test_gwosc_strain_is_resampled_as_gwpy_does(gwosc_files: list[Path]) -> None
     assert (segment.t0_ns, segment.duration) == (1126259446 * NANOSECONDS, 32)
     for path, ifo in zip(gwosc_files, IFOS, strict=True):
         expected = TimeSeries.read(path, format="hdf5.gwosc").resample(RATE)
-        # In the band of the analysis, away from the edges: filters differ elsewhere.
+        # Within the analysis band and away from the edges; elsewhere filters differ.
         ours = TimeSeries(segment.strain[ifo], sample_rate=RATE)
         both = [
             series.bandpass(32, 600).value[2 * RATE : -2 * RATE]
@@ -78,7 +78,7 @@ def test_gwosc_strain_is_resampled_as_gwpy_does(gwosc_files: list[Path]) -> None
 
 
 def test_a_chunk_that_does_not_decompress_is_refused(tmp_path: Path) -> None:
-    """HDF5 itself may look for its end for ever."""
+    """HDF5 itself may search for its end forever."""
     path = tmp_path / "H1.hdf5"
     with h5py.File(path, "w") as file:
         data = np.linspace(0, 1e-21, 4096)

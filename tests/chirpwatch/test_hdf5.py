@@ -1,4 +1,4 @@
-"""HDF5 files that are amended as a whole or not at all."""
+"""Atomic updates of HDF5 files."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ IFOS = ("H1", "L1")
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_what_another_command_wrote_meanwhile_stays(
+def test_concurrent_writes_by_another_command_are_kept(
     tmp_path: Path, there: bool
 ) -> None:
     path = tmp_path / "background.hdf5"
@@ -33,7 +33,7 @@ def test_what_another_command_wrote_meanwhile_stays(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_errors_of_other_files_are_not_told_as_a_full_disk(tmp_path: Path) -> None:
+def test_other_files_errors_are_not_reported_as_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), amending(tmp_path / "out.hdf5"):
         (tmp_path / "other").read_bytes()
     (tmp_path / "file").write_text("")

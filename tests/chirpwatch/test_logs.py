@@ -1,4 +1,4 @@
-"""The log of long-running commands, back-off, locks, and children that start."""
+"""Logs of long-running commands, back-off, locks, and waiting for children."""
 
 import json
 import logging
@@ -53,7 +53,7 @@ def test_a_line_of_text_has_time_level_and_name(capsys, monkeypatch):
 
 def test_a_line_of_json_has_the_fields_as_well(capsys):
     logs.set_up("text")
-    # The last one counts, and nothing is said twice.
+    # The last configuration counts, and no line is repeated.
     logs.set_up("json")
     log.info("gap of %d s\nwhy", 3, extra={"gps": 7, "reason": "no frame of L1"})
     logging.getLogger("uvicorn.error").warning("database: locked")
@@ -78,7 +78,7 @@ def test_a_line_of_json_has_the_fields_as_well(capsys):
 
 
 @given(st.floats(0.1, 10), st.floats(1, 100), st.integers(1, 30))
-def test_pauses_double_up_to_the_last_and_begin_again(first, factor, count):
+def test_back_off_doubles_up_to_its_limit_and_resets(first, factor, count):
     backoff = Backoff(first, last := first * factor)
     for _ in range(2):
         pauses = [backoff.next() for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Ports of servers to be started, and processes that end with their parent."""
+"""Free ports for servers, and processes that end with their parent."""
 
 import subprocess
 import sys
@@ -22,10 +22,10 @@ def port_of_another_process(*among: int) -> int:
     return int(done.stdout)
 
 
-def test_a_port_is_one_processes_until_that_process_ends() -> None:
+def test_a_port_is_reserved_until_its_process_ends() -> None:
     ours = free_ports(50)
     assert len(set(ours)) == 50
-    # Not one that the system gives to whoever asks for any.
+    # Not an ephemeral port, which the system may give to any program.
     assert max(ours) < 32_768
     port = port_of_another_process()
     assert port_of_another_process(*ours, port) == port
@@ -46,7 +46,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("end", ["terminate", "kill"])
-def test_a_pools_processes_end_with_their_parent(tmp_path, end) -> None:
+def test_pool_processes_end_with_their_parent(tmp_path, end) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE)

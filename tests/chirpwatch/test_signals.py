@@ -1,4 +1,4 @@
-"""Signal files: what is written comes back, and what is wrong is said."""
+"""Signal files: written data are read back unchanged, and errors are clear."""
 
 import dataclasses
 import importlib.resources
@@ -50,7 +50,7 @@ def test_shift_keys_are_plain_seconds(shifts, key) -> None:
     assert shift_key(shifts) == key
 
 
-def test_written_signals_come_back_whole(tmp_path, signals) -> None:
+def test_written_signals_are_read_back_unchanged(tmp_path, signals) -> None:
     path = tmp_path / "signals.hdf5"
     write_test_signals(path, SEGMENT, (0, 4), signals)
     found = read_test_signals(path, SEGMENT, (0.0, 4.0))
@@ -76,7 +76,7 @@ def test_sets_of_other_slides_are_added_to_a_file(tmp_path, signals) -> None:
         write_test_signals(path, SEGMENT, (0, 0), signals)
 
 
-def test_failed_write_leaves_the_old_file_alone(tmp_path, signals) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path, signals) -> None:
     path = tmp_path / "signals.hdf5"
     write_test_signals(path, SEGMENT, (0, 0), signals)
     before = path.read_bytes()
@@ -87,8 +87,8 @@ def test_failed_write_leaves_the_old_file_alone(tmp_path, signals) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["signals.hdf5"]
 
 
-def test_files_by_others_are_put_in_order_of_time(tmp_path, signals) -> None:
-    """They hold the time in floating-point seconds, in any order."""
+def test_files_of_other_programs_are_sorted_by_time(tmp_path, signals) -> None:
+    """Their times are floating-point seconds, in any order."""
     path = tmp_path / "signals.hdf5"
     write_test_signals(path, SEGMENT, (0, 0), signals)
     with h5py.File(path, "a") as file:
@@ -102,7 +102,7 @@ def test_files_by_others_are_put_in_order_of_time(tmp_path, signals) -> None:
 
 @pytest.mark.parametrize("span", [None, (1262304000.0247, 1262304001.0)])
 def test_strain_that_stays_in_its_file_is_the_same(tmp_path, signals, span) -> None:
-    """Also in the order of a file by others, and added to a piece of strain."""
+    """Also for an unsorted file of another program, and when added to a piece."""
     path = tmp_path / "signals.hdf5"
     write_test_signals(path, SEGMENT, (0, 0), signals)
     with h5py.File(path, "a") as file:
@@ -122,7 +122,7 @@ def test_strain_that_stays_in_its_file_is_the_same(tmp_path, signals, span) -> N
     assert (one == other).all() and (one != strain.astype(np.float32)).any()
 
 
-def test_missing_set_names_what_there_is(tmp_path, signals) -> None:
+def test_a_missing_set_is_refused_with_the_existing_ones(tmp_path, signals) -> None:
     path = tmp_path / "signals.hdf5"
     write_test_signals(path, SEGMENT, (0, 0), signals)
     with pytest.raises(SignalError, match=r"expected signals .*/0,4 .*found .*/0,0"):
@@ -153,7 +153,7 @@ def test_damaged_set_is_refused(tmp_path, signals, damage, message, stored) -> N
     assert str(path) in str(caught.value)
 
 
-def test_no_file_and_no_hdf5_are_told_apart(tmp_path) -> None:
+def test_missing_files_and_other_formats_have_different_errors(tmp_path) -> None:
     with pytest.raises(SignalError, match="no such file"):
         read_test_signals(tmp_path / "none.hdf5", SEGMENT, (0, 0))
     (tmp_path / "text.hdf5").write_text("no")
@@ -161,7 +161,7 @@ def test_no_file_and_no_hdf5_are_told_apart(tmp_path) -> None:
         read_test_signals(tmp_path / "text.hdf5", SEGMENT, (0, 0))
 
 
-def test_shipped_bank_is_what_the_demo_needs() -> None:
+def test_the_shipped_signals_are_those_that_the_demo_needs() -> None:
     path = importlib.resources.files("chirpwatch") / "data" / "test_signals.hdf5"
     assert path.stat().st_size < 2.5e6
     bank = read_test_signals(path, SEGMENT, (0, 0))

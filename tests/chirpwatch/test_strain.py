@@ -1,4 +1,4 @@
-"""Strain of several detectors over one span."""
+"""Strain of several detectors over the same span."""
 
 import numpy as np
 import pytest

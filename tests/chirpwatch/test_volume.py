@@ -1,4 +1,4 @@
-"""Sensitive volume against volumes that are known in closed form."""
+"""Sensitive volume against closed forms."""
 
 import math
 from dataclasses import replace
@@ -45,7 +45,7 @@ def redshifts(n, max_redshift, time_dilation, seed):
 
 
 def draw(n, settings, seed):
-    """Masses in the detector frame, and redshifts, as the simulation draws them."""
+    """Detector-frame masses and redshifts, as the simulation draws them."""
     redshift = redshifts(n, settings.max_redshift, settings.time_dilation, seed)
     torch.manual_seed(1000 + seed)
     masses = [mass.numpy() for mass in draw_masses(n, settings)]
@@ -54,8 +54,8 @@ def draw(n, settings, seed):
     return *masses, redshift
 
 
-def seen_to(limit):
-    """Comoving volume to a redshift, for clocks at the source, Mpc^3."""
+def volume_to(limit):
+    """Comoving volume out to a redshift, with time dilation, Mpc^3."""
     return quad(
         lambda z: (
             4
@@ -79,8 +79,8 @@ def seen_to(limit):
     ],
     ids=["detector frame", "source frame", "time dilation", "both"],
 )
-def test_a_search_that_sees_to_one_redshift_has_the_volume_to_it(pair, changes):
-    """Drawn by the simulation, weighed here: neither knows of the other."""
+def test_a_search_with_a_redshift_limit_has_the_volume_within_it(pair, changes):
+    """The simulation's draws and the weights here are computed independently."""
     settings = replace(SETTINGS, **changes)
     mass_1, mass_2, redshift = draw(400_000, settings, seed=1)
     found = redshift < 0.4
@@ -93,12 +93,12 @@ def test_a_search_that_sees_to_one_redshift_has_the_volume_to_it(pair, changes):
         pair,
     )
     assert seen.covered > 0.999
-    assert abs(seen.volume - seen_to(0.4)) < 3.5 * seen.volume_error
+    assert abs(seen.volume - volume_to(0.4)) < 3.5 * seen.volume_error
     assert seen.volume_error < 0.1 * seen.volume
     assert seen.distance**3 * 4 / 3 * math.pi == pytest.approx(seen.volume)
 
 
-def test_nearby_the_distance_is_that_of_a_ball():
+def test_nearby_the_volume_is_that_of_a_ball():
     settings = replace(
         SETTINGS, min_mass=24, max_mass=50, max_redshift=0.02, reference_share=0.0
     )
@@ -121,7 +121,7 @@ def test_nearby_the_distance_is_that_of_a_ball():
 
 def test_the_error_is_the_scatter_of_repeated_searches():
     settings = replace(SETTINGS, max_mass=50)
-    truth, pulls = seen_to(0.3), []
+    truth, pulls = volume_to(0.3), []
     for seed in range(40):
         mass_1, mass_2, redshift = draw(10_000, settings, seed)
         found = redshift < 0.3
@@ -138,7 +138,7 @@ def test_the_error_is_the_scatter_of_repeated_searches():
     assert 0.7 < np.std(pulls) < 1.4
 
 
-def test_draws_that_were_too_faint_make_the_volume_smaller_in_proportion():
+def test_rejected_draws_reduce_the_volume_in_proportion():
     mass_1, mass_2, redshift = draw(50_000, SETTINGS, seed=3)
     one = sensitive_volume(
         population(SETTINGS), 50_000, mass_1, mass_2, redshift, (35.0, 20.0)
@@ -150,18 +150,18 @@ def test_draws_that_were_too_faint_make_the_volume_smaller_in_proportion():
     assert rejected.volume_error < one.volume_error
 
 
-def test_masses_that_were_not_drawn_are_told():
-    """Of binaries of 35 and 35, those above 40 at the detectors were never injected."""
+def test_masses_outside_the_drawn_range_are_reported():
+    """Binaries of 35 and 35 above 40 in the detector frame were never injected."""
     settings = replace(SETTINGS, max_mass=40, max_redshift=0.5)
     mass_1, mass_2, redshift = draw(200_000, settings, seed=4)
     seen = sensitive_volume(
         population(settings), len(redshift), mass_1, mass_2, redshift, (35.0, 35.0)
     )
     assert seen.covered < 0.1
-    assert seen.volume == pytest.approx(seen_to(0.5) * seen.covered, rel=0.2)
+    assert seen.volume == pytest.approx(volume_to(0.5) * seen.covered, rel=0.2)
 
 
-def test_without_anything_found_the_volume_is_none():
+def test_without_found_injections_the_volume_is_zero():
     seen = sensitive_volume(population(SETTINGS), 100, [], [], [], (35.0, 35.0))
     assert (seen.volume, seen.distance, seen.effective) == (0, 0, 0)
     assert math.isinf(seen.distance_error)
@@ -175,7 +175,7 @@ def test_without_anything_found_the_volume_is_none():
         ({}, 1, 1.5, "up to 1, found 1.5"),
     ],
 )
-def test_what_no_volume_follows_from_is_refused(changes, draws, redshift, message):
+def test_injections_that_give_no_volume_are_refused(changes, draws, redshift, message):
     with pytest.raises(StatisticsError, match=message):
         sensitive_volume(
             population(replace(SETTINGS, **changes)),

@@ -1,4 +1,4 @@
-"""The main job, as ``make demo`` runs it, with the shipped models."""
+"""The demo, as ``make demo`` runs it, with the shipped models."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ main(sys.argv[1:])
 """
 
 
-def test_demo_finds_what_was_injected_and_needs_no_torch(tmp_path: Path) -> None:
+def test_demo_finds_its_injections_and_needs_no_torch(tmp_path: Path) -> None:
     result_file = tmp_path / "result.json"
     command = [
         *(sys.executable, "-c", WITHOUT_TORCH, "demo", "--directory", str(tmp_path)),
@@ -32,11 +32,11 @@ def test_demo_finds_what_was_injected_and_needs_no_torch(tmp_path: Path) -> None
     assert result["simulated"]
     assert result["livetime"]["zero_lag"] == 1200 - 7.875
     slides = result["background"]["slides"]
-    # One stretch of 1200 s.
+    # A single stretch of 1200 s.
     assert [slide["livetime"] for slide in slides] == [
         slide_livetime(9600, 195 * k) for k in range(1, 201)
     ]
-    # Noise alone: no event is rarer than the background says it may be.
+    # Zero-lag is noise only: its events agree with the background.
     assert result["zero_lag"][0]["far_per_year"] > 2000
 
     injections = result["injections"]

@@ -1,11 +1,11 @@
-"""Scores strain with whatever ONNX Runtime is first on the path.
+"""Scores strain with the ONNX Runtime that is first on the path.
 
     python -m tests.export.runtime_scores REPOSITORY STRAIN RESULT
 
-Loads every model of the repository at every level of graph optimization, and scores
-each strain with the merged models at each level, and with the models of the ensemble
-one after the other at the level that servers use. STRAIN is an .npz of arrays [1, ifos,
-size], RESULT the .npz that is written: `{strain} {level} {output}` for each.
+Loads every model of the repository at every level of graph optimization. Scores each
+strain with the merged models at each level, and with the ensemble's models in sequence
+at the servers' level. STRAIN is an .npz file of arrays [1, ifos, size]. RESULT is the
+.npz file to write, with arrays named `{strain} {level} {output}`.
 """
 
 import sys
@@ -35,7 +35,7 @@ def load(path: Path, level: str) -> onnxruntime.InferenceSession:
 
 
 def run(session: onnxruntime.InferenceSession, made: dict[str, np.ndarray]) -> None:
-    """Run a model on tensors by their names, and add what it makes."""
+    """Run a model on tensors by name, and add its outputs to them."""
     feed = {one.name: made[one.name] for one in session.get_inputs()}
     names = [one.name for one in session.get_outputs()]
     made |= dict(zip(names, session.run(names, feed), strict=True))
@@ -44,7 +44,7 @@ def run(session: onnxruntime.InferenceSession, made: dict[str, np.ndarray]) -> N
 def detect(
     sessions: list[onnxruntime.InferenceSession], strain: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Scores of a sequence: ``sessions`` run one after the other."""
+    """Scores of a sequence; ``sessions`` are run one after the other."""
     ifos = strain.shape[1]
     state = np.zeros(1, np.float32)
     found: dict[str, list[np.ndarray]] = {name: [] for name in OUTPUTS}

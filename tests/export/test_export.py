@@ -1,4 +1,4 @@
-"""A model repository appears whole or not at all, and says what it was made from."""
+"""The export: an atomic write of a model repository with its provenance."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def contents(path: Path) -> dict[str, bytes]:
     }
 
 
-def test_export_writes_a_repository_that_says_what_it_is(
+def test_export_writes_a_repository_with_geometry_and_provenance(
     network: Network, geometry: Geometry, tmp_path: Path
 ) -> None:
     checkpoint, repository = tmp_path / "network.ckpt", tmp_path / "repository"
@@ -56,7 +56,7 @@ def test_export_writes_a_repository_that_says_what_it_is(
     )
     parameters = {name: p.string_value for name, p in config.parameters.items()}
     assert Geometry.from_json(parameters["geometry"]) == geometry
-    # Kernel and half a filter before the edge, less where a frame's merger lies.
+    # Kernel and half a filter before the right edge, less the frame's merger offset.
     latest = geometry.kernel_length + geometry.fduration / 2 - 64 / 2048
     assert float(parameters["longest_delay"]) == pytest.approx(latest, abs=1e-6)
     provenance = json.loads(parameters["provenance"])
@@ -66,7 +66,7 @@ def test_export_writes_a_repository_that_says_what_it_is(
         loaded = onnx.load(repository / model / "1" / "model.onnx")
         (entry,) = loaded.metadata_props
         assert Geometry.from_json(entry.value) == geometry
-        # Neither paths nor names of the machine that exported it.
+        # No paths and no name of the machine that exported it.
         assert str(Path.cwd()).encode() not in loaded.SerializeToString()
     report = json.loads((repository / "parity.json").read_text())
     assert report["measured"].keys() == report["limits"].keys()
@@ -75,7 +75,7 @@ def test_export_writes_a_repository_that_says_what_it_is(
     assert {path.name for path in tmp_path.iterdir()} == {"network.ckpt", "repository"}
 
 
-def test_the_shipped_models_are_those_of_the_shipped_checkpoint() -> None:
+def test_the_shipped_models_come_from_the_shipped_checkpoint() -> None:
     checkpoint = ROOT / "train" / "checkpoints" / "matched" / "network.ckpt"
     config = text_format.Parse(
         (ROOT / "model_repo" / "detector" / "config.pbtxt").read_text(),
@@ -86,7 +86,7 @@ def test_the_shipped_models_are_those_of_the_shipped_checkpoint() -> None:
     assert provenance["checkpoint_sha256"] == digest
 
 
-def test_no_delay_is_longer_than_the_repository_says(
+def test_no_delay_exceeds_the_longest_delay(
     network: Network, geometry: Geometry
 ) -> None:
     with torch.inference_mode():
@@ -97,7 +97,7 @@ def test_no_delay_is_longer_than_the_repository_says(
     assert float(delays.min()) > longest - geometry.kernel_length
 
 
-def test_a_failed_export_leaves_what_was_there(
+def test_a_failed_export_keeps_the_existing_repository(
     models: dict[str, onnx.ModelProto], geometry: Geometry, tmp_path: Path
 ) -> None:
     repository = tmp_path / "repository"
@@ -115,7 +115,7 @@ def test_a_failed_export_leaves_what_was_there(
     assert contents(repository) != before
 
 
-def test_a_directory_of_other_things_is_not_replaced(
+def test_a_directory_that_is_not_a_repository_is_not_replaced(
     models: dict[str, onnx.ModelProto], geometry: Geometry, tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
@@ -146,7 +146,7 @@ def test_a_checkpoint_without_calibration_is_refused(
     assert not (tmp_path / "repository").exists()
 
 
-def test_lengths_that_the_filter_cannot_take_are_refused() -> None:
+def test_lengths_that_do_not_fit_the_filter_are_refused() -> None:
     with pytest.raises(GeometryError, match="half of fduration"):
         preprocessor.build(Geometry(fduration=1.03125))
 
@@ -161,10 +161,10 @@ def test_rows_are_scored_independently_of_their_number(
     np.testing.assert_allclose(chain.score[1], chain.score[2], atol=1e-5)
 
 
-def test_models_are_of_an_opset_that_the_native_backend_runs_on_a_gpu(
+def test_models_use_an_opset_that_the_native_backend_runs_on_a_gpu(
     models: dict[str, onnx.ModelProto],
 ) -> None:
     for model in models.values():
         assert model.ir_version <= 10
-        # CUDA kernels for Pad, ReduceMax and others end there.
+        # Later opsets of Pad, ReduceMax and others have no CUDA kernels.
         assert all(opset.version <= 18 for opset in model.opset_import)

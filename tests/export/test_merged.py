@@ -1,4 +1,4 @@
-"""The detector as one model answers as the ensemble does, to the last bit."""
+"""The merged model answers bit for bit as the ensemble of models."""
 
 import numpy as np
 import pytest
@@ -26,13 +26,13 @@ def scores(
     first: int,
     offsets: tuple[int, int],
 ) -> list[Scores]:
-    """Answers to requests of one sequence.
+    """Answers to the requests of a sequence.
 
     Args:
-        address: Of the server.
+        address: Address of the server.
         strain: [rows, ifos, size].
-        cuts: Strides of each request.
-        rows: Rows of each request.
+        cuts: Number of strides of each request.
+        rows: Number of rows of each request.
         first: First stride of the sequence.
         offsets: Samples of each detector's data before stride 0.
     """
@@ -56,13 +56,13 @@ def assert_same(ours: list[Scores], theirs: list[Scores]) -> None:
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_sequences(
+def test_any_sequence_has_equal_answers(
     server: TritonServer,
     wired_server: TritonServer,
     noise: np.ndarray,
     data: st.DataObject,
 ) -> None:
-    """Any requests, rows that come and go, detectors that begin at any time."""
+    """Any requests, changing rows, and any start of each detector's data."""
     cuts = data.draw(
         st.lists(st.sampled_from([1, 2, 7, 56, 64, 200]), min_size=1, max_size=8),
         label="strides of requests",
@@ -85,7 +85,7 @@ def test_sequences(
 def test_replays_in_long_requests(
     server: TritonServer, wired_server: TritonServer, noise: np.ndarray, length: int
 ) -> None:
-    """Tiles of the frontend, many PSDs in a request."""
+    """Requests with several tiles of the frontend, and with many PSDs."""
     strain = np.concatenate([noise[:1]] * 6, axis=2)[..., : 1024 * 2048]
     cuts = [8 * length] * (strain.shape[2] // (length * 2048))
     request = strain, cuts, [1] * len(cuts), 0, (0, 0)
@@ -98,7 +98,7 @@ def test_replays_in_long_requests(
 def test_a_position_that_jumps_is_refused(
     request: pytest.FixtureRequest, served: str, noise: np.ndarray
 ) -> None:
-    """And the sequence goes on where it stood, in either detector."""
+    """After the refusal, the sequence continues at its position."""
     address = request.getfixturevalue(served).address
     whole = scores(address, noise, [400, 400], [2, 2], 0, (0, 0))
     detector = Detector(address)
@@ -116,7 +116,7 @@ def test_a_position_that_jumps_is_refused(
             assert_same([first, sequence.receive()], whole)
 
 
-def test_positions_are_counted_beyond_what_a_float32_counts(
+def test_positions_are_exact_beyond_the_range_of_float32(
     wired_server: TritonServer, noise: np.ndarray
 ) -> None:
     """After four months of samples a jump by one sample is refused, either way."""
@@ -157,7 +157,7 @@ def test_a_score_that_is_not_finite_is_not_valid(
         valid = np.concatenate([one.valid for one in found])
         expected = np.concatenate([one.valid for one in usual]) & ~in_kernel
         if row == 0:
-            # Each PSD that it is part of, and what such a PSD whitens.
+            # Each PSD that contains the sample, and strain whitened with such a PSD.
             refresh, psd = geometry.psd_refresh_size, geometry.psd_size
             for edge in (edges - 1, edges - geometry.kernel_size):
                 due = edge // refresh * refresh
@@ -173,7 +173,7 @@ def test_a_score_that_is_not_finite_is_not_valid(
 def test_a_detector_that_sends_zeros_has_no_data(
     request: pytest.FixtureRequest, served: str, noise: np.ndarray, geometry: Geometry
 ) -> None:
-    """Neither kernels that see them nor PSDs that are made of them are whole."""
+    """Kernels and PSDs that contain the zeros are not valid."""
     address = request.getfixturevalue(served).address
     strides = 1400
     off, on = 40, 46
@@ -186,16 +186,16 @@ def test_a_detector_that_sends_zeros_has_no_data(
     expected &= (edges <= off * 2048) | (edges - reach >= on * 2048)
     for edge in (edges - 1, edges - geometry.kernel_size):
         due = edge // geometry.psd_refresh_size * geometry.psd_refresh_length
-        # Segments of 2 s; one that ends as they begin has none of them.
+        # Segments of 2 s; a segment that ends where zeros begin contains none.
         expected &= (due <= off) | (due - geometry.psd_length >= on)
     assert (found.valid == expected).all()
     assert found.valid[-1]
 
 
-def test_a_block_alone_is_whitened_as_among_others(
+def test_a_single_block_is_whitened_as_in_a_long_request(
     server: TritonServer, noise: np.ndarray
 ) -> None:
-    """Three blocks before its PSD falls due, a detector's one block is left for it."""
+    """Here, L1's PSD falls due three blocks later than H1's."""
     strain = noise[:1, :, : 300 * STRIDE]
     offsets = (-192, 0)
     (long,) = scores(server.address, strain, [300], [1], 0, offsets)
@@ -206,10 +206,10 @@ def test_a_block_alone_is_whitened_as_among_others(
 
 @pytest.mark.parametrize("served", ["server", "wired_server"])
 @pytest.mark.parametrize("size", [32, 300, 2 * STRIDE - 1])
-def test_strain_that_is_no_whole_stride_is_refused(
+def test_strain_of_a_fraction_of_a_stride_is_refused(
     request: pytest.FixtureRequest, served: str, noise: np.ndarray, size: int
 ) -> None:
-    """The state stays as it is: the sequence goes on with whole strides."""
+    """The state is unchanged, and the sequence continues with whole strides."""
     address = request.getfixturevalue(served).address
     with OpenSequence(Detector(address), (0, 0)) as sequence:
         sequence.send(noise[..., : 8 * STRIDE], 0, 8)
@@ -222,16 +222,16 @@ def test_strain_that_is_no_whole_stride_is_refused(
         assert len(sequence.receive().valid) == 1
 
 
-def test_slides_of_strain_that_is_not_finite(
+def test_slides_are_invalid_where_strain_is_not_finite(
     server: TritonServer, noise: np.ndarray, geometry: Geometry
 ) -> None:
-    """What it touches is in no slide valid, and no event."""
+    """Scores that depend on it are valid in no slide, and give no event."""
     shifts = np.array([[0], [64], [200]])
     client = Timeslides(server.address)
     strain = noise[0, :, : 100 * geometry.sample_rate]
     usual = client.scores(strain, shifts)
     spoilt = strain.copy()
-    # Near the end: one PSD, the last, is made of it.
+    # Near the end: only the last PSD contains it.
     sample = 97 * geometry.sample_rate + 5
     spoilt[1, sample] = np.nan
     found, events = client.scores(spoilt, shifts), client.events(spoilt, shifts)

@@ -1,7 +1,7 @@
-"""Every model loads and scores alike in all ONNX Runtimes that users' servers have.
+"""Every model loads and gives equal scores in all ONNX Runtimes of users' servers.
 
-The oldest is that of NVIDIA's image 24.10, whose release of Triton the embedded server
-is too; the newest is the locked one.
+The oldest version is that of NVIDIA's image 24.10, which has the same Triton release as
+the embedded server. The newest is the locked version.
 """
 
 import os
@@ -41,7 +41,7 @@ def strain(noise: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
         data = file["data"][:]
     strains = {
         "simulated": noise[:1, :, : 48 * RATE],
-        # One detector's noise, of two times, in the place of two detectors'.
+        # A single detector's noise at two times stands for two detectors.
         "O3a": np.stack([data[: 48 * RATE], data[-48 * RATE :]])[None],
         "GW150914": np.stack([segment.strain[ifo] for ifo in ("H1", "L1")])[None],
     }
@@ -85,7 +85,7 @@ def test_the_oldest_and_the_newest_runtime_score_alike(strain: Path) -> None:
             largest[name] = max(largest.get(name, 0.0), error)
     print("largest differences:", largest)
     assert max(largest.values()) < TOLERANCE
-    # The trained network sees the signal.
+    # The trained network gives the signal a high score.
     assert newest["GW150914, merged, all, score"].max() > 20
 
 

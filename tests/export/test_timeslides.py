@@ -1,4 +1,4 @@
-"""The ``timeslides`` ensemble against slides that are run one by one."""
+"""The ``timeslides`` ensemble against slides that are run separately."""
 
 import numpy as np
 import pytest
@@ -33,10 +33,10 @@ def timeslides(server: TritonServer) -> Timeslides:
 def one_by_one(
     server: TritonServer, strain: np.ndarray, shift: int
 ) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """A slide that does not wrap around, as a sequence of its own.
+    """Run a slide as a separate sequence, which does not wrap around.
 
-    Returns the stride of the first detector that its first score belongs to, score,
-    delay and validity.
+    Returns:
+        The first detector's stride at the first score; scores, delays and validity.
     """
     geometry = Geometry()
     segment = Segment(
@@ -58,15 +58,15 @@ def one_by_one(
 
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())
-def test_slides_equal_slides_that_are_run_one_by_one(
+def test_slides_equal_slides_that_are_run_separately(
     server, timeslides, geometry, noise, data
 ):
     strides = data.draw(st.integers(200, 1200), label="strides")
     start = data.draw(st.integers(0, noise.shape[2] - strides * 256), label="start")
     strain = noise[data.draw(st.integers(0, 1)), :, start : start + strides * 256]
     period = strides * 8
-    # One by one, a detector that is read earlier moves the strides of the first one,
-    # so that the part behind the wrap is compared for shifts of whole strides.
+    # In a separate sequence, a detector that is read earlier shifts the strides of the
+    # first detector. So the part after the wrap is compared for whole strides only.
     shift = data.draw(st.integers(1, period - 64 * 9), label="shift")
     whole = 8 * data.draw(
         st.integers(1, strides - 1).filter(lambda strides: 8 * strides != shift),
@@ -76,30 +76,30 @@ def test_slides_equal_slides_that_are_run_one_by_one(
     compared = 0
     for row, alone in ((0, shift), (1, whole), (1, whole - period)):
         if period - abs(alone) < 64 * 8:
-            continue  # No longer than the warm-up: no sequence of its own.
+            continue  # Shorter than the warm-up: no separate sequence.
         first, score, delay, valid = one_by_one(server, strain, alone)
         part = slice(first, first + len(score))
         both = valid & slides.valid[row, part]
-        # The wrap takes a stride from neither: what is valid alone is valid here.
+        # Strides that are valid in the separate sequence are valid in the slide too.
         np.testing.assert_array_equal(both, valid)
         np.testing.assert_allclose(
             slides.score[row, part][both], score[both], rtol=0, atol=1e-4
         )
-        # The frame of the merger is chosen among those of the kernel: nearly alike
-        # logits may fall to either side by the rounding.
+        # The merger's frame is that with the largest salience; rounding may decide
+        # between two that are almost equal.
         assert np.mean(slides.delay[row, part][both] != delay[both]) < 0.01
         compared += both.sum()
     assert compared > 0
 
 
 @pytest.mark.parametrize("shift", [3, 640, 2777])
-def test_a_slide_scores_strain_that_was_whitened_before_it_was_shifted(
+def test_a_slide_scores_strain_that_is_whitened_before_the_shift(
     timeslides, geometry, network, noise, shift
 ):
     strain = noise[1, :, : 120 * 2048]
     slides = timeslides.scores(strain, np.array([[shift]]))
     whitened = reference.whiten(strain[None], geometry)
-    # The second detector is read later, as far as it goes without wrapping around.
+    # The second detector is read later; the part that would wrap around is dropped.
     later = shift * geometry.frame_size
     shifted = [whitened.strain[0, 0, : -later or None], whitened.strain[0, 1, later:]]
     first = geometry.warmup_strides
@@ -116,7 +116,7 @@ def test_a_slide_scores_strain_that_was_whitened_before_it_was_shifted(
 
 @pytest.mark.parametrize("first", [0, 3, 200, 700])
 @pytest.mark.parametrize("shift", [3, 1000, -776, 5001])
-def test_a_slide_that_is_begun_in_the_middle_is_the_same(
+def test_a_slide_that_starts_in_the_middle_has_the_same_scores(
     server, geometry, noise, shift, first
 ):
     segment = Segment(0, 2048, dict(zip(geometry.ifos, noise[0], strict=True)))
@@ -133,14 +133,12 @@ def test_a_slide_that_is_begun_in_the_middle_is_the_same(
     np.testing.assert_array_equal(np.concatenate([x.valid for x in part]), valid)
     scores = np.concatenate([piece.score[0] for piece in whole])[first:]
     again = np.concatenate([piece.score[0] for piece in part])
-    # Off the grid of 64 samples, another request sums in another order.
+    # Off the grid of 64 samples, the order of summation depends on the request.
     np.testing.assert_allclose(again[valid], scores[valid], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("shift", [1, -2001, 777])
-def test_what_is_sent_before_a_detector_has_data_is_ignored(
-    server, geometry, noise, shift
-):
+def test_samples_before_a_detectors_data_are_ignored(server, geometry, noise, shift):
     segment = Segment(0, 2048, dict(zip(geometry.ifos, noise[0], strict=True)))
     job = Job(segment, geometry, (0.0, shift * FRAME_LENGTH))
 
@@ -169,7 +167,7 @@ def test_what_is_sent_before_a_detector_has_data_is_ignored(
 
 
 @pytest.mark.parametrize("shift", [1, 129, 512, 4001, -1, -777, 8190])
-def test_livetime_is_the_strides_whose_data_are_whole(
+def test_livetime_counts_the_strides_with_complete_data(
     timeslides, geometry, noise, shift
 ):
     strides = 1024
@@ -182,7 +180,7 @@ def test_livetime_is_the_strides_whose_data_are_whole(
 
 
 @pytest.mark.parametrize("size", [0, 7, 64, 511, 513])
-def test_events_are_those_that_clustering_finds(timeslides, geometry, noise, size):
+def test_events_equal_those_of_the_clustering(timeslides, geometry, noise, size):
     strain = noise[1, :, : (520 + size) * 256]
     rng = np.random.default_rng(size)
     shifts = rng.choice(np.arange(1, strain.shape[1] // 32), 9, replace=False)[:, None]
@@ -203,7 +201,7 @@ def test_events_are_those_that_clustering_finds(timeslides, geometry, noise, siz
     assert len(events.slide) > 9
 
 
-def test_a_peak_is_told_for_every_window(server, timeslides, geometry, noise):
+def test_every_window_has_its_peak(server, timeslides, geometry, noise):
     strain = noise[1, :, : 100 * 2048]
     shifts = np.array([[200], [-3000]])
     scores = timeslides.scores(strain, shifts)
@@ -217,7 +215,7 @@ def test_a_peak_is_told_for_every_window(server, timeslides, geometry, noise):
     np.testing.assert_array_equal(stride, windows.argmax(axis=2) + 64 * np.arange(13))
 
 
-def test_more_slides_than_a_request_holds_come_in_several(
+def test_many_slides_are_split_into_several_requests(
     timeslides, geometry, noise, monkeypatch
 ):
     strain, shifts = noise[1, :, : 64 * 2048], np.arange(200, 1700, 300)[:, None]
@@ -228,9 +226,9 @@ def test_more_slides_than_a_request_holds_come_in_several(
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
 
 
-def test_what_a_dead_detector_spoils_is_not_valid(timeslides, geometry, noise):
+def test_scores_with_a_dead_detector_are_not_valid(timeslides, geometry, noise):
     strain = noise[0, :, : 180 * 2048].copy()
-    # Longer than half of what a PSD is made of, so that its median is nothing.
+    # Longer than half of a PSD's strain, so that the PSD's median is zero.
     strain[1, 60 * 2048 : 120 * 2048] = 0
     still = timeslides.scores(strain, np.array([[64 * 30]]))
     edges = (np.arange(180 * 8) + 1) / 8
@@ -253,7 +251,7 @@ def test_what_a_dead_detector_spoils_is_not_valid(timeslides, geometry, noise):
         ([[64, 64]], "shifts of 1 detector"),
     ],
 )
-def test_shifts_that_are_no_slides_are_refused(timeslides, noise, shifts, message):
+def test_invalid_shifts_are_refused(timeslides, noise, shifts, message):
     with pytest.raises(ShiftError, match=message):
         timeslides.events(noise[0, :, : 100 * 2048], np.array(shifts))
 
@@ -272,12 +270,12 @@ def test_a_stretch_without_a_score_is_refused(timeslides, shape, message):
         timeslides.events(np.ones(shape, np.float32), np.array([[64]]))
 
 
-def test_no_server_is_an_error_that_says_so():
+def test_a_missing_server_is_reported():
     with pytest.raises(ServerError, match=r"no Triton server at 127\.0\.0\.1:1"):
         Timeslides("127.0.0.1:1")
 
 
-def test_a_request_that_is_not_answered_in_time_is_an_error(server, noise):
+def test_a_request_that_times_out_is_an_error(server, noise):
     hasty = Timeslides(server.address, deadline=0.001)
     with pytest.raises(ServerError, match="1 timeslides of 204800 samples"):
         hasty.events(noise[0, :, : 100 * 2048], np.array([[64]]))

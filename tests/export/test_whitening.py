@@ -29,14 +29,14 @@ RATE = 2048
 
 @pytest.fixture(scope="module", params=["simulated", "O3a", "GW150914"])
 def strain(request: pytest.FixtureRequest, noise: np.ndarray) -> np.ndarray:
-    """Strain of one kind, [1, ifos, size]."""
+    """Strain of a kind, [1, ifos, size]."""
     if request.param == "simulated":
         return noise[:1, :, : 96 * RATE].astype(float)
     if request.param == "O3a":
         (path,) = needs.shared_data("o3a_noise_500s.hdf")
         with h5py.File(path) as file:
             data = file["data"][:]
-        # One detector's noise, of two times, in the place of two detectors'.
+        # A single detector's noise at two times stands for two detectors.
         return np.stack([data[: 96 * RATE], data[-96 * RATE :]])[None]
     (segment,) = read_gwosc(needs.gwosc_files(), ("H1", "L1"), RATE)
     return np.stack([np.asarray(segment.strain[ifo]) for ifo in ("H1", "L1")])[None]
@@ -55,9 +55,9 @@ def open_whitening(*models: ModelProto) -> list[InferenceSession]:
 def whiten(
     sessions: list[InferenceSession], geometry: Geometry, strain: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Strain whitened in one request from its first sample on; `whole` of each stride.
+    """Whiten strain in a single request; return it and ``whole`` of each stride.
 
-    Half a filter is missing at the end.
+    The whitened strain ends half a filter before the strain.
     """
     snapshotted, whitener = sessions
     position = np.zeros(len(geometry.ifos), np.int64)
@@ -74,8 +74,8 @@ def whiten(
 
 
 def test_psd_is_gwpys_median(chain, strain: np.ndarray, geometry: Geometry) -> None:
-    # float32, as it is sent: rounding real strain, which is loudest at low frequencies,
-    # changes the quietest bins by up to 0.1 %.
+    # Requests have float32 strain. Real strain is loudest at low frequencies, so the
+    # rounding changes the quietest bins by up to 0.1 %.
     sent = strain[0].astype(np.float32).astype(float)
     for due, psd in chain.psds.items():
         for i, data in enumerate(sent):
@@ -93,7 +93,7 @@ def test_whitening_is_the_filter_in_float64(
     chain, strain: np.ndarray, geometry: Geometry
 ) -> None:
     expected = reference.whiten(strain, geometry)
-    # Excluded: the first 8 s, which have no PSD, and half a filter (0.5 s) at the end.
+    # Excluded: the first 8 s, without a PSD, and half a filter (0.5 s) at the end.
     begin, end = geometry.psd_refresh_size, strain.shape[-1] - RATE // 2
     ours = chain.whitened[..., begin - chain.start : end - chain.start]
     theirs = expected.strain[..., begin - expected.start : end - expected.start]
@@ -106,10 +106,10 @@ def test_whitening_is_ml4gws(strain: np.ndarray, geometry: Geometry, models) -> 
     """Excluded: half a filter (0.5 s) at either end of what ml4gw whitens.
 
     ml4gw takes the absolute value of the truncated filter's response, which is
-    negative in some bins below the highpass. Strain that is loud there (below 20 Hz
-    around GW150914, by five orders of magnitude) shows it; so the comparison is of
-    both filters on the strain above 20 Hz. ml4gw's is not corrected for the variance
-    that few periodograms add; the reference's factor corrects it.
+    negative in some bins below the highpass. This matters for strain that is loud there
+    (below 20 Hz around GW150914, by five orders of magnitude), so both filters are
+    compared on the strain above 20 Hz. ml4gw does not correct the excess variance from
+    few periodograms; here the reference's factor corrects it.
     """
     sos = signal.butter(8, 20, "highpass", fs=RATE, output="sos")
     passed = signal.sosfiltfilt(sos, strain, axis=-1)
@@ -117,7 +117,7 @@ def test_whitening_is_ml4gws(strain: np.ndarray, geometry: Geometry, models) -> 
     worst = 0.0
     for due, psd in chain.psds.items():
         stop = min(due + geometry.psd_refresh_size, strain.shape[-1])
-        # Two seconds at a time: the length at which ml4gw leaves the PSD as it is.
+        # Two seconds at a time, for which ml4gw does not interpolate the PSD.
         for begin in range(due, stop - 2 * RATE, RATE):
             piece = torch.from_numpy(passed[..., begin : begin + 2 * RATE].copy())
             psd64 = torch.from_numpy(psd.astype(float))[None]
@@ -156,10 +156,10 @@ def test_noise_is_white_and_of_unit_variance(
 ) -> None:
     chain = run_chain(models, geometry, noise[:1], 64 * RATE)
     settled = chain.whitened[0, :, 72 * RATE :]
-    # The highpass takes 1.6 %; lines that leak (3.5 % in H1, 0.2 % in L1) give it back.
+    # The highpass removes 1.6 %; leaking lines add 3.5 % in H1 and 0.2 % in L1.
     assert settled.std() == pytest.approx(1.002, abs=0.015)
     frequencies, psd = signal.welch(settled, RATE, nperseg=RATE // 8)
-    # A line that is narrower than the PSD's resolution leaks past the filter.
+    # Lines that are narrower than the PSD's resolution leak through the filter.
     band = (frequencies > 48) & (frequencies < 1000)
     assert np.quantile(np.abs(psd[:, band] * RATE / 2 - 1), 0.95) < 0.1
     samples = settled.ravel()
@@ -169,7 +169,7 @@ def test_noise_is_white_and_of_unit_variance(
 def test_noise_has_unit_variance_at_every_age_of_the_psd(
     models, geometry: Geometry
 ) -> None:
-    """PSDs of 8, 16, ... 64 s; the spectrum's median passes over the noise's lines."""
+    """PSDs of 8, 16, ... 64 s; the median over the spectrum ignores lines."""
     refresh, half = geometry.psd_refresh_size, geometry.filter_size // 2
     size = geometry.psd_size + refresh
     sessions = open_whitening(models["snapshotter"], models["preprocessor"])
@@ -185,15 +185,15 @@ def test_noise_has_unit_variance_at_every_age_of_the_psd(
     band = (frequencies > 48) & (frequencies < 1000)
     variance = np.median(np.mean(spectra, (0, 1))[:, band], axis=1)
     print("variance by age:", variance.round(3))
-    # The scatter of 16 sequences is 0.5 % for a PSD of 8 s and 0.3 % for others.
+    # The scatter of 16 sequences is 0.5 % for a PSD of 8 s, and 0.3 % for the others.
     np.testing.assert_allclose(variance, 1, atol=0.02)
 
 
 @pytest.mark.parametrize("factor", [0.0, 1e38])
-def test_scores_of_a_detector_that_is_off_or_absurd_are_not_valid(
+def test_scores_with_a_detector_off_or_overflowing_are_not_valid(
     models, noise: np.ndarray, geometry: Geometry, factor: float
 ) -> None:
-    """Its PSD is zero, or overflows: no number above the highpass."""
+    """The detector's PSD is zero or overflows: not finite above the highpass."""
     strain = noise[:1, :, : 20 * RATE].astype(float)
     chain = run_chain(models, geometry, strain, 3 * RATE)
     assert chain.valid[geometry.warmup_strides :].all()

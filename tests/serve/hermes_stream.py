@@ -1,14 +1,14 @@
-"""A program that streams to a Triton as aframe's inference does.
+"""A program that streams strain to Triton as aframe's inference does.
 
-It is run in a process of its own, with the folder of ml4gw-hermes on PYTHONPATH; no
-module of chirpwatch is imported. Two sequences are sent side by side: each request has
-two rows, the background, by whose PSD both are whitened, and what is to be scored: the
+It runs in a subprocess with ml4gw-hermes on PYTHONPATH, and imports no module of
+chirpwatch. It sends two sequences in parallel. Each request has two rows: the
+background, whose PSD whitens both rows, and the strain to score, which is the
 background again, or the background with injections.
 
 ``python hermes_stream.py ADDRESS MODEL STRIDE_SIZE UPDATE_STRIDES STRAIN SCORES
 [FAULT]``: STRAIN is a .npy file, float32 [2, ifos, samples], background and injections;
-SCORES will be one, float32 [2, strides, columns]. FAULT is ``no-start``, sequences that
-never say START, or ``crash``, an end in the middle of both.
+SCORES is written, float32 [2, strides, columns]. FAULT is ``no-start``, for sequences
+without the START flag, or ``crash``, for an end in the middle of both.
 """
 
 import os
@@ -19,11 +19,11 @@ import numpy as np
 from hermes.aeriel.client import InferenceClient
 
 WINDOW = 8
-"""Updates that may be under way; the client itself sets no limit."""
+"""Largest number of updates in flight; the client itself sets no limit."""
 
 
 class Sequence:
-    """What comes back: the callback of the client.
+    """Collects the scores: the client's callback.
 
     Args:
         first_id: The background's sequence id; the injections' is the next.
@@ -40,7 +40,7 @@ class Sequence:
         self.answered = 0
 
     def __call__(self, y: np.ndarray, request_id: int, sequence_id: int) -> None:
-        # As aframe reads it: a column of one score for each stride.
+        # As aframe reads it: a column with a score for each stride.
         assert y[:, 0].shape == (self.update_strides,)
         assert self.scores[sequence_id][request_id] is None
         self.scores[sequence_id][request_id] = y
@@ -63,7 +63,7 @@ def stream(
         strain: Background and injections, float32 [2, ifos, samples].
         stride_size: Samples between two scores.
         update_strides: Strides in one request.
-        fault: What goes wrong.
+        fault: Fault to provoke, if any.
     """
     strides = strain.shape[-1] // stride_size
     size = update_strides * stride_size
@@ -84,7 +84,7 @@ def stream(
                 )
             last = i == updates - 1
             while sequence.answered < 2 * (updates if last else i + 1 - WINDOW):
-                client.get()  # raises what the server answered in place of scores
+                client.get()  # raises the error that the server sent in place of scores
                 time.sleep(1e-3)
             if fault == "crash" and i == updates // 2:
                 os._exit(1)

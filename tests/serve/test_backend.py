@@ -1,6 +1,6 @@
-"""Our ONNX Runtime backend keeps a sequence's state as NVIDIA's native one does.
+"""Our ONNX Runtime backend handles a sequence's state as NVIDIA's native backend does.
 
-Expected is what the server's core and its native backend do, by their sources: see
+The expected behaviour is from the sources of the server's core and native backend; see
 ``serve/backends/onnxruntime/model.py``.
 """
 
@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 from chirpwatch.serve.embedded import TritonServer
 
 INITIAL = 100.0
-"""What the sum begins with."""
+"""Initial value of the sum."""
 
 CONFIGURATION = """
 name: "sum"
@@ -45,7 +45,7 @@ sequence_batching {
 
 
 def summing() -> onnx.ModelProto:
-    """Adds up what a sequence sends; it fails where that is of an odd number."""
+    """Model that sums a sequence's values; it fails for an odd number of them."""
     nodes = [
         helper.make_node("Reshape", ["x", "pairs"], ["reshaped"], "reshape"),
         helper.make_node("ReduceSum", ["reshaped"], ["own"], "reduce", keepdims=0),
@@ -94,7 +94,7 @@ def send(
     end: bool = False,
     outputs: tuple[str, ...] = ("sum",),
 ) -> dict[str, float]:
-    """Send the values of a sequence; return the outputs that are asked for."""
+    """Send values of a sequence; return the requested outputs."""
     inputs = [grpc.InferInput("x", [len(values)], "FP32")]
     inputs[0].set_data_from_numpy(np.array(values, np.float32))
     answer = client.infer(
@@ -119,14 +119,14 @@ def fail(client: grpc.InferenceServerClient, sequence: int, **flags: bool) -> No
     assert caught.value.status() == "StatusCode.INTERNAL"
 
 
-def test_a_failure_leaves_the_state_before_it(
+def test_a_failed_request_does_not_change_the_state(
     client: grpc.InferenceServerClient,
 ) -> None:
     assert send(client, 1, WHOLE, start=True) == {"sum": INITIAL + 3}
     fail(client, 1)
     fail(client, 1)
     assert send(client, 1, WHOLE) == {"sum": INITIAL + 6}
-    # What is not asked for is not answered, and the state goes on without it.
+    # Only requested outputs are answered; the state is updated all the same.
     assert send(client, 1, WHOLE, outputs=("doubled",)) == {"doubled": 2 * INITIAL + 18}
     assert send(client, 1, WHOLE, end=True, outputs=("sum", "doubled")) == {
         "sum": INITIAL + 12,
@@ -134,18 +134,20 @@ def test_a_failure_leaves_the_state_before_it(
     }
 
 
-def test_a_start_that_failed_leaves_the_initial_state(
+def test_a_failed_start_leaves_the_initial_state(
     client: grpc.InferenceServerClient,
 ) -> None:
     fail(client, 2, start=True)
     assert send(client, 2, WHOLE) == {"sum": INITIAL + 3}
-    # Also for a sequence that was under way.
+    # Also for a sequence that had started before.
     fail(client, 2, start=True)
     fail(client, 2)
     assert send(client, 2, WHOLE, end=True) == {"sum": INITIAL + 3}
 
 
-def test_an_end_that_failed_is_an_end(client: grpc.InferenceServerClient) -> None:
+def test_a_failed_end_still_ends_the_sequence(
+    client: grpc.InferenceServerClient,
+) -> None:
     for flags in ({"start": True, "end": True}, {"end": True}):
         if "start" not in flags:
             send(client, 3, WHOLE, start=True)

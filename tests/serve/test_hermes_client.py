@@ -1,4 +1,4 @@
-"""The client of ml4gw-hermes streams to the served detector, as aframe does."""
+"""ml4gw-hermes's client streams to the served detector, as aframe does."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def package() -> None:
 def stream_server(
     repository: Path, geometry: Geometry, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TritonServer]:
-    """The untrained network behind ``stream``, and behind one for longer updates."""
+    """Server with the untrained network as ``stream``, and with longer updates."""
     path = tmp_path_factory.mktemp("hermes") / "repository"
     shutil.copytree(repository, path)
     lengthen(path, LONG_STRIDES, LONG)
@@ -44,7 +44,7 @@ def stream_server(
 
 
 def lengthen(repository: Path, strides: int, name: str) -> None:
-    """Add a copy of ``stream`` for updates of so many strides, as the guide says."""
+    """Add a copy of ``stream`` with longer updates, as the guide describes."""
     shutil.copytree(repository / "stream", repository / name)
     path = repository / name / "config.pbtxt"
     config = text_format.Parse(path.read_text(), pb.ModelConfig())
@@ -55,7 +55,7 @@ def lengthen(repository: Path, strides: int, name: str) -> None:
 
 
 def python(*arguments: str | Path, directory: Path) -> subprocess.CompletedProcess[str]:
-    """A program with ml4gw-hermes, and without chirpwatch."""
+    """Run Python with ml4gw-hermes, and without chirpwatch."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(PACKAGE)},
@@ -75,7 +75,7 @@ def stream(
     directory: Path,
     *fault: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Stream as aframe does, from and to files in the directory."""
+    """Stream as aframe does; strain and scores are files in the directory."""
     np.save(directory / "strain.npy", strain)
     return python(
         PROGRAM,
@@ -118,22 +118,22 @@ def test_a_hermes_client_gets_the_detectors_scores(
     scores = np.load(tmp_path / "scores.npy")
     assert scores.shape == (2, len(valid), 2)
     assert valid.sum() == len(valid) - geometry.warmup_strides
-    # A score that is not valid can be the event of no threshold.
+    # A score that is not valid is -inf, below every threshold.
     assert (scores[:, ~valid, 0] == -np.inf).all()
     np.testing.assert_array_equal(scores[:, valid, 0], score[:, valid])
     np.testing.assert_array_equal(scores[:, valid, 1], delay[:, valid])
-    # The two sequences differ, by the injection.
+    # The two sequences differ by the injection.
     assert np.abs(scores[1, valid, 0] - scores[0, valid, 0]).max() > 1
 
 
-def test_a_sequence_that_was_cut_off_begins_anew(
+def test_an_interrupted_sequence_restarts(
     stream_server: TritonServer,
     noise: np.ndarray,
     geometry: Geometry,
     expected: tuple[np.ndarray, np.ndarray, np.ndarray],
     tmp_path: Path,
 ) -> None:
-    """A second client takes the ids of one that never said END."""
+    """A second client uses the sequence ids of a client that sent no END."""
     strain = noise[..., : 20 * geometry.sample_rate]
     score, _, valid = (values[..., :160] for values in expected)
     done = stream(stream_server, "stream", geometry, 1, strain, tmp_path, "crash")
@@ -145,14 +145,14 @@ def test_a_sequence_that_was_cut_off_begins_anew(
     np.testing.assert_array_equal(scores, np.where(valid, score, -np.inf))
 
 
-def test_a_later_sequence_continues_exactly(
+def test_a_sequence_that_starts_later_gives_the_same_scores(
     stream_server: TritonServer,
     noise: np.ndarray,
     geometry: Geometry,
     expected: tuple[np.ndarray, np.ndarray, np.ndarray],
     tmp_path: Path,
 ) -> None:
-    """It begins a multiple of 8 s later, and 72 s before the first score wanted."""
+    """It starts a multiple of 8 s later, and 72 s before the first compared score."""
     begin = round(40 * geometry.inference_sampling_rate)
     wanted = begin + round(72 * geometry.inference_sampling_rate)
     done = stream(
@@ -193,7 +193,7 @@ np.save("scores.npy", [scores, delays])
     np.testing.assert_array_equal(scores[1, valid], delay[1, valid])
 
 
-def test_what_the_server_refuses_is_raised(
+def test_the_servers_errors_are_raised(
     stream_server: TritonServer, noise: np.ndarray, geometry: Geometry, tmp_path: Path
 ) -> None:
     strain = noise[..., : geometry.sample_rate]

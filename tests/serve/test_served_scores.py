@@ -1,4 +1,4 @@
-"""A score is a function of the strain and its time alone."""
+"""A score depends on the strain and its time only, not on the requests."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def _cut(strain: np.ndarray, start: int, stop: int) -> np.ndarray:
 def whole(
     server: TritonServer, noise: np.ndarray, geometry: Geometry
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Three minutes scored as requests of 64 s."""
+    """Three minutes, scored in requests of 64 s."""
     strides = noise.shape[-1] // geometry.stride_size
     detector = Detector(server.address)
     pieces = detector.stream(lambda a, b: noise[..., a:b], strides, 512)
@@ -75,16 +75,16 @@ def test_offline_path_gives_the_same(
     error = np.abs(expected - whole[0])[:, valid].max()
     print(f"offline path: largest difference {error:.1e}")
     assert error < 1e-3
-    # Two frames of almost the same salience may change places.
+    # Rounding may swap two frames of almost equal salience.
     assert np.mean(np.abs(delay - whole[1])[:, valid] < 1e-4) > 0.999
-    # The scores are no constants, and a signal changes them.
+    # The scores are not constant, and a signal changes them.
     assert expected[0, valid].std() > 0.5
     assert np.abs(expected[0] - expected[1])[valid].max() > 1
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_any_cut_of_any_stretch_gives_the_same(
+def test_scores_do_not_depend_on_the_cut_into_requests(
     server: TritonServer, noise: np.ndarray, geometry: Geometry, data: st.DataObject
 ) -> None:
     strides = data.draw(st.integers(64, 400), label="strides")
@@ -101,7 +101,7 @@ def test_any_cut_of_any_stretch_gives_the_same(
     assert np.abs(one[0] - other[0])[:, valid].max() < 1e-4
 
 
-def test_a_signal_does_not_change_the_background_beside_it(
+def test_a_signal_does_not_change_the_background_row(
     server: TritonServer, noise: np.ndarray, geometry: Geometry, whole
 ) -> None:
     strides = noise.shape[-1] // geometry.stride_size
@@ -110,7 +110,7 @@ def test_a_signal_does_not_change_the_background_beside_it(
     assert np.abs(alone[0][0] - whole[0][0])[whole[2]].max() < 1e-4
 
 
-def test_a_sequence_that_is_resumed_gives_the_same(
+def test_a_resumed_sequence_gives_the_same_scores(
     server: TritonServer, noise: np.ndarray, geometry: Geometry, whole
 ) -> None:
     strides = noise.shape[-1] // geometry.stride_size
@@ -125,7 +125,7 @@ def test_a_sequence_that_is_resumed_gives_the_same(
 def test_a_sequence_survives_the_loss_of_its_state(
     repository: Path, noise: np.ndarray, geometry: Geometry, whole
 ) -> None:
-    """The server is killed in the middle and comes back at the same address."""
+    """The server is killed in the middle, and restarts at the same address."""
     strides = noise.shape[-1] // geometry.stride_size
     with TritonServer(repository) as first:
         port = int(first.address.split(":")[1])
@@ -161,7 +161,7 @@ def test_a_server_that_comes_back_with_another_model_is_refused(
 def test_an_impulse_is_found_at_its_time(
     energy_server: TritonServer, geometry: Geometry, length: float
 ) -> None:
-    """The loudest score's right edge less its delay is the impulse's time."""
+    """The loudest score's right edge minus its delay is the impulse's time."""
     rate = geometry.sample_rate
     rng = np.random.default_rng(3)
     strain = 1e-22 * rng.standard_normal((1, 2, 30 * rate))
@@ -184,7 +184,7 @@ def test_an_impulse_is_found_at_its_time(
         assert abs(edge - lag[0, loudest] - sample / rate) < 1 / 32
 
 
-def test_no_server_and_no_detector_are_told_apart() -> None:
+def test_a_missing_server_and_a_missing_detector_have_different_errors() -> None:
     with pytest.raises(ServerError, match=r"no Triton server at 127\.0\.0\.1:1"):
         Detector("127.0.0.1:1")
 
@@ -198,14 +198,14 @@ def test_a_server_without_the_detector_is_refused(
         Detector(server.address)
 
 
-def test_a_sequence_that_the_server_forgot_is_begun_anew(
+def test_a_sequence_that_the_server_dropped_is_restarted(
     repository: Path, tmp_path: Path, noise: np.ndarray, geometry: Geometry, whole
 ) -> None:
-    """Idle for too long, a sequence is reaped: "must specify the START flag"."""
+    """Triton drops an idle sequence: "must specify the START flag"."""
     impatient = Path(shutil.copytree(repository, tmp_path / "repository"))
     path = impatient / "detector" / "configs" / "cpu.pbtxt"
     config = text_format.Parse(path.read_text(), pb.ModelConfig())
-    # Longer than a busy machine takes for a request.
+    # Longer than a request takes on a busy machine.
     config.sequence_batching.max_sequence_idle_microseconds = 2_000_000
     path.write_text(text_format.MessageToString(config))
     pause = 600 * geometry.stride_size
@@ -243,19 +243,19 @@ def test_a_server_that_does_not_answer_fails_the_request_in_time(
 
 
 def test_the_state_is_one_tensor(repository: Path) -> None:
-    """The server pairs several by the order of their names, not by meaning."""
+    """Triton pairs several states by the order of their names, not by their roles."""
     stateful = {"snapshotter/config", "detector/configs/cpu", "stream_detector/config"}
     for path in repository.rglob("*.pbtxt"):
         config = text_format.Parse(path.read_text(), pb.ModelConfig())
         states = config.sequence_batching.state
         name = path.relative_to(repository).with_suffix("").as_posix()
         assert len(states) == (1 if name in stateful else 0)
-        # Without an initial state a sequence would begin with whatever memory holds.
+        # Without an initial state, a sequence would start with uninitialised memory.
         assert all(state.initial_state for state in states)
 
 
 def test_a_sequence_that_ended_leaves_no_thread(energy_server: TritonServer) -> None:
-    """Whether it ended well or not; a live search opens one after every gap."""
+    """Whether it failed or not; a live search opens a sequence after each gap."""
     detector = Detector(energy_server.address)
     nothing = np.zeros((1, 2, 2048), np.float32)
 

@@ -1,4 +1,4 @@
-"""The embedded server: what it refuses, and how it ends."""
+"""The embedded server: refused repositories, logs, and its end."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ from chirpwatch.serve.reaper import model_processes
 
 @pytest.fixture
 def alone(repository: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """Makes a repository of one of the models, which starts sooner than all do."""
+    """Function that makes a repository of a single model, which starts sooner."""
 
     def copy(model: str) -> Path:
         shutil.copytree(repository / model, tmp_path / "alone" / model)
@@ -39,7 +39,7 @@ def edit(repository: Path, model: str) -> tuple[Path, pb.ModelConfig]:
 
 
 def refusal(repository: Path) -> str:
-    """Why the server does not start that serves the ensembles, model by model."""
+    """Start the server of the ensembles; return its error message."""
     server = TritonServer(repository, configuration=None)
     with pytest.raises(ServerError) as caught, server:
         pass
@@ -81,7 +81,7 @@ def test_a_tensor_of_another_type_name_or_shape_is_refused(
     assert "does not fit the ONNX model's" in refusal(repository)
 
 
-def test_a_state_that_begins_as_anything_is_refused(
+def test_a_state_without_an_initial_value_is_refused(
     alone: Callable[[str], Path],
 ) -> None:
     repository = alone("snapshotter")
@@ -113,7 +113,7 @@ def test_a_broken_repository_is_refused_with_tritons_reason(
     assert "config.pbtxt" in refusal(repository)
 
 
-def test_what_an_earlier_server_wrote_stays_in_the_log(
+def test_an_earlier_servers_log_is_kept(
     alone: Callable[[str], Path], tmp_path: Path
 ) -> None:
     copy = alone("head")
@@ -141,7 +141,7 @@ def test_a_log_that_cannot_be_written_is_named(
         pass
 
 
-def test_a_repository_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_repository_is_refused(tmp_path: Path) -> None:
     assert "no such model repository" in refusal(tmp_path / "nothing")
 
 
@@ -157,7 +157,7 @@ def test_a_taken_port_is_named(repository: Path) -> None:
             pass
 
 
-def test_another_platform_is_told_what_to_do(
+def test_other_platforms_get_an_error_with_instructions(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
@@ -172,7 +172,7 @@ def processes_of(group: int) -> list[str]:
 
 
 def regions_of(pid: int) -> set[Path]:
-    """Memory that a server shares with its processes, by what it has mapped."""
+    """Shared memory regions that a server's process has mapped."""
     mapped = Path(f"/proc/{pid}/maps").read_text().split()
     found = {Path(word) for word in mapped if word.startswith("/dev/shm/triton_")}
     assert found and all(path.exists() for path in found)
@@ -182,7 +182,9 @@ def regions_of(pid: int) -> set[Path]:
 def await_nothing_left(group: int, regions: set[Path]) -> None:
     deadline = time.monotonic() + 10
     while processes_of(group) or any(path.exists() for path in regions):
-        assert time.monotonic() < deadline, "processes or memory were left"
+        assert time.monotonic() < deadline, (
+            "expected no process and no shared memory to be left"
+        )
         time.sleep(0.1)
 
 
@@ -199,8 +201,8 @@ def test_a_killed_server_is_named_and_leaves_nothing(repository: Path) -> None:
     await_nothing_left(pid, regions)
 
 
-def test_a_server_that_lost_a_model_is_ended(alone: Callable[[str], Path]) -> None:
-    """It would go on, and fail every other request."""
+def test_a_server_that_lost_a_model_is_stopped(alone: Callable[[str], Path]) -> None:
+    """Otherwise it would continue, and fail every other request."""
     with TritonServer(alone("head")) as server:
         pid = server.pid
         regions = regions_of(pid)
@@ -214,7 +216,7 @@ def test_a_server_that_lost_a_model_is_ended(alone: Callable[[str], Path]) -> No
 def test_a_model_killed_while_it_loads_ends_the_start(
     alone: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Triton may wait for ever for a process that ends before it told of itself."""
+    """Triton may wait forever for a process that ends before it reports ready."""
     monkeypatch.setattr(embedded, "LOSS_LENGTH", 1.0)
     server = TritonServer(alone("head"))
     killed: list[int] = []
@@ -230,7 +232,7 @@ def test_a_model_killed_while_it_loads_ends_the_start(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    # Where Triton does not wait, it says so at once.
+    # If Triton does not wait, it reports the failure at once.
     reasons = "the process of .* ended while .* started|Stub process .* is not healthy"
     with pytest.raises(ServerError, match=reasons), server:
         pass

@@ -1,4 +1,4 @@
-"""What stands between a server and its clients, and damages answers.
+"""A proxy between a Triton server and its clients that damages answers.
 
 A server that loses the process of a model while a request is under way may answer
 without an error, and without outputs.
@@ -14,13 +14,13 @@ Damage = Callable[[service_pb2.ModelInferResponse], None]
 
 
 class Between(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Hands requests on to a server and damages its answers; a context manager.
+    """Proxy that forwards requests and damages answers; a context manager.
 
     Attributes:
-        address: Where it listens.
-        damage: What it does to answers.
-        which: Numbers of the answers that it does it to, counted from the first one.
-        answers: Answers so far.
+        address: Address of the proxy.
+        damage: Function that changes an answer.
+        which: Numbers of the answers to damage, counted from the first.
+        answers: Number of answers so far.
     """
 
     def __init__(self, server: str) -> None:
@@ -71,13 +71,13 @@ class Between(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 def place(answer: service_pb2.ModelInferResponse) -> int:
-    """Where a first output is, of those that are asked for."""
+    """Index of the first requested output in an answer."""
     names = [output.name for output in answer.outputs]
     return names.index("peak" if "peak" in names else "score")
 
 
 def no_outputs(answer: service_pb2.ModelInferResponse) -> None:
-    """What was seen when a model's process died."""
+    """Remove all outputs, as observed when a model's process died."""
     del answer.outputs[:], answer.raw_output_contents[:]
 
 

@@ -1,4 +1,4 @@
-"""The results service that programs send to."""
+"""The results service that receives the programs' results."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
 
 @pytest.fixture
 def token(api: ApiProcess, tmp_path: Path) -> Path:
-    """The file that holds the service's token."""
+    """The file with the service's token."""
     path = tmp_path / "token"
     path.write_text(api.token)
     return path

@@ -1,4 +1,4 @@
-"""``chirpwatch background``: the same results whatever is killed on the way."""
+"""``chirpwatch background`` gives the same results whatever is killed meanwhile."""
 
 import contextlib
 import json
@@ -56,7 +56,7 @@ def write_noise(path: Path, length: int) -> Path:
 
 @dataclass
 class Running:
-    """The command as a process of its own, to be watched and killed."""
+    """The command as a subprocess, which tests watch and kill."""
 
     strain: Path
     directory: Path
@@ -92,7 +92,7 @@ class Running:
         self.process.communicate()
 
     def done(self) -> int:
-        """Jobs whose results are kept."""
+        """Jobs whose results are stored."""
         return len(list((self.directory / "jobs").glob("[0-9]*.npz")))
 
     def wait_until(self, condition: Callable[[], object]) -> None:
@@ -104,7 +104,7 @@ class Running:
             time.sleep(0.01)
 
     def children(self, what: str) -> list[psutil.Process]:
-        """Processes under this one with a word in their command line."""
+        """Child processes with a word in their command line."""
         found = []
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.process.pid).children(recursive=True):
@@ -122,7 +122,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """A scheduler with two workers, for runs that need none of their own."""
+    """A scheduler with two workers, shared by the runs that need no other."""
     with LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None
     ) as cluster:
@@ -137,7 +137,7 @@ def run(
     api: ApiProcess,
     token: Path,
 ) -> Running:
-    """A run that is not started yet."""
+    """A run that has not started."""
     options = {
         "--triton": energy_server.address,
         "--api": api.url,
@@ -149,7 +149,7 @@ def run(
 
 @pytest.fixture
 def own_api(run: Running, tmp_path: Path) -> Iterator[ApiProcess]:
-    """An API that the run has for itself, to be killed."""
+    """An API for this run only, to be killed."""
     with ApiProcess(tmp_path / "api.db", log=tmp_path / "api.log") as process:
         run.options["--api"] = process.url
         Path(run.options["--token-file"]).write_text(process.token)
@@ -158,7 +158,7 @@ def own_api(run: Running, tmp_path: Path) -> Iterator[ApiProcess]:
 
 @contextlib.contextmanager
 def again(api: ApiProcess, folder: Path) -> Iterator[ApiClient]:
-    """The API, back at its address after it was killed."""
+    """Restart the killed API at the same address."""
     api.stop()
     port = int(api.url.rpartition(":")[2])
     process = ApiProcess(folder / "api.db", port, folder / "api.log", api.token)
@@ -167,7 +167,7 @@ def again(api: ApiProcess, folder: Path) -> Iterator[ApiClient]:
 
 
 def datasets(directory: Path) -> dict[str, bytes]:
-    """The bytes of everything in the results file."""
+    """Bytes of all datasets in the results file."""
     found: dict[str, bytes] = {}
     with h5py.File(directory / "background.hdf5") as file:
         file.visititems(
@@ -181,7 +181,7 @@ def datasets(directory: Path) -> dict[str, bytes]:
 
 
 def blocks(client: ApiClient, directory: Path) -> list[dict]:
-    """What the API has of the run in a directory."""
+    """The API's blocks of the run in a directory."""
     run = json.loads((directory / "plan.json").read_text())["run"]
     found = [block.model_dump() for block in client.blocks(run)]
     return sorted(found, key=lambda block: block["number"])
@@ -193,7 +193,7 @@ class Expected:
     blocks: list[dict]
 
     def check(self, run: Running, client: ApiClient) -> None:
-        """That a run ended with the same, and that nothing is there twice."""
+        """Check that a run has the expected results, and that none is stored twice."""
         assert datasets(run.directory) == self.datasets
         assert blocks(client, run.directory) == self.blocks
         assert [block.number for block in client.blocks(self.run_id(run))] == list(
@@ -215,7 +215,7 @@ def expected(
     energy_server: TritonServer,
     api: ApiProcess,
 ) -> Expected:
-    """What an undisturbed run ends with, one worker and one job after the other."""
+    """Results of an undisturbed run, with one worker and one job at a time."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "token").write_text(api.token)
     options = {
@@ -230,7 +230,7 @@ def expected(
         return Expected(datasets(run.directory), blocks(client, run.directory))
 
 
-def test_a_run_says_what_it_does_and_what_it_found(run, expected, api):
+def test_a_run_reports_its_progress_and_results(run, expected, api):
     with run:
         output = run.end()
     for words in (
@@ -255,7 +255,7 @@ def test_a_run_says_what_it_does_and_what_it_found(run, expected, api):
         stretch = file["events/stretch"][:]
         stride = file["events/stride"][:].astype(np.int64)
         edges = file["stretches/start_ns"][:][stretch] + (stride + 1) * 10**9 // 8
-        # The energy network's frame of the merger lies within kernel and filter.
+        # The merger's frame of the energy network lies within kernel and filter.
         assert np.all((edges - file["events/time_ns"][:]) / 1e9 < 2)
         assert np.all(edges > file["events/time_ns"][:])
         np.testing.assert_array_equal(
@@ -266,7 +266,7 @@ def test_a_run_says_what_it_does_and_what_it_found(run, expected, api):
         )
         assert not file["slides/shifts"][:, 0].any()
     assert [event["statistic"] for event in result["loudest"]] == loudest.tolist()
-    # Four hours and more: one an hour is reached, one a day is not.
+    # Over four hours: a FAR of one per hour is reached, of one per day it is not.
     (hourly,) = result["thresholds"]
     assert hourly["rate"] == "one an hour"
     above = (statistic >= hourly["statistic"]).sum()
@@ -288,7 +288,7 @@ def test_a_dry_run_leaves_nothing(run, capsys):
     assert not run.directory.exists()
 
 
-def test_livetime_that_is_asked_for_is_reached(run, cluster):
+def test_requested_livetime_is_reached(run, cluster):
     run.options["--scheduler"] = cluster.scheduler_address
     command = run.command()
     at = command.index("--slides")
@@ -313,7 +313,7 @@ def test_a_killed_api_changes_nothing(run, expected, own_api, cluster, tmp_path)
         run.wait_until(lambda: run.done() >= 3)
         os.kill(own_api.pid, signal.SIGKILL)
         run.wait_until(lambda: run.done() >= 12)
-        # It would end before the API is back.
+        # Otherwise it would end before the API is back.
         run.process.send_signal(signal.SIGSTOP)
         assert run.done() < JOBS
         with again(own_api, tmp_path) as client:
@@ -339,9 +339,7 @@ def test_results_wait_for_an_api_that_does_not_come_back(
 
 
 @pytest.mark.slow
-def test_an_api_that_lost_everything_is_given_it_again(
-    run, expected, cluster, tmp_path
-):
+def test_an_api_that_lost_its_data_gets_them_again(run, expected, cluster, tmp_path):
     run.options["--scheduler"] = cluster.scheduler_address
     with run:
         run.end()
@@ -355,7 +353,7 @@ def test_an_api_that_lost_everything_is_given_it_again(
 
 
 @pytest.mark.slow
-def test_a_killed_server_is_started_again(run, expected, api, energy_repository):
+def test_a_killed_server_is_restarted(run, expected, api, energy_repository):
     del run.options["--triton"]
     run.options["--repository"] = energy_repository
     with run:
@@ -372,7 +370,7 @@ def test_a_killed_server_is_started_again(run, expected, api, energy_repository)
         expected.check(run, client)
 
 
-def test_an_answer_without_outputs_is_asked_for_again(
+def test_a_request_answered_without_outputs_is_repeated(
     run, expected, api, energy_server
 ):
     with Between(energy_server.address) as between:
@@ -406,7 +404,7 @@ def test_another_server_takes_the_jobs_of_a_dead_one(
 
 
 @pytest.mark.slow
-def test_patience_with_a_server_ends_with_how_to_go_on(
+def test_a_missing_server_ends_the_run_with_how_to_resume(
     run, expected, api, energy_repository, energy_server
 ):
     with TritonServer(energy_repository) as other:
@@ -425,7 +423,7 @@ def test_patience_with_a_server_ends_with_how_to_go_on(
         expected.check(run, client)
 
 
-def test_a_killed_coordinator_goes_on_where_it_was(run, expected, api):
+def test_a_killed_coordinator_resumes(run, expected, api):
     with run:
         run.wait_until(lambda: run.done() >= 3)
         run.process.kill()
@@ -439,7 +437,7 @@ def test_a_killed_coordinator_goes_on_where_it_was(run, expected, api):
         expected.check(run, client)
 
 
-def test_a_damaged_result_is_made_anew(run, expected, api, cluster):
+def test_a_damaged_result_is_computed_again(run, expected, api, cluster):
     run.options["--scheduler"] = cluster.scheduler_address
     with run:
         run.end()
@@ -467,7 +465,7 @@ def test_twenty_random_kills_change_nothing(run, expected, energy_repository, tm
         stack.enter_context(run)
         for _ in range(20):
             what = rng.choice(["worker", "triton", "api", "coordinator"])
-            # The first jobs are done some seconds after the start.
+            # The first jobs finish some seconds after the start.
             time.sleep(rng.uniform(0.5, 10))
             if what == "api":
                 os.kill(service.pid, signal.SIGKILL)
@@ -481,7 +479,7 @@ def test_twenty_random_kills_change_nothing(run, expected, energy_repository, tm
                     child.kill()
             if run.process.poll() is not None:
                 run.process.communicate()
-                # Half of what is done is lost too, for there to be more to do.
+                # Half of the results are deleted too, so that more jobs remain.
                 for path in sorted((run.directory / "jobs").glob("0*.npz"))[::2]:
                     path.unlink()
                 run.__enter__()
@@ -494,7 +492,7 @@ def test_twenty_random_kills_change_nothing(run, expected, energy_repository, tm
 
 @pytest.fixture
 def small_repository(energy_repository: Path, tmp_path: Path) -> Path:
-    """The models of timeslides alone, a process for each, which start soon."""
+    """Only the timeslides' models, a process for each, which start quickly."""
     small = tmp_path / "small"
     config = (energy_repository / "timeslides" / "config.pbtxt").read_text()
     for name in {"timeslides", *re.findall(r'model_name: "(\w+)"', config)}:
@@ -505,7 +503,7 @@ def small_repository(energy_repository: Path, tmp_path: Path) -> Path:
 
 
 def crash(pid: int) -> None:
-    """End a process with a segmentation fault, without the core that it may leave."""
+    """End a process with a segmentation fault, without a core dump."""
     resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
     os.kill(pid, signal.SIGSEGV)
 
@@ -514,7 +512,7 @@ def crash(pid: int) -> None:
 def test_twenty_models_that_crash_under_load_change_nothing(
     run, api, small_repository, tmp_path
 ):
-    """A model's process is killed twenty times, each time after a job was done."""
+    """A model's process is killed twenty times, each time after a finished job."""
     run.strain = write_noise(tmp_path / "background.hdf5", 2 * LENGTH)
     run.options |= {"--stretch-length": "16s", "--slides": 2}
     undisturbed = replace(
@@ -528,10 +526,10 @@ def test_twenty_models_that_crash_under_load_change_nothing(
     killed = set()
 
     def stubs() -> list[tuple[int, int]]:
-        """Processes of models and their server, unless it lost one."""
+        """Processes of the models and their server; none if one is missing."""
         found = []
         for one in run.children("triton_python_backend_stub"):
-            # It may be of a server that is being ended.
+            # The process may belong to a server that is ending.
             with contextlib.suppress(ProcessLookupError):
                 found.append((one.pid, os.getpgid(one.pid)))
         return [(pid, server) for pid, server in found if server not in killed]
@@ -557,8 +555,8 @@ def test_twenty_models_that_crash_under_load_change_nothing(
 
 
 @pytest.mark.slow
-def test_a_server_that_always_dies_ends_the_run(run, small_repository):
-    """Its log has each of its starts, and stays."""
+def test_a_server_that_keeps_dying_ends_the_run(run, small_repository):
+    """Its log has every start, and is kept."""
     del run.options["--triton"]
     run.options |= {"--repository": small_repository, "--patience": "6s"}
     log = run.directory / "triton.log"
@@ -581,17 +579,17 @@ def test_a_server_that_always_dies_ends_the_run(run, small_repository):
     assert log.read_text().count("so the server was killed") >= starts - 1
 
 
-def test_workers_of_a_scheduler_that_runs_already(run, expected, api, cluster):
+def test_workers_of_a_running_scheduler_are_used(run, expected, api, cluster):
     run.options["--scheduler"] = cluster.scheduler_address
     with run:
         run.end()
-    # They are not ours to end.
+    # The run does not end them.
     assert len(cluster.scheduler_info["workers"]) == 2
     with api.client() as client:
         expected.check(run, client)
 
 
-def test_strain_as_gwosc_publishes_it_is_read_by_the_workers(run, cluster, gwosc_files):
+def test_workers_read_gwosc_files(run, cluster, gwosc_files):
     run.options["--scheduler"] = cluster.scheduler_address
     command = run.command()
     at = command.index("--background")
@@ -599,8 +597,8 @@ def test_strain_as_gwosc_publishes_it_is_read_by_the_workers(run, cluster, gwosc
     command[command.index("--slides") + 1] = "2"
     subprocess.run(command, capture_output=True, text=True, check=True)
     result = json.loads(Path(run.options["--json"]).read_text())
-    # Of 32 s, what is left has its right edges at 8 s to 29.875 s (8 s of warm-up, and
-    # the second detector wraps around 2.047 s before the end), and to 27.875 s.
+    # Of 32 s, valid right edges are from 8 s (the warm-up) to 29.875 s, since the
+    # second detector wraps around 2.047 s before the end; and to 27.875 s.
     assert result["livetime"] == 22 + 20
     assert not result["simulated"]
 
@@ -625,11 +623,11 @@ for job in sys.argv[1:]:
 
 
 def test_workers_run_as_jobs_of_a_batch_system(run, expected, api, tmp_path):
-    """With a stand-in for Slurm: its two commands, which run the job script here.
+    """With an imitation of Slurm: its two commands, which run the job script here.
 
-    Slurm itself wants a daemon on every machine and root to set it up; what is ours,
-    that workers come by way of job scripts and go by way of their cancellation, needs
-    no more than the commands.
+    Slurm itself needs a daemon on every machine, and root to set it up. Our part is to
+    start workers by job scripts, and to end them by cancellation; the two commands are
+    enough for this.
     """
     commands, folder = tmp_path / "bin", tmp_path / "slurm"
     commands.mkdir()
@@ -674,7 +672,7 @@ def test_a_cluster_that_is_not_configured_is_refused(run, system):
     assert f"jobqueue.{system}" in message
 
 
-def test_a_scheduler_that_is_away_is_an_error(run, monkeypatch):
+def test_an_unreachable_scheduler_is_an_error(run, monkeypatch):
     monkeypatch.setattr("chirpwatch.streamer.background.cluster.CONNECT_TIMEOUT", 1)
     (port,) = free_ports(1)
     message = refusal(run, scheduler=f"tcp://127.0.0.1:{port}")
@@ -696,12 +694,12 @@ def test_a_scheduler_that_is_away_is_an_error(run, monkeypatch):
         ({"scheduler": "a:1", "cluster": "slurm"}, "either --scheduler or --cluster"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_done(run, options, message):
+def test_wrong_options_are_refused_before_anything_is_done(run, options, message):
     assert message in refusal(run, **options)
     assert not run.directory.exists()
 
 
-def test_workers_elsewhere_need_a_server_that_they_reach(run):
+def test_remote_workers_need_a_server_that_they_can_reach(run):
     del run.options["--triton"]
     assert "give --triton" in refusal(run, cluster="slurm")
 
@@ -721,7 +719,7 @@ def snapshot(directory: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_a_directory_of_another_run_is_refused_and_left_alone(
+def test_another_runs_directory_is_refused_and_unchanged(
     run, server, energy_server, strain, cluster, tmp_path
 ):
     run.options["--scheduler"] = cluster.scheduler_address
@@ -752,7 +750,7 @@ def test_two_runs_in_one_directory_are_refused(run, cluster):
 
 
 @pytest.mark.slow
-def test_strain_that_changes_under_a_worker_is_refused(run, strain, tmp_path):
+def test_strain_that_changes_during_a_run_is_refused(run, strain, tmp_path):
     other = tmp_path / "background.hdf5"
     other.write_bytes(strain.read_bytes())
     run.options["--background"] = other

@@ -1,4 +1,4 @@
-"""Scores to chunks, however they come and are taken."""
+"""Splitting scores into chunks."""
 
 import numpy as np
 from hypothesis import given
@@ -14,8 +14,8 @@ T0_NS = 1_262_304_000 * 10**9
 
 
 @given(st.data())
-def test_every_stride_and_event_is_in_one_chunk(data):
-    """Whatever an earlier process sent, and whatever is taken at a time."""
+def test_every_stride_and_event_is_in_exactly_one_chunk(data):
+    """Whatever an earlier process sent, and whatever the pieces' sizes."""
     count = data.draw(st.integers(1, 100), label="strides")
     seed = data.draw(st.integers(0, 2**32 - 1), label="seed")
     rng = np.random.default_rng(seed)

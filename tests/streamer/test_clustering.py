@@ -55,7 +55,7 @@ def test_events_are_peaks_of_scipy_and_the_loudest_among_them(seed: int) -> None
     assert np.diff(found).min(initial=500) > 20
 
 
-def test_nothing_and_no_valid_score_give_no_event() -> None:
+def test_no_scores_and_no_valid_score_give_no_event() -> None:
     empty = np.empty(0)
     assert find(empty, empty.astype(bool), 4, []) == []
     assert find(np.ones(20), np.zeros(20, bool), 4, [3]) == []
@@ -74,7 +74,7 @@ def test_a_plateau_is_one_event_at_its_first_score() -> None:
 
 
 @given(scores, st.integers(1, 12))
-def test_a_score_that_is_no_number_is_no_event_and_hides_none(
+def test_nan_is_no_event_and_hides_none(
     pairs: list[tuple[int, bool]], size: int
 ) -> None:
     score = np.array([pair[0] for pair in pairs], dtype=np.float32)
@@ -88,7 +88,7 @@ def test_a_score_that_is_no_number_is_no_event_and_hides_none(
 
 @pytest.fixture(scope="module")
 def peaks() -> onnxruntime.InferenceSession:
-    """The part of the model ``slides`` that finds events, by itself."""
+    """The part of the model ``slides`` that finds events, as a model."""
     graph = Graph()
     sizes: list[int | str] = ["slides", "strides"]
     model = graph.model(
@@ -119,7 +119,7 @@ def test_the_graph_finds_the_same_events(
     strides: int,
     share: float,
 ) -> None:
-    """With ties, and scores that are not valid, some of them no numbers."""
+    """With ties, and with scores that are not valid, some of them NaN."""
     rng = np.random.default_rng(seed)
     score = rng.integers(levels, size=(slides, strides)).astype(np.float32)
     valid = rng.random(score.shape) >= share

@@ -1,4 +1,4 @@
-"""Rows that come and go give what whole rows give."""
+"""Injection rows that run only where needed give the scores of complete rows."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ REACH = GEOMETRY.kernel_size + GEOMETRY.filter_size
 
 
 def loud(mergers: list[int], size: int, seed: int) -> ProjectedSignals:
-    """Noise bursts of a strain that no score which sees one could overlook."""
+    """Noise bursts so loud that they change every score whose strain contains one."""
     one = random_signals(sorted(mergers), size, seed)
     return ProjectedSignals(
         one.ifos,
@@ -48,7 +48,7 @@ def loud(mergers: list[int], size: int, seed: int) -> ProjectedSignals:
 
 @st.composite
 def foregrounds(draw: st.DrawFn) -> dict[str, ProjectedSignals]:
-    """Up to four sets, whose signals may overlap and leave the segment."""
+    """Up to four injection sets; signals may overlap and extend beyond the segment."""
     return {
         f"set{k}": loud(
             draw(st.lists(st.integers(-RATE, SIZE + RATE), max_size=5)),
@@ -66,7 +66,7 @@ def quiet(noise: np.ndarray) -> Segment:
 
 
 def whole_row(job: Job, name: str) -> Callable[[int, int], np.ndarray]:
-    """Row 0, and a set in a row of its own over everything."""
+    """Read row 0, and a set's own row over the complete segment."""
     starts = signal_starts(job.signals[name], job.t0_ns)
 
     def read(start: int, stop: int) -> np.ndarray:
@@ -89,7 +89,7 @@ def events(score: np.ndarray, delay: np.ndarray, valid: np.ndarray) -> list[Scor
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sets=foregrounds(), request_strides=st.sampled_from([3, 8, 37, 128, 512]))
-def test_each_set_scores_as_in_a_row_of_its_own_over_everything(
+def test_each_set_has_the_scores_of_a_complete_row(
     server: TritonServer,
     quiet: Segment,
     sets: dict[str, ProjectedSignals],
@@ -112,13 +112,12 @@ def test_each_set_scores_as_in_a_row_of_its_own_over_everything(
 
 
 @given(sets=foregrounds(), cuts=st.lists(st.integers(1, 100), min_size=1, max_size=9))
-def test_where_a_set_is_wanted_its_row_holds_its_strain_alone(
+def test_a_sets_scores_use_only_the_sets_strain(
     quiet: Segment, sets: dict[str, ProjectedSignals], cuts: list[int]
 ) -> None:
-    """Each score of a set looks at strain that is the set's own to the last bit.
+    """Each score of a set uses strain that equals the set's bit for bit.
 
-    What the server remembers of a row is followed here: a row that was not there
-    before continues row 0.
+    The test follows the server's state of each row: a new row continues row 0.
     """
     job = Job(quiet, GEOMETRY, (0.0, 0.0), sets)
     stride_size = GEOMETRY.stride_size
@@ -138,7 +137,7 @@ def test_where_a_set_is_wanted_its_row_holds_its_strain_alone(
                 )
                 assert (past[span.row][:, seen] == own[span.name][:, seen]).all()
         position = stop
-    # Where a set has no span its strain is that of row 0, for all that a score sees.
+    # Outside the set's spans, its strain equals row 0 within a score's reach.
     for name in sets:
         for i in range(STRIDES):
             if not any(
@@ -167,14 +166,14 @@ def test_no_two_spans_of_a_row_overlap_and_no_row_is_wasted(
     assert {span.row for span in job.foreground.spans} == set(range(1, most + 1))
 
 
-def test_only_strides_with_an_injection_run_a_second_time(quiet: Segment) -> None:
-    """Two signals of 1/4 s, each seen for 2 s more, in a request of 1/8 s each."""
+def test_only_strides_with_an_injection_are_scored_twice(quiet: Segment) -> None:
+    """Two signals of 1/4 s, each within reach for 2 s more, in requests of 1/8 s."""
     size = RATE // 4
     mergers = [10 * RATE + size * 3 // 4, 20 * RATE + size * 3 // 4]
     sets = {"a": loud(mergers[:1], size, 0), "b": loud(mergers[1:], size, 1)}
     job = Job(quiet, GEOMETRY, (0.0, 0.0), sets)
     rows = [job.foreground.rows(i, i + 1) for i in range(STRIDES)]
-    # Two strides of the signal, and what kernel and filter see of it less one stride.
+    # Two strides of the signal, plus kernel and filter, minus a stride.
     needed = 2 + REACH // GEOMETRY.stride_size - 1
     assert [span.row for span in job.foreground.spans] == [1, 1]
     assert sum(rows) - STRIDES == 2 * needed
@@ -186,7 +185,7 @@ def test_a_sequence_resumed_within_an_injection_gives_the_same(
 ) -> None:
     strides = noise.shape[-1] // GEOMETRY.stride_size
     strain = dict(zip(GEOMETRY.ifos, noise[0], strict=True))
-    # In the first set the signals overlap for longer than a restart looks back.
+    # In the first set, signals overlap for longer than a restart's warm-up.
     sets = {
         "a": loud([k * RATE for k in range(20, 170, 3)], 4 * RATE, 0),
         "b": loud([k * RATE for k in range(20, 170, 24)], 4 * RATE, 1),

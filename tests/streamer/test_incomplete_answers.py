@@ -1,4 +1,4 @@
-"""Answers without an error that lack an output, or have one that was not asked for."""
+"""Answers without an error that lack an output, or have an extra output."""
 
 from collections.abc import Iterator
 
@@ -36,11 +36,11 @@ DAMAGES = {
     another_shape: r"\(float32 \[2, 3\]\), found 'peak' \(float32 \[3, 2\]\)",
     another_type: r"\(float32 \[2, 3\]\), found 'peak' \(int32 \[2, 3\]\)",
 }
-"""What each says of two timeslides of 20 s."""
+"""Each output's answer for two timeslides of 20 s."""
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_timeslides_without_an_output_are_a_failure_of_the_server(
+def test_an_answer_for_timeslides_without_an_output_is_a_server_error(
     between: Between, noise: np.ndarray, damage: Damage
 ) -> None:
     timeslides = Timeslides(between.address)
@@ -55,10 +55,10 @@ def test_timeslides_without_an_output_are_a_failure_of_the_server(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_sequence_goes_on_after_an_answer_without_an_output(
+def test_a_sequence_restarts_after_an_answer_without_an_output(
     between: Between, noise: np.ndarray, damage: Damage
 ) -> None:
-    """It is begun anew, as when the server loses it, with the same scores."""
+    """It restarts as when the server loses its state, and has the same scores."""
     detector = Detector(between.address)
 
     def stream() -> np.ndarray:
@@ -67,7 +67,7 @@ def test_a_sequence_goes_on_after_an_answer_without_an_output(
 
     whole = stream()
     assert between.answers == 10
-    # With up to 3 more under way each time, the second one comes after new scores.
+    # With up to 3 more in flight, the second damaged answer comes after new scores.
     between.damage, between.which = damage, {12, 21}
     assert np.array_equal(stream(), whole)
     assert between.answers > 30
@@ -77,7 +77,7 @@ def test_a_sequence_goes_on_after_an_answer_without_an_output(
         stream()
 
 
-def test_a_live_sequence_goes_on_after_an_answer_without_an_output(
+def test_a_live_sequence_restarts_after_an_answer_without_an_output(
     between: Between, noise: np.ndarray
 ) -> None:
     failures: list[ServerError] = []

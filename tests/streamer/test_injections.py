@@ -41,7 +41,7 @@ def test_overlapping_injections_add_up() -> None:
     st.lists(st.integers(-100, 1100), min_size=1, max_size=12),
     st.lists(st.integers(1, 400), min_size=1, max_size=20),
 )
-def test_pieces_equal_the_whole_to_the_last_bit(
+def test_pieces_equal_the_complete_strain_bit_for_bit(
     mergers: list[int], cuts: list[int]
 ) -> None:
     strain = np.random.default_rng(2).standard_normal((2, 1000)).astype(np.float32)
@@ -56,7 +56,7 @@ def test_pieces_equal_the_whole_to_the_last_bit(
     assert (np.concatenate(pieces, axis=1) == whole).all()
 
 
-def test_the_merger_lands_on_its_sample_and_wraps_nowhere() -> None:
+def test_the_merger_is_at_its_sample_and_nothing_wraps() -> None:
     strain = np.zeros((2, 1000), np.float32)
     one = random_signals([997])
     injected = inject(strain, one)

@@ -27,7 +27,7 @@ def segment(seconds: int = 40, rate: int = RATE) -> Segment:
 
 @given(st.integers(-30, 30), st.integers(-30, 30))
 def test_detectors_are_read_at_their_shifts(h1: int, l1: int) -> None:
-    """At analysis time t a detector shifted by s gives its strain of t + s."""
+    """At analysis time t, a detector shifted by s is read at t + s."""
     shifts = (h1 / 2, l1 / 2)
     job = Job(segment(), GEOMETRY, shifts)
     strain = job.read(0, job.size)
@@ -58,11 +58,11 @@ def test_shifts_that_leave_nothing_are_refused(
 def test_a_segment_shorter_than_the_warmup_is_refused() -> None:
     with pytest.raises(StrainError, match="the warm-up of the PSD"):
         Job(segment(seconds=7), GEOMETRY, (0.0, 0.0))
-    # At the end of the warm-up is the first valid score.
+    # The first valid score is at the end of the warm-up.
     assert Job(segment(seconds=8), GEOMETRY, (0.0, 0.0)).strides == 64
 
 
-def test_what_the_model_does_not_expect_is_refused() -> None:
+def test_strain_that_does_not_fit_the_model_is_refused() -> None:
     with pytest.raises(StrainError, match="expects 2048 Hz, found 4096 Hz"):
         Job(segment(rate=4096), GEOMETRY, (0.0, 0.0))
     three = Geometry(ifos=("H1", "L1", "V1"))
@@ -95,7 +95,7 @@ def test_two_segments_may_not_have_a_set_of_the_same_name() -> None:
         both.jobs(GEOMETRY)
 
 
-def test_what_is_too_short_is_left_out_and_said() -> None:
+def test_short_segments_are_skipped_and_reported() -> None:
     later = Segment(T0_NS + 100 * NANOSECONDS, RATE, segment(16).strain)
     last = Segment(T0_NS + 200 * NANOSECONDS, RATE, segment(5).strain)
     replay = Replay([segment(40), later, last], slides=30)

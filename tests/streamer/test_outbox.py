@@ -1,4 +1,4 @@
-"""Results wait on disk while the API is away, and are delivered once it is there."""
+"""The outbox: results wait on disk while the API is down, and are sent later."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """A run of this test's own."""
+    """Name of a run for this test only."""
     return str(request.node.name)[-50:].replace("_", "-")
 
 
@@ -65,7 +65,7 @@ def fill(outbox: Outbox, name: str) -> None:
 
 
 def left(directory: Path) -> list[str]:
-    """What lies in the outbox, but for its lock."""
+    """Files in the outbox, except its lock."""
     files = (directory / "outbox").iterdir()
     return sorted(path.name for path in files if path.name != ".lock")
 
@@ -104,7 +104,7 @@ def test_new_results_come_after_those_that_wait(
 def test_a_result_delivered_twice_changes_nothing(
     api: ApiProcess, name: str, tmp_path: Path
 ) -> None:
-    """As when the process dies between the API's answer and the file's removal."""
+    """As if the process died between the API's answer and the file's removal."""
     with api.client() as client:
         for _ in range(2):
             with Outbox(tmp_path / "outbox", client) as outbox:
@@ -113,7 +113,7 @@ def test_a_result_delivered_twice_changes_nothing(
         assert client.run(name).background.events == 3
 
 
-def test_a_refused_result_is_kept_and_stands_in_nobodys_way(
+def test_a_refused_result_is_kept_and_does_not_block_others(
     api: ApiProcess, name: str, tmp_path: Path
 ) -> None:
     with api.client() as client:
@@ -134,7 +134,7 @@ def test_results_of_a_lost_database_do_not_fail_another_run(
         with Outbox(tmp_path / "outbox", client) as outbox:
             fill(outbox, f"{name}-lost")
     for path in sorted((tmp_path / "outbox").glob("*.json"))[:1]:
-        path.unlink()  # the registration of the run, which another database had
+        path.unlink()  # the run's registration, which the other database had
     with api.client() as client, Outbox(tmp_path / "outbox", client) as outbox:
         fill(outbox, f"{name}-new")
         assert outbox.deliver() == 0
@@ -178,7 +178,7 @@ def test_a_run_whose_process_died_is_marked_as_failed(
     assert "ended before the run did" in (status.message or "")
 
 
-def test_an_api_that_hangs_holds_nobody_up(
+def test_an_api_that_hangs_does_not_block(
     api: ApiProcess, name: str, tmp_path: Path
 ) -> None:
     with ApiClient(api.url, api.token, timeout=2) as client:

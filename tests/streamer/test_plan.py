@@ -1,4 +1,4 @@
-"""The plan of a background, against counting by hand."""
+"""The plan of a background run, against brute-force counting."""
 
 import itertools
 
@@ -28,7 +28,7 @@ WARMUP_FRAMES = 512
 
 
 class Sized:
-    """Strain of which nothing but its length is asked."""
+    """Strain whose values do not matter, only its length."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -53,7 +53,7 @@ def count(plan: Plan) -> int:
 
 
 @given(st.data())
-def test_valid_strides_are_those_that_counting_finds(data):
+def test_valid_strides_agree_with_brute_force(data):
     strides = data.draw(st.integers(64, 400))
     shift = st.integers(0, strides * FRAMES_PER_STRIDE - 1)
     shifts = tuple(data.draw(st.lists(shift, min_size=1, max_size=2)))
@@ -95,7 +95,7 @@ def plan_of(
 
 @settings(max_examples=40, deadline=None)
 @given(plans, st.integers(1, 6))
-def test_no_pair_of_data_comes_twice(drawn, slides):
+def test_no_pair_of_data_is_used_twice(drawn, slides):
     try:
         plan = plan_of(**drawn, slides=slides)
     except ConfigurationError:
@@ -107,7 +107,7 @@ def test_no_pair_of_data_comes_twice(drawn, slides):
         for number, stretch in enumerate(plan.stretches):
             frames = stretch.strides * FRAMES_PER_STRIDE
             t = np.arange(frames)
-            # Zero-lag pairs are there already.
+            # Zero-lag pairs are excluded too.
             pairs = [t * frames + t]
             shifts = [0]
             for job in plan.jobs:
@@ -126,7 +126,7 @@ def test_no_pair_of_data_comes_twice(drawn, slides):
 
 @settings(max_examples=40, deadline=None)
 @given(plans, st.floats(1, 4000))
-def test_the_livetime_is_reached_by_the_first_slide_that_does(drawn, livetime):
+def test_the_plan_has_no_more_slides_than_the_livetime_needs(drawn, livetime):
     try:
         plan = plan_of(**drawn, livetime=livetime)
     except ConfigurationError as error:
@@ -150,7 +150,7 @@ def test_the_livetime_is_reached_by_the_first_slide_that_does(drawn, livetime):
 
 @settings(max_examples=40, deadline=None)
 @given(plans)
-def test_the_most_is_what_all_slides_together_give(drawn):
+def test_the_largest_livetime_is_that_of_all_slides(drawn):
     try:
         least = plan_of(**drawn, slides=1)
     except ConfigurationError:
@@ -175,7 +175,7 @@ def test_the_most_is_what_all_slides_together_give(drawn):
 
 @settings(max_examples=40, deadline=None)
 @given(plans)
-def test_stretches_are_whole_strides_and_lie_apart(drawn):
+def test_stretches_are_whole_strides_and_do_not_overlap(drawn):
     try:
         plan = plan_of(**drawn, slides=1)
     except ConfigurationError:
@@ -214,7 +214,7 @@ def test_slides_come_in_rounds_over_all_stretches(geometry):
     assert [job.strides for job in plan.jobs] == [(400, 384), (400,), (400,)]
 
 
-def test_the_least_step_covers_kernel_filter_and_light(geometry):
+def test_the_smallest_step_covers_kernel_filter_and_light_travel(geometry):
     # 1 s, 1 s, and 42.55 ms through the Earth, in frames of 1/64 s.
     assert least_step(geometry) == 131
     assert make_plan([segment(60)], geometry, slides=1).step == 131
@@ -255,7 +255,7 @@ def test_the_least_step_covers_kernel_filter_and_light(geometry):
         ({"slides": 1, "stretch_length": 2.0}, ShiftError, "less than the stretches"),
     ],
 )
-def test_a_plan_that_cannot_be_is_refused(geometry, options, error, message):
+def test_an_impossible_plan_is_refused(geometry, options, error, message):
     with pytest.raises(error, match=message):
         make_plan([segment(200)], geometry, **options)
 

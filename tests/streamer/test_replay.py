@@ -1,4 +1,4 @@
-"""``chirpwatch replay`` and what it says when something is wrong."""
+"""``chirpwatch replay``: results and error messages."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def background(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bursts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Signals that the energy network sees, and one that lies in the warm-up."""
+    """Signals that the energy network finds, and one that lies in the warm-up."""
     path = tmp_path_factory.mktemp("signals") / "signals.hdf5"
     times = np.array([4.0, 33.3, 61.01, 99.99])
     strain = np.zeros((4, 2, RATE), np.float32)
@@ -80,7 +80,7 @@ def bursts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_replay_reports_what_was_injected_where_it_was(
+def test_replay_reports_injections_at_their_times(
     energy_server: TritonServer,
     api: ApiProcess,
     token: Path,
@@ -101,10 +101,10 @@ def test_replay_reports_what_was_injected_where_it_was(
     with api.client() as client:
         assert client.run(result["run"]).state == "complete"
         assert len(client.streams(result["run"])) == 2
-        # What the signals were drawn from is passed on.
+        # The signals' population is passed on.
         volumes = client.volume(result["run"], [60000 * 366])
         assert (volumes.injections, volumes.rejected) == (3, 12)
-        # One lies in the warm-up.
+        # An injection lies in the warm-up.
         assert volumes.not_analysed == 1
         assert volumes.volumes[0].volume > 0
     assert {
@@ -119,7 +119,7 @@ def test_replay_reports_what_was_injected_where_it_was(
 
     warmup = Geometry().warmup_strides / 8
     assert result["livetime"]["zero_lag"] == DURATION - warmup
-    # Kernel, filter and light's way through the Earth are 131 feature frames.
+    # Kernel, filter and light travel time are 131 feature frames.
     slides = result["background"]["slides"]
     assert [slide["shifts"]["L1"] for slide in slides] == [
         k * 131 / 64 for k in range(1, 9)
@@ -137,7 +137,7 @@ def test_replay_reports_what_was_injected_where_it_was(
         assert set(event) == {"time", "statistic", "far_per_year", "saturated"}
 
 
-def test_every_file_of_signals_is_a_set_of_its_own(
+def test_every_file_of_signals_is_a_separate_set(
     energy_server: TritonServer,
     api: ApiProcess,
     token: Path,
@@ -180,7 +180,7 @@ def test_gw150914_is_the_loudest_event_of_its_strain(
     assert result["livetime"]["zero_lag"] == 32 - 7.875
 
 
-def test_results_wait_for_an_api_that_is_away(
+def test_results_wait_while_the_api_is_down(
     energy_server: TritonServer, background: Path, tmp_path: Path
 ) -> None:
     common = ("--background", background, "--triton", energy_server.address)
@@ -197,7 +197,7 @@ def test_results_wait_for_an_api_that_is_away(
     assert "no API at http://127.0.0.1:1" in message
     assert "wait in" in message
     assert list((tmp_path / "outbox").glob("*.json"))
-    # The next replay, which starts an API of its own, delivers them.
+    # The next replay, which starts its own API, delivers them.
     done = chirpwatch("replay", *common, "--slides", 1, "--directory", tmp_path)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "outbox").iterdir()] == [".lock"]
@@ -209,7 +209,7 @@ def test_results_wait_for_an_api_that_is_away(
     assert livetimes == {slide_livetime(8 * DURATION, 131)}
 
 
-def test_a_server_that_is_not_there_is_named(background: Path, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_named(background: Path, tmp_path: Path) -> None:
     message = refusal(
         "replay",
         *("--background", background, "--triton", "127.0.0.1:1"),
@@ -241,7 +241,7 @@ def test_bad_strain_is_refused_before_anything_runs(
     assert "expected signals" in message
 
 
-def test_nan_fails_the_run_and_says_where(
+def test_nan_fails_the_run_with_its_time(
     energy_server: TritonServer, background: Path, tmp_path: Path
 ) -> None:
     spoilt = tmp_path / "spoilt.hdf5"
@@ -298,7 +298,7 @@ def test_a_killed_part_is_named_and_the_next_run_works(
         database = tmp_path / "results.db"
         deadline = time.monotonic() + 60
         while not (database.exists() and _chunks(database)):
-            assert time.monotonic() < deadline, "no results came"
+            assert time.monotonic() < deadline, "expected results within the time limit"
             time.sleep(0.05)
         if victim == "replay":
             process.kill()
@@ -317,7 +317,7 @@ def test_a_killed_part_is_named_and_the_next_run_works(
     done = chirpwatch(*arguments)
     assert done.returncode == 0, done.stderr
     assert not list((tmp_path / "outbox").glob("*.json"))
-    # What the killed one wrote is still there.
+    # The killed replay's files still exist.
     text = (tmp_path / "triton.log").read_text()
     assert text.count("Started GRPCInferenceService") == 2
     with ApiProcess(database, log=tmp_path / "api.log") as api:

@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback that stands for gwosc.org: tests have no network.
+"""A local HTTP server in place of gwosc.org, since tests have no network.
 
 It answers as version 2 of GWOSC's interface does (pages of results with ``next`` and
 ``num_pages``; runs, timelines, event versions, strain files), and serves HDF5 files of
@@ -20,11 +20,11 @@ import h5py
 import numpy as np
 
 LARGEST_PAGE = 3
-"""Results on a page at most: few, so that each list comes in several pages."""
+"""Results per page: few, so that each list has several pages."""
 
 
 def gwosc_file(ifo: str, start: int, strain: np.ndarray, rate: int = 4096) -> bytes:
-    """The bytes of a strain file as GWOSC publishes them."""
+    """Bytes of a strain file in GWOSC's format."""
     seconds = len(strain) // rate
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
@@ -53,16 +53,16 @@ class GwoscServer:
     Attributes:
         runs: For each run its start, end and detectors.
         flags: For each timeline, such as ``H1_CBC_CAT1``, the segments in which it is
-            on; one that is not there is answered with 404.
+            on; an unknown timeline is answered with 404.
         events: Event versions: name, gps, catalog, version.
         files: For each file name its content.
         faults: For each file name (or part of a path) what goes wrong in the next
             requests, in order: a status such as ``"500"``, ``"truncate"`` (the
             connection closes half-way), ``"damage"`` (bytes in the middle are
             overwritten) or ``"trickle"`` (half of it comes, then a byte now and then).
-        downloads: Names of the files that were asked for, in order.
-        trickling: Set once a download trickles.
-        ended: Set when the server stops.
+        downloads: Names of the requested files, in order.
+        trickling: Event that is set once a download trickles.
+        ended: Event that is set when the server stops.
     """
 
     def __init__(self) -> None:
@@ -81,12 +81,12 @@ class GwoscServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        # Looks for the end often, so that a test need not wait for it.
+        # A short poll interval: the server stops without making the test wait.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     @property
     def url(self) -> str:
-        """Its URL."""
+        """The server's URL."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
@@ -105,7 +105,7 @@ class GwoscServer:
         self._server.server_close()
 
     def add(self, ifo: str, start: int, strain: np.ndarray, rate: int = 4096) -> str:
-        """Publish a made strain file; returns its name."""
+        """Publish a generated strain file; return its name."""
         kilohertz = {4096: 4, 16384: 16}[rate]
         name = (
             f"{ifo[0]}-{ifo}_GWOSC_O3a_{kilohertz}KHZ_R1-{start}-"

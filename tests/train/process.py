@@ -1,4 +1,4 @@
-"""Trainings in processes of their own."""
+"""Trainings in subprocesses."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]
 
 
 def fit_command(folder: Path, config: str, arguments: tuple[str, ...]) -> list[str]:
-    """The command that trains."""
+    """Command line of a training."""
     command = [sys.executable, "-m", "chirpwatch", "train", "fit"]
     return [*command, f"--config={config}", f"--folder={folder}", *arguments]
 

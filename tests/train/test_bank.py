@@ -1,4 +1,4 @@
-"""The bank of templates: what it holds, and what it recovers."""
+"""The template bank: its content, and the SNR that it recovers."""
 
 import json
 from dataclasses import replace
@@ -59,7 +59,7 @@ def bank() -> Bank:
 
 
 def whitened(masses: Any, spins: Any) -> np.ndarray:
-    """Whole whitened series of 8 s, the merger at 7 s."""
+    """Whitened series of 8 s with the merger at 7 s."""
     spectra = whitened_spectra(
         np.array(masses), np.array(spins), SETTINGS, GEOMETRY, 8.0
     )
@@ -73,7 +73,7 @@ def test_the_same_settings_give_the_same_bank(bank: Bank) -> None:
     assert not np.isin(other.masses, bank.masses).any()
 
 
-def test_a_bank_survives_its_json(bank: Bank) -> None:
+def test_a_bank_read_from_its_json_is_equal(bank: Bank) -> None:
     again = Bank.from_json(bank.to_json())
     assert again.settings == bank.settings
     for name in ("masses", "spins", "shift", "share"):
@@ -87,24 +87,24 @@ def test_templates_are_sorted_and_shares_sum_to_one(bank: Bank) -> None:
     assert (np.diff(chirp_mass(*bank.masses.T)) >= 0).all()
     assert (bank.masses[:, 0] >= bank.masses[:, 1]).all()
     assert bank.share.sum() == pytest.approx(1)
-    # Each template is a merger of the population, and matches itself best where it
-    # falls on its output.
+    # Each template is a candidate too, and matches itself best if its merger falls on
+    # one of its outputs.
     assert (bank.share >= 1 / SETTINGS.candidates / OVERSAMPLING).all()
     assert set(bank.shift) == {0.0, 0.5}
 
 
-def test_mergers_are_those_of_the_population() -> None:
+def test_drawn_mergers_follow_the_population() -> None:
     settings = BankSettings(mass_flattening=0.0)
     masses, spins = draw_mergers(10_000, settings, PLACEMENT)
     assert masses.min() >= 5 and masses.max() <= 200 and np.abs(spins).max() <= 0.9
-    # Below 20 solar masses: of the logarithm 0.376, else 0.077.
+    # Share below 20 solar masses: 0.376 of log-uniform masses, 0.077 of uniform ones.
     share = (masses < 20).mean()
     assert share == pytest.approx(0.7 * 0.376 + 0.3 * 0.077, abs=0.01)
     others, _ = draw_mergers(10_000, settings, JUDGEMENT)
     assert not np.array_equal(masses, others)
 
 
-def test_whitened_mergers_have_unit_power_and_merge_where_said() -> None:
+def test_whitened_mergers_have_unit_power_and_the_right_merger_time() -> None:
     spectra = whitened_spectra(
         np.array([[60.0, 30.0], [12.0, 9.0]]), np.zeros((2, 2)), SETTINGS, GEOMETRY
     )
@@ -119,7 +119,7 @@ def test_whitened_mergers_have_unit_power_and_merge_where_said() -> None:
 
 
 def test_templates_recover_their_own_mergers(bank: Bank) -> None:
-    # All heavy enough to last less than 2.5 s.
+    # All are heavy enough to be shorter than 2.5 s.
     chosen = replace(WHOLE, templates=1)
     grid = Grid(chosen, GEOMETRY)
     for index in (-4, -1):
@@ -128,11 +128,11 @@ def test_templates_recover_their_own_mergers(bank: Bank) -> None:
         )
         signals = grid.signals(alone.masses, alone.spins, SIGNAL_LENGTH)
         factor = best_matches(grid, grid.transform(signals), alone).mean()
-        # Between two outputs a little is lost.
+        # A merger between two outputs loses a little SNR.
         assert 0.99 < factor < 1.002
 
 
-def test_truncation_costs_what_another_template_may_win_back(bank: Bank) -> None:
+def test_another_template_may_win_back_what_truncation_loses(bank: Bank) -> None:
     judgement = judge(bank, GEOMETRY, 40)
     factors, own = judgement.fitting, judgement.own
     assert (own > 0.7).all() and (own < 1).all()
@@ -143,13 +143,13 @@ def test_truncation_costs_what_another_template_may_win_back(bank: Bank) -> None
     assert (judge(whole, GEOMETRY, 40).own[heavy] > 0.998).all()
 
 
-def test_fitting_factors_are_those_of_pycbc_with_truncated_templates(
+def test_fitting_factors_of_truncated_templates_agree_with_pycbc(
     bank: Bank,
 ) -> None:
     masses, spins = draw_mergers(3, SETTINGS, JUDGEMENT)
     grid = Grid(SETTINGS, GEOMETRY)
     spectra = grid.transform(grid.signals(masses, spins, SIGNAL_LENGTH))
-    # Over all times, as there.
+    # Maximised over time, as PyCBC does.
     factors = best_matches(grid, spectra, bank).max(0)
     signals = [TimeSeries(row, 1 / RATE) for row in whitened(masses, spins)]
     expected = np.zeros(3)
@@ -169,7 +169,7 @@ def test_fitting_factors_are_those_of_pycbc_with_truncated_templates(
     ("masses", "spins"),
     [((40.0, 30.0), (0.3, -0.2)), ((80.0, 20.0), (-0.5, 0.0))],
 )
-def test_whole_matches_are_those_of_pycbc_with_lal_waveforms(
+def test_untruncated_matches_agree_with_pycbc_and_lal_waveforms(
     masses: tuple[float, float], spins: tuple[float, float]
 ) -> None:
     other, other_spins = (44.0, 28.0), (0.0, 0.0)
@@ -203,7 +203,7 @@ def test_whole_matches_are_those_of_pycbc_with_lal_waveforms(
     assert factor == pytest.approx(expected, abs=0.005)
 
 
-def test_placement_takes_what_adds_most() -> None:
+def test_placement_chooses_the_template_that_adds_most() -> None:
     matches = np.eye(6, dtype=np.float32)
     matches[0, 1] = matches[1, 0] = matches[1, 2] = matches[2, 1] = 0.9
     matches[3, 4] = matches[4, 3] = 0.99
@@ -214,7 +214,7 @@ def test_placement_takes_what_adds_most() -> None:
     assert choose(everywhere, 2, 8.0)[0].tolist() == chosen.tolist()[:2]
 
 
-def test_placement_agrees_with_a_search_of_all_choices() -> None:
+def test_lazy_placement_equals_exhaustive_greedy_placement() -> None:
     rng = np.random.default_rng(6)
     matches = rng.random((OVERSAMPLING, 30, 30)).astype(np.float32)
     worth, best = matches.astype(np.float64) ** 3, np.zeros((OVERSAMPLING, 30))
@@ -222,7 +222,7 @@ def test_placement_agrees_with_a_search_of_all_choices() -> None:
     for _ in range(8):
         choices = [
             (np.maximum(best, np.stack(seen)).sum(), -template, -shift, seen)
-            for template in set(range(30)) - {one for one, _ in expected}
+            for template in set(range(30)) - {chosen for chosen, _ in expected}
             for shift in (0, 2)
             for seen in [
                 [worth[(shift - i) % OVERSAMPLING, template] for i in range(4)]
@@ -236,7 +236,7 @@ def test_placement_agrees_with_a_search_of_all_choices() -> None:
 
 
 def test_neighbours_are_shifted_against_each_other() -> None:
-    """What lies midway between two outputs, the template beside it sees."""
+    """Neighbouring templates get output times midway between each other's."""
     grid = Grid(SETTINGS, GEOMETRY)
     masses, spins = draw_mergers(1, SETTINGS, PLACEMENT)
     twice = np.concatenate([masses, masses * 1.0001])
@@ -265,7 +265,7 @@ def test_matches_of_candidates_are_symmetric() -> None:
         ({"candidates": 11}, "candidates between"),
         ({"min_mass": 4.0}, "min_mass"),
         ({"min_mass": 90.0}, "min_mass < max_mass"),
-        ({"max_mass": float("nan")}, "a number as max_mass"),
+        ({"max_mass": float("nan")}, "a finite number as max_mass"),
         ({"max_spin": 1.0}, "max_spin"),
         ({"logarithmic_share": 1.1}, "logarithmic_share"),
         ({"before_length": 3.0}, "before_length"),
@@ -276,9 +276,7 @@ def test_matches_of_candidates_are_symmetric() -> None:
         ({"templates": 2.5}, "whole number as templates"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(
-    change: dict[str, Any], words: str
-) -> None:
+def test_settings_out_of_range_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         replace(SETTINGS, **change)
 
@@ -295,7 +293,7 @@ def test_settings_that_contradict_the_geometry_are_refused() -> None:
         place(replace(SETTINGS, runs=("O5",)), GEOMETRY)
 
 
-def test_files_that_are_no_bank_are_refused(bank: Bank, tmp_path: Path) -> None:
+def test_files_that_are_not_a_bank_are_refused(bank: Bank, tmp_path: Path) -> None:
     path = tmp_path / "bank.json"
     with pytest.raises(ConfigurationError, match=r"bank\.json: expected a bank"):
         read_bank(path)
@@ -306,7 +304,7 @@ def test_files_that_are_no_bank_are_refused(bank: Bank, tmp_path: Path) -> None:
         (json.dumps(content | {"extra": 1}), "expected the fields"),
         (json.dumps(content | {"settings": {}}), "settings and arrays"),
         (json.dumps(content | {"share": content["share"][1:]}), "share of shape"),
-        (json.dumps(content | {"share": [1.0] * 12}), "1 together"),
+        (json.dumps(content | {"share": [1.0] * 12}), "sum to 1"),
         (json.dumps(content | {"masses": content["masses"][::-1]}), "sorted"),
         (
             json.dumps(content | {"masses": [row[::-1] for row in content["masses"]]}),
@@ -335,14 +333,14 @@ def test_the_command_writes_bank_table_and_figure(bank: Bank, tmp_path: Path) ->
     for column in (1, 2):
         assert sum(int(row[column]) for row in bins) == int(whole[column])
     assert bins[0][3] == "n/a"
-    # No bank recovers much more than templates of the signals' own parameters.
+    # No bank recovers much more than templates with the signals' own parameters.
     assert float(whole[3]) < float(whole[6]) + 0.01
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert len(list(out.parent.iterdir())) == 3
 
 
-def test_the_command_has_the_settings_defaults() -> None:
-    defaults = {one.name: one.default for one in command.params}
+def test_the_commands_defaults_are_those_of_the_settings() -> None:
+    defaults = {option.name: option.default for option in command.params}
     assert isinstance(command, click.Command)
     settings = vars(BankSettings())
     assert defaults["masses"] == (settings["min_mass"], settings["max_mass"])
@@ -364,7 +362,7 @@ def test_the_command_has_the_settings_defaults() -> None:
         (["bank.json", "--run", "O3", "--run", "O3"], "none of them twice"),
     ],
 )
-def test_the_command_refuses_what_cannot_be(
+def test_the_command_refuses_wrong_options(
     arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -374,7 +372,7 @@ def test_the_command_refuses_what_cannot_be(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_shipped_bank_is_that_of_the_defaults() -> None:
+def test_the_shipped_bank_matches_its_settings_and_report() -> None:
     bank = shipped_bank()
     assert len(bank.masses) == bank.settings.templates
     page = Path(__file__).parents[2] / "train" / "banks" / "shipped.md"

@@ -78,7 +78,7 @@ def waveforms() -> torch.Tensor:
 
 
 def test_strain_is_simulated_and_signals_are_read_without_torch() -> None:
-    """The demo runs on an installation that has no torch."""
+    """The demo must run without torch installed."""
     code = (
         "import sys, chirpwatch.signals\n"
         "from chirpwatch.train.data.noise.background import simulate_background\n"
@@ -88,7 +88,7 @@ def test_strain_is_simulated_and_signals_are_read_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_curves_of_two_runs_and_detectors_are_there_and_differ() -> None:
+def test_curves_of_runs_and_detectors_exist_and_differ() -> None:
     curves = [read_curve(run, ifo) for run in ("O3", "O4") for ifo in IFOS]
     for curve in curves:
         assert (
@@ -101,12 +101,12 @@ def test_curves_of_two_runs_and_detectors_are_there_and_differ() -> None:
         read_curve("O9", "H1")
 
 
-def test_curve_of_a_lower_rate_is_the_same_curve_cut() -> None:
+def test_curve_at_a_lower_rate_is_the_same_curve_truncated() -> None:
     whole, cut = (read_curve("O3", "H1", sample_rate=rate) for rate in (RATE, 1024))
     np.testing.assert_array_equal(cut, whole[:1025])
 
 
-def test_rate_that_the_curves_do_not_reach_is_refused() -> None:
+def test_rate_above_the_curves_range_is_refused() -> None:
     message = r"sample rate of at most 2048 Hz, since .* end at 1024 Hz; found .*4096"
     for make in (
         lambda: read_curve("O3", "H1", sample_rate=4096),
@@ -120,7 +120,7 @@ def test_rate_that_the_curves_do_not_reach_is_refused() -> None:
 
 
 def test_mergers_are_as_loud_at_a_lower_rate() -> None:
-    """Of 100 solar masses each: nothing of them lies above 512 Hz."""
+    """Two of 100 solar masses each have no power above 512 Hz."""
     kind = {"reference_share": 1.0, "reference_masses": (100.0, 100.0)}
     distances = []
     for rate in (RATE, 1024):
@@ -144,7 +144,7 @@ def test_noise_has_the_spectrum_of_its_curve(strain) -> None:
     found = TimeSeries(strain, sample_rate=RATE).psd(2, method="median").value
     ratio = np.sqrt(found[64:2000]) / curve[64:2000]
     assert np.median(ratio) == pytest.approx(1, abs=0.01)
-    # Lines are as wide as the filter resolves; elsewhere the scatter is statistical.
+    # Lines have the filter's resolution; elsewhere the scatter is statistical.
     assert np.percentile(ratio, [3, 97]) == pytest.approx([1, 1], abs=0.15)
 
 
@@ -182,13 +182,13 @@ def test_psd_and_whitening_agree_with_ml4gw(strain, segments) -> None:
     expected = SpectralDensity(RATE, 2, average="median")(torch.from_numpy(piece)[None])
     np.testing.assert_allclose(psd[64:-1], expected[0, 64:-1], rtol=1e-4)
     if segments % 2 == 0:
-        return  # A filter is made from an odd number of periodograms.
+        return  # A filter needs an odd number of periodograms.
     taps = whitening.whitening_taps(psd, segments, RATE, RATE, 32)
-    # As long as the PSD's segments, so that ml4gw does not interpolate.
+    # Equal to the PSD's segment length, so that ml4gw does not interpolate.
     data = strain[100 * RATE : 102 * RATE]
     whitened = whitening.whiten(data, taps)
     reference = Whiten(1, RATE, 32)(torch.from_numpy(data)[None, None], expected[None])
-    # ml4gw leaves in what few periodograms add to the variance.
+    # ml4gw does not correct the excess variance from few periodograms.
     reference /= whitening.whitened_variance(segments, RATE, 2 * RATE) ** 0.5
     assert whitened.shape == reference[0, 0].shape
     np.testing.assert_allclose(whitened, reference[0, 0], atol=0.005 * whitened.std())
@@ -196,7 +196,7 @@ def test_psd_and_whitening_agree_with_ml4gw(strain, segments) -> None:
 
 @pytest.mark.parametrize("segments", [7, 15, 63])
 def test_noise_is_whitened_to_unit_variance_by_few_periodograms(segments) -> None:
-    """The closed form against a simulation, of white noise of unit variance."""
+    """The closed form against simulated white noise of unit variance."""
 
     def filtered_variance(psd) -> float:
         taps = whitening.whitening_taps(psd, segments, RATE, RATE, 32)
@@ -208,7 +208,7 @@ def test_noise_is_whitened_to_unit_variance_by_few_periodograms(segments) -> Non
         noise = rng.standard_normal((segments + 1) * RATE)
         spectra = whitening.periodograms(noise, 2 * RATE, RATE)
         simulated.append(filtered_variance(whitening.median_psd(spectra)))
-    # The filter of the true PSD, without the factor, passes what the highpass leaves.
+    # A filter from the true PSD, without the factor, only loses the highpass's part.
     true = filtered_variance(np.full(2 * RATE // 2 + 1, 2 / RATE))
     expected = true * whitening.whitened_variance(segments, RATE, 2 * RATE)
     error = np.std(simulated) / len(simulated) ** 0.5
@@ -218,7 +218,7 @@ def test_noise_is_whitened_to_unit_variance_by_few_periodograms(segments) -> Non
     assert np.mean(simulated) == pytest.approx(expected, abs=4 * error)
 
 
-def test_response_of_the_filter_is_that_of_its_taps(strain) -> None:
+def test_zero_phase_response_is_the_transform_of_the_taps(strain) -> None:
     spectra = whitening.periodograms(strain, 2 * RATE, RATE)
     psd = whitening.median_psd(spectra)
     taps = whitening.whitening_taps(psd, len(spectra), RATE, RATE, 32)
@@ -232,7 +232,7 @@ def test_response_of_the_filter_is_that_of_its_taps(strain) -> None:
 
 
 @pytest.mark.parametrize("family", SHAPES)
-def test_glitches_have_the_snr_asked_for(family) -> None:
+def test_glitches_have_the_requested_snr(family) -> None:
     rng = np.random.default_rng(1)
     times = (np.arange(4 * RATE) - 2 * RATE) / RATE
     asd = read_curve("O3", "H1")
@@ -247,7 +247,7 @@ def test_glitches_have_the_snr_asked_for(family) -> None:
         assert found == pytest.approx(12, rel=0.01)
 
 
-def test_glitches_of_the_background_are_where_it_says() -> None:
+def test_background_has_its_glitches_at_the_listed_times() -> None:
     quiet, none = simulate_background(60, "O3", IFOS, RATE, 3)
     loud, times = simulate_background(60, "O3", IFOS, RATE, 3, glitch_rate=0.1)
     assert none == {"H1": [], "L1": []}
@@ -263,7 +263,7 @@ def test_waveforms_match_lalsimulation_over_masses_and_spins() -> None:
     rng = np.random.default_rng(3)
     masses = np.sort(np.exp(rng.uniform(np.log(5), np.log(100), (12, 2))))[:, ::-1]
     spins = rng.uniform(-0.9, 0.9, (12, 2))
-    size = 16 * RATE  # two of 5 solar masses last 6 s from 32 Hz on
+    size = 16 * RATE  # 5 and 5 solar masses last 6 s from 32 Hz on
     columns = torch.from_numpy(np.hstack([masses, spins])).float()
     ours = face_on_waveforms(*columns.T, size, size - RATE // 2, RATE)
     grid = np.arange(0, RATE / 2 + 1 / 16, 1 / 16)
@@ -291,7 +291,7 @@ def test_waveforms_match_lalsimulation_over_masses_and_spins() -> None:
         assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
 
 
-def test_mergers_are_where_they_are_asked_for_and_nothing_wraps(waveforms) -> None:
+def test_mergers_are_at_the_requested_sample_and_nothing_wraps(waveforms) -> None:
     analytic = torch.fft.fft(waveforms)
     analytic[:, 4097:] = 0
     envelope = torch.fft.ifft(analytic).abs()
@@ -325,12 +325,12 @@ def test_delays_and_antenna_responses_agree_with_lal() -> None:
 
 
 def test_projected_mergers_carry_the_delay_between_the_sites(waveforms) -> None:
-    """Both detectors must see one merger in one geometry: up to 10 ms apart."""
+    """A merger's arrival times differ by the light travel time, up to 10 ms."""
     torch.manual_seed(3)
     angles = sky(64)
     strain, delays = project(waveforms[:1].expand(64, -1), angles, IFOS, RATE)
     assert (delays.amin(1) == 0).all() and 0.008 < delays.max() < 0.0101
-    # Envelopes do not feel the detectors' phases.
+    # Envelopes do not depend on the detectors' phases.
     spectrum = torch.fft.fft(strain)
     spectrum[..., 4097:] = 0
     peaks = torch.fft.ifft(spectrum).abs().argmax(-1)
@@ -338,8 +338,8 @@ def test_projected_mergers_carry_the_delay_between_the_sites(waveforms) -> None:
     assert (peaks - expected).abs().max() < 3
 
 
-def test_projection_moves_nothing_around_an_end() -> None:
-    """An impulse at the last sample is delayed out of the data, not to their start."""
+def test_projection_does_not_wrap_around() -> None:
+    """An impulse at the last sample is delayed beyond the data, not to their start."""
     impulse = torch.zeros(32, 1024, dtype=torch.float64)
     impulse[:, -1] = 1
     torch.manual_seed(4)
@@ -372,7 +372,7 @@ def test_network_snr_agrees_with_pycbc() -> None:
     st.data(),
 )
 def test_rejected_draws_are_counted_exactly(loud, batch, data) -> None:
-    """Draws of the last batch that follow the last accepted one never happened."""
+    """Draws after the last accepted one, in the last batch, are not counted."""
     wanted = data.draw(st.integers(1, sum(loud)))
     stream = iter(loud + [True] * 200)
     position = iter(range(1000))
@@ -392,7 +392,7 @@ def test_rejected_draws_are_counted_exactly(loud, batch, data) -> None:
     assert rejected == [i for i in range(expected[-1]) if i not in expected]
 
 
-def test_polarizations_give_the_strain_that_a_projection_gives() -> None:
+def test_polarizations_give_the_same_strain_as_a_projection() -> None:
     torch.manual_seed(6)
     waves = draw_polarizations(4, InjectionSettings())
     angles = {
@@ -412,7 +412,7 @@ def test_polarizations_give_the_strain_that_a_projection_gives() -> None:
     )
     plus, cross = (waves[name].numpy() for name in ("plus", "cross"))
     expected = responses[:, 0].numpy() * plus + responses[:, 1].numpy() * cross
-    # At the ends the quadrature depends on how the transform was padded.
+    # At the ends the quadrature depends on the transform's padding.
     inner = slice(256, -256)
     np.testing.assert_allclose(
         strain[:, 0, inner], expected[:, inner], atol=1e-3 * np.abs(expected).max()
@@ -469,7 +469,7 @@ def test_jitter_may_swap_neighbours() -> None:
     assert (np.diff(signals.gps_time_ns) >= 0).all()
 
 
-def test_made_polarizations_say_so(tmp_path) -> None:
+def test_simulated_polarizations_are_marked_as_such(tmp_path) -> None:
     out = tmp_path / "signals.hdf5"
     for split in ("train", "valid"):
         CliRunner().invoke(

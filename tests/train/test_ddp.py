@@ -1,4 +1,4 @@
-"""A training that is divided among processes."""
+"""A training distributed over several processes."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from tests.train.process import ENVIRONMENT, fit_command
 
 
 class Witness(lightning.Callback):
-    """Writes down what each process trained on, and what came out."""
+    """Records each process's windows, weights and CPU time."""
 
     def __init__(self, folder: str) -> None:
         self.folder, self.windows = Path(folder), []
@@ -61,13 +61,13 @@ def test_two_processes_share_each_batch_and_agree_on_the_weights(tmp_path) -> No
     one, two = (
         json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)
     )
-    # 4 steps of 32 windows in total, half of each process's with a signal.
+    # 4 steps of 32 windows in total; half of each process's windows have a signal.
     for rank in (one, two):
         assert [row[:2] for row in rank["windows"]] == [[16, 8]] * 4
     assert not {row[2] for row in one["windows"]} & {row[2] for row in two["windows"]}
     assert one["weights"] == two["weights"]
     network, details = load_checkpoint(folder / "network.ckpt")
-    # That of both, and of what came before the first step.
+    # CPU time of both processes, including the time before the first step.
     assert details["cpu_time_length"] > one["cpu_time"] + two["cpu_time"] - 0.2
     trained = torch.cat([x.flatten() for x in network.parameters()])
     assert trained.equal(torch.tensor(one["weights"]))

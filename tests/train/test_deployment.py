@@ -1,4 +1,4 @@
-"""Validation as in deployment: the search's own rules, on strain drawn once."""
+"""Validation as in deployment: the search's rules, on strain that is drawn once."""
 
 import math
 from dataclasses import replace
@@ -72,7 +72,7 @@ def test_slides_score_what_shifted_strain_scores(split: Network) -> None:
     slid = torch.stack([strain[0, :-shift], strain[1, shift:]])
     expected, _ = score_stretch(split, slid)
     torch.testing.assert_close(before, expected, atol=1e-4, rtol=1e-4)
-    # Frames at the ends see strain beyond them: more than strain that was cut gives.
+    # Frames at the ends also see strain beyond the cut.
     assert len(after) == (72 - kernel) // 8 + 1
 
 
@@ -87,25 +87,25 @@ def test_each_kind_of_network_scores_a_stretch_as_its_kernels(split: Network) ->
     ):
         scores, _ = score_stretch(network, strain)
         expected = torch.cat([network(window[None])[0] for window in windows])
-        # The reference's trunk is run in bf16 here.
+        # The reference network's trunk runs in bfloat16 here.
         limit = 0.02 if isinstance(network, SeedResNet) else 1e-4
         torch.testing.assert_close(scores, expected, atol=limit, rtol=limit)
 
 
 def test_the_partial_area_counts_signals_over_the_loudest_noise() -> None:
     noise = torch.arange(20_000.0)
-    # Above 15 of the 20 loudest, above all of them, below.
+    # Signals above 15 of the 20 loudest noise scores, above all, and below all.
     signal = torch.tensor([19_994.5, 20_000.5, 19_979.0])
     expected = (15 / 20 + 1 + 0) / 3
     assert partial_auroc(noise, signal, 1e-3) == pytest.approx(expected, abs=0.02)
     assert math.isnan(partial_auroc(noise[:9000], signal, 1e-3))
 
 
-def test_a_validation_is_the_same_whenever_it_is_made(split, validation) -> None:
+def test_a_repeated_validation_gives_the_same_figures(split, validation) -> None:
     result = validation.evaluate(split)
     assert result == validation.evaluate(split)
     assert result["valid_loss"] < 0.6
-    # 10 slides of 4 minutes are 40 minutes: no rate of one an hour is in reach.
+    # 10 slides of 4 minutes are 40 minutes: too few for a FAR of one per hour.
     assert 2000 < result["valid_livetime"] < 2400
     assert math.isnan(result["valid_found_hour"])
     again = DeployedValidation(
@@ -118,7 +118,7 @@ def test_a_validation_is_the_same_whenever_it_is_made(split, validation) -> None
 def test_every_loud_injection_has_an_event_of_its_own(
     split: Network, monkeypatch
 ) -> None:
-    # As near to each other as they can come.
+    # The smallest possible distance between two injections.
     tightest = deployment.INJECTION_SPACING - 2 * deployment.INJECTION_JITTER
     monkeypatch.setattr(deployment, "INJECTION_SPACING", tightest)
     monkeypatch.setattr(deployment, "INJECTION_JITTER", 0.0)
@@ -129,14 +129,14 @@ def test_every_loud_injection_has_an_event_of_its_own(
     assert np.isfinite(validation.run_injections(split)).all()
 
 
-def test_slides_of_a_network_without_cheap_ones_are_the_same(
+def test_slides_without_a_separate_head_are_the_same(
     split: Network, validation, monkeypatch
 ) -> None:
     network, cheap = split.fused(), validation.run_slides(split.fused())
     monkeypatch.setattr(deployment, "has_slides", lambda network: False)
     monkeypatch.setattr(validation, "plain_slides", validation.slides)
     plain = validation.run_slides(network)
-    # Kernels end where a slide does, frames reach beyond: a few scores fewer.
+    # A kernel must end within its slide, a frame need not: a few scores fewer.
     assert 0.98 * cheap.livetime < plain.livetime < cheap.livetime
     found, expected = (
         dict(zip(map(tuple, x.places.T), x.statistics, strict=True))
@@ -148,10 +148,12 @@ def test_slides_of_a_network_without_cheap_ones_are_the_same(
         assert found[place] == pytest.approx(expected[place], abs=1e-3)
 
 
-def test_places_tell_where_an_event_comes_from(split: Network, validation) -> None:
+def test_an_event_has_its_place_in_each_detectors_strain(
+    split: Network, validation
+) -> None:
     slides = validation.run_slides(split.fused())
     loudest = int(slides.statistics.argmax())
-    # The same kernels of the same stretch, put together anew.
+    # The same kernels of the same stretch, combined again by hand.
     apart = 2 * validation._size / 2048
     number = int(slides.places[0, loudest] // apart)
     strain = validation._background[number]
@@ -162,11 +164,11 @@ def test_places_tell_where_an_event_comes_from(split: Network, validation) -> No
     assert score == pytest.approx(slides.statistics[loudest], abs=1e-3)
 
 
-def test_events_that_share_a_glitch_are_of_one_cause() -> None:
+def test_events_that_share_a_glitch_have_one_cause() -> None:
     first = [10.0, 10.4, 10.9, 50.0, 90.0, 70.0, 200.0]
     others = [1.0, 30.0, 60.0, 500.0, 500.6, 503.0, 800.0]
     slides = Slides(np.arange(7.0), np.array([first, others]), 100.0, 1.0)
-    # A glitch of the first at 10 s; one of the others at 500 s; and two alone.
+    # A glitch in the first detector at 10 s, one in the others at 500 s, two alone.
     assert slides.causes(-np.inf) == 4
     assert slides.causes(3.0) == 3 and slides.causes(6.0) == 1
     assert slides.causes(7.0) == 0
@@ -189,13 +191,13 @@ def test_injections_are_found_at_their_times(split: Network) -> None:
     assert math.isnan(result["valid_found_day"])
 
 
-def test_networks_without_slides_say_which_livetime_they_had(validation) -> None:
+def test_networks_without_slides_report_their_livetime(validation) -> None:
     network = DenseResNet(GEOMETRY, width=16)
     result = validation.evaluate(network)
     assert result["valid_livetime"] == 0 and math.isnan(result["valid_found_hour"])
     assert result["valid_loss"] > 0
 
 
-def test_more_slides_than_the_strain_gives_are_refused() -> None:
+def test_more_slides_than_the_strain_allows_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"at least 2\.125 s between two"):
         DeployedValidation(GEOMETRY, SETTINGS, 1, length=100, slides=100)

@@ -1,4 +1,4 @@
-"""Open data from GWOSC: chosen, downloaded, checked, resampled, written."""
+"""Open data from GWOSC: selection, download, checks, resampling, output."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def publish(server: GwoscServer, strain: dict[str, np.ndarray]) -> None:
-    """A run whose data are good all the time, in files of 32 s."""
+    """Publish a run with good data at all times, in files of 32 s."""
     server.runs["O3a"] = (START, END, ["H1", "L1", "V1"])
     for ifo, data in strain.items():
         for flag in FLAGS:
@@ -60,7 +60,7 @@ def publish(server: GwoscServer, strain: dict[str, np.ndarray]) -> None:
 
 @pytest.fixture(scope="module")
 def strain() -> dict[str, np.ndarray]:
-    """128 s of two detectors at 4096 Hz: white noise over a strong slow drift."""
+    """128 s of two detectors at 4096 Hz: white noise plus a strong slow drift."""
     rng = np.random.default_rng(4)
     t = np.arange(FILES * FILE_LENGTH * SOURCE_RATE) / SOURCE_RATE
     drift = 1e-19 * np.sin(2 * np.pi * 0.13 * t)
@@ -80,7 +80,7 @@ def choose(server: GwoscServer, **changes: object) -> FetchSettings:
 
 
 def same(found: np.ndarray, expected: np.ndarray, *edges: str) -> bool:
-    """Equal to rounding, but for the filter's reach at edges of the data."""
+    """Equal to within rounding, except where the filter reaches an edge of the data."""
     first = EDGE_SIZE if "start" in edges else 0
     last = len(found) - (EDGE_SIZE if "stop" in edges else 0)
     difference = np.abs(found - expected)[first:last]
@@ -88,7 +88,7 @@ def same(found: np.ndarray, expected: np.ndarray, *edges: str) -> bool:
 
 
 def content(path: Path) -> dict[str, bytes]:
-    """The bytes of each dataset of strain."""
+    """Bytes of each strain dataset."""
     found: dict[str, bytes] = {}
 
     def add(name: str, item: object) -> None:
@@ -111,7 +111,7 @@ def start_cli(*arguments: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # What a shell starts in the background ignores Ctrl-C, and so do its children.
+        # A shell's background jobs ignore Ctrl-C, and their children inherit this.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -144,7 +144,7 @@ def test_real_files_end_to_end(tmp_path: Path, gwosc_files: list[Path]) -> None:
     assert not first.simulated
     for ifo in IFOS:
         expected = whole.strain[ifo]
-        # Where the event was cut out, the filter saw the data beyond the cut.
+        # At the cut around the event, the filter also used the data beyond the cut.
         assert same(first.strain[ifo][:], expected[: 12 * RATE], "start")
         assert same(second.strain[ifo][:], expected[21 * RATE :], "stop")
     with h5py.File(out) as file:
@@ -157,7 +157,7 @@ def test_real_files_end_to_end(tmp_path: Path, gwosc_files: list[Path]) -> None:
         assert list(data.attrs["sha256"]) == [digest] and data.fletcher32
 
 
-def test_files_are_joined_as_if_they_were_one(
+def test_joined_files_are_resampled_like_a_single_file(
     tmp_path: Path, server: GwoscServer, strain: dict[str, np.ndarray]
 ) -> None:
     out = tmp_path / "out.hdf5"
@@ -169,7 +169,7 @@ def test_files_are_joined_as_if_they_were_one(
         found = segment.strain[ifo][:]
         whole = resample(strain[ifo], SOURCE_RATE, RATE, ifo)
         assert same(found, whole, "start", "stop")
-        # gwpy's filter differs near the Nyquist frequency, not in the band.
+        # gwpy's filter differs near the Nyquist frequency only.
         series = TimeSeries(strain[ifo], sample_rate=SOURCE_RATE, t0=START)
         ours, theirs = (
             filters.sosfiltfilt(band, data)[RATE:-RATE]
@@ -178,7 +178,7 @@ def test_files_are_joined_as_if_they_were_one(
         assert np.std(ours - theirs) < 2e-3 * np.std(theirs)
 
 
-def test_segments_are_where_all_detectors_are_good(
+def test_segments_have_good_data_in_all_detectors(
     tmp_path: Path, server: GwoscServer
 ) -> None:
     server.flags["H1_CBC_CAT2"] = [(START, START + 50), (START + 60, END)]
@@ -209,7 +209,7 @@ def test_segments_are_where_all_detectors_are_good(
     ]
 
 
-def test_livetime_is_the_first_of_what_there_is(server: GwoscServer) -> None:
+def test_requested_livetime_is_taken_from_the_start(server: GwoscServer) -> None:
     plan = make_plan(choose(server, livetime=40, splits=(1.0, 0.0, 0.0)))
     assert plan.segments == (PlannedSegment(START, START + 40, "train"),)
     assert [file.start - START for file in plan.files] == [0, 32, 0, 32]
@@ -223,7 +223,7 @@ def test_events_are_kept_out_of_all_catalogues_and_versions(
         {"name": "GW1", "gps": START + 40.4, "catalog": "GWTC-2", "version": 1},
         {"name": "GW1", "gps": START + 42.0, "catalog": "GWTC-2.1", "version": 2},
         {"name": "m2", "gps": START + 90.0, "catalog": "GWTC-3-marginal", "version": 1},
-        # Outside of the run, but within the pad of it.
+        # Outside the run, but within the pad around it.
         {"name": "GW3", "gps": END + 1.5, "catalog": "GWTC-3", "version": 1},
     ]
     out = tmp_path / "out.hdf5"
@@ -252,7 +252,7 @@ def test_a_gap_in_a_file_cuts_the_segment(
     assert np.isfinite(second.strain["L1"][:]).all()
 
 
-def test_a_split_that_gaps_take_away_is_an_error(
+def test_a_split_left_empty_by_gaps_is_an_error(
     tmp_path: Path, server: GwoscServer
 ) -> None:
     for i in range(2, FILES):
@@ -264,7 +264,7 @@ def test_a_split_that_gaps_take_away_is_an_error(
 
 
 @pytest.mark.parametrize("fault", ["503", "429", "truncate", "damage"])
-def test_what_may_pass_is_tried_again(
+def test_temporary_failures_are_retried(
     tmp_path: Path, server: GwoscServer, fault: str
 ) -> None:
     fetch(tmp_path / "intact.hdf5", choose(server))
@@ -286,11 +286,11 @@ def test_what_may_pass_is_tried_again(
         ("damage", 3, "in 3 tries; the last failed with: .*damaged"),
     ],
 )
-def test_what_does_not_pass_is_told_with_its_url(
+def test_a_lasting_failure_is_reported_with_its_url(
     tmp_path: Path, server: GwoscServer, fault: str, tried: int, message: str
 ) -> None:
     name = f"L-L1_GWOSC_O3a_4KHZ_R1-{START}-{FILE_LENGTH}.hdf5"
-    # Whatever fails in between, a file is not asked for more often.
+    # After different failures in a row, too, the file is requested `tried` times.
     server.faults[name] = [fault if fault == "404" else "truncate"] + [fault] * 10
     out = tmp_path / "out.hdf5"
     with pytest.raises(StrainError, match=message) as error:
@@ -303,7 +303,7 @@ def test_what_does_not_pass_is_told_with_its_url(
     assert out.exists()
 
 
-def test_a_file_that_is_not_what_it_says_is_an_error(
+def test_a_file_that_contradicts_its_listing_is_an_error(
     tmp_path: Path, server: GwoscServer
 ) -> None:
     name = f"L-L1_GWOSC_O3a_4KHZ_R1-{START}-{FILE_LENGTH}.hdf5"
@@ -314,7 +314,7 @@ def test_a_file_that_is_not_what_it_says_is_an_error(
     server.files[name] = server.files[name.replace("L1", "H1").replace("L-", "H-")]
     with pytest.raises(StrainError, match=r"samples of L1 .* samples of H1"):
         fetch(tmp_path / "out.hdf5", choose(server), tries=2, wait=0.01)
-    # It may be damaged: it was fetched again.
+    # The file may be damaged, so it was downloaded once more.
     assert server.downloads.count(name) == 3
 
 
@@ -326,7 +326,7 @@ def test_infinite_strain_is_an_error(tmp_path: Path, server: GwoscServer) -> Non
         fetch(tmp_path / "out.hdf5", choose(server))
 
 
-def test_infinity_beside_what_is_wanted_does_not_reach_it(
+def test_infinity_beside_a_segment_does_not_leak_into_it(
     tmp_path: Path, server: GwoscServer, strain: dict[str, np.ndarray]
 ) -> None:
     server.flags["H1_CBC_CAT2"] = [(START, START + 16), (START + 17, END)]
@@ -343,7 +343,7 @@ def test_infinity_beside_what_is_wanted_does_not_reach_it(
     assert first.name == f"{START}-16" and np.isfinite(first.strain["H1"][:]).all()
 
 
-def test_room_is_looked_for_before_the_first_download(
+def test_free_disk_space_is_checked_before_the_first_download(
     tmp_path: Path, server: GwoscServer
 ) -> None:
     length = 10**9  # 65 TB, and as much again
@@ -359,7 +359,7 @@ def test_room_is_looked_for_before_the_first_download(
     assert not server.downloads
 
 
-def test_a_place_that_cannot_be_written_is_told(
+def test_an_output_path_that_cannot_be_written_is_reported(
     tmp_path: Path, server: GwoscServer
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -369,7 +369,9 @@ def test_a_place_that_cannot_be_written_is_told(
             fetch(tmp_path / name, choose(server))
 
 
-def test_many_jobs_write_what_one_writes(tmp_path: Path, server: GwoscServer) -> None:
+def test_many_jobs_write_the_same_file_as_a_single_job(
+    tmp_path: Path, server: GwoscServer
+) -> None:
     steps: list[Progress] = []
     fetch(tmp_path / "one.hdf5", choose(server), jobs=1, progress=steps.append)
     fetch(tmp_path / "many.hdf5", choose(server), jobs=6)
@@ -382,7 +384,7 @@ def test_many_jobs_write_what_one_writes(tmp_path: Path, server: GwoscServer) ->
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_fetch_that_was_ended_goes_on(
+def test_an_interrupted_fetch_resumes(
     tmp_path: Path, server: GwoscServer, how: signal.Signals
 ) -> None:
     out, last = tmp_path / "out.hdf5", f"L1_GWOSC_O3a_4KHZ_R1-{END - FILE_LENGTH}"
@@ -401,7 +403,7 @@ def test_a_fetch_that_was_ended_goes_on(
     assert not out.exists()
     parts = tmp_path / "out.hdf5.parts"
     assert len(list(parts.glob("*.part"))) == 2 * FILES - 1
-    # One of the finished parts does not survive.
+    # One of the finished parts is lost.
     damaged = next(parts.glob("H-*.part"))
     damaged.write_bytes(damaged.read_bytes()[:-5000] + bytes(5000))
     with pytest.raises(StrainError, match="min_duration 9, found 8; use those"):
@@ -415,10 +417,10 @@ def test_a_fetch_that_was_ended_goes_on(
 
 
 @pytest.mark.parametrize(("size", "kept"), [(100_000, 0), (1_500_000, 2 * FILES)])
-def test_a_full_disk_is_told_and_loses_nothing(
+def test_a_full_disk_is_reported_and_loses_nothing(
     tmp_path: Path, server: GwoscServer, size: int, kept: int
 ) -> None:
-    """No file may grow beyond ``size``: as a full disk for a download, or for OUT."""
+    """A limit on file sizes stands for a full disk, for a download or for OUT."""
     out = tmp_path / "out.hdf5"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -434,7 +436,7 @@ def test_a_full_disk_is_told_and_loses_nothing(
     assert len(server.downloads) == 2 * FILES - kept
 
 
-def test_a_dry_run_says_what_would_be_taken(
+def test_a_dry_run_reports_what_would_be_fetched(
     tmp_path: Path, server: GwoscServer
 ) -> None:
     server.events = [
@@ -452,7 +454,7 @@ def test_a_dry_run_says_what_would_be_taken(
     assert server.downloads == []
 
 
-def test_what_gwosc_does_not_have_is_told(server: GwoscServer) -> None:
+def test_data_that_gwosc_does_not_have_are_reported(server: GwoscServer) -> None:
     for changes, message in (
         ({"run": "O9"}, f"no O9; there are O3a \\({START} to {END}\\)"),
         ({"ifos": ("H1", "K1")}, "expected a run with H1, K1"),
@@ -469,7 +471,7 @@ def test_what_gwosc_does_not_have_is_told(server: GwoscServer) -> None:
         make_plan(choose(server))
 
 
-def test_a_host_that_is_not_there_is_told() -> None:
+def test_an_unreachable_host_is_reported() -> None:
     begin = time.monotonic()
     settings = FetchSettings(run="O3a", host="http://127.0.0.1:9")
     with pytest.raises(StrainError, match=r"asking http://127.0.0.1:9 for runs failed"):
@@ -477,7 +479,9 @@ def test_a_host_that_is_not_there_is_told() -> None:
     assert time.monotonic() - begin > 0.3
 
 
-def test_a_file_that_is_there_stays(tmp_path: Path, server: GwoscServer) -> None:
+def test_an_existing_file_is_not_overwritten(
+    tmp_path: Path, server: GwoscServer
+) -> None:
     out = tmp_path / "out.hdf5"
     out.write_bytes(b"precious")
     with pytest.raises(StrainError, match="exists already"):
@@ -500,7 +504,7 @@ def test_segments_that_overlap_are_an_error(
         fetch(out, choose(server))
 
 
-def test_settings_that_cannot_be_are_an_error() -> None:
+def test_settings_out_of_range_are_an_error() -> None:
     for changes in (
         {},
         {"start": 5, "end": 5},

@@ -47,7 +47,7 @@ def trained(tmp_path_factory):
     return folder, load_checkpoint(folder / "network.ckpt")[0]
 
 
-def test_training_learns_to_tell_loud_signals(trained) -> None:
+def test_training_learns_to_separate_loud_signals_from_noise(trained) -> None:
     folder, network = trained
     log = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)
     assert log["loss"][-1] < 0.8 * np.log(2)
@@ -57,7 +57,7 @@ def test_training_learns_to_tell_loud_signals(trained) -> None:
     assert scores[labels == 1].median() > scores[labels == 0].median() + 1
 
 
-def test_log_has_every_figure_at_its_step(trained) -> None:
+def test_log_has_every_metric_at_its_step(trained) -> None:
     folder, _ = trained
     log = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)
     assert log["step"].tolist() == list(range(9, 100, 10))
@@ -66,14 +66,14 @@ def test_log_has_every_figure_at_its_step(trained) -> None:
     _, details = load_checkpoint(folder / "network.ckpt")
     best = log["step"][np.nanargmin(log["valid_loss"])] + 1
     assert details["best_step"] == best
-    # One cycle: up to the highest rate, and down to next to nothing.
+    # One-cycle schedule: up to the largest learning rate, then down to almost 0.
     assert 4e-3 < log["learning_rate"][1] <= 6e-3 and log["learning_rate"][-1] < 1e-4
-    # All windows are made in between the steps here.
+    # Without workers, windows are made between the steps.
     assert all((log["loading_share"] > 0.02) & (log["loading_share"] < 1))
     assert list((folder / "tensorboard").glob("events*"))
 
 
-def test_checkpoint_gives_the_same_scores_and_says_how_it_was_made(trained) -> None:
+def test_checkpoint_gives_the_same_scores_and_has_its_provenance(trained) -> None:
     folder, network = trained
     content = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     weight = content["state_dict"]["network.frontend.stem.conv.weight"]
@@ -86,7 +86,7 @@ def test_checkpoint_gives_the_same_scores_and_says_how_it_was_made(trained) -> N
     assert details["command"].startswith("chirpwatch train fit --config=split")
     assert 0 < details["wall_time_length"] < 200 and details["cpu_time_length"] > 0
     assert len(details["data_hash"]) == 64 and "torch" in details["versions"]
-    # Weights alone: an optimizer would triple it.
+    # Weights only: an optimizer's state would triple the size.
     parameters = sum(weight.numel() for weight in network.state_dict().values())
     assert (folder / "network.ckpt").stat().st_size < 4 * parameters + 100_000
 
@@ -99,7 +99,7 @@ def test_checkpoint_of_another_model_or_geometry_is_refused_with_both(trained) -
         load_checkpoint(path, geometry=Geometry(highpass=20))
 
 
-def test_weights_that_are_no_numbers_end_the_training(tmp_path) -> None:
+def test_gradients_that_are_not_finite_end_the_training(tmp_path) -> None:
     more = ("--steps=4", "--validate_every=2", "--model.learning_rate=0.9")
     with pytest.raises(
         ModelError, match=r"step 0: expected finite gradients"
@@ -113,7 +113,7 @@ def test_weights_that_are_no_numbers_end_the_training(tmp_path) -> None:
     assert not (tmp_path / "run" / "network.ckpt").exists()
 
 
-def test_what_the_weights_will_not_depend_on_is_said(tmp_path, capsys) -> None:
+def test_options_without_effect_are_reported(tmp_path, capsys) -> None:
     fit(tmp_path / "run", ["split"], arguments=(*TINY, "--steps=1"))
     told = capsys.readouterr().out
     assert "note: valid_auroc needs data.validation_windows of 10000 or more" in told
@@ -132,7 +132,7 @@ def test_same_seed_gives_the_same_network_however_many_workers(tmp_path) -> None
 
 
 @pytest.mark.parametrize("name", ["matched", "split", "seed", "dense"])
-def test_named_configurations_are_whole_and_can_be_overridden(name, capsys) -> None:
+def test_named_configurations_are_complete_and_can_be_overridden(name, capsys) -> None:
     with pytest.raises(SystemExit):
         fit(configs=[name], arguments=["--steps=7", "--print_config"])
     printed = yaml.safe_load(capsys.readouterr().out)
@@ -158,7 +158,7 @@ def test_named_configurations_are_whole_and_can_be_overridden(name, capsys) -> N
         (["--trainer.max_time=00:00:01:00"], "trainer.max_time: expected it unset"),
         (["--trainer.val_check_interval=0.5"], "val_check_interval: expected it unset"),
         (["--trainer.check_val_every_n_epoch=2"], "expected it unset, found 2"),
-        (["--data.background=none"], "none: expected a file of strain"),
+        (["--data.background=none"], "none: expected a strain file"),
         (["--trainer.accelerator=abacus"], "trainer: .*abacus"),
         (["--ema_decay=1.5"], "ema_decay: expected a number between 0 and 1"),
         (["--model.learning_rate=0"], "model.learning_rate: .*, found 0"),
@@ -170,7 +170,7 @@ def test_named_configurations_are_whole_and_can_be_overridden(name, capsys) -> N
         (["--resume", "--folder=none"], "expected a YAML file .* none/config.yaml"),
     ],
 )
-def test_configurations_that_cannot_be_are_refused_in_one_line(
+def test_wrong_configurations_are_refused_in_one_line(
     arguments, message, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -207,17 +207,17 @@ def test_thresholds_let_the_stated_share_of_a_mixture_through(share, rate) -> No
 
 
 @torch.inference_mode()
-def test_shipped_network_finds_what_its_report_says() -> None:
+def test_shipped_network_has_the_efficiency_in_its_report() -> None:
     path = (
         Path(__file__).parents[2] / "train" / "checkpoints" / "matched" / "network.ckpt"
     )
     report = json.loads(path.with_name("validation.json").read_text())
     network, details = load_checkpoint(path)
-    # The report was made again in noise of unit variance; a tenth of a sample is 50 us.
+    # The report is from noise of unit variance; a tenth of a sample is 50 us.
     timing = report["timing"]["peak_offset_size"]
     assert details["peak_offset_size"] == pytest.approx(timing, abs=0.1)
     assert details["wall_time_length"] < 2 * 3600
-    # Where its templates come from, and the population, travel with it.
+    # The checkpoint has the templates' origin and the population.
     assert details["bank_content"] == probe(shipped_bank_path())
     assert details["windows"]["max_mass"] == 200
     assert report["timing"]["peak_within_sixteenth"] > 0.95
@@ -232,12 +232,12 @@ def test_shipped_network_finds_what_its_report_says() -> None:
             share = entry["found"]["0.0001"]
             if entry["snr"] == 8:
                 assert share > least[entry["mass_1"], entry["mass_2"]]
-            # A tenth of the heaviest is missed, most of it faint in one detector.
+            # A tenth of the heaviest is missed, mostly those faint in one detector.
             if entry["snr"] >= 12:
                 assert share > (0.85 if entry["mass_1"] == 150 else 0.98)
     assert len(report["noises"]) == 7
     for noise in report["noises"]:
-        # Noise that it was not tuned on raises hardly more false alarms.
+        # Noise outside the training distribution causes hardly more false alarms.
         assert noise["held_rates"]["gaussian"]["0.0001"] < 2e-4
     settings = WindowSettings(runs=("O3",), stretches=2, bank_size=4)
     maker = WindowMaker(network.geometry, settings, seed=11)
@@ -273,6 +273,6 @@ def test_commands_simulate_strain_and_the_mergers_in_it(tmp_path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["fit", "--help"], ["validate", "--help"]]
 )
-def test_help_of_training_says_what_goes_in_and_out(arguments) -> None:
+def test_help_of_training_names_its_inputs_and_outputs(arguments) -> None:
     result = CliRunner().invoke(train, arguments)
     assert result.exit_code == 0 and "Usage:" in result.output

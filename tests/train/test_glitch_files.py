@@ -1,4 +1,4 @@
-"""Recorded data in other packages' files: a pickle of glitches, a PyCBC time series."""
+"""Reading other packages' files: pickled glitches, and PyCBC time series."""
 
 import pickle
 
@@ -21,7 +21,7 @@ def write(path, series) -> None:
     path.write_bytes(pickle.dumps(content))
 
 
-def test_glitches_come_out_at_our_rate_in_units_of_their_noise(tmp_path) -> None:
+def test_glitches_are_whitened_and_resampled_to_our_rate(tmp_path) -> None:
     rng = np.random.default_rng(1)
     times = (np.arange(57_344) - 28_672) / 4096
     burst = np.exp(-0.5 * (times / 0.01) ** 2) * np.cos(2 * np.pi * 150 * times)
@@ -37,10 +37,12 @@ def test_glitches_come_out_at_our_rate_in_units_of_their_noise(tmp_path) -> None
     assert glitches[:, :3000].std() == pytest.approx(1, abs=0.05)
     middle = glitches.shape[1] // 2
     assert (abs(np.abs(glitches).argmax(1) - middle) <= 2).all()
-    # Half the band of white noise has half its variance.
+    # Half the band of white noise has half the variance.
     assert np.abs(glitches).max(1) == pytest.approx(600 / 30 * 2**0.5, rel=0.15)
     spectrum = np.abs(np.fft.rfft(glitches[:, :4096])).mean(0)
-    assert spectrum[20] < 2 * np.median(spectrum), "the hum is gone"
+    assert spectrum[20] < 2 * np.median(spectrum), (
+        "expected the hum below the highpass to be gone"
+    )
 
 
 class Trap:
@@ -49,7 +51,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("content", [Trap(), {"O3a": {}}, [1, 2]])
-def test_what_could_run_or_holds_no_series_is_refused(
+def test_pickles_with_code_or_without_series_are_refused(
     content, tmp_path, capsys
 ) -> None:
     path = tmp_path / "dict.pkl"
@@ -68,7 +70,7 @@ def noise(length: int, rate: int) -> np.ndarray:
 
 
 def test_series_of_pycbc_becomes_background_of_each_detector(tmp_path) -> None:
-    """Written by PyCBC itself; a sine keeps its amplitude, and its time."""
+    """PyCBC writes the file; a sine keeps its amplitude and time."""
     source, out = tmp_path / "series.hdf", tmp_path / "background.hdf5"
     times = np.arange(150 * 4096) / 4096
     hum = 1e-19 * np.sin(2 * np.pi * 100 * times)
@@ -88,7 +90,9 @@ def test_series_of_pycbc_becomes_background_of_each_detector(tmp_path) -> None:
         RecordedStretches(out, "test", ifo, Geometry())
 
 
-def test_series_goes_to_the_split_and_detectors_asked_for_as_it_is(tmp_path) -> None:
+def test_series_is_written_unchanged_to_the_chosen_split_and_detectors(
+    tmp_path,
+) -> None:
     source, out = tmp_path / "series.hdf", tmp_path / "background.hdf5"
     TimeSeries(noise(8, 2048), delta_t=1 / 2048, epoch=START).save(str(source))
     arguments = [str(source), str(out), "--split", "train", "--ifo", "V1"]
@@ -116,7 +120,9 @@ def test_series_goes_to_the_split_and_detectors_asked_for_as_it_is(tmp_path) -> 
         ),
     ],
 )
-def test_series_that_is_none_is_refused(data, attributes, message, tmp_path) -> None:
+def test_files_that_are_not_a_time_series_are_refused(
+    data, attributes, message, tmp_path
+) -> None:
     path, out = tmp_path / "series.hdf", tmp_path / "out.hdf5"
     if data is not None:
         with h5py.File(path, "w") as file:

@@ -1,4 +1,4 @@
-"""The network of matched filters: what its filters find, and one pass for all."""
+"""The network ``matched``: its filters, its score, its training and its export."""
 
 import copy
 import dataclasses
@@ -54,7 +54,7 @@ from tests.networks import TINY
 
 GEOMETRY = Geometry(kernel_length=2.0)
 TEMPLATES, GROUPS = 16, 8
-# Sub-banks that share no length, and of several sizes; the longest is not the first.
+# Sub-banks differ in all lengths and in size; the longest is not the first.
 LENGTHS = ((0.9, 0.6, 0.2), (1.145, 0.7, 0.28), (0.77, 0.5, 0.25))
 COUNTS = (4, 8, 4)
 
@@ -67,7 +67,7 @@ def sub_banks(*ranks: int) -> list[SubBank]:
 
 
 def before_length(template: int) -> float:
-    """How long before the merger a template begins, s."""
+    """Length of a template before the merger, s."""
     return LENGTHS[int(np.searchsorted(np.cumsum(COUNTS), template, side="right"))][0]
 
 
@@ -83,7 +83,7 @@ def bank() -> Bank:
     return place(settings, GEOMETRY)
 
 
-def seen_spectra(bank: Bank) -> np.ndarray:
+def filter_spectra(bank: Bank) -> np.ndarray:
     """Spectra of the bank's templates up to the filters' highest frequency."""
     spectra = whitened_spectra(bank.masses, bank.spins, bank.settings, GEOMETRY)
     frequencies = np.fft.rfftfreq(4 * GEOMETRY.sample_rate, 1 / GEOMETRY.sample_rate)
@@ -93,7 +93,7 @@ def seen_spectra(bank: Bank) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def network(bank: Bank) -> MatchedNetwork:
-    """A network whose norms have seen data, so that folding them matters."""
+    """A network whose BatchNorms have statistics, so that folding them matters."""
     torch.manual_seed(1)
     network = MatchedNetwork(GEOMETRY, **SIZES)
     network.set_bank(bank)
@@ -115,7 +115,7 @@ def strain() -> torch.Tensor:
 
 @torch.inference_mode()
 def test_filters_give_the_snr_of_a_direct_correlation(bank: Bank) -> None:
-    """|z|²/2 of each template, from correlations at the full rate in float64."""
+    """|z|²/2 of each template against correlations at the full rate in float64."""
     filters = MatchedFilters(sub_banks(60, 40, 40), TEMPLATES, GEOMETRY.frame_size)
     lost = filters.set_bank(bank, GEOMETRY)
     assert max(lost) < 1e-3
@@ -123,18 +123,18 @@ def test_filters_give_the_snr_of_a_direct_correlation(bank: Bank) -> None:
     found = filters(strain)[0].numpy()
 
     rate = GEOMETRY.sample_rate
-    spectra = seen_spectra(bank)
+    spectra = filter_spectra(bank)
     merger = round(MERGER_LENGTH * rate)
     for template in range(0, TEMPLATES, 3):
         analytic = np.zeros(4 * rate, complex)
         analytic[: spectra.shape[1]] = 2 * spectra[template]
-        # The bands have lengths of their own: all but their ends is in each of them.
+        # The bands' filters differ in length: the upper ones begin later.
         before = round(2048 * before_length(template))
         wave = np.fft.ifft(analytic)[merger - before : merger + 112]
         z = np.correlate(strain[0, 0].numpy(), wave, mode="valid")
         z /= np.sqrt((np.abs(wave) ** 2).sum() / 2)
         power = np.abs(z) ** 2 / 2
-        # Mergers from filters.merger_size on, at 512 Hz.
+        # Merger times from filters.merger_size on, at 512 Hz.
         first = filters.merger_size - before + round(4 * bank.shift[template])
         frames = [
             power[first + 32 * i :][: filters.reach_size + 1 : 4].max()
@@ -146,10 +146,10 @@ def test_filters_give_the_snr_of_a_direct_correlation(bank: Bank) -> None:
 
 
 @torch.inference_mode()
-def test_a_template_in_the_strain_lights_its_group_at_its_time(bank: Bank) -> None:
+def test_a_template_in_the_strain_peaks_in_its_group_at_its_time(bank: Bank) -> None:
     filters = MatchedFilters(sub_banks(60, 40, 40), GROUPS, GEOMETRY.frame_size)
     filters.set_bank(bank, GEOMETRY)
-    series = np.fft.irfft(seen_spectra(bank))
+    series = np.fft.irfft(filter_spectra(bank))
     merger = round(MERGER_LENGTH * GEOMETRY.sample_rate)
     for template, place_ in ((0, 2900), (7, 3200), (TEMPLATES - 1, 3050)):
         begin = merger - place_
@@ -160,19 +160,19 @@ def test_a_template_in_the_strain_lights_its_group_at_its_time(bank: Bank) -> No
         assert abs(group - template * GROUPS // TEMPLATES) <= 1
         begin = filters.merger_size + 32 * frame
         assert begin - 32 <= place_ <= begin + filters.reach_size + 32
-        # Of an SNR of 10, or of what the filter sees of it.
+        # 10² / 2, times the part of the signal that lies in strain and filter.
         before = round(2048 * before_length(template))
         seen = 50 * (piece[max(0, place_ - before) :] ** 2).sum()
         assert power.max() == pytest.approx(seen, rel=0.05)
 
 
 @torch.inference_mode()
-def test_noise_has_the_power_of_two_gaussians(bank: Bank) -> None:
+def test_template_outputs_in_noise_have_a_mean_power_of_2(bank: Bank) -> None:
     filters = MatchedFilters(sub_banks(60, 40, 40), TEMPLATES, GEOMETRY.frame_size)
     filters.set_bank(bank, GEOMETRY)
     strain = torch.randn(8, 1, 20 * 2048, generator=torch.Generator().manual_seed(5))
     mean = torch.cat([x.mean((0, 3)) for x in filters.powers(strain)], 1)
-    # Two squares of unit variance; 160 s hold thousands of independent ones.
+    # Two squares of unit variance; 160 s hold thousands of independent outputs.
     torch.testing.assert_close(
         mean, 2 * torch.ones(PHASES, TEMPLATES), atol=0.12, rtol=0
     )
@@ -208,7 +208,9 @@ def test_folding_the_norms_changes_nothing(network, strain) -> None:
 @pytest.mark.parametrize("length", [2.0, 2.5])
 @pytest.mark.parametrize("before", [1.145, 0.77])
 @torch.inference_mode()
-def test_a_kernel_sees_mergers_wherever_windows_have_them(length, before) -> None:
+def test_a_kernels_frames_cover_all_merger_times_of_training_windows(
+    length, before
+) -> None:
     sub_banks = [SubBank(16, (8, 8, 8), (before, 0.7, 0.28))]
     network = MatchedNetwork(Geometry(kernel_length=length), sub_banks, GROUPS).eval()
     windows = WindowSettings()
@@ -219,13 +221,13 @@ def test_a_kernel_sees_mergers_wherever_windows_have_them(length, before) -> Non
     reach = network.matched.reach_size / 2
     first = network.peak_size - reach
     last = network.peak_size + 32 * (network.head.kernel_frames - 1) + reach
-    # From the geocentre to a detector, light takes up to 21 ms.
+    # Light takes up to 21 ms from the geocentre to a detector.
     assert first / 2048 < length - windows.earliest_merger - 0.021
     assert last / 2048 > length - windows.latest_merger
 
 
 @torch.inference_mode()
-def test_likelihoods_are_added_about_a_fixed_value(network, strain) -> None:
+def test_terms_are_the_log_sum_exp_of_the_groups(network, strain) -> None:
     total = network.features(strain).sum(1)
     limited, coarse, _ = network.head.terms(total)
     groups, frames = network.head.groups, network.head.kernel_frames
@@ -239,18 +241,18 @@ def test_likelihoods_are_added_about_a_fixed_value(network, strain) -> None:
 
 
 @torch.inference_mode()
-def test_ceilings_limit_what_a_template_is_worth(network, strain) -> None:
+def test_ceilings_limit_the_groups_values(network, strain) -> None:
     loud = network.features(50 * strain)[:, :, :GROUPS]
     frames = loud.shape[-1]
     flat = (50 * strain).reshape(6, 1, -1)
     assert (network.matched(flat) > 100).float().mean() > 0.9
-    # Softly: the ceiling's own scale is 4.
+    # The limit is soft, on a scale of 4.
     assert loud.shape == (3, 2, GROUPS, frames)
     assert loud.max() < 200
 
 
 @torch.inference_mode()
-def test_parts_are_left_out_one_at_a_time(network, strain) -> None:
+def test_the_benchmark_removes_parts_one_at_a_time(network, strain) -> None:
     power, frames = network.filter(strain.flatten(0, 1)[:, None])
     changed = copy.deepcopy(network)
     without_ceilings(changed)
@@ -273,7 +275,7 @@ def test_parts_are_left_out_one_at_a_time(network, strain) -> None:
     torch.testing.assert_close(score, plain + network.head.offset)
 
 
-def test_inputs_are_left_out_one_at_a_time(network, strain) -> None:
+def test_the_benchmark_removes_inputs_one_at_a_time(network, strain) -> None:
     power, frames = network.filter(strain.flatten(0, 1)[:, None])
     values = network.limit(power, frames)
     changed = copy.deepcopy(network)
@@ -286,7 +288,7 @@ def test_inputs_are_left_out_one_at_a_time(network, strain) -> None:
     silent, frames = changed.filter(strain.flatten(0, 1)[:, None])
     assert not silent.any()
     without = changed.limit(silent, frames)
-    # Nothing but the templates' own values would tell of them.
+    # The learned channels do not depend on the removed templates.
     learned = slice(GROUPS + GROUPS // changed.COARSE_GROUPS, -1)
     torch.testing.assert_close(
         changed.limit(power, frames)[:, learned], without[:, learned]
@@ -318,14 +320,14 @@ def test_checkpoints_keep_the_filters(network, strain, tmp_path) -> None:
         assert torch.equal(again(strain), network(strain))
 
 
-def test_what_cannot_be_served_is_refused_by_name(tmp_path) -> None:
+def test_a_checkpoint_that_cannot_be_served_is_refused(tmp_path) -> None:
     seed = SeedResNet(GEOMETRY, layers=[1, 1, 1, 1], width=16)
     save_checkpoint(tmp_path / "seed.ckpt", seed, {})
     with pytest.raises(ModelError, match="the model matched or split, found seed"):
         load_sliding(tmp_path / "seed.ckpt")
 
 
-def test_a_learned_network_gives_its_weights(network) -> None:
+def test_the_frontends_weights_are_copied_from_a_split_network(network) -> None:
     torch.manual_seed(4)
     learned = Network(Geometry())
     ours = MatchedNetwork(GEOMETRY, **SIZES)
@@ -349,7 +351,7 @@ def test_slides_weigh_each_kind_of_window_by_its_share(network) -> None:
     torch.testing.assert_close(total[:20], features[:20].sum(1))
     torch.testing.assert_close(total[20 : 20 + negatives], features[20:].sum(1))
     assert (shares[:20] == 0).all() and shares.sum() == pytest.approx(1)
-    # The first slide is of the windows as they are.
+    # The first slide is zero-lag.
     first = shares[20 : 20 + negatives]
     assert len(first[:12].unique()) == len(first[12:18].unique()) == 1
     counts = torch.zeros(4)
@@ -369,14 +371,14 @@ def test_slides_weigh_each_kind_of_window_by_its_share(network) -> None:
     torch.testing.assert_close(counts, torch.tensor([0.85, 0.1, 0.02, 0.03]))
 
 
-def test_cross_entropy_at_equal_odds_is_the_usual_one() -> None:
+def test_cross_entropy_at_equal_odds_is_pytorchs() -> None:
     scores = torch.randn(40, generator=torch.Generator().manual_seed(1))
     labels = (torch.arange(40) < 20).float()
     shares = (1 - labels) / 20
     usual = torch.nn.functional.binary_cross_entropy_with_logits(scores, labels)
     found = cross_entropy(scores, labels > 0, shares, 1.0) / 2
     torch.testing.assert_close(found, usual)
-    # With rare mergers, the best constant score is the logarithm of no odds at all.
+    # Scores are log-likelihood ratios: the best constant one is 0 at any odds.
     values = torch.linspace(-8, 8, 161)
     losses = [
         float(cross_entropy(value.expand(40), labels > 0, shares, 300.0))
@@ -429,7 +431,7 @@ def test_a_training_of_all_parts_lowers_the_loss(bank: Bank, tmp_path) -> None:
         assert (parameter.grad is None) == frozen, name
 
 
-def test_its_configuration_trains_from_a_bank_and_a_learned_network(
+def test_its_configuration_trains_from_a_bank_and_a_split_network(
     bank: Bank, tmp_path
 ) -> None:
     (tmp_path / "bank.json").write_text(bank.to_json())
@@ -437,7 +439,7 @@ def test_its_configuration_trains_from_a_bank_and_a_learned_network(
     network_sizes = MatchedNetwork(GEOMETRY, **SIZES).hyperparameters
     sizes = json.dumps(network_sizes | {"width": 8})
     arguments = (
-        *(one for one in TINY if "hyperparameters" not in one),
+        *(key for key in TINY if "hyperparameters" not in key),
         f"--model.hyperparameters={sizes}",
         f"--model.bank={tmp_path / 'bank.json'}",
         f"--model.initial={tmp_path / 'split.ckpt'}",
@@ -453,14 +455,14 @@ def test_its_configuration_trains_from_a_bank_and_a_learned_network(
     assert details["slides"] == 12 and details["bank_content"]
     expected = MatchedFilters(sub_banks(24, 16, 16), GROUPS, 32)
     expected.set_bank(bank, GEOMETRY)
-    # Filters stay as they are, and so does the frontend, its norms too.
+    # Filters and frontend are frozen, including the frontend's BatchNorms.
     torch.testing.assert_close(network.matched.state_dict(), expected.state_dict())
     learned = load_checkpoint(tmp_path / "split.ckpt", "split")[0]
     for name, weight in learned.frontend.state_dict().items():
         assert torch.equal(network.frontend.state_dict()[name], weight), name
 
 
-def test_a_training_goes_on_from_a_whole_network(bank: Bank, tmp_path) -> None:
+def test_a_training_starts_from_a_trained_matched_network(bank: Bank, tmp_path) -> None:
     before = MatchedNetwork(GEOMETRY, **SIZES)
     before.set_bank(bank)
     before.head.offset.data.fill_(-11.0)
@@ -491,8 +493,8 @@ def test_a_training_goes_on_from_a_whole_network(bank: Bank, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"groups": 7}, "as many templates in each of 7 groups"),
-        ({"groups": 2}, "whole groups in each sub-bank, found 16 templates, sub-banks"),
+        ({"groups": 7}, "expected 7 groups of equal size"),
+        ({"groups": 2}, "found 16 templates, in sub-banks of 4, 8, 4"),
         ({"geometry": Geometry(kernel_length=0.75)}, "receptive field of"),
         (
             {"geometry": Geometry(kernel_length=2.0, frame_size=64)},
@@ -500,7 +502,7 @@ def test_a_training_goes_on_from_a_whole_network(bank: Bank, tmp_path) -> None:
         ),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(sizes, message) -> None:
+def test_sizes_that_do_not_fit_are_refused(sizes, message) -> None:
     sizes = {"geometry": GEOMETRY, **SIZES, **sizes}
     with pytest.raises(GeometryError, match=message):
         MatchedNetwork(**sizes)
@@ -516,7 +518,7 @@ def test_sizes_that_cannot_be_are_refused(sizes, message) -> None:
         ({"model": "matched", "bank": "nowhere.json"}, "nowhere.json: expected a bank"),
     ],
 )
-def test_trainings_that_cannot_be_are_refused(changes, message) -> None:
+def test_settings_that_contradict_the_model_are_refused(changes, message) -> None:
     sizes = {"model": "split", "geometry": GEOMETRY} | changes
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         Detector(**sizes)
@@ -533,6 +535,6 @@ def test_a_bank_of_another_size_is_refused(bank: Bank) -> None:
         MatchedNetwork(GEOMETRY, [*sub_banks(8, 8, 8)] * 2, 8).set_bank(bank)
 
 
-def test_what_the_network_does_not_take_is_named() -> None:
+def test_an_unknown_hyperparameter_is_named() -> None:
     with pytest.raises(ModelError, match=r"model matched: .*depth"):
         build_model("matched", GEOMETRY, {"depth": 3})

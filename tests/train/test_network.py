@@ -27,7 +27,7 @@ STRIDES = 9
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    """A network whose BatchNorm has seen data, so that folding it matters."""
+    """A network whose BatchNorms have statistics, so that folding them matters."""
     torch.manual_seed(1)
     network = Network(GEOMETRY)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
@@ -80,7 +80,7 @@ def test_a_frame_depends_on_its_receptive_field_alone(network, strain, frame) ->
     stop = start + network.frontend.receptive_field
     reached = x.grad[0, 1].nonzero().flatten()
     assert start <= reached.min() and reached.max() < stop
-    # The whole field is used, up to where ReLU and maximum happen to be closed.
+    # Most of the field is used; ReLU and max-pooling stop some gradients at its ends.
     assert reached.max() - reached.min() > 0.8 * network.frontend.receptive_field
     assert x.grad[0, 0].abs().sum() == 0, "another detector's strain was used"
 
@@ -101,14 +101,14 @@ def test_fused_network_gives_the_same_scores(network, strain) -> None:
 
 
 @torch.inference_mode()
-def test_rows_of_a_batch_do_not_meet(network, strain) -> None:
+def test_rows_of_a_batch_do_not_affect_each_other(network, strain) -> None:
     together = network(strain)
     other = torch.cat([strain[:1], 100 * strain[1:]])
     torch.testing.assert_close(network(other)[0], together[0])
     torch.testing.assert_close(network(strain[:1])[0], together[0])
 
 
-def test_every_weight_learns(strain) -> None:
+def test_every_weight_gets_a_gradient(strain) -> None:
     network = Network(GEOMETRY, width=8).train()
     score, salience = network.head.evaluate(network.features(strain).sum(1))
     (score.square().sum() + salience.square().sum()).backward()
@@ -117,8 +117,8 @@ def test_every_weight_learns(strain) -> None:
 
 
 @torch.inference_mode()
-def test_peak_points_to_the_frame_that_sees_a_burst(network) -> None:
-    """A network that is proud of power alone tells where the power is."""
+def test_peak_is_a_frame_that_sees_a_burst(network) -> None:
+    """With positive salience weights, the salience is largest where the power is."""
     torch.manual_seed(3)
     network = Network(GEOMETRY).eval()
     network.head.peak_logit.weight.abs_()
@@ -139,7 +139,7 @@ def test_frame_size_that_the_frontend_cannot_make_is_refused() -> None:
         Network(Geometry(frame_size=4))
 
 
-def test_baseline_has_the_size_of_the_seed() -> None:
+def test_seed_baseline_has_the_reference_size() -> None:
     baseline = SeedResNet(GEOMETRY).eval()
     parameters = sum(weight.numel() for weight in baseline.parameters())
     assert 4.6e6 < parameters < 4.85e6
@@ -153,7 +153,7 @@ def test_baseline_has_the_size_of_the_seed() -> None:
 def test_dense_baseline_scores_a_kernel_alone_as_within_a_stretch() -> None:
     torch.manual_seed(4)
     dense = DenseResNet(GEOMETRY, width=16)
-    dense(torch.randn(4, 2, 4096))  # norms that have seen something
+    dense(torch.randn(4, 2, 4096))  # gives the BatchNorms statistics
     dense.eval()
     strain = torch.randn(1, 2, 2048 + 5 * 256)
     together = dense(strain)
@@ -164,7 +164,7 @@ def test_dense_baseline_scores_a_kernel_alone_as_within_a_stretch() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_are_built_by_name(name) -> None:
-    # Matched filters are longer than the kernel of the others.
+    # Matched filters do not fit into the other networks' kernel.
     length = 1.625 if name == "matched" else GEOMETRY.kernel_length
     geometry = dataclasses.replace(GEOMETRY, kernel_length=length)
     network = build_model(name, geometry, {"width": 16})
@@ -175,7 +175,7 @@ def test_models_are_built_by_name(name) -> None:
     assert scores.shape == (2, 1)
 
 
-def test_models_that_are_not_there_are_refused() -> None:
+def test_unknown_models_and_hyperparameters_are_refused() -> None:
     with pytest.raises(ModelError, match="split, dense, seed, found 'rnn'"):
         build_model("rnn", GEOMETRY, {})
     with pytest.raises(ModelError, match=r"model dense: .*depth"):

@@ -1,4 +1,4 @@
-"""Real events among the background of their own strain."""
+"""The rank of a real event among the background of its own strain."""
 
 import functools
 import json
@@ -43,15 +43,15 @@ def segment():
 
 
 @torch.inference_mode()
-def test_every_pair_of_windows_that_is_apart_counts_once(split, segment) -> None:
+def test_every_pair_of_separate_windows_counts_once(split, segment) -> None:
     result = rank_event(split, segment, 1012.0, QUIET)
     whitened = [
         whiten_stretch(segment.read(ifo, 0, segment.size).astype(float), GEOMETRY)
         for ifo in GEOMETRY.ifos
     ]
-    windows = [torch.from_numpy(one).unfold(-1, 2048, 256) for one in whitened]
+    windows = [torch.from_numpy(series).unfold(-1, 2048, 256) for series in whitened]
     kernels = len(windows[0])
-    # Valid scores begin with that of 8 s.
+    # The first valid score is that at 8 s.
     assert kernels == (16 - 8) * 8 + 1
     apart = [(i, j) for i in range(kernels) for j in range(kernels) if abs(i - j) >= 17]
     one, two = np.array(apart).T
@@ -68,7 +68,7 @@ def test_every_pair_of_windows_that_is_apart_counts_once(split, segment) -> None
     assert result["background"]["livetime"] == 1e6
 
 
-def test_a_time_that_no_valid_score_sees_is_refused(split, segment) -> None:
+def test_a_time_without_a_valid_score_is_refused(split, segment) -> None:
     with pytest.raises(StrainError, match=r"no valid kernel contains GPS 1003\.000"):
         rank_event(split, segment, 1003.0, QUIET)
 

@@ -22,11 +22,11 @@ GEOMETRY = Geometry()
 RATE = GEOMETRY.sample_rate
 LEVEL = 1e-21
 START = 1_000_000_000
-EDGE = PIECE_SIZE // RATE  # s, between the pieces that strain is looked through in
+EDGE = PIECE_SIZE // RATE  # length of the pieces in which strain is checked, s
 
 
 def write(path, *segments, rate=RATE) -> None:
-    """Write white noise; a segment is (split, start, duration)."""
+    """Write white noise; segments are (split, start, duration)."""
     for number, (split, start, duration) in enumerate(segments):
         rng = np.random.default_rng(number)
         strain = {
@@ -49,7 +49,7 @@ def background(tmp_path_factory):
 
 
 def place(path, split, ifo, strain) -> tuple[str, int]:
-    """Segment and sample at which strain lies in the file."""
+    """Find the segment and the sample at which a piece of strain lies in the file."""
     with h5py.File(path) as file:
         for name, group in file[split].items():
             (found,) = np.nonzero(group[ifo][()] == strain[0])
@@ -69,7 +69,7 @@ def test_stretches_are_the_file_s_strain_with_its_own_spectrum(background) -> No
     assert np.median(asd[64:-1]) == pytest.approx(LEVEL * np.sqrt(2 / RATE), rel=0.02)
 
 
-def test_every_start_is_as_likely_and_each_detector_has_its_own(background) -> None:
+def test_starts_are_uniform_and_independent_between_detectors(background) -> None:
     size = 129 * RATE
     places = {}
     for ifo in GEOMETRY.ifos:
@@ -79,13 +79,13 @@ def test_every_start_is_as_likely_and_each_detector_has_its_own(background) -> N
         places[ifo] = [place(background, "train", ifo, strain) for strain in draws]
     assert len({*places["H1"]} & {*places["L1"]}) == 0
     names = [name for found in places.values() for name, _ in found]
-    # 300 s and 140 s hold 171 s and 11 s of starts.
+    # Segments of 300 s and 140 s have 171 s and 11 s of possible starts.
     assert names.count(f"{START}-300") == pytest.approx(120 * 171 / 182, abs=8)
     starts = [i for found in places.values() for name, i in found if "-300" in name]
     assert min(starts) < 20 * RATE and max(starts) > 151 * RATE
 
 
-def test_same_state_gives_the_same_stretch_in_another_process(background) -> None:
+def test_a_generator_state_gives_the_same_stretch_in_any_process(background) -> None:
     source = RecordedStretches(background, "train", "H1", GEOMETRY)
     one, _ = source.draw(8192, np.random.default_rng(5))
     again = pickle.loads(pickle.dumps(source))
@@ -104,7 +104,7 @@ def spoil(path, value) -> None:
 
 
 def write_with_zeros(path, *spans) -> None:
-    """Write white noise of one detector with zeros; a span is of samples."""
+    """Write one detector's white noise with spans of zeros, given in samples."""
     strain = LEVEL * np.random.default_rng(1).standard_normal((EDGE + 52) * RATE)
     for start, size in spans:
         strain[start : start + size] = 0
@@ -114,8 +114,8 @@ def write_with_zeros(path, *spans) -> None:
 @pytest.mark.parametrize(
     ("start", "length"), [(0, 100), (EDGE - 48, 100), (EDGE - 0.5, 1), (EDGE, 52)]
 )
-def test_strain_that_stands_still_is_refused(start, length, tmp_path) -> None:
-    """Also from the first sample, to the last, and across the pieces it is read in."""
+def test_constant_strain_is_refused(start, length, tmp_path) -> None:
+    """Also at the first and last samples, and across the pieces in which it is read."""
     path = tmp_path / "background.hdf5"
     write_with_zeros(path, (round(start * RATE), length * RATE))
     where = (
@@ -126,7 +126,7 @@ def test_strain_that_stands_still_is_refused(start, length, tmp_path) -> None:
         RecordedStretches(path, "train", "H1", GEOMETRY)
 
 
-def test_strain_that_stands_still_for_less_than_a_second_is_taken(tmp_path) -> None:
+def test_strain_constant_for_less_than_a_second_is_accepted(tmp_path) -> None:
     path, size = tmp_path / "background.hdf5", RATE - 1
     write_with_zeros(
         path, (0, size), (PIECE_SIZE - size // 2, size), ((EDGE + 51) * RATE + 1, size)
@@ -134,7 +134,7 @@ def test_strain_that_stands_still_for_less_than_a_second_is_taken(tmp_path) -> N
     RecordedStretches(path, "train", "H1", GEOMETRY)
 
 
-def test_spectrum_of_another_rate_s_strain_is_on_its_own_grid(tmp_path) -> None:
+def test_spectrum_has_the_frequency_grid_of_its_strain(tmp_path) -> None:
     geometry = Geometry(sample_rate=1024)
     times = np.arange(150 * 1024) / 1024
     strain = LEVEL * np.random.default_rng(1).standard_normal(len(times))
@@ -194,7 +194,7 @@ def test_training_on_recorded_strain(background, tmp_path) -> None:
     assert len(details["data_hash"]) == 64
 
 
-def test_the_report_is_of_the_test_split_as_well(tmp_path, capsys) -> None:
+def test_the_report_also_covers_the_test_split(tmp_path, capsys) -> None:
     path = tmp_path / "background.hdf5"
     write(path, ("train", 1000, 140), ("valid", 2000, 140), ("test", 3000, 100))
     more = (*TINY, "--steps=1", f"--data.background={path}")
@@ -211,7 +211,7 @@ def test_the_report_is_of_the_test_split_as_well(tmp_path, capsys) -> None:
     assert "strain of background.hdf5" in told
 
 
-def test_recorded_strain_that_goes_bad_stops_the_training_in_one_line(
+def test_strain_damaged_during_training_ends_it_with_one_line(
     background, tmp_path
 ) -> None:
     more = (f"--data.background={background}", "--data.geometry.psd_length=128")

@@ -1,4 +1,4 @@
-"""The report of a training: what an expert opens after it, from disk."""
+"""The report of a training: an HTML page that opens from disk."""
 
 import json
 import shutil
@@ -104,7 +104,7 @@ def test_the_page_opens_from_disk_with_every_figure(
         assert is_light == (scheme == "light")
     assert not problems
     assert all(url.startswith(("file://", "data:")) for url in outside)
-    # Nothing hangs over a narrow screen's edge.
+    # No part is wider than a narrow screen.
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
     # A row for each share, the thresholds, and the clusters above them.
     assert page.locator("#found tbody tr").count() == len(MASSES) * len(SNRS) + 2
@@ -126,7 +126,7 @@ def test_a_page_without_figures_shows_the_training(run: Path, tmp_path) -> None:
     assert page.count("<img") == 1
 
 
-def test_what_was_not_measured_is_left_out_and_told(run: Path, tmp_path) -> None:
+def test_missing_measurements_are_left_out_and_reported(run: Path, tmp_path) -> None:
     result = json.loads((run / "validation.json").read_text())
     for name in ("optimal", "roc", "scatter"):
         del result[name]
@@ -155,7 +155,7 @@ def test_malformed_parts_are_refused(run: Path, tmp_path, name, text, told) -> N
     assert name in str(error.value)
 
 
-def test_half_of_the_figures_is_refused(run: Path, tmp_path) -> None:
+def test_incomplete_figures_are_refused(run: Path, tmp_path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     result = json.loads((run / "validation.json").read_text())
@@ -167,7 +167,7 @@ def test_half_of_the_figures_is_refused(run: Path, tmp_path) -> None:
         write_run_report(tmp_path / "none")
 
 
-def test_figures_of_other_weights_are_refused(run: Path, tmp_path) -> None:
+def test_figures_from_other_weights_are_refused(run: Path, tmp_path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     save_checkpoint(folder / "network.ckpt", Network(Geometry()), {})
@@ -199,13 +199,13 @@ ALL_SIMULATED = "All noise, glitches and mergers of this page are simulated."
         ),
     ],
 )
-def test_a_page_says_what_is_simulated(
+def test_a_page_names_its_simulated_parts(
     run: Path, tmp_path, training, recorded, told
 ) -> None:
     result = json.loads((run / "validation.json").read_text())
     if training is not None:
         result["checkpoint"]["simulated"] = training
-    # Figures that say nothing of it, and take long to draw.
+    # These take long to draw, and do not matter here.
     for name in ("efficiency", "roc", "scatter", "calibration", "optimal"):
         del result[name]
     other = {name: result[name] for name in ("thresholds", "found", "signals")}
@@ -239,14 +239,14 @@ def test_shipped_figures_make_a_page(tmp_path) -> None:
 
 
 def _with(folder: Path, **changes: Any) -> Path:
-    """Change a folder's figures."""
+    """Change values in a folder's ``validation.json``."""
     path = folder / "validation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return folder
 
 
 def _shares(found: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
-    """The same entries with this share found, and 2 % less or more."""
+    """The same entries with ``share`` found, between limits of 2 % less and more."""
     return [
         entry
         | {
@@ -279,7 +279,7 @@ def test_comparison_puts_seeds_of_one_network_together(
     shutil.copytree(seeds[1], narrow)
     save_checkpoint(narrow / "network.ckpt", network, {})
     found = json.loads((narrow / "validation.json").read_text())["found"]
-    # Too little noise with glitches is told; it does not forbid the rest.
+    # Too little noise with glitches is reported; the rest is still compared.
     for entry in found["glitches"]:
         del entry["found"]["0.0001"]
     _with(narrow, weights=weights_hash(network), found=found)
@@ -317,7 +317,7 @@ def test_comparison_puts_seeds_of_one_network_together(
         ({"weights": "0" * 64}, "found those of 000000000000…"),
     ],
 )
-def test_what_was_judged_otherwise_is_not_compared(
+def test_figures_from_different_validations_are_not_compared(
     seeds: list[Path], tmp_path, changes, told
 ) -> None:
     _with(seeds[1], **changes)
@@ -327,7 +327,7 @@ def test_what_was_judged_otherwise_is_not_compared(
     assert not (tmp_path / "table.md").exists()
 
 
-def test_figures_that_tell_nothing_of_their_weights_are_not_compared(
+def test_figures_without_a_hash_of_their_weights_are_not_compared(
     seeds: list[Path], tmp_path
 ) -> None:
     path = seeds[0] / "validation.json"

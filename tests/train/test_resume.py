@@ -1,4 +1,4 @@
-"""A training that is killed, or meets a full disk, loses nothing."""
+"""A training that is killed, or whose disk fills up, resumes without loss."""
 
 import csv
 import resource
@@ -35,7 +35,7 @@ def killed(tmp_path_factory) -> Path:
     return folder
 
 
-def test_killed_training_goes_on_to_the_same_weights(killed, tmp_path) -> None:
+def test_killed_training_resumes_to_the_same_weights(killed, tmp_path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "moved"
     fit(whole, ["split"], arguments=ARGUMENTS)
     shutil.copytree(killed, parts)
@@ -46,7 +46,7 @@ def test_killed_training_goes_on_to_the_same_weights(killed, tmp_path) -> None:
             for folder in (whole, parts)
         )
         assert one["global_step"] == other["global_step"]
-        # The average of the weights, and the weights themselves.
+        # Both the averaged weights and the weights themselves.
         for key in ("state_dict", "current_model_state"):
             assert all(one[key][k].equal(other[key][k]) for k in one[key])
     weights = [
@@ -63,11 +63,11 @@ def test_killed_training_goes_on_to_the_same_weights(killed, tmp_path) -> None:
     assert logs[0] == logs[1] and len(logs[0]) == 6
 
 
-def test_a_training_that_ended_is_only_judged_again(tmp_path, capsys) -> None:
+def test_a_finished_training_is_only_validated_again(tmp_path, capsys) -> None:
     folder = tmp_path / "run"
     fit(folder, ["split"], arguments=(*TINY, "--steps=2"))
     _, before = load_checkpoint(folder / "network.ckpt")
-    # Killed while it was judged, on a machine with another PyTorch.
+    # As if killed during validation, on a machine with another PyTorch.
     (folder / "network.ckpt").unlink()
     last = folder / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)
@@ -85,7 +85,7 @@ def test_a_training_that_ended_is_only_judged_again(tmp_path, capsys) -> None:
     [(300_000, r"best\.ckpt: .*File too large.*intact"), (200, "too large.*intact")],
     ids=["checkpoint", "log"],
 )
-def test_full_disk_is_said_and_leaves_the_former_checkpoint(
+def test_full_disk_is_reported_and_keeps_the_previous_checkpoint(
     killed, tmp_path, room, message
 ) -> None:
     folder = tmp_path / "run"
@@ -125,19 +125,19 @@ def test_full_disk_is_said_and_leaves_the_former_checkpoint(
         ("--seed_everything=5", ConfigurationError, "seed: .* has 1, found 5"),
     ],
 )
-def test_only_the_same_training_is_gone_on_with(
+def test_a_training_with_other_settings_is_not_resumed(
     killed, argument, error, message
 ) -> None:
     with pytest.raises(error, match=message):
         fit(killed, resume=True, arguments=[argument])
 
 
-def test_training_is_not_begun_over_another_one(killed) -> None:
+def test_an_existing_training_is_not_overwritten(killed) -> None:
     with pytest.raises(ConfigurationError, match=r"has a training already; .*--resume"):
         fit(killed, ["split"], arguments=ARGUMENTS)
 
 
-def test_what_is_no_checkpoint_is_not_gone_on_with(killed, tmp_path) -> None:
+def test_a_damaged_checkpoint_is_not_resumed(killed, tmp_path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(killed, folder)
     (folder / "checkpoints" / "last.ckpt").write_bytes(b"half of a checkpoint")

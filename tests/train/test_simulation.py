@@ -85,7 +85,7 @@ def run(*arguments: object) -> str:
 
 @pytest.mark.parametrize("run_name", ["O3", "O4"])
 @pytest.mark.parametrize("ifo", ["H1", "L1", "V1"])
-def test_several_curves_are_there_for_each_detector_and_run(run_name, ifo) -> None:
+def test_each_detector_and_run_has_several_curves(run_name, ifo) -> None:
     names = curve_names(run_name, ifo)
     measured = (run_name, ifo) != ("O4", "V1")
     assert (names[0] == "measured") == measured == ("measured" in names)
@@ -108,7 +108,7 @@ def test_noise_without_drift_is_coloured_noise() -> None:
 
 
 def test_spectrum_of_drifting_noise_is_the_mean_of_the_spectra() -> None:
-    """Against gwpy's PSD, over many minutes; and the drift is there to be seen."""
+    """Against gwpy's PSD over many minutes, in which the drift is visible."""
     curves = [read_curve("O3", "L1", name=name) for name in curve_names("O3", "L1")[1:]]
     settings = DriftSettings(correlation_length=60, level=0.2, tilt=0.1)
     rng = np.random.default_rng(2)
@@ -144,7 +144,7 @@ def test_lines_have_their_height_and_join_without_a_step() -> None:
     assert np.abs(np.diff(whole)).max() < 1.01 * np.sqrt(2) * 1e-22 * 2 * np.pi / 20.4
 
 
-def test_lines_stand_over_what_lies_between_the_lines_of_a_measured_curve() -> None:
+def test_line_heights_are_relative_to_the_floor_between_measured_lines() -> None:
     curve = read_curve("O3", "H1")
     lines = LineNoise(
         [Line(505.0, 10.0, level_wander=0.0)], curve, RATE, np.random.default_rng(1)
@@ -165,7 +165,7 @@ def test_lines_of_a_lower_rate_are_at_their_frequencies() -> None:
 
 
 def test_lines_above_half_the_rate_are_left_out() -> None:
-    """They would come back below it: one at 1000 Hz at 24 Hz."""
+    """They would alias: a line at 1000 Hz would appear at 24 Hz."""
     asd, low, high = np.full(1025, 1e-23), Line(100.0, 10.0), Line(1000.0, 10.0)
     one, both = (
         LineNoise(lines, asd, 1024, np.random.default_rng(1)).draw(16 * 1024)
@@ -174,7 +174,7 @@ def test_lines_above_half_the_rate_are_left_out() -> None:
     np.testing.assert_array_equal(one, both)
 
 
-def test_lines_and_drift_are_in_the_strain_that_asks_for_them() -> None:
+def test_lines_and_drift_are_added_on_request() -> None:
     def made(**options: object) -> np.ndarray:
         settings = BackgroundSettings(**options)
         return np.concatenate(
@@ -183,7 +183,7 @@ def test_lines_and_drift_are_in_the_strain_that_asks_for_them() -> None:
 
     plain, expected = made(), read_curve("O3", "H1")
     lines = TimeSeries(made(lines=True) - plain, sample_rate=RATE).asd(8).value
-    # A calibration line, 20 over the floor at 1 Hz, is sqrt(8) higher at 1/8 Hz.
+    # A calibration line, 20 times the floor at 1 Hz, is sqrt(8) higher at 1/8 Hz.
     assert lines[round(410.3 * 8)] > 10 * np.median(expected[810:831])
     assert lines[200 * 8] < 0.1 * expected[400]
     drifting = made(curves=("measured",), drift=DriftSettings(16, level=0.5))
@@ -191,7 +191,7 @@ def test_lines_and_drift_are_in_the_strain_that_asks_for_them() -> None:
     assert loudness.max() > 1.2 * loudness.min()
 
 
-def test_stream_puts_glitches_where_it_says_across_pieces() -> None:
+def test_stream_has_its_glitches_at_the_listed_times_across_pieces() -> None:
     settings = [
         BackgroundSettings(
             glitch_rate=rate, glitch_weights={"blip": 1}, glitch_snrs=(20, 30)
@@ -227,7 +227,7 @@ def test_times_of_glitches_are_written_beside_the_strain(tmp_path) -> None:
     assert settings["glitch_rate"] == 0.1 and settings["lines"]
 
 
-def test_one_expected_curve_may_be_asked_for(tmp_path) -> None:
+def test_a_single_expected_curve_can_be_chosen(tmp_path) -> None:
     out, name = tmp_path / "background.hdf5", "T1800545-low"
     run("background", out, "--duration", 16, "--curve-name", name)
     settings = BackgroundSettings(curves=(name,))
@@ -260,11 +260,11 @@ def test_gaps_come_at_their_rate() -> None:
 
 
 @pytest.mark.parametrize("index", [-4.0, -1.0, 0.0])
-def test_glitch_snrs_follow_the_power_law_asked_for(index) -> None:
+def test_glitch_snrs_follow_the_chosen_power_law(index) -> None:
     snrs = draw_snrs(40_000, (5.0, 100.0), index, np.random.default_rng(1))
     assert snrs.min() >= 5 and snrs.max() <= 100
     low, high, _ = (np.sum((snrs > a) & (snrs < a * 1.1)) for a in (8, 16, 32))
-    # Bins as wide as their place: density times SNR.
+    # Logarithmic bins: counts are the density times the SNR.
     assert low / high == pytest.approx(2.0 ** -(index + 1), rel=0.15)
 
 
@@ -323,7 +323,7 @@ def test_precessing_waveforms_match_lalsimulation(precessing, row) -> None:
         size = sigma(found, psd, low_frequency_cutoff=32)
         expected_size = sigma(expected, psd, low_frequency_cutoff=32)
         assert size == pytest.approx(expected_size, rel=0.01)
-    # One against the other: a wrong sign or phase of one of them would show.
+    # Their product depends on the relative sign and phase of the polarizations.
     mixed, reference = (
         FrequencySeries(p + 0.7 * c, delta_f=1 / 16)
         for p, c in ([one.numpy() for one in spectra], [one.numpy() for one in theirs])
@@ -332,7 +332,7 @@ def test_precessing_waveforms_match_lalsimulation(precessing, row) -> None:
     assert overlap > 0.999
 
 
-def test_both_waveforms_agree_where_nothing_spins() -> None:
+def test_both_waveforms_agree_without_spins() -> None:
     """IMRPhenomPv2 without spins, projected, is IMRPhenomD projected."""
     torch.manual_seed(3)
     masses, zeros, angles = torch.tensor([[40.0, 30.0]]), torch.zeros(1), sky(1)
@@ -391,7 +391,7 @@ def test_masses_of_the_source_are_redshifted_and_rejected_mergers_kept(
         assert one.attributes["waveform"].startswith("IMRPhenomPv2")
 
 
-def test_redshifts_follow_the_volume_and_the_sources_clocks() -> None:
+def test_redshifts_follow_comoving_volume_and_time_dilation() -> None:
     torch.manual_seed(1)
     grid = np.linspace(0, 1, 1001)
     volume = Planck18.differential_comoving_volume(grid).value
@@ -403,14 +403,14 @@ def test_redshifts_follow_the_volume_and_the_sources_clocks() -> None:
 
 
 @pytest.mark.parametrize("limit", [1e-3, 1.0])
-def test_redshifts_are_uniform_in_volume_however_small_it_is(limit) -> None:
+def test_redshifts_are_uniform_in_even_a_small_volume(limit) -> None:
     torch.manual_seed(1)
     settings = InjectionSettings(snr_range=None, max_redshift=limit)
     redshifts, _ = draw_redshifts(4000, settings)
     assert redshifts.min() > 0 and redshifts.max() <= limit
     below = Planck18.comoving_volume(redshifts.numpy()).value
     shares = np.sort(below / Planck18.comoving_volume(limit).value)
-    # Kolmogorov and Smirnov: passed by 99.9 % of samples of the distribution.
+    # Kolmogorov-Smirnov test, which 99.9 % of correct samples pass.
     distance = np.abs(shares - (np.arange(4000) + 0.5) / 4000).max()
     assert distance < 1.95 / np.sqrt(4000)
 
@@ -423,7 +423,7 @@ def test_a_year_of_mergers_keeps_its_spacing() -> None:
     assert np.abs(found - expected).max() <= 10**9 / RATE / 2 + 1
 
 
-def test_long_signals_are_made_fewer_at_a_time() -> None:
+def test_long_signals_are_generated_in_smaller_batches() -> None:
     def sizes(length: float) -> list[int]:
         settings = InjectionSettings(signal_length=length, first_length=100)
         batches = merger_batches(
@@ -434,7 +434,7 @@ def test_long_signals_are_made_fewer_at_a_time() -> None:
     assert sizes(4) == [256, 44] and max(sizes(64)) == 16
 
 
-def test_drawing_leaves_the_generator_of_the_caller_alone() -> None:
+def test_drawing_does_not_change_the_callers_random_state() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -478,7 +478,7 @@ def test_a_file_without_room_for_a_merger_is_refused(tmp_path) -> None:
     assert not out.exists()
 
 
-def test_command_writes_what_the_function_draws_and_a_span_is_read(tmp_path) -> None:
+def test_command_writes_the_functions_draws_and_a_span_can_be_read(tmp_path) -> None:
     out = tmp_path / "signals.hdf5"
     run("signals", out, "--duration", 200, "--seed", 5)
     found = read_test_signals(out, f"{GPS}-200", (0, 0))
@@ -523,7 +523,7 @@ def test_polarizations_may_be_drawn_in_volume(tmp_path) -> None:
         (["--background", "x"], "--duration: expected no --background"),
     ],
 )
-def test_mergers_that_cannot_be_are_refused(tmp_path, options, message) -> None:
+def test_impossible_mergers_are_refused(tmp_path, options, message) -> None:
     out = tmp_path / "signals.hdf5"
     arguments = ["signals", out, "--duration", 60, *options]
     result = CliRunner().invoke(simulate, list(map(str, arguments)))
@@ -561,7 +561,7 @@ def test_options_of_no_effect_and_unknown_curves_are_refused(
         {"glitch_rate": -1},
     ],
 )
-def test_background_that_cannot_be_is_refused(options) -> None:
+def test_impossible_background_settings_are_refused(options) -> None:
     with pytest.raises(ConfigurationError, match="background: expected"):
         BackgroundSettings(**options)
 
@@ -577,7 +577,9 @@ def test_background_that_cannot_be_is_refused(options) -> None:
         ),
     ],
 )
-def test_full_disk_is_said_and_nothing_is_lost(tmp_path, command, small, large) -> None:
+def test_full_disk_is_reported_and_nothing_is_lost(
+    tmp_path, command, small, large
+) -> None:
     out = tmp_path / "out.hdf5"
     run(command, out, *small)
     before = out.read_bytes()
@@ -596,7 +598,7 @@ def test_full_disk_is_said_and_nothing_is_lost(tmp_path, command, small, large) 
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
 
 
-def test_a_set_twice_and_a_file_that_is_none_are_refused(tmp_path) -> None:
+def test_a_repeated_set_and_a_file_that_is_not_hdf5_are_refused(tmp_path) -> None:
     out = tmp_path / "signals.hdf5"
     run("signals", out, "--duration", 60)
     before = out.read_bytes()
@@ -609,7 +611,7 @@ def test_a_set_twice_and_a_file_that_is_none_are_refused(tmp_path) -> None:
         assert list(file[f"test/{GPS}-60"]) == [shift_key((0, 0))]
 
 
-def test_public_names_are_there_and_noise_needs_no_torch() -> None:
+def test_public_names_exist_and_noise_needs_no_torch() -> None:
     for name in chirpwatch.train.data.__all__:
         assert callable(getattr(chirpwatch.train.data, name))
     code = (

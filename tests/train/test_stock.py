@@ -1,4 +1,4 @@
-"""Frames of windows that are made once, and drawn from at every step."""
+"""The stock: frontend outputs computed once, from which every step draws."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def network() -> MatchedNetwork:
 
 
 def batch(number: int) -> Batch:
-    """Windows that can be told from those of other batches."""
+    """Windows that differ from those of other batches."""
     torch.manual_seed(number)
     labels = (torch.arange(WINDOWS) < WINDOWS // 2).float()
     kinds = torch.randint(3, (WINDOWS, 2)) * (labels == 0)[:, None]
@@ -63,7 +63,7 @@ def stream(folder: Path, flattening: float = 0.0, size: int = 16) -> StockStream
     return StockStream(folder, size, 20, (1, 0), flattening)
 
 
-def test_a_stock_holds_what_the_frontends_make_of_each_window(network, folder) -> None:
+def test_a_stock_holds_the_frontends_outputs_of_each_window(network, folder) -> None:
     assert not list(folder.parent.glob("*.partial"))
     for number in range(BATCHES):
         windows = batch(number).windows
@@ -79,7 +79,7 @@ def test_a_stock_holds_what_the_frontends_make_of_each_window(network, folder) -
             assert np.array_equal(np.load(folder / f"{name}.npy")[rows], values)
 
 
-def test_mergers_are_drawn_whole_and_noise_for_each_detector(folder) -> None:
+def test_mergers_are_drawn_jointly_and_noise_for_each_detector(folder) -> None:
     arrays = {name: np.load(folder / f"{name}.npy") for name in ARRAYS}
     apart = 0
     for drawn in map(stream(folder).__getitem__, range(20)):
@@ -97,7 +97,7 @@ def test_mergers_are_drawn_whole_and_noise_for_each_detector(folder) -> None:
                 )
                 assert (
                     arrays["disturbances"][origin, i] == drawn.disturbances[row, i]
-                ), "a detector's disturbance goes with its strain"
+                ), "expected the disturbance of the drawn strain"
                 assert arrays["labels"][origin] == drawn.labels[row]
             if row < 8:
                 assert origins[0] == origins[1]
@@ -106,7 +106,7 @@ def test_mergers_are_drawn_whole_and_noise_for_each_detector(folder) -> None:
             else:
                 apart += origins[0] != origins[1]
                 assert drawn.snrs[row] == drawn.mergers[row] == 0
-    # By chance alone are two of a window's detectors of the same one.
+    # Both detectors come from the same stored window only by chance.
     assert apart > 0.8 * 160
 
 
@@ -122,11 +122,11 @@ def test_a_batch_is_a_function_of_seed_and_index(folder) -> None:
 
 
 @pytest.mark.parametrize("flattening", [0.0, 0.5, 1.0])
-def test_groups_are_drawn_as_equally_as_asked(tmp_path, flattening) -> None:
-    """A stock of a group that is nine times as frequent as another one."""
+def test_group_frequencies_are_flattened_by_the_setting(tmp_path, flattening) -> None:
+    """The stock has a group that is nine times as frequent as the other."""
     groups = np.repeat([2, 0], [90, 10])
     power = np.ones((200, 2, 3, 4), np.float16)
-    # One detector may have a larger value of another group.
+    # One detector alone may have a larger value in another group.
     power[:100, 0, 1, 0] = 6
     power[np.arange(100), 0, groups, 1] = 4
     power[np.arange(100), 1, groups, 2] = 5
@@ -147,7 +147,7 @@ def test_groups_are_drawn_as_equally_as_asked(tmp_path, flattening) -> None:
     assert abs(frequent - ratio / (1 + ratio)) < 0.06
 
 
-def test_a_stock_is_kept_or_made_anew_by_what_it_is_of(network, folder) -> None:
+def test_a_stock_is_reused_only_with_the_same_key(network, folder) -> None:
     def refuse():
         raise AssertionError("made again")
         yield
@@ -156,13 +156,13 @@ def test_a_stock_is_kept_or_made_anew_by_what_it_is_of(network, folder) -> None:
     saying = (folder / SAYING).read_text()
     with pytest.raises(AssertionError, match="made again"):
         make_stock(folder, network, refuse(), BATCHES, "another")
-    # What is half-made is no stock, and is made anew.
+    # An incomplete stock is made again.
     assert not (folder / SAYING).exists()
     make_stock(folder, network, map(batch, range(BATCHES)), BATCHES, "key")
     assert (folder / SAYING).read_text() == saying
 
 
-def test_what_frames_depend_on_makes_another_stock(network) -> None:
+def test_a_stocks_key_depends_on_filters_frontend_and_windows(network) -> None:
     details = {"windows": {"min_mass": 5.0}}
     key = identity(network, details)
     assert key == identity(network, details)
@@ -172,7 +172,7 @@ def test_what_frames_depend_on_makes_another_stock(network) -> None:
         part.data += 1e-3
         assert identity(network, details) != key
         part.data = before
-    # The ceilings are not what it holds.
+    # The ceilings come after the frames that are stored.
     bias = network.ceiling.bias
     before = bias.data.clone()
     bias.data += 1
@@ -180,7 +180,7 @@ def test_what_frames_depend_on_makes_another_stock(network) -> None:
     bias.data = before
 
 
-def test_a_disk_without_room_is_said_and_nothing_half_made_stays(
+def test_a_full_disk_is_reported_and_leaves_no_partial_stock(
     network, tmp_path, monkeypatch
 ) -> None:
     def full(*args, **kwargs):
@@ -204,7 +204,7 @@ def arguments(tmp_path_factory) -> tuple[str, ...]:
     )
 
 
-def test_killed_training_from_a_stock_goes_on_to_the_same_weights(
+def test_killed_training_from_a_stock_resumes_to_the_same_weights(
     arguments, tmp_path, monkeypatch
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -212,7 +212,7 @@ def test_killed_training_from_a_stock_goes_on_to_the_same_weights(
     assert not (whole / "stock").exists()
     train_and_kill(parts, "matched", arguments)
     assert json.loads((parts / "stock" / "0" / SAYING).read_text())["batches"] == 4
-    # What is there is drawn from on.
+    # The stock is reused.
     monkeypatch.setattr(stock, "_write_frames", None)
     fit(parts, resume=True)
     weights = [
@@ -220,7 +220,7 @@ def test_killed_training_from_a_stock_goes_on_to_the_same_weights(
         for path in (whole, parts)
     ]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
-    # It is over: judging it again makes no stock.
+    # The training is finished: validating it again makes no stock.
     fit(parts, resume=True)
     assert not (parts / "stock").exists()
 
@@ -236,7 +236,7 @@ def test_killed_training_from_a_stock_goes_on_to_the_same_weights(
         (["--data.windows.first_snr=9"], "the same first_snr and last_snr"),
     ],
 )
-def test_stocks_that_cannot_be_are_refused_before_they_are_made(
+def test_wrong_stock_settings_are_refused_before_a_stock_is_made(
     arguments, tmp_path, changes, message
 ) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(message)):
@@ -244,7 +244,7 @@ def test_stocks_that_cannot_be_are_refused_before_they_are_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_another_model_has_no_stock(tmp_path) -> None:
+def test_other_models_have_no_stock(tmp_path) -> None:
     with pytest.raises(ConfigurationError, match=r"stock_batches: expected 0, or"):
         fit(
             tmp_path / "run",

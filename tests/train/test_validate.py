@@ -1,4 +1,4 @@
-"""The final figures: thresholds that noise supports, and the limits beside them."""
+"""The validation: thresholds that the noise supports, and errors of efficiencies."""
 
 import copy
 import dataclasses
@@ -76,8 +76,8 @@ def result(network: Network) -> dict:
     )
 
 
-def test_no_threshold_is_given_that_noise_does_not_support(result) -> None:
-    # 8 slides of 1920 s are 109,440 windows: 10 of them beyond 1e-4, which overlap.
+def test_thresholds_that_the_noise_does_not_support_are_omitted(result) -> None:
+    # 8 slides of 1920 s are 109,440 windows: 10 are above 1e-4, and they overlap.
     assert set(result["thresholds"]["gaussian"]) == {"0.001"}
     assert 10 <= result["clusters"]["gaussian"]["0.001"] < 0.001 * 109_440
     assert result["noise_windows"] == 8 * 240 * 57
@@ -96,7 +96,7 @@ def test_no_threshold_is_given_that_noise_does_not_support(result) -> None:
     assert "n/a" in table(result)
 
 
-def test_figures_are_complete_and_json(result) -> None:
+def test_figures_are_complete_and_valid_json(result) -> None:
     assert json.loads(json.dumps(result)) == result
     assert len(result["scatter"]["snr"]) == len(result["scatter"]["score"]) == 60
     bins = result["calibration"]["bins"]
@@ -105,13 +105,13 @@ def test_figures_are_complete_and_json(result) -> None:
     assert {"peak_offset_size", "peak_within_sixteenth"} <= set(result["timing"])
 
 
-def test_shares_say_how_much_the_threshold_could_move(result) -> None:
+def test_efficiencies_have_limits_from_the_thresholds_error(result) -> None:
     false = FalsePositives(torch.arange(100_000.0), torch.empty(0), 0)
-    # 100 of them and 10 more or fewer; sums may round to one off.
+    # 100 windows above, 10 more or fewer; rounding of sums may move it by one.
     assert false.threshold(1e-3).value == pytest.approx(99_899, abs=1)
     assert false.moved(1e-3, -1) == pytest.approx(99_909, abs=1)
     assert false.moved(1e-3, 1) == pytest.approx(99_889, abs=1)
-    # Where four are one, 25 and 5.
+    # Clusters of four windows: 25, and 5 more or fewer.
     rows = torch.arange(100_000.0).reshape(-1, 4)
     fours = FalsePositives(rows, torch.empty(0), 0, kernel_strides=8)
     assert fours.moved(1e-3, 1) == pytest.approx(99_879, abs=2)
@@ -122,57 +122,57 @@ def test_shares_say_how_much_the_threshold_could_move(result) -> None:
                 assert low <= share <= high
 
 
-def test_glitches_weigh_as_much_as_they_should() -> None:
+def test_glitches_are_weighted_by_their_share() -> None:
     noise, glitch = torch.arange(1000.0), torch.full((100,), 5000.0)
     false = FalsePositives(noise, glitch, 0.1)
     assert false.rate(4000) == pytest.approx(0.1)
     limit = false.threshold(0.11)
     assert false.rate(limit.value) <= 0.11 and limit.above > 100
-    # One glitch window that stands for a tenth of all is no more than one.
+    # A single glitch window with the weight of a tenth still counts as one.
     few = FalsePositives(noise, torch.tensor([5000.0]), 0.1)
     assert few.threshold(0.11).above < 10
     assert "0.11" not in few.thresholds([0.11])
-    # Ten windows are enough, whatever the sums round to.
+    # Ten windows are enough, however sums are rounded.
     ten = FalsePositives(torch.arange(100_800.0), glitch, 0)
     assert ten.thresholds([1e-4])["0.0001"].value == 100_789.0
     assert FalsePositives(torch.arange(99_000.0), glitch, 0).thresholds([1e-4]) == {}
 
 
-def test_windows_that_overlap_are_one_fluctuation() -> None:
+def test_overlapping_windows_are_one_cluster() -> None:
     noise = torch.linspace(-1, 0, 2000 * 57)[torch.randperm(2000 * 57)]
     noise = noise.reshape(2000, 57)
-    # Three fluctuations, loud in four windows each, make no ten.
+    # Three fluctuations, each loud in four windows, are fewer than ten clusters.
     for row, stride in ((0, 10), (0, 19), (1, 0)):
         noise[row, stride : stride + 4] = torch.arange(4.0) + 5
     overlapping = FalsePositives(noise, torch.empty(0), 0, kernel_strides=8)
     limit = overlapping.threshold(1e-4)
-    # Of 114,000 windows no more than 11 may exceed it. In the first row the last of
-    # one and the first of the other are 7 strides apart: they share strain.
+    # Of 114,000 windows, 11 may be above at most. In the first row, the last window of
+    # one fluctuation and the first of the next are 6 strides apart: they overlap.
     assert (noise > limit.value).sum() == 9 and limit.above == 2
     assert overlapping.thresholds([1e-4]) == {}
-    # Rows are of other strain; windows of rows of one are all independent.
+    # Different rows have different strain; as rows of one, all are independent.
     apart = FalsePositives(noise.flatten(), torch.empty(0), 0, kernel_strides=8)
     assert apart.threshold(1e-4).above == 9
-    # A window that begins a kernel later shares nothing.
+    # Windows whose starts are a kernel apart share no strain.
     pair = torch.zeros(1, 57)
     pair[0, [3, 11]] = 9
     assert FalsePositives(pair, torch.empty(0), 0, 8).threshold(2.5 / 57).above == 2
     assert FalsePositives(pair, torch.empty(0), 0, 9).threshold(2.5 / 57).above == 1
 
 
-def test_a_glitch_that_comes_again_is_one_cluster() -> None:
+def test_a_repeated_glitch_is_one_cluster() -> None:
     noise, glitch = torch.zeros(9000), torch.arange(1000.0)
     shapes = torch.arange(1000) % 4
     known = FalsePositives(noise, glitch, 0.1, shapes=shapes)
     own = FalsePositives(noise, glitch, 0.1)
-    # The forty loudest windows are ten times each of four glitches.
+    # The forty loudest windows are four glitches, ten times each.
     assert own.threshold(4e-3).above == pytest.approx(40)
     assert known.threshold(4e-3).above == pytest.approx(4)
     assert known.threshold(4e-3).value == own.threshold(4e-3).value
     assert known.thresholds([4e-3]) == {} != own.thresholds([4e-3])
 
 
-def test_dense_scores_come_in_rows_of_one_stretch(network) -> None:
+def test_dense_scores_have_a_row_for_each_stretch(network) -> None:
     validation = Validation(
         network, 1, Effort(stretches=2, bank_size=8, glitch_bank_size=8)
     )
@@ -205,12 +205,12 @@ def test_scores_of_single_windows_differ() -> None:
         scores = score_windows(network, windows)
         exact = network(windows)[:, 0]
     assert scores.dtype == torch.float32
-    # As bfloat16 they would be equal in groups.
+    # In bfloat16, groups of them would be equal.
     assert len(scores.unique()) == 256
     assert (scores - exact).abs().max() < 0.2 * exact.std()
 
 
-def test_the_last_frame_of_a_stretch_is_one_too(network) -> None:
+def test_a_stretchs_last_frame_is_counted(network) -> None:
     size, frame_size = GEOMETRY.kernel_size, GEOMETRY.frame_size
     overlap = size - kernel_frames(network) * frame_size
     for frames in (1, 2):
@@ -226,12 +226,12 @@ def test_the_last_frame_of_a_stretch_is_one_too(network) -> None:
         (OtherNoise("glitches", glitches=torch.zeros(1, 4096)), ["glitches"]),
     ],
 )
-def test_what_was_recorded_is_told(noise, parts) -> None:
+def test_recorded_data_are_named(noise, parts) -> None:
     assert recorded_parts(noise) == parts
 
 
 @pytest.mark.parametrize("simulated", [True, False])
-def test_strain_of_a_file_is_what_the_file_says(tmp_path, simulated) -> None:
+def test_strain_files_are_described_by_their_attributes(tmp_path, simulated) -> None:
     path = tmp_path / "background.hdf5"
     noise, _ = simulate_background(200, "O4", ["H1"], 2048, seed=1)
     write_background(path, "test", 1000, noise, 2048, {"simulated": simulated})
@@ -240,7 +240,7 @@ def test_strain_of_a_file_is_what_the_file_says(tmp_path, simulated) -> None:
     assert recorded_parts(OtherNoise("strain", sources)) == parts
 
 
-def test_weights_are_told_apart(network) -> None:
+def test_different_weights_have_different_hashes(network) -> None:
     other = copy.deepcopy(network)
     assert weights_hash(other) == weights_hash(network)
     with torch.no_grad():
@@ -248,7 +248,7 @@ def test_weights_are_told_apart(network) -> None:
     assert weights_hash(other) != weights_hash(network)
 
 
-def test_the_preamble_says_what_was_used_and_no_more(result) -> None:
+def test_the_preamble_describes_the_data_that_were_used(result) -> None:
     text = preamble(result)
     assert "0.65 to 0.08 s" in text and "Made by" not in text and "cores" not in text
     settings = result["settings"] | {"latest_merger": 0.2, "max_disturbance_snr": 50.0}
@@ -259,7 +259,7 @@ def test_the_preamble_says_what_was_used_and_no_more(result) -> None:
 
 
 @pytest.mark.parametrize("model", [DenseResNet, SeedResNet])
-def test_networks_of_other_kinds_are_judged_alike(model) -> None:
+def test_all_kinds_of_network_are_validated_alike(model) -> None:
     torch.manual_seed(1)
     network = model(GEOMETRY, layers=[1, 1], width=16).eval()
     result = validate(network, seed=3, slides=1, **TINY_EFFORT)
@@ -269,7 +269,7 @@ def test_networks_of_other_kinds_are_judged_alike(model) -> None:
     assert result["timing"] == {}
 
 
-def test_processes_of_their_own_score_further_noise_alike(network: Network) -> None:
+def test_worker_processes_give_the_same_scores(network: Network) -> None:
     noises = [curve_noise("O4", GEOMETRY), OtherNoise("x", glitch_weights={"blip": 1})]
     one, two = (
         validate(network, seed=3, slides=1, noises=noises, processes=n, **TINY_EFFORT)
@@ -279,13 +279,13 @@ def test_processes_of_their_own_score_further_noise_alike(network: Network) -> N
     assert [noise["name"] for noise in two["noises"]] == ["O4 curves", "x"]
 
 
-def test_a_known_signal_is_found_as_often_as_a_gaussian_exceeds() -> None:
+def test_a_known_signals_efficiency_is_a_gaussian_tail() -> None:
     shares = known_signal(np.array([0.0, 8.0]), 1e-4)
     assert shares[0] == pytest.approx(1e-4)
     assert shares[1] == pytest.approx(1 - stats.norm.cdf(stats.norm.isf(1e-4) - 8))
 
 
-def test_the_matched_filter_finds_fewer_than_if_all_were_known() -> None:
+def test_the_matched_filter_finds_fewer_than_with_known_time_and_phase() -> None:
     curves = optimal_curves(
         GEOMETRY,
         ((35.0, 35.0),),
@@ -304,15 +304,15 @@ def test_the_matched_filter_finds_fewer_than_if_all_were_known() -> None:
         assert np.all(
             np.array(matched["found"][rate]) <= np.array(curves["known"][rate]) + 0.02
         )
-    # 95 % and more at SNR 8 and 1e-4 are known of such filters.
+    # Such filters are known to reach 95 % or more at SNR 8 and 1e-4.
     assert matched["found"]["0.0001"][curves["snr"].index(8.0)] > 0.9
     assert matched["fitted"] == ["0.0001"]
 
 
-def test_the_filter_measures_the_snr_that_was_put_in() -> None:
+def test_the_filter_measures_the_injected_snr() -> None:
     optimum = MatchedFilter(GEOMETRY, (20.0, 10.0), "O3", 0.57, seed=2)
     found = optimum.signal_statistics(100, np.array([60.0]))
-    # Two phases in two detectors add 4; times between samples cost half a per cent.
+    # Noise in two phases and two detectors adds 4; sampling loses half a per cent.
     assert np.sqrt(found - 4).mean() == pytest.approx(60, abs=0.6)
 
 
@@ -328,15 +328,15 @@ def bank_of(masses: list[list[float]]) -> Bank:
 
 
 @pytest.mark.parametrize("ifos", [("H1",), ("H1", "L1"), ("H1", "L1", "V1")])
-def test_a_banks_filters_have_unit_noise_and_the_snr_that_was_put_in(ifos) -> None:
+def test_a_banks_filters_have_unit_noise_and_the_injected_snr(ifos) -> None:
     geometry = dataclasses.replace(GEOMETRY, ifos=ifos)
     bank = BankFilters(geometry, bank_of([[20, 10], [35, 35]]), "O3", 0.57, seed=2)
     for i in range(len(ifos)):
         outputs = bank._outputs(bank._noise(), i)
         assert outputs.real.std() == pytest.approx(1, abs=0.05)
         assert outputs.imag.std() == pytest.approx(1, abs=0.05)
-    # One template in two, few of 584 times, and of the light's travel: the rest is what
-    # the SNR gives, 200, of which 20 by chance.
+    # The SNR gives 200 with a scatter of 20. The trials reduce it: two templates, and
+    # few of 584 times and of the delays between detectors match.
     found = bank.signal_statistics((20.0, 10.0), 160, np.array([20.0]))
     assert 200 - 20 < found.mean() < 200
     assert found.std() == pytest.approx(20, abs=4)
@@ -352,7 +352,7 @@ def test_a_banks_statistic_is_the_mean_likelihood_of_templates_and_times(ifos) -
         [bank._single(one, i) for i, one in enumerate(outputs)], 1000
     )
     likelihoods = [np.exp(np.abs(one.numpy()) ** 2.0 / 2) for one in outputs]
-    # Light needs 10 ms from H1 to L1, and 27 ms to V1, at 1024 Hz.
+    # Delays at 1024 Hz: light takes 10 ms from H1 to L1, and 27 ms to V1.
     assert bank.reaches == [0, 11, 28][: len(ifos)]
     joint = likelihoods[0]
     for one, reach in zip(likelihoods[1:], bank.reaches[1:], strict=True):
@@ -362,8 +362,8 @@ def test_a_banks_statistic_is_the_mean_likelihood_of_templates_and_times(ifos) -
     np.testing.assert_allclose(statistics.numpy(), expected, atol=2e-3)
 
 
-def test_a_bank_finds_less_the_more_it_looks_for() -> None:
-    """Its own template alone finds what a matched filter does, with more it is less."""
+def test_a_bank_finds_less_with_more_templates() -> None:
+    """With the signal's template alone, it finds as much as a matched filter."""
     rate, snrs = 1e-3, np.array([7.0, 8.0])
     one = MatchedFilter(GEOMETRY, (20.0, 10.0), "O3", 0.57, seed=4)
     limit = tail_threshold(one.noise_statistics(10_000), rate).value
@@ -379,7 +379,7 @@ def test_a_bank_finds_less_the_more_it_looks_for() -> None:
     assert shares[1][0] < shares[0][0] - 0.03
 
 
-def test_the_tail_of_squared_snr_goes_on_as_it_was_fitted() -> None:
+def test_the_fitted_tail_of_squared_snr_is_extrapolated() -> None:
     rng = np.random.default_rng(1)
     statistics = 2 * rng.exponential(size=100_000)
     counted, fitted = (tail_threshold(statistics, rate) for rate in (1e-3, 1e-6))
@@ -388,7 +388,7 @@ def test_the_tail_of_squared_snr_goes_on_as_it_was_fitted() -> None:
     assert fitted.value == pytest.approx(2 * np.log(1e6), rel=0.06)
 
 
-def test_recorded_glitches_take_the_place_of_noise(tmp_path, network) -> None:
+def test_recorded_glitches_replace_the_noise(tmp_path, network) -> None:
     path = tmp_path / "glitches.hdf5"
     series = np.random.default_rng(2).normal(size=(3, 8192))
     series[:, 4096] = 50
@@ -412,7 +412,7 @@ def test_recorded_glitches_take_the_place_of_noise(tmp_path, network) -> None:
         read_glitches(path, 2048, 8192)
 
 
-def test_other_noise_by_the_command(tmp_path, network, monkeypatch) -> None:
+def test_the_command_validates_on_other_noise(tmp_path, network, monkeypatch) -> None:
     sizes = TINY_EFFORT | {"noise_length": 960, "stretches": 4, "slides": 4}
     monkeypatch.setattr("chirpwatch.train.evaluation.effort.QUICK", Effort(**sizes))
     spectra, strain = tmp_path / "spectra", tmp_path / "background.hdf5"
@@ -442,12 +442,12 @@ def test_other_noise_by_the_command(tmp_path, network, monkeypatch) -> None:
     assert result["simulated"] and result["quick"]
     assert result["weights"] == weights_hash(network)
     for noise in result["noises"]:
-        # Whitened alike, other stationary noise passes about as often.
+        # Whitened, other stationary noise has about the same false-positive rate.
         assert 0 < noise["held_rates"]["gaussian"]["0.001"] < 1e-2
     assert noises_table(result) in report.with_suffix(".md").read_text()
 
 
-def test_spectra_that_are_none_are_refused(tmp_path) -> None:
+def test_files_without_valid_spectra_are_refused(tmp_path) -> None:
     with pytest.raises(StrainError, match="H1: expected HDF5 files of spectra"):
         SpectrumStretches.of_folder(tmp_path, "H1", 2048)
     (tmp_path / "L1").mkdir()
@@ -458,7 +458,7 @@ def test_spectra_that_are_none_are_refused(tmp_path) -> None:
         SpectrumStretches.of_folder(tmp_path, "L1", 2048)
 
 
-def test_recorded_strain_is_as_loud_as_its_spectrum_says(tmp_path) -> None:
+def test_recorded_strain_whitens_to_unit_variance(tmp_path) -> None:
     (recorded,) = needs.shared_data("o3a_noise_500s.hdf")
     with h5py.File(recorded, "r") as file:
         strain = file["data"][: 150 * 2048]
@@ -468,11 +468,11 @@ def test_recorded_strain_is_as_loud_as_its_spectrum_says(tmp_path) -> None:
     piece, asd = source.draw(64 * 2048, np.random.default_rng(1))
     assert asd[200] == pytest.approx(7e-24, rel=0.6)
     white = whiten_stretch(piece, GEOMETRY)
-    # Real noise is no more than nearly stationary: 1.10 over the whole file.
+    # Real noise is only nearly stationary: 1.10 over the whole file.
     assert 1.0 < white.std() < 1.4
 
 
-def test_measured_spectra_are_those_of_the_files() -> None:
+def test_measured_spectra_are_read_from_the_files() -> None:
     (folder,) = needs.shared_data("psds")
     source = SpectrumStretches.of_folder(folder, "L1", 2048)
     assert len(source.asds) == 20

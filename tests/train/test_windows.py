@@ -1,4 +1,4 @@
-"""Training windows hold what their settings say."""
+"""Training windows follow their settings."""
 
 import dataclasses
 import threading
@@ -39,16 +39,16 @@ def test_noise_is_white_with_the_error_of_its_psd(maker) -> None:
     rows = maker.draw_rows(2000)
     noise = maker.noise(rows).double()
     assert noise.shape == (2000, 2, 2048)
-    # The highpass takes 1.6 %; lines that leak give up to 3.5 % back.
+    # The highpass removes 1.6 %; leaking lines add up to 3.5 %.
     assert 0.97 < noise.std() < 1.05
     _, psd = signal.welch(noise.flatten().numpy(), 2048, nperseg=256)
-    # Lines are narrower than the filter resolves.
+    # Lines are narrower than the filter's resolution.
     assert np.percentile(psd[6:120] / np.median(psd), [2, 90]) == pytest.approx(
         [1, 1], abs=0.1
     )
-    assert psd[1] < 0.1 * np.median(psd), "the highpass is gone"
-    # A PSD of 7 periodograms is noisier than one of 63: so is the spectrum of what it
-    # whitens, which is as loud (to 1 %, the scatter of four blocks).
+    assert psd[1] < 0.1 * np.median(psd), "expected no power below the highpass"
+    # A PSD of 7 periodograms is noisier than one of 63, and so is the whitened strain's
+    # spectrum. Its variance is the same, to 1 %, the scatter of four blocks.
     per_stretch = maker.pools[0].per_stretch
     blocks = np.stack([pool.blocks.numpy() for pool in maker.pools]).astype(float)
     blocks = blocks.reshape(-1, per_stretch, GEOMETRY.psd_refresh_size)
@@ -79,7 +79,7 @@ def test_stretches_take_every_run_and_vary_about_its_curve() -> None:
 
 def test_strain_of_any_source_is_whitened_and_defines_the_snr() -> None:
     class Quiet:
-        """O4 noise of a tenth of its amplitude."""
+        """O4 noise at a tenth of its amplitude."""
 
         def draw(self, size, rng):
             strain, asd = SimulatedStretches("H1", ("O4",), 2048).draw(size, rng)
@@ -93,7 +93,7 @@ def test_strain_of_any_source_is_whitened_and_defines_the_snr() -> None:
     assert float(norms.median()) == pytest.approx(12, rel=0.1)
 
 
-def test_signals_have_the_snr_and_the_place_asked_for(maker) -> None:
+def test_signals_have_the_requested_snr_and_time(maker) -> None:
     torch.manual_seed(2)
     snrs = torch.full((400,), 12.0)
     margin = GEOMETRY.kernel_size // 2
@@ -137,7 +137,7 @@ def test_a_window_cut_from_a_longer_one_is_the_same(maker) -> None:
 
 @pytest.mark.parametrize("min_snr", [5.0, 15.0])
 def test_snrs_fall_with_their_third_power(maker, min_snr, monkeypatch) -> None:
-    """An index of +3 by mistake would put the median at 84 instead of 7."""
+    """A wrong sign of the index would put the median at 84 instead of 7."""
     torch.manual_seed(4)
     settings = dataclasses.replace(SETTINGS, loud_share=0.0)
     monkeypatch.setattr(maker, "settings", settings)
@@ -148,7 +148,7 @@ def test_snrs_fall_with_their_third_power(maker, min_snr, monkeypatch) -> None:
     assert cdf.pvalue > 1e-3
 
 
-def test_half_of_a_batch_has_signals_and_disturbances_spoil_single_detectors() -> None:
+def test_half_a_batch_has_signals_and_disturbances_are_in_single_detectors() -> None:
     quiet = dataclasses.replace(
         SETTINGS,
         glitch_share=0.0,
@@ -168,7 +168,7 @@ def test_half_of_a_batch_has_signals_and_disturbances_spoil_single_detectors() -
     assert (norms.amax(1) > 80).all() and (norms.amin(1) < 55).all()
 
 
-def test_batches_say_what_disturbs_each_detector() -> None:
+def test_batches_label_each_detectors_disturbance() -> None:
     loud = dataclasses.replace(
         SETTINGS,
         glitch_share=0.4,
@@ -185,14 +185,14 @@ def test_batches_say_what_disturbs_each_detector() -> None:
     norms = windows[negative].square().sum(-1).sqrt()
     assert torch.equal(norms > 70, kinds[negative] > 0)
     assert set(kinds[negative].flatten().tolist()) == {0, 1, 2}
-    # A merger in one detector alone leaves the other as it is.
+    # A merger in a single detector leaves the other unchanged.
     lone = (kinds[negative] == 2).any(1)
     assert lone.any() and not (kinds[negative][lone] == 1).any()
     assert ((kinds[negative] == 1).sum(1) == 2).any()
 
 
-def test_the_snr_is_that_of_the_whole_inspiral(maker) -> None:
-    """What the buffer cuts off counts, although it is not seen."""
+def test_the_snr_is_that_of_the_full_inspiral(maker) -> None:
+    """The part that the buffer cuts off counts for the SNR."""
     amplitudes = face_on_amplitudes(
         *torch.tensor([[35.0], [35.0], [0.0], [0.0]]), torch.arange(32.0, 900.0)
     )
@@ -218,7 +218,7 @@ def test_the_snr_is_that_of_the_whole_inspiral(maker) -> None:
 
 
 def test_mergers_can_be_drawn_flatter_in_mass() -> None:
-    """Of the density of log chirp mass, as many powers are left as the settings say."""
+    """The density of log chirp mass is raised to the power 1 - mass_flattening."""
     densities = {}
     for flattening in (0.0, 0.5, 1.0):
         ranges = dataclasses.replace(
@@ -228,7 +228,7 @@ def test_mergers_can_be_drawn_flatter_in_mass() -> None:
         assert (masses[:, 0] >= masses[:, 1]).all()
         assert masses.min() >= 5 and masses.max() <= 200
         logarithm = np.log(chirp_mass(*masses.T))
-        # Without the ends, which even a choice of twenty has too few of.
+        # The ends are excluded: even a choice among twenty leaves too few there.
         densities[flattening] = np.histogram(logarithm, 8, (2.0, 4.6))[0] / 20_000
     steep, half, flat = densities.values()
     assert flat.max() / flat.min() < 1.25 < 2 < steep.max() / steep.min()
@@ -236,7 +236,7 @@ def test_mergers_can_be_drawn_flatter_in_mass() -> None:
     np.testing.assert_allclose(*shares, rtol=0.12)
 
 
-def test_spins_point_anywhere_and_are_mostly_small() -> None:
+def test_spins_are_isotropic_and_mostly_small() -> None:
     ranges = dataclasses.replace(SETTINGS, max_spin=0.9)
     _, spins = draw_components(40_000, ranges, np.random.default_rng(5))
     assert np.abs(spins).max() < 0.9
@@ -245,7 +245,7 @@ def test_spins_point_anywhere_and_are_mostly_small() -> None:
     assert spins.var() == pytest.approx(0.81 / 15, rel=0.03)
 
 
-def test_a_batch_is_the_same_whatever_was_made_before_it() -> None:
+def test_a_batch_does_not_depend_on_earlier_batches() -> None:
     settings = dataclasses.replace(SETTINGS, refresh_batches=2)
     first, second = (WindowMaker(GEOMETRY, settings, seed=7) for _ in range(2))
     inorder = [first.batch(index, 8.0)[0] for index in range(10)]
@@ -270,7 +270,7 @@ def test_noise_is_replaced_one_detector_at_a_time() -> None:
     assert (np.diff(seen, axis=0) != 0).sum(1).max() == 1
 
 
-def test_a_thread_that_reads_ahead_changes_nothing() -> None:
+def test_prefetching_in_a_thread_changes_nothing() -> None:
     here = []
 
     class Source(SimulatedStretches):
@@ -281,7 +281,7 @@ def test_a_thread_that_reads_ahead_changes_nothing() -> None:
     source = Source("H1", ("O3",), 2048)
     plain = NoisePool(Geometry(), source, 2, (1, 0))
     ahead = NoisePool(Geometry(), source, 2, (1, 0), ahead=True)
-    # In order the thread has made it, after a jump nobody has.
+    # In order, the thread has prefetched it; after a jump it has not.
     for refreshes, made in ((0, 0), (1, 0), (2, 0), (5, 2), (1, 2)):
         here.clear()
         ahead.seek(refreshes)
@@ -291,7 +291,7 @@ def test_a_thread_that_reads_ahead_changes_nothing() -> None:
             assert torch.equal(getattr(ahead, name), getattr(plain, name)), name
 
 
-def test_augmentations_turn_over_reverse_scale_and_swap_what_they_shall() -> None:
+def test_augmentations_flip_reverse_scale_and_swap_by_their_shares() -> None:
     quiet = dataclasses.replace(
         SETTINGS,
         batch_size=512,
@@ -315,7 +315,7 @@ def test_augmentations_turn_over_reverse_scale_and_swap_what_they_shall() -> Non
         one = negatives(**{name: 0.5})
         changed = (one == change(plain)).all(-1)
         kept = (one == plain).all(-1)
-        assert (changed ^ kept).all(), "each detector's window is one or the other"
+        assert (changed ^ kept).all(), "expected each detector's window changed or kept"
         assert 0.4 < changed.float().mean() < 0.6
         assert 0.3 < (changed[:, 0] ^ changed[:, 1]).float().mean() < 0.7
     swapped = negatives(swap_share=1.0)
@@ -329,7 +329,7 @@ def test_augmentations_turn_over_reverse_scale_and_swap_what_they_shall() -> Non
     [
         ({"min_mass": 60.0, "max_mass": 7.0}, "min_mass < max_mass"),
         ({"last_snr": 100.0}, "last_snr < max_snr"),
-        ({"glitch_share": 0.99}, "1 together"),
+        ({"glitch_share": 0.99}, "sum to 1 at most"),
         ({"mass_flattening": 1.5}, "mass_flattening between 0 and 1, found 1.5"),
         ({"latest_merger": 0.7}, "0 < latest_merger < earliest_merger"),
         ({"flip_share": -0.1}, "flip_share between 0 and 1"),
@@ -338,7 +338,7 @@ def test_augmentations_turn_over_reverse_scale_and_swap_what_they_shall() -> Non
         ({"glitch_weights": {"hum": 1.0}}, "blip, tomte, .* found {'hum'"),
     ],
 )
-def test_empty_ranges_are_refused(changes, message) -> None:
+def test_settings_out_of_range_are_refused(changes, message) -> None:
     with pytest.raises(ConfigurationError, match=message):
         WindowSettings(**changes)
 
@@ -349,7 +349,7 @@ def test_a_merger_outside_the_kernel_is_refused() -> None:
         WindowMaker(GEOMETRY, settings, seed=1)
 
 
-def test_stream_falls_from_loud_to_faint_and_repeats_with_its_seed() -> None:
+def test_stream_goes_from_loud_to_faint_and_repeats_with_its_seed() -> None:
     settings = dataclasses.replace(
         SETTINGS, glitch_share=0.0, double_glitch_share=0.0, single_share=0.0
     )

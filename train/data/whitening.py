@@ -2,8 +2,9 @@
 
 The PSD is the median of Hann-windowed periodograms. The filter is its inverse square
 root, cut to ``fduration`` by a Hann window in the time domain, as in ml4gw's
-``SpectralDensity`` and ``Whiten``, and applied as a symmetric FIR filter. A factor
-restores unit variance: for few periodograms, the mean of 1/PSD exceeds 1/mean.
+``SpectralDensity`` and ``Whiten``. It is applied as a symmetric FIR filter. A factor
+restores unit variance: for a PSD of few periodograms, the mean of 1/PSD exceeds that of
+the true PSD.
 """
 
 import functools
@@ -19,15 +20,16 @@ from scipy import integrate, signal, special
 from chirpwatch.geometry import Geometry
 
 Design = Callable[[NDArray[Any], Geometry], NDArray[Any]]
-"""Designs a whitening filter's taps from periodograms; see ``design_filter``."""
+"""Function that designs a whitening filter from periodograms; see ``design_filter``."""
 
 MEDIAN_CORRELATIONS = (1.0, 0.26112, 0.01351)
-"""Correlation of the median of many Hann-windowed periodograms, 0, 1 and 2 bins apart.
+"""Correlation between frequency bins 0, 1 and 2 apart, of a median PSD.
 
-The powers of one periodogram correlate by 4/9 and 1/36: squares of the window's
-autocorrelation in frequency, 2/3 and 1/6. A median depends on how many powers are below
-their median ln 2; these numbers correlate by 4 P - 1, with P the probability that both
-of two such powers are below it.
+It holds for the median of many Hann-windowed periodograms. The powers of a single
+periodogram in bins 1 and 2 apart have correlations of 4/9 and 1/36, the squares of the
+window's autocorrelation in frequency, 2/3 and 1/6. A median depends on the number of
+powers below the distribution's median, ln 2. In two bins, these numbers have the
+correlation 4 P - 1, where P is the probability that both powers are below ln 2.
 """
 
 
@@ -85,11 +87,11 @@ def whitened_variance(count: int, filter_size: int, fft_size: int) -> float:
 
     The relative error of the PSD at a frequency is that of the median M of ``count``
     exponential variables, so the whitened amplitude is r = (bias / M)^1/2. The filter
-    passes the mean of r. Of its fluctuations from bin to bin, it passes the share s
-    within its Hann window in time: the mean of the squared window, weighted by the
-    Fourier transform of the medians' correlation between bins. The variance is
-    E[r]^2 + s Var[r]. This neglects that the powers of consecutive periodograms, which
-    overlap by half, correlate by 1/36.
+    passes the mean of r, and a fraction s of the variance of r between bins. This
+    fraction is the mean of the squared Hann window in time, weighted by the Fourier
+    transform of the correlation between bins. The variance is E[r]^2 + s Var[r]. The
+    correlation of 1/36 between consecutive periodograms, which overlap by half, is
+    neglected.
 
     Args:
         count: Number of periodograms in the PSD's median, odd, at least 3.
@@ -103,7 +105,7 @@ def whitened_variance(count: int, filter_size: int, fft_size: int) -> float:
     log_norm = special.gammaln(count + 1) - 2 * special.gammaln(half)
 
     def moment(power: float) -> float:
-        """Mean of M to a power; M is an order statistic (David and Nagaraja)."""
+        """E[M^power]; M is an order statistic (David and Nagaraja)."""
 
         def density(x: float) -> float:
             log_density = (half - 1) * math.log(-math.expm1(-x)) - half * x + log_norm
@@ -158,20 +160,20 @@ def whitening_taps(
 
 
 def design_filter(
-    seen: Float[NDArray[Any], "segments bins"], geometry: Geometry
+    periodograms: Float[NDArray[Any], "segments bins"], geometry: Geometry
 ) -> Float[NDArray[Any], " taps"]:
     """Design a whitening filter from periodograms, as the served models do.
 
     Args:
-        seen: Periodograms of the preceding strain, [segments, bins].
+        periodograms: Periodograms of the preceding strain, [segments, bins].
         geometry: Length of the filter, sample rate, and highpass.
 
     Returns:
         Taps, see ``whitening_taps``.
     """
     return whitening_taps(
-        median_psd(seen),
-        len(seen),
+        median_psd(periodograms),
+        len(periodograms),
         geometry.filter_size,
         geometry.sample_rate,
         geometry.highpass,
@@ -181,15 +183,15 @@ def design_filter(
 def whiten(
     strain: Float[NDArray[Any], " size"], taps: Float[NDArray[Any], " taps"]
 ) -> Float[NDArray[Any], " time"]:
-    """Whiten strain, and drop the corrupted half filter length at each end.
+    """Whiten strain, and drop half a filter length of corrupted samples at each end.
 
     Args:
         strain: One detector's strain, [size].
         taps: From ``whitening_taps``, [filter_size - 1].
 
     Returns:
-        Whitened strain, [size - filter_size]; its sample ``i`` is at the strain's
-        sample ``i + filter_size / 2``.
+        Whitened strain, [size - filter_size]. Its sample ``i`` has the time of the
+        strain's sample ``i + filter_size / 2``.
     """
     whitened: NDArray[Any] = signal.oaconvolve(strain, taps, mode="valid")
     return whitened[1 : len(strain) - len(taps)]

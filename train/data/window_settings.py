@@ -1,4 +1,4 @@
-"""Settings of training windows: shares, mass and SNR ranges, noise."""
+"""Settings of training windows: noise, signals, glitches, and their shares."""
 
 from dataclasses import dataclass, field
 
@@ -19,13 +19,14 @@ class WindowSettings:
         batch_size: Windows in a batch, half of them with a signal.
         runs: Observing runs whose noise curves are used.
         variation: Random variation of those curves.
-        gain_spread: Standard deviation of the log-amplitude of the noise in a window
-            and detector, for noise that is less stationary than its PSD.
-        gain_share: Share of the windows whose noise is scaled in this way.
+        gain_spread: Standard deviation of the random log-gain of a detector's noise in
+            a window. It imitates noise that is less stationary than its PSD.
+        gain_share: Share of the windows with such a gain.
         flip_share: Share of the detectors' noise windows whose sign is flipped.
         reversal_share: Share of the detectors' noise windows reversed in time.
         swap_share: Share of the windows whose detectors are rotated by one place.
-        bank_size: Waveforms generated once; each use draws orientation and SNR.
+        bank_size: Number of waveforms, generated once; each use draws orientation and
+            SNR.
         min_mass, max_mass: Range of the component masses, detector frame, solar
             masses.
         max_spin: Largest dimensionless spin, see ``draw_components``; signals have
@@ -41,19 +42,26 @@ class WindowSettings:
         mass_flattening: Flattening of the log chirp mass, see ``draw_components``.
         earliest_merger, latest_merger: Range of the merger time, s before the kernel's
             end.
-        stretches: Noise stretches, each of twice ``psd_length``, held for a detector.
-        refresh_batches: Batches after which one stretch is replaced.
+        stretches: Number of noise stretches held for a detector, each of twice
+            ``psd_length``.
+        refresh_batches: Number of batches after which one stretch is replaced.
         glitch_share: Share of the negatives with a glitch in one detector.
         double_glitch_share: Share of the negatives with a glitch in each detector.
         single_share: Share of the negatives with a merger in a single detector.
-        background_glitch_share: Share of the positives with a glitch as well.
-        glitch_weights: Relative rate of each family of glitches in ``FAMILIES``; the
+        background_glitch_share: Share of the positives that also have a glitch in one
+            detector.
+        glitch_weights: Relative rate of each glitch family in ``FAMILIES``; the
             default holds out whistles.
-        glitch_bank_size: Glitches generated once; each use draws time and SNR.
+        glitch_bank_size: Number of glitches, generated once; each use draws time and
+            SNR.
         min_glitch_snr, min_single_snr: Smallest SNR of glitches, and of mergers in a
-            single detector. Fainter single-detector mergers are no evidence of noise: a
-            tenth of all real ones are faint in one of H1 and L1.
-        max_disturbance_snr: Largest SNR of both; their SNRs are log-uniform.
+            single detector. Fainter single-detector mergers are not evidence of noise:
+            a tenth of all real mergers are faint in either H1 or L1.
+        max_disturbance_snr: Largest SNR of glitches and single-detector mergers, whose
+            SNRs are log-uniform.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
     """
 
     batch_size: int = 256
@@ -107,8 +115,8 @@ class WindowSettings:
         weights = list(self.glitch_weights.values())
         if unknown or not min(weights, default=-1) >= 0 or not max(weights) > 0:
             raise ConfigurationError(
-                f"windows: expected glitch_weights of {', '.join(FAMILIES)}, none "
-                f"below zero and one of them above, found {self.glitch_weights}"
+                f"windows: expected glitch_weights of {', '.join(FAMILIES)}, all 0 or "
+                f"more and at least one above 0, found {self.glitch_weights}"
             )
         for name in ("batch_size", "bank_size"):
             if getattr(self, name) < 2:
@@ -136,5 +144,5 @@ class WindowSettings:
         if negatives > 1:
             raise ConfigurationError(
                 "windows: expected glitch_share, single_share and double_glitch_share "
-                f"of 1 together at most, found {negatives:g}"
+                f"that sum to 1 at most, found a sum of {negatives:g}"
             )

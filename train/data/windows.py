@@ -38,10 +38,11 @@ from chirpwatch.train.data.signals.waveforms import (
 )
 from chirpwatch.train.data.window_settings import WindowSettings
 
-# Start of the kernel in the signal buffer, and of the bank's mergers in theirs, s.
+# Time of the kernel's start in the signal buffer, and of the merger in a waveform that
+# is added to the bank, s.
 WINDOW_START_LENGTH = 1.0
 BANK_MERGER_LENGTH = 1.7
-# Waveforms in a batch, and frequency bins in a group, when power is summed.
+# Waveforms per batch, and frequency bins per group, in ``_kept_power``.
 KEPT_BATCH, KEPT_BINS = 250, 4
 # Independent random streams of a seed.
 POOL, BANK, BATCH = range(1, 4)
@@ -173,11 +174,11 @@ class WindowMaker:
     def _kept_power(
         self, masses: Float[Tensor, "bank 2"], spins: Float[Tensor, "bank 2"]
     ) -> Float[Tensor, " bank"]:
-        """Share of each waveform's noise-weighted power within the buffer, [bank]."""
+        """Fraction of each waveform's squared SNR that the buffer holds, [bank]."""
         weights = torch.stack([pool.weights.mean(0) for pool in self.pools]).mean(0)
         weights = weights.cpu()
         band = torch.nonzero(weights > 0).flatten()
-        # The complete signal's spectrum is smooth: one amplitude for a group of bins.
+        # The full signal's spectrum is smooth: one amplitude per group of bins will do.
         band = band[: len(band) // KEPT_BINS * KEPT_BINS].reshape(-1, KEPT_BINS)
         centers = self.frequencies.cpu()[band].mean(1)
         sums = weights[band].sum(1)
@@ -186,15 +187,15 @@ class WindowMaker:
             *(torch.split(x, KEPT_BATCH) for x in (self.bank.cpu(), masses, spins)),
             strict=True,
         ):
-            whole = face_on_amplitudes(
+            amplitudes = face_on_amplitudes(
                 mass[:, 0],
                 mass[:, 1],
                 spin[:, 0],
                 spin[:, 1],
                 centers,
             )
-            whole = (whole * SCALE).float().square() @ sums
-            kept.append(spectra.abs().square() @ weights / whole)
+            power = (amplitudes * SCALE).float().square() @ sums
+            kept.append(spectra.abs().square() @ weights / power)
         return torch.cat(kept).clamp(max=1).to(self.device)
 
     def draw_snrs(self, n: int, min_snr: float) -> Float[Tensor, " n"]:
@@ -211,19 +212,21 @@ class WindowMaker:
         bank: Int[Tensor, " n"] | None = None,
         margin_size: int = 0,
     ) -> tuple[Float[Tensor, "n ifos time"], Float[Tensor, "n ifos"]]:
-        """Draw mergers' orientations and times, project them, and whiten them.
+        """Draw orientations and times of mergers, project and whiten their signals.
 
-        The merger time at the geocentre is between the settings' earliest and latest.
+        The merger time at the geocentre is between ``earliest_merger`` and
+        ``latest_merger`` of the settings.
 
         Args:
             rows: Noise block of each detector, [n, ifos].
-            snrs: Network SNR above ``highpass`` with the blocks' noise curves, [n].
+            snrs: Network SNR above ``highpass``, for the noise curves of the blocks,
+                [n].
             bank: Index of each signal's waveform, [n]; drawn if None.
             margin_size: Samples on either side of the kernel.
 
         Returns:
-            Whitened signals, [n, ifos, kernel_size + 2 * margin_size]; and the samples
-            at which the merger reaches each detector, [n, ifos].
+            Whitened signals, [n, ifos, kernel_size + 2 * margin_size]; and the merger's
+            arrival in each detector, samples from the start of these, [n, ifos].
         """
         n = len(snrs)
         if bank is None:
@@ -241,7 +244,7 @@ class WindowMaker:
         )
         # Squared optimal SNR: 4 times the integral over frequency of |h|^2 / PSD.
         powers = 4 / self.length * powers * amplitudes.abs() ** 2
-        # ``snrs`` count the complete waveforms, of which the buffer has a part.
+        # ``snrs`` are those of full waveforms, of which the buffer holds a part.
         kept = self.kept[bank.to(self.device)]
         factors = snrs.to(self.device) * (kept / powers.sum(1)).sqrt()
         times = self.draw_arrivals(angles)
@@ -253,7 +256,7 @@ class WindowMaker:
     def draw_arrivals(
         self, angles: Mapping[str, Float[Tensor, " n"]]
     ) -> Float[Tensor, "n ifos"]:
-        """Draw merger times between the settings' earliest and latest.
+        """Draw merger times between ``earliest_merger`` and ``latest_merger``.
 
         Args:
             angles: Angles from ``sky``, each [n].
@@ -276,12 +279,12 @@ class WindowMaker:
         rows: Int[Tensor, "n ifos"],
         margin_size: int = 0,
     ) -> Float[Tensor, "n ifos time"]:
-        """Shift spectra to times within the kernel, and whiten them for each detector.
+        """Shift signals to times within the kernel, and whiten them for each detector.
 
         Args:
             spectra: Spectra of strain times ``SCALE``, with the merger at the buffer's
                 first sample, 1/Hz, [n, bins].
-            amplitudes: Complex factor of each detector, [n, ifos].
+            amplitudes: Factor for each detector, real or complex, [n, ifos].
             times: Merger times, s from the kernel's start, [n, ifos].
             rows: Noise block of each detector, [n, ifos].
             margin_size: Samples on either side of the kernel.
@@ -310,11 +313,11 @@ class WindowMaker:
         mergers: Bool[Tensor, " n"],
         shapes: Int[Tensor, "n ifos"] | None = None,
     ) -> Float[Tensor, "n ifos time"]:
-        """Draw an independent glitch or merger for each detector.
+        """Draw an independent disturbance, a glitch or a merger, for each detector.
 
         Args:
             rows: Noise block of each detector, [n, ifos].
-            mergers: Whether the disturbances are mergers, [n].
+            mergers: Rows whose disturbances are mergers, not glitches, [n].
             shapes: Indices of the glitches in ``glitches``, [n, ifos]; drawn if None.
 
         Returns:
@@ -371,7 +374,7 @@ class WindowMaker:
     def _varied(
         self, noise: Float[Tensor, "n ifos time"]
     ) -> Float[Tensor, "n ifos time"]:
-        """Flip the sign of, reverse and scale random noise windows, by the settings."""
+        """Flip, time-reverse and rescale noise windows at random, by the settings."""
         settings, size = self.settings, noise.shape[:2]
         factors = torch.where(torch.rand(size) < settings.flip_share, -1.0, 1.0)
         gains = torch.exp(settings.gain_spread * torch.randn(size))
@@ -386,9 +389,13 @@ class WindowMaker:
         """Make a batch.
 
         Args:
-            index: Index of the batch. Consecutive indices are fast; any other has to
-                make the noise of its time again, since noise is replaced over time.
+            index: Index of the batch. Consecutive indices are fast. Any other index
+                has to make its noise again, since noise is replaced from batch to
+                batch.
             min_snr: Smallest network SNR of the positives.
+
+        Returns:
+            The batch; its first half are the positives.
         """
         turn = index // self.settings.refresh_batches
         for i, pool in enumerate(self.pools):
@@ -415,18 +422,18 @@ class WindowMaker:
         draw = torch.rand(n)
         single = settings.glitch_share + settings.single_share
         merger = ~positive & (draw < settings.single_share)
-        one = torch.where(
+        in_one = torch.where(
             positive, draw < settings.background_glitch_share, draw < single
         )
-        both = ~positive & ~one & (draw < single + settings.double_glitch_share)
+        in_all = ~positive & ~in_one & (draw < single + settings.double_glitch_share)
         kinds = torch.zeros(n, ifos, dtype=torch.long)
-        disturbed = one | both
+        disturbed = in_one | in_all
         if disturbed.any():
             chosen = rows[disturbed]
             series = self.lone_disturbances(chosen, merger[disturbed])
             lone = torch.randint(ifos, (len(chosen),))
             keep = torch.nn.functional.one_hot(lone, ifos).bool()
-            keep |= both[disturbed, None]
+            keep |= in_all[disturbed, None]
             windows[disturbed.to(self.device)] += (
                 series * keep.to(self.device)[..., None]
             )

@@ -1,1 +1,1 @@
-"""The networks, the bank of templates, and their checkpoints."""
+"""The neural networks, their template bank, and their checkpoints."""

@@ -1,7 +1,7 @@
-"""The bank of templates that the network's matched filters are made from: its file.
+"""The template bank of the network's matched filters, and its JSON file.
 
-Templates are whitened mergers with aligned spins, cut to a second about the merger.
-``templates`` makes them, ``placement`` chooses them.
+Templates are whitened mergers with aligned spins, truncated to about a second around
+the merger. ``placement`` chooses their masses and spins; ``templates`` computes them.
 """
 
 import hashlib
@@ -21,48 +21,49 @@ from chirpwatch.train.data.signals.waveforms import (
 )
 
 SERIES_LENGTH, MERGER_LENGTH = 4.0, 3.0
-"""Length of a template's series before it is cut, and where its merger lies, s."""
+"""Length of a template's series before truncation, and its merger time, s."""
 
 AFTER_MERGER_LENGTH = SERIES_LENGTH - MERGER_LENGTH
-"""What a series of any length has after the merger, s."""
+"""Length of any series after its merger, s."""
 
 OVERSAMPLING = 4
-"""Lags for each sample: places between two outputs at which a merger may fall."""
+"""Lags per filter output. A merger may fall between two outputs, so matches are
+computed at this many places in between."""
 
 SHIFTS = (0, OVERSAMPLING // 2)
-"""Lags by which a template's outputs may be later than those of an unshifted one."""
+"""Allowed delays of a template's outputs against those of an unshifted one, lags."""
 
 MASS_LIMITS = (5.0, 200.0)
-"""Lighter mergers last longer than a signal; heavier ones end below 32 Hz."""
+"""Allowed component masses, solar masses. Lighter mergers last longer than a signal's
+series; heavier ones end below 32 Hz."""
 
 MOST_CANDIDATES = 8000
-"""Their matches with one another take 1 GB."""
+"""Largest number of candidates, whose matrix of matches takes 1 GB."""
 
 
 @dataclass(frozen=True)
 class BankSettings:
-    """The population, and how templates are chosen and cut.
+    """Settings of a bank: population, placement, and truncation of the templates.
 
     Attributes:
-        templates: Templates in the bank.
-        candidates: Mergers drawn from the population that templates are chosen from.
+        templates: Number of templates in the bank.
+        candidates: Number of mergers drawn from the population, among which the
+            templates are chosen.
         min_mass, max_mass: Range of the component masses, detector frame, solar
             masses.
-        max_spin: Largest dimensionless spin, see
-            ``draw_components``; templates have the components along the orbit's axis
-            alone.
-        logarithmic_share: Share of the mergers whose masses are uniform in the
-            logarithm; the others' are uniform.
-        mass_flattening: How far the logarithm of the chirp mass is made uniform, see
-            ``draw_components``.
-        before_length, after_length: What a template keeps before and after its merger,
-            s.
-        max_frequency: Frequency above which a template has nothing, Hz.
+        max_spin: Largest dimensionless spin, see ``draw_components``; templates have
+            only the aligned components.
+        logarithmic_share: Share of the mergers with log-uniform masses; the others' are
+            uniform.
+        mass_flattening: Flattening of the log chirp mass, see ``draw_components``.
+        before_length, after_length: Length of a truncated template before and after its
+            merger, s.
+        max_frequency: Highest frequency of a template, Hz.
         runs: Observing runs. The inverse PSDs of their noise curves are averaged over
             runs and over H1 and L1.
-        emphasis: Power of the match in the mean that the placement maximises; with 3
-            it is the mean sensitive volume, which grows as the recovered SNR cubed.
-        seed: Seed of the mergers.
+        emphasis: The placement maximises the mean of the match to this power. With 3,
+            this is the mean sensitive volume, which grows as the recovered SNR cubed.
+        seed: Seed from which candidates are drawn.
 
     Raises:
         ConfigurationError: A value is out of its range.
@@ -89,13 +90,13 @@ class BankSettings:
                 continue
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise ConfigurationError(
-                    f"bank: expected a number as {field.name}, found {value!r}"
+                    f"bank: expected a finite number as {field.name}, found {value!r}"
                 )
             if field.type is int and value != int(value):
                 raise ConfigurationError(
                     f"bank: expected a whole number as {field.name}, found {value!r}"
                 )
-            # Equal settings have equal JSON: 5 solar masses are 5.0 solar masses.
+            # Equal settings need equal JSON, whether a mass is given as 5 or 5.0.
             object.__setattr__(self, field.name, field.type(value))
         lightest, heaviest = MASS_LIMITS
         checks = {
@@ -112,7 +113,9 @@ class BankSettings:
             "before_length above 0 and at most 2.5": 0 < self.before_length <= 2.5,
             "after_length above 0 and at most 0.5": 0 < self.after_length <= 0.5,
             "max_frequency above 0": self.max_frequency > 0,
-            "runs, none of them twice": 0 < len(self.runs) == len(set(self.runs)),
+            "one or more runs, none of them twice": (
+                0 < len(self.runs) == len(set(self.runs))
+            ),
             "emphasis between 1 and 100": 1 <= self.emphasis <= 100,
             "seed of 0 or more": self.seed >= 0,
         }
@@ -123,18 +126,19 @@ class BankSettings:
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """Templates, sorted by chirp mass.
+    """Template bank, sorted by chirp mass.
 
     Attributes:
-        settings: How they were chosen, and how they are cut.
+        settings: Population, placement and truncation.
         masses: Heavier and lighter, detector frame, solar masses, [templates, 2].
         spins: Dimensionless aligned spins, [templates, 2].
-        shift: Part of the time between two outputs by which each template's outputs
-            are later than those of an unshifted one, 0 or 1/2, [templates].
+        shift: Delay of each template's outputs against those of an unshifted one, as a
+            fraction of the time between two outputs: 0 or 1/2, [templates].
         share: Share of the population that matches each template best, [templates].
 
     Raises:
-        ConfigurationError: The arrays contradict one another or the settings.
+        ConfigurationError: A shape differs from the settings, or a value is out of
+            its range.
     """
 
     settings: BankSettings
@@ -161,13 +165,16 @@ class Bank:
                 (np.diff(chirp_mass(*np.abs(self.masses).T)) >= 0).all()
             ),
             "shifts of 0 or 1/2": (np.isin(self.shift * OVERSAMPLING, SHIFTS).all()),
-            "shares of 0 or more, 1 together": (
+            "shares of 0 or more that sum to 1": (
                 (self.share >= 0).all() and math.isclose(self.share.sum(), 1)
             ),
         }
         for rule, kept in checks.items():
             if not kept:
-                raise ConfigurationError(f"bank: expected {rule}, found otherwise")
+                raise ConfigurationError(
+                    f"bank: expected {rule}, found arrays that break this rule. Make "
+                    "the bank again with 'chirpwatch train bank'"
+                )
 
     def to_json(self) -> str:
         """Canonical JSON: equal banks give equal text."""
@@ -181,7 +188,8 @@ class Bank:
         """Read back what ``to_json`` wrote.
 
         Raises:
-            ConfigurationError: Not JSON, or not exactly the fields of a bank.
+            ConfigurationError: The text is not JSON, or does not hold exactly the
+                fields of a valid bank.
         """
         try:
             content: dict[str, Any] = json.loads(text)
@@ -198,7 +206,7 @@ class Bank:
             arrays = [np.array(content[name], dtype=np.float64) for name in ARRAYS]
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(
-                f"bank: expected settings and arrays of numbers: {error}"
+                f"bank: expected valid settings and arrays of numbers: {error}"
             ) from None
         return cls(settings, *arrays)
 
@@ -212,12 +220,12 @@ ARRAYS = ("masses", "spins", "shift", "share")
 
 
 def shipped_bank_path() -> Path:
-    """File of the bank that comes with the project, ``train/banks/shipped.json``."""
+    """Path of the bank that comes with the project, ``train/banks/shipped.json``."""
     return Path(str(resources.files("chirpwatch.train") / "banks" / "shipped.json"))
 
 
 def shipped_bank() -> Bank:
-    """Bank of the network that ships."""
+    """Bank of the network that comes with the project."""
     return read_bank(shipped_bank_path())
 
 
@@ -225,11 +233,13 @@ def read_bank(path: str | Path) -> Bank:
     """Read a bank that ``chirpwatch train bank`` wrote.
 
     Raises:
-        ConfigurationError: There is no such file, or it holds no bank.
+        ConfigurationError: The file cannot be read, or does not hold a valid bank.
     """
     try:
         return Bank.from_json(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: expected a bank: {error}") from None
+        raise ConfigurationError(
+            f"{path}: expected a bank from 'chirpwatch train bank': {error}"
+        ) from None
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None

@@ -1,7 +1,7 @@
-"""The reference networks: two-channel ResNets, as the reference systems have them.
+"""The reference networks ``seed`` and ``dense``: ResNets with a channel per detector.
 
-Layers [2, 3, 4, 2] of 64 to 512 channels, about 4.7 million parameters and 950 million
-operations a window. They are here to be compared with.
+They are the baseline in comparisons. Stages of [2, 3, 4, 2] blocks have 64 to 512
+channels: about 4.7 million parameters, and 950 million operations per window.
 """
 
 import copy
@@ -22,18 +22,18 @@ Norm = Callable[[int], nn.Module]
 
 
 def group_norm(channels: int) -> nn.Module:
-    """Norm over each window; what one window gets depends on all of its samples."""
+    """GroupNorm; its statistics are those of each window, over all of its samples."""
     return nn.GroupNorm(GROUPS, channels)
 
 
 class Block(nn.Module):
-    """Two convolutions of 3 taps with norms, beside a skip.
+    """Residual block: two padded convolutions of 3 taps, and a skip connection.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         stride: Stride of the first convolution and of the skip.
-        norm: Makes the norm of so many channels.
+        norm: Makes a normalisation layer, given the number of channels.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """What the two reference networks share: a padded trunk over all detectors.
+    """Base of the two reference networks: a padded trunk over all detectors.
 
     Args:
         geometry: Kernel and stride.
-        norm: Makes the norm of so many channels.
-        layers: Blocks of each stage; each stage but the first halves the rate and
+        norm: Makes a normalisation layer, given the number of channels.
+        layers: Blocks in each stage; each stage but the first halves the rate and
             doubles the channels.
         width: Channels of the stem and of the first stage.
 
@@ -112,7 +112,7 @@ class ResNet(nn.Module):
     def evaluate(
         self, x: Float[Tensor, "batch ifos time"]
     ) -> tuple[Float[Tensor, "batch strides"], None]:
-        """Score whitened strain; there is no salience, see ``network.Head``.
+        """Score whitened strain. These networks have no salience (``network.Head``).
 
         Args:
             x: Whitened strain, [batch, ifos, time].
@@ -129,7 +129,7 @@ class ResNet(nn.Module):
 
 
 class SeedResNet(ResNet):
-    """Looks at one window at a time: GroupNorm, and a mean over the whole window.
+    """The network ``seed``: scores single windows, with GroupNorm and a mean over time.
 
     Args:
         geometry: Kernel and stride.
@@ -142,7 +142,13 @@ class SeedResNet(ResNet):
         super().__init__(geometry, group_norm, layers, width)
 
     def forward(self, x: Float[Tensor, "batch ifos time"]) -> Float[Tensor, "batch 1"]:
-        """Score windows, [batch, ifos, kernel_size], with one logit each, [batch, 1].
+        """Compute one score (a logit) per window.
+
+        Args:
+            x: Whitened strain, [batch, ifos, kernel_size].
+
+        Returns:
+            [batch, 1].
 
         Raises:
             GeometryError: The strain is not one kernel long.
@@ -157,18 +163,18 @@ class SeedResNet(ResNet):
 
 
 class DenseResNet(ResNet):
-    """The same over any length: BatchNorm, and a mean over frames clear of the edges.
+    """The network ``dense``: scores strain of any length, with BatchNorm.
 
-    Frames that see the padding are dropped before the mean, so that a kernel within a
-    longer stretch gets the score that it gets alone.
+    The mean over a kernel leaves out the frames whose receptive field reaches beyond
+    it. So a kernel within a longer stretch gets the same score as on its own.
 
     Args:
         geometry: Kernel and stride.
         layers, width: See ``ResNet``.
 
     Raises:
-        GeometryError: The stride is no whole number of frames, or no frame of a kernel
-            is clear of its edges.
+        GeometryError: The stride is not a whole number of frames, or every frame's
+            receptive field reaches beyond the kernel.
     """
 
     def __init__(
@@ -190,7 +196,7 @@ class DenseResNet(ResNet):
     def forward(
         self, x: Float[Tensor, "batch ifos time"]
     ) -> Float[Tensor, "batch strides"]:
-        """Score every whole kernel: [batch, ifos, time] to [batch, strides]."""
+        """Score every complete kernel: [batch, ifos, time] to [batch, strides]."""
         frames = self.trunk(x)[..., self.edge_frames : -self.edge_frames]
         logits: Tensor = self.logit(self.pool(frames).mT).squeeze(-1)
         return logits

@@ -1,4 +1,4 @@
-"""Checkpoints: a network's weights with all that is needed to use and to remake it."""
+"""Checkpoints: a network's weights, geometry, hyperparameters and provenance."""
 
 import hashlib
 import io
@@ -26,24 +26,25 @@ from chirpwatch.train.networks.models import (
 )
 from chirpwatch.train.networks.network import Network
 
+# The packages whose versions may change the weights that a training gives.
 PACKAGES = ("torch", "ml4gw", "lightning", "numpy", "scipy")
 
-
+# Number of pieces of a file that ``probe`` reads, and bytes of a piece.
 PROBES, PROBE_SIZE = 64, 4096
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that weights depend on."""
+    """Installed versions of ``PACKAGES``."""
     return {name: metadata.version(name) for name in PACKAGES}
 
 
 def probe(path: str | Path) -> str:
-    """Digest of a file's size and of pieces of it, to know it again by.
+    """Compute a file's fingerprint: SHA-256 of its size and of 64 pieces.
 
-    Recorded strain may be more than one wants to read through before a training.
+    Files of recorded strain can be too large to hash completely before each training.
 
     Raises:
-        StrainError: It cannot be read.
+        StrainError: The file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -53,12 +54,12 @@ def probe(path: str | Path) -> str:
                 file.seek(max(0, size - PROBE_SIZE) * i // (PROBES - 1))
                 digest.update(file.read(PROBE_SIZE))
     except OSError as error:
-        raise StrainError(f"{path}: expected a file of strain: {error}") from None
+        raise StrainError(f"{path}: expected a strain file: {error}") from None
     return digest.hexdigest()
 
 
 def provenance(background: str | Path | None = None) -> dict[str, Any]:
-    """Versions of the packages that matter, and the hash of what noise is made from.
+    """Versions of ``PACKAGES``, and the SHA-256 of the file from which noise is made.
 
     Args:
         background: File of recorded strain; the published noise curves if None.
@@ -72,46 +73,47 @@ def provenance(background: str | Path | None = None) -> dict[str, Any]:
 
 
 def find_checkpoint(name: str) -> Path:
-    """File of a checkpoint.
+    """Path of a checkpoint.
 
     Args:
-        name: A file, or the name of a checkpoint that comes with the project.
+        name: A path, or the name of a checkpoint that comes with the project. A file
+            at the path has precedence.
     """
-    shipped = Path(str(resources.files("chirpwatch.train") / "checkpoints")) / name
-    found = not Path(name).is_file() and (shipped / "network.ckpt").exists()
-    return shipped / "network.ckpt" if found else Path(name)
+    folder = Path(str(resources.files("chirpwatch.train") / "checkpoints")) / name
+    is_shipped = not Path(name).is_file() and (folder / "network.ckpt").exists()
+    return folder / "network.ckpt" if is_shipped else Path(name)
 
 
 def write_content(path: str | Path, content: dict[str, Any]) -> None:
-    """Write what PyTorch can store; the file appears whole or not at all.
+    """Write a dictionary with ``torch.save``, atomically.
 
     Raises:
-        ModelError: The file cannot be written, as on a full disk. What was there
-            before is there still.
+        ModelError: The file cannot be written, for example on a full disk. A previous
+            file at the path stays as it was.
     """
-    # Stored in memory first: PyTorch's own writer hides what the disk said.
+    # Serialised in memory first: PyTorch's own writer hides the system's error.
     buffer = io.BytesIO()
     torch.save(content, buffer)
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(buffer.getbuffer())
     except OSError as error:
-        kept = "the former one is intact" if Path(path).exists() else "none was there"
+        kept = "the previous one is kept" if Path(path).exists() else "none is there"
         raise ModelError(
             f"{path}: expected to write a checkpoint of "
             f"{buffer.getbuffer().nbytes / 1e6:.1f} MB: {error.strerror or error}; "
-            f"{kept}. Make room and try again"
+            f"{kept}. Free disk space, or choose another folder, and try again"
         ) from error
 
 
 def save_checkpoint(path: str | Path, network: Scorer, details: dict[str, Any]) -> None:
-    """Write weights (no optimizer), geometry and hyper-parameters.
+    """Write a network's weights (no optimizer), geometry and hyperparameters.
 
     Args:
-        path: The file; it appears whole or not at all.
-        network: Whose weights are kept.
-        details: Anything else that ``load_checkpoint`` shall give back; plain
-            Python values.
+        path: File to write, atomically.
+        network: Network to save.
+        details: Further metadata, which ``load_checkpoint`` returns; plain Python
+            values.
 
     Raises:
         ModelError: The file cannot be written.
@@ -145,16 +147,16 @@ def load_checkpoint(
 
     Args:
         path: File that ``save_checkpoint`` wrote.
-        model: The only network that will do, a key of ``MODELS``.
-        geometry: The only geometry that will do.
+        model: Required network, a key of ``MODELS``; any if None.
+        geometry: Required geometry; any if None.
 
     Returns:
         The network in evaluation mode, and the metadata: ``model``, ``geometry``
-        (JSON), ``hyperparameters``, and the details given when it was saved.
+        (JSON), ``hyperparameters``, and the details given to ``save_checkpoint``.
 
     Raises:
-        ModelError: The file is not there or is no such checkpoint, or it is of another
-            model or geometry.
+        ModelError: The file is missing, is not a chirpwatch checkpoint, or holds
+            another model or geometry than required.
     """
     if not Path(path).exists():
         raise ModelError(
@@ -163,20 +165,20 @@ def load_checkpoint(
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         name = content["model"]
-        found = Geometry.from_json(content["geometry"])
-        network = build_model(name, found, content["hyperparameters"])
+        stored = Geometry.from_json(content["geometry"])
+        network = build_model(name, stored, content["hyperparameters"])
         network.load_state_dict(content["weights"])
         details = dict(content["details"])
-    except Exception as error:  # torch.load raises whatever unpickling met
+    except Exception as error:  # torch.load raises errors of any type
         raise ModelError(
             f"{path}: expected a chirpwatch checkpoint: {error}"
         ) from error
-    wanted: dict[str, Any] = {}
+    required: dict[str, Any] = {}
     if model is not None:
-        wanted["model"] = model
+        required["model"] = model
     if geometry is not None:
-        wanted["geometry"] = geometry.to_json()
-    check_same(path, {"model": name, "geometry": content["geometry"]}, wanted)
+        required["geometry"] = geometry.to_json()
+    check_same(path, {"model": name, "geometry": content["geometry"]}, required)
     details["model"] = name
     details["geometry"] = content["geometry"]
     details["hyperparameters"] = content["hyperparameters"]
@@ -184,13 +186,13 @@ def load_checkpoint(
 
 
 def load_sliding(path: str | Path) -> tuple[Sliding, dict[str, Any]]:
-    """Read a checkpoint of a network that looks at each detector alone first.
+    """Read a checkpoint of a network that can be served; see ``models.Sliding``.
 
     Returns:
         As ``load_checkpoint``.
 
     Raises:
-        ModelError: There is no such checkpoint, or it is of another network.
+        ModelError: As for ``load_checkpoint``, or the network cannot be served.
     """
     network, details = load_checkpoint(path)
     if not isinstance(network, Sliding):
@@ -203,21 +205,21 @@ def load_sliding(path: str | Path) -> tuple[Sliding, dict[str, Any]]:
 
 
 def check_same(
-    path: str | Path, found: Mapping[str, Any], wanted: Mapping[str, Any]
+    path: str | Path, stored: Mapping[str, Any], required: Mapping[str, Any]
 ) -> None:
-    """Refuse a checkpoint of another network than the one wanted.
+    """Check a checkpoint's model and geometry.
 
     Args:
-        path: The checkpoint, for the message.
-        found: Its ``model``, by name, and ``geometry``, JSON.
-        wanted: The same, as far as it matters.
+        path: Path of the checkpoint, for the message.
+        stored: The checkpoint's ``model`` (name) and ``geometry`` (JSON).
+        required: Required values of the same keys; a missing key is not checked.
 
     Raises:
         ModelError: Model or geometry differ.
     """
     for key in ("model", "geometry"):
-        if key in wanted and found[key] != wanted[key]:
+        if key in required and stored[key] != required[key]:
             raise ModelError(
-                f"{path}: expected a checkpoint of the {key} {wanted[key]}, found "
-                f"{found[key]}"
+                f"{path}: expected a checkpoint of the {key} {required[key]}, found "
+                f"{stored[key]}"
             )

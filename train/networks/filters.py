@@ -1,11 +1,12 @@
-"""Matched filters for a bank of templates, factored by singular vectors.
+"""Matched filters for a template bank, factored by singular value decomposition.
 
-A filter as long as a template (up to 1.15 s) is affordable since few shapes suffice to
-make all templates of a band: each of three bands is filtered at its own rate by the
-leading singular vectors of its templates, and one matrix makes all templates' outputs
-from these. Templates of similar chirp mass share more shapes, and heavy ones are short:
-so the bank is divided by chirp mass into sub-banks, each with shapes of its own
-(K. Cannon et al., Phys. Rev. D 82, 044025 (2010)).
+A template is up to 1.15 s long, and a direct filter for each would be too slow. So
+templates are split into three frequency bands, each filtered at its own sample rate. In
+a band, strain is filtered by the leading singular vectors of the band's templates only,
+and a matrix product makes all templates' outputs from these (K. Cannon et al., Phys.
+Rev. D 82, 044025 (2010)). The bank is divided by chirp mass into sub-banks, each with
+its own singular vectors: templates of similar chirp mass need fewer, and those of
+heavy mergers are short.
 """
 
 from collections.abc import Sequence
@@ -28,30 +29,29 @@ from chirpwatch.train.networks.bank import MERGER_LENGTH, Bank
 from chirpwatch.train.networks.templates import analytic, whitened_spectra
 
 RATE = 2048
-"""Rate of the strain that the bands are laid out for, Hz."""
+"""The only supported sample rate of the strain, Hz."""
 
 EDGES = (64.0, 100.0)
-"""Frequencies between the bands, Hz."""
+"""Frequencies of the two edges between the three bands, Hz."""
 
 EDGE_WIDTH = 16.0
-"""Width over which one band goes over into the next, Hz."""
+"""Width of the transition between two bands, Hz."""
 
 LOW, HIGH = 8, 2
-"""Samples of the strain for each sample that the lower two bands and the upper one
-filter."""
+"""Decimation factors: ``LOW`` of the lower two bands, ``HIGH`` of the upper band."""
 
 STEP = 4
-"""Samples of the strain between two outputs of the templates."""
+"""Strain samples between two outputs of a template."""
 
 PHASES = LOW // STEP
-"""Outputs of each template for one step of the filters, which is ``LOW`` samples."""
+"""Outputs of each template per filter step; a filter step is ``LOW`` strain samples."""
 
 ROWS = 16
-"""Series that are filtered at a time: what the templates' outputs take of a cache."""
+"""Series filtered at once, few enough for the outputs to stay in the CPU's cache."""
 
 
 def _decimators() -> tuple[NDArray[Any], NDArray[Any]]:
-    """Low-pass filters before the strain is thinned out by 2, and then by 4."""
+    """Taps of the anti-aliasing filters: before decimation by 2, and then by 4."""
     first = signal.firwin(25, 512, window=("kaiser", 2.6), fs=RATE)
     second = signal.firwin(33, 128, window=("kaiser", 2.6), fs=RATE / 2)
     return first, second
@@ -62,7 +62,7 @@ def _response(
     rate: float,
     frequencies: Float[NDArray[Any], " bins"],
 ) -> Float[NDArray[Any], " bins"]:
-    """Gain of a symmetric filter about its middle tap."""
+    """Zero-phase frequency response of a symmetric filter."""
     offsets = np.arange(len(taps)) - (len(taps) - 1) / 2
     angles = 2 * np.pi * np.outer(frequencies, offsets) / rate
     gain: NDArray[Any] = np.cos(angles) @ taps
@@ -71,12 +71,12 @@ def _response(
 
 @dataclass(frozen=True)
 class SubBank:
-    """Templates of neighbouring chirp mass, and the filters that make them.
+    """Sizes of a sub-bank: consecutive templates of the bank, and their filters.
 
     Attributes:
-        templates: Templates, in the bank's order.
-        ranks: Filters of each band.
-        lengths: How long before the merger the filters of each band begin, s.
+        templates: Number of templates.
+        ranks: Number of singular vectors of the low, middle and high band.
+        lengths: Length of these bands' filters before the merger, s.
     """
 
     templates: int
@@ -89,25 +89,27 @@ SUB_BANKS = (
     SubBank(64, (32, 13, 13), (1.145, 0.38, 0.12)),
     SubBank(128, (30, 12, 12), (1.02, 0.22, 0.09)),
 )
-"""Of the bank that comes with the project. Templates keep 0.90 of their SNR at a chirp
-mass of 4.6 solar masses, 0.98 at 9 and 0.99 from 10 on; the ranks leave out less
-than 0.1 % of the templates' power."""
+"""Sub-banks of the bank that comes with the project. Truncated to these lengths,
+templates keep 0.90 of their SNR at a chirp mass of 4.6 solar masses, 0.98 at 9, and
+0.99 from 10 on. Truncating the singular vectors to these ranks loses less than 0.1 %
+of the templates' power."""
 
 AFTER_LENGTHS = (0.055, 0.05, 0.03)
-"""How long after the merger each band's filters end, s."""
+"""Length of each band's filters after the merger, s."""
 
 
 class Band:
-    """Where the filters of a sub-bank's band lie.
+    """Sizes of the filters in one band of a sub-bank, in samples at the band's rate.
 
     Args:
-        before_length: How long before the merger they begin, s.
-        after_length: How long after it they end, s.
-        step: Samples of the strain for each sample that is filtered.
+        before_length: Length of the filters before the merger, s.
+        after_length: Length of the filters after the merger, s.
+        step: Decimation factor of the band, ``LOW`` or ``HIGH``.
 
     Attributes:
-        before, taps: Samples before the merger, and in all, at the band's rate.
-        stride: Samples, at the band's rate, between two steps of the filters.
+        before: Taps before the merger.
+        taps: All taps.
+        stride: Samples per filter step.
     """
 
     def __init__(self, before_length: float, after_length: float, step: int) -> None:
@@ -119,11 +121,11 @@ class Band:
 
 
 class SubBankFilters(nn.Module):
-    """Outputs of a sub-bank's templates from the thinned-out strain.
+    """Filters decimated strain with a sub-bank's templates.
 
     Args:
-        sub_bank: Templates and filters.
-        groups: Groups of the sub-bank's templates.
+        sub_bank: Numbers of templates and filters, and the filters' lengths.
+        groups: Number of groups of the sub-bank's templates.
     """
 
     def __init__(self, sub_bank: SubBank, groups: int) -> None:
@@ -139,31 +141,32 @@ class SubBankFilters(nn.Module):
             nn.Conv2d(1, PHASES * rank, (1, band.taps), (1, band.stride), bias=False)
             for band, rank in zip(self.bands, self.ranks, strict=True)
         )
-        # The real parts' rows and those of the imaginary parts, in each one template of
-        # every group after the other.
+        # One matrix for the real and one for the imaginary parts. Rows are ordered by
+        # a template's place in its group, and then by group.
         self.mix = nn.Parameter(torch.zeros(2, sub_bank.templates, sum(self.ranks)))
 
     def set_templates(
         self, coefficients: Sequence[NDArray[Any]]
     ) -> list[tuple[float, float]]:
-        """Make the filters of templates.
+        """Set the filters and the mixing matrix from templates.
 
         Args:
-            coefficients: Of each band, the templates' complex values at the filters'
-                taps, phase after phase, [templates, phases * taps].
+            coefficients: For each band, the templates' complex values at the filters'
+                taps, phase by phase, [templates, PHASES * taps].
 
         Returns:
-            Power of each band, and what of it the filters do not hold.
+            For each band, the templates' power, and the part of it that is lost by
+            the truncation to ``rank`` singular vectors.
         """
-        columns, lost = [], []
+        columns, powers = [], []
         for values, band, rank, conv in zip(
             coefficients, self.bands, self.ranks, self.filters, strict=True
         ):
-            both = np.concatenate([values.real, values.imag])
-            left, sizes, right = np.linalg.svd(both, full_matrices=False)
+            stacked = np.concatenate([values.real, values.imag])
+            left, sizes, right = np.linalg.svd(stacked, full_matrices=False)
             squares = sizes**2
-            lost.append((float(squares.sum()), float(squares[rank:].sum())))
-            # A small bank has fewer shapes than there are filters.
+            powers.append((float(squares.sum()), float(squares[rank:].sum())))
+            # A small bank has fewer singular vectors than ``rank``.
             spare = ((0, max(0, rank - len(sizes))), (0, 0))
             taps = np.pad(right[:rank], spare).reshape(rank, PHASES, band.taps)
             assert isinstance(conv, nn.Conv2d)
@@ -173,7 +176,7 @@ class SubBankFilters(nn.Module):
         mix = torch.tensor(np.concatenate(columns, 1), dtype=torch.float32)
         mix = mix.reshape(2, self.groups, -1, mix.shape[1]).transpose(1, 2)
         self.mix.data[:] = mix.reshape(self.mix.shape)
-        return lost
+        return powers
 
     def forward(
         self,
@@ -181,16 +184,17 @@ class SubBankFilters(nn.Module):
         starts: Sequence[int],
         stops: Sequence[int],
     ) -> Float[Tensor, "batch outputs groups steps"]:
-        """Filter thinned-out strain.
+        """Filter decimated strain.
 
         Args:
-            sources: What each band filters, [batch, 1, 1, time].
-            starts: First sample of it that each band filters.
-            stops: Where its steps are cut off, from the end; 0 for nowhere.
+            sources: Each band's decimated strain, [batch, 1, 1, time].
+            starts: First sample that each band filters.
+            stops: Index at which each band's filter steps are cut, counted from the
+                end (negative); 0 to keep all.
 
         Returns:
-            |z|² of the templates, [batch, outputs, groups, steps]. The outputs of a
-            group in a step are those of each of its templates, ``PHASES`` times.
+            |z|² of the templates, [batch, outputs, groups, steps]. A group has
+            ``PHASES`` outputs per template in each filter step.
         """
         outputs = []
         for source, conv, start, stop in zip(
@@ -199,7 +203,7 @@ class SubBankFilters(nn.Module):
             output = conv(source[..., start:])[..., 0, : stop or None]
             outputs.append(output.unflatten(1, (PHASES, -1)).flatten(0, 1))
         filtered = torch.cat(outputs, 1)
-        # As matrix products: a convolution with one tap takes three times as long.
+        # Matrix products: a convolution with one tap takes three times as long.
         real, imaginary = (_product(part, filtered).float() for part in self.mix)
         power = real * real + imaginary * imaginary
         result: Tensor = (
@@ -214,32 +218,36 @@ def _product(
     matrix: Float[Tensor, "templates filters"],
     series: Float[Tensor, "batch filters time"],
 ) -> Float[Tensor, "batch templates time"]:
-    """Multiply each row's series by one matrix, [batch, groups, time]."""
+    """Multiply each row of the batch by the same matrix."""
     if torch.compiler.is_exporting():
         return torch.matmul(matrix, series)
-    # PyTorch's matmul would lay the series out anew for each product.
+    # PyTorch's matmul would copy the series into another layout for each product.
     return torch.bmm(matrix.expand(len(series), -1, -1), series)
 
 
 class MatchedFilters(nn.Module):
-    """Whitened strain of one detector to log-likelihood ratios of groups of templates.
+    """Computes log-likelihood ratios of template groups from one detector's strain.
 
     Args:
         sub_banks: Parts of the bank, in its order.
-        groups: Groups of as many templates each, neighbours in chirp mass.
-        frame_size: Samples between two frames.
+        groups: Number of groups; all have the same number of templates, which are
+            neighbours in chirp mass.
+        frame_size: Samples between two frames, ``POOL_STEP * LOW``.
 
     Attributes:
         receptive_field: Samples that one frame depends on.
-        merger_size: Samples from a frame's first to the first merger that it stands
-            for; the last one is ``reach_size`` later.
+        merger_size: Samples from the start of a frame's receptive field to the
+            earliest merger time that the frame covers.
+        reach_size: Samples from the earliest to the latest merger time that a frame
+            covers.
 
     Raises:
-        GeometryError: A sub-bank cannot be divided into groups, or the frame size is
-            none that the filters have.
+        GeometryError: A sub-bank is not a whole number of groups, or the frame size is
+            not supported.
     """
 
-    # Steps of the filters. Light needs 10 ms from H1 to L1: frames overlap by as much.
+    # Filter steps of a frame, and between two frames. They overlap by 3 steps, 12 ms,
+    # since light takes 10 ms from H1 to L1.
     POOL, POOL_STEP = 7, 4
 
     def __init__(
@@ -247,15 +255,17 @@ class MatchedFilters(nn.Module):
     ) -> None:
         super().__init__()
         self.sub_banks = tuple(sub_banks)
-        self.templates = sum(one.templates for one in self.sub_banks)
+        self.templates = sum(sub_bank.templates for sub_bank in self.sub_banks)
         self.groups = groups
         size = self.templates / groups
-        for one in self.sub_banks:
-            if one.templates % size:
+        for sub_bank in self.sub_banks:
+            if sub_bank.templates % size:
                 raise GeometryError(
-                    f"groups: expected as many templates in each of {groups} groups, "
-                    f"whole groups in each sub-bank, found {self.templates} templates, "
-                    f"sub-banks of {', '.join(str(x.templates) for x in sub_banks)}"
+                    f"groups: expected {groups} groups of equal size, and a whole "
+                    f"number of them in each sub-bank; found {self.templates} "
+                    "templates, in sub-banks of "
+                    f"{', '.join(str(x.templates) for x in sub_banks)}. Change groups "
+                    "or sub_banks"
                 )
         if frame_size != self.POOL_STEP * LOW:
             raise GeometryError(
@@ -269,7 +279,8 @@ class MatchedFilters(nn.Module):
         self.first: Tensor
         self.second: Tensor
         self.parts = nn.ModuleList(
-            SubBankFilters(one, round(one.templates / size)) for one in self.sub_banks
+            SubBankFilters(sub_bank, round(sub_bank.templates / size))
+            for sub_bank in self.sub_banks
         )
         bands = [band for part in self._parts() for band in part.bands]
         longest = max(band.before for band in bands if band.step == LOW)
@@ -287,14 +298,13 @@ class MatchedFilters(nn.Module):
         self.receptive_field = LOW * low_size + 2 * (len(second) - 1) + len(first)
 
     def _parts(self) -> list[SubBankFilters]:
-        """The sub-banks' filters, typed."""
+        """The modules in ``parts`` with their type, which ``ModuleList`` loses."""
         return [part for part in self.parts if isinstance(part, SubBankFilters)]
 
     def _stops(self) -> list[list[int]]:
-        """Where each band's outputs are cut off: all then have the same length.
+        """``stops`` of ``SubBankFilters.forward`` that give all bands equal lengths.
 
-        What the others have beyond the shortest does not depend on how many frames
-        there are.
+        The surplus over the shortest band is the same for strain of any length.
         """
         size = 4096
         first = (size - self.first.shape[-1]) // 2 + 1
@@ -313,23 +323,24 @@ class MatchedFilters(nn.Module):
         return [[least - count for count in row] for row in counts]
 
     def set_bank(self, bank: Bank, geometry: Geometry) -> list[float]:
-        """Make the filters of a bank's templates.
+        """Set the filters from a bank's templates.
 
         Args:
-            bank: As many templates as this has.
+            bank: A bank with ``templates`` templates.
             geometry: Sample rate and highpass.
 
         Returns:
-            Share of each sub-bank's power that the filters do not hold.
+            Fraction of each sub-bank's power that the truncated singular value
+            decomposition loses.
 
         Raises:
-            GeometryError: The sample rate is another than 2048 Hz.
-            ConfigurationError: The bank has another number of templates.
+            GeometryError: The sample rate is not 2048 Hz.
+            ConfigurationError: The bank has a different number of templates.
         """
         if len(bank.masses) != self.templates:
             raise ConfigurationError(
-                f"bank: expected a bank of {self.templates} templates, found "
-                f"{len(bank.masses)}"
+                f"bank: expected a bank of {self.templates} templates, as many as in "
+                f"sub_banks; found {len(bank.masses)}"
             )
         if geometry.sample_rate != RATE:
             raise GeometryError(
@@ -343,7 +354,7 @@ class MatchedFilters(nn.Module):
             _response(x, r, frequencies)
             for x, r in zip(_decimators(), (RATE, RATE / 2), strict=True)
         )
-        whole = analytic(spectra)
+        templates = analytic(spectra)
         series = []
         for step, window in zip(
             (LOW, LOW, HIGH),
@@ -353,17 +364,17 @@ class MatchedFilters(nn.Module):
             gain = first * second if step == LOW else first
             inverse = np.divide(window, gain, where=window > 0, out=0 * window)
             series.append(analytic(spectra * inverse.astype(np.float32)))
-        # Strain's samples by which a template's outputs are later.
+        # Strain samples by which each template's outputs are delayed.
         shifts = np.round(STEP * bank.shift).astype(int)[:, None]
         shares, begin = [], 0
         for part in self._parts():
             rows = np.arange(begin, begin + part.mix.shape[1])
             begin += len(rows)
-            lost = part.set_templates(
-                _coefficients(part.bands, rows[:, None], whole, series, shifts)
+            powers = part.set_templates(
+                _coefficients(part.bands, rows[:, None], templates, series, shifts)
             )
-            power, missing = np.sum(lost, 0)
-            shares.append(float(missing / power))
+            power, lost = np.sum(powers, 0)
+            shares.append(float(lost / power))
         return shares
 
     def forward(
@@ -372,10 +383,10 @@ class MatchedFilters(nn.Module):
         """Filter whitened strain.
 
         Args:
-            x: Whitened strain, [batch, 1, time], whole frames.
+            x: Whitened strain, [batch, 1, time], a whole number of frames.
 
         Returns:
-            Largest |z|²/2 of each group and frame, [batch, groups, frames].
+            Largest |z|²/2 of each group in each frame, [batch, groups, frames].
         """
         if torch.compiler.is_exporting():
             return self._filter(x)
@@ -390,7 +401,7 @@ class MatchedFilters(nn.Module):
     def powers(
         self, x: Float[Tensor, "batch 1 time"]
     ) -> list[Float[Tensor, "batch _ _ steps"]]:
-        """|z|² of each sub-bank's templates, see ``SubBankFilters.forward``."""
+        """|z|² of each sub-bank's templates; see ``SubBankFilters.forward``."""
         first = nn.functional.conv2d(x[:, :, None], self.first, stride=(1, 2))
         second = nn.functional.conv2d(first, self.second, stride=(1, 4))
         return [
@@ -404,33 +415,38 @@ class MatchedFilters(nn.Module):
 def _coefficients(
     bands: Sequence[Band],
     rows: NDArray[Any],
-    whole: NDArray[Any],
+    templates: NDArray[Any],
     series: Sequence[NDArray[Any]],
     shifts: NDArray[Any],
 ) -> list[NDArray[Any]]:
-    """Values of templates at the taps of each band's filters.
+    """Sample templates at the taps of each band's filters.
 
     Args:
-        bands: Of the templates' sub-bank.
-        rows: Which templates, [n, 1].
-        whole: All templates, complex, [templates, samples].
-        series: The same within each band.
-        shifts: Samples of the strain by which each one's outputs are later, likewise.
+        bands: Bands of the templates' sub-bank.
+        rows: Indices of the sub-bank's templates, [n, 1].
+        templates: All templates as analytic series, [templates, samples].
+        series: The same templates within each band, corrected for the decimators.
+        shifts: Strain samples by which each template's outputs are delayed,
+            [templates, 1].
+
+    Returns:
+        For each band, complex values, [n, PHASES * taps].
     """
     merger = round(MERGER_LENGTH * RATE)
     begin = merger - bands[0].before * LOW
     stop = merger + round(AFTER_LENGTHS[0] * RATE)
     # The real part of a truncated template has unit norm.
-    norm = np.sqrt((np.abs(whole[rows[:, 0], begin:stop]) ** 2).sum(1) / 2)[:, None]
+    power = (np.abs(templates[rows[:, 0], begin:stop]) ** 2).sum(1) / 2
+    norm = np.sqrt(power)[:, None]
     result = []
     for band, values in zip(bands, series, strict=True):
-        at = (
+        samples = (
             merger
             + band.step * (np.arange(band.taps) - band.before)
             - shifts[rows[:, 0]]
         )
         phases = [
-            values[rows, at - STEP * phase] * band.step / norm
+            values[rows, samples - STEP * phase] * band.step / norm
             for phase in range(PHASES)
         ]
         result.append(np.concatenate(phases, 1))
@@ -440,11 +456,16 @@ def _coefficients(
 def band_windows(
     frequencies: Float[NDArray[Any], " bins"], max_frequency: float
 ) -> list[Float[NDArray[Any], " bins"]]:
-    """Weights of the bands over frequency; they add up to 1 below the highest.
+    """Weights of the three bands at each frequency; they sum to 1.
+
+    Above ``max_frequency``, the sum falls to 0 within 40 Hz.
 
     Args:
         frequencies: Hz, [bins].
         max_frequency: Highest frequency of a template, Hz.
+
+    Returns:
+        Weights of the low, middle and high band, [bins] each.
     """
 
     def below(edge: float, width: float) -> NDArray[Any]:

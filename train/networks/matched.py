@@ -1,13 +1,15 @@
-"""A network whose frontend holds matched filters beside learned ones.
+"""The network ``matched``: matched filters beside a learned frontend.
 
-Each detector's whitened strain is filtered by a bank of templates. Of every group of
-templates of similar chirp mass, and of every 1/64 s, the largest |z|²/2 is kept: the
-logarithm of the likelihood ratio of a signal in noise, less a constant. What this is
-worth is limited by a ceiling that the network learns from these values and from a
-learned frontend's frames: low where they look like a glitch. The head adds the
-detectors' limited values, takes each group's largest over the kernel, and adds the
-groups up as likelihoods (log-sum-exp), each weighted by a learned prior. What a small
-network makes of learned channels, added likewise, is one more term.
+Each detector's whitened strain is filtered with a template bank. For each group of
+templates of similar chirp mass, and each 1/64 s, the largest |z|²/2 is kept. Up to a
+constant, this is the log-likelihood ratio of a signal against noise. A ceiling limits
+it. The network computes the ceiling from these values and from a learned frontend's
+frames; where they look like a glitch, the ceiling is low.
+
+The head sums the detectors' limited values, and takes each group's maximum over the
+kernel. It combines the groups by log-sum-exp, each weighted by a learned prior. A
+small network adds a second term, from learned channels that are summed and maximised
+in the same way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,25 +32,25 @@ from chirpwatch.train.networks.network import (
 )
 
 LARGEST, MIDDLE = 120.0, 40.0
-"""Largest logarithm of a likelihood ratio that is told from larger ones, and the value
-about which likelihoods are added."""
+"""Largest log-likelihood ratio that is not clamped, and the constant that the
+log-sum-exp subtracts before it takes exponentials."""
 
 
 class MatchedHead(nn.Module):
-    """Scores every kernel of the detectors' added values.
+    """Sums the detectors' values and scores every kernel.
 
-    All that the score needs of a kernel's frames is each channel's largest value.
+    The score depends on each channel's maximum over the kernel only.
 
     Args:
-        groups: Groups of templates.
-        coarse: Wider groups, whose values are not limited.
-        channels: Learned channels.
+        groups: Number of template groups.
+        coarse: Number of coarse groups, which join several groups and have no ceiling.
+        channels: Number of learned channels.
         kernel_frames: Frames within one kernel.
         stride_frames: Frames between two scores.
     """
 
     HIDDEN = 24
-    # About the mean and spread of the three terms in noise and signals.
+    # Rough mean and standard deviation of the three terms, for noise and signals.
     CENTERS, SPREADS = (16.0, 20.0, 0.0), (3.0, 5.0, 4.0)
 
     def __init__(
@@ -93,13 +95,13 @@ class MatchedHead(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch ifos channels frames"]
     ) -> tuple[Float[Tensor, "batch strides"], Float[Tensor, "batch strides"]]:
-        """Score every whole kernel; see ``network.Head.forward``."""
+        """Score every complete kernel; see ``network.Head.forward``."""
         return self.forward_sum(features.sum(1))
 
     def forward_sum(
         self, total: Float[Tensor, "batch channels frames"]
     ) -> tuple[Float[Tensor, "batch strides"], Float[Tensor, "batch strides"]]:
-        """Score kernels of added frames; see ``network.Head.forward_sum``."""
+        """Score kernels, given the detectors' sum; see ``network.Head.forward_sum``."""
         score, salience = self.evaluate(total)
         return score, salience.argmax(1).float()
 
@@ -108,10 +110,10 @@ class MatchedHead(nn.Module):
     ) -> tuple[
         Float[Tensor, "batch strides"], Float[Tensor, "batch kernel_frames strides"]
     ]:
-        """Score every whole kernel; see ``network.Head.evaluate``.
+        """Compute scores and salience; see ``network.Head.evaluate``.
 
         Args:
-            total: The detectors' values, added, [batch, groups + coarse + channels + 1,
+            total: Sum of the detectors' values, [batch, groups + coarse + channels + 1,
                 frames].
         """
         limited, coarse, learned = self.terms(total)
@@ -130,11 +132,14 @@ class MatchedHead(nn.Module):
         Float[Tensor, "batch strides"],
         Float[Tensor, "batch strides"],
     ]:
-        """The parts of the score, [batch, strides] each.
+        """The three terms of the score.
+
+        Args:
+            total: As for ``evaluate``.
 
         Returns:
-            Log-likelihood ratios of the limited and of the coarse groups, and the score
-            of the learned channels.
+            Log-likelihood ratio from the limited groups, the same from the coarse
+            groups, and the score of the learned channels, [batch, strides] each.
         """
         largest = self._largest(total)
         limited = largest[:, : self.groups] + self.prior
@@ -146,11 +151,11 @@ class MatchedHead(nn.Module):
     def _largest(
         self, total: Float[Tensor, "batch channels frames"]
     ) -> Float[Tensor, "batch channels strides"]:
-        """Largest value of each kernel, [batch, channels, strides]."""
-        # Of each stride first, since kernels overlap.
+        """Maximum of each channel over each kernel, [batch, channels, strides]."""
+        # Kernels overlap: the maximum of each stride is computed once for all kernels.
         step, count = self.stride_frames, self.kernel_frames // self.stride_frames
         if not torch.compiler.is_exporting():
-            # The exported head is given whole strides alone.
+            # The exported head gets whole strides only, and need not cut its input.
             total = total[..., : total.shape[-1] // step * step]
         parts = total.unflatten(-1, (-1, step)).amax(-1)
         largest: Tensor = parts[..., count - 1 :]
@@ -160,9 +165,9 @@ class MatchedHead(nn.Module):
 
 
 def _softplus(x: Tensor) -> Tensor:
-    """Logarithm of 1 + exp(x), of operators that ONNX Runtime has in vectors.
+    """log(1 + exp(x)), from operators that ONNX Runtime vectorises.
 
-    Its own one takes three times as long.
+    ONNX Runtime's Softplus takes three times as long.
     """
     return torch.relu(x) + (1 + (-x.abs()).exp()).log()
 
@@ -170,38 +175,46 @@ def _softplus(x: Tensor) -> Tensor:
 def _add_likelihoods(
     logarithms: Float[Tensor, "batch channels strides"],
 ) -> Float[Tensor, "batch strides"]:
-    """Logarithm of the sum of exponentials over channels, [batch, strides].
+    """Log-sum-exp over channels, [batch, strides].
 
-    About a fixed value in place of the largest, which would have to be found first:
-    exponentials of -80 to 80 are within single precision.
+    It subtracts the constant ``MIDDLE`` in place of the maximum, which saves a pass:
+    exponentials of -80 to 80 fit into single precision.
     """
     x = logarithms.float().clamp(-MIDDLE, LARGEST) - MIDDLE
     return x.exp().sum(1).log() + MIDDLE
 
 
 class MatchedNetwork(nn.Module):
-    """The whole detector network: matched filters and a learned frontend, one head.
+    """The network ``matched``: matched filters and a learned frontend under one head.
 
     Args:
         geometry: Kernel, stride and frame sizes.
-        sub_banks: Parts of the bank, each as ``SubBank`` or its values by name.
-        groups: Groups of templates.
+        sub_banks: Parts of the bank, each a ``SubBank`` or its attributes as a mapping.
+        groups: Number of template groups.
         width: Channels of the learned frontend's stem.
-        channels: Learned channels that are added up.
-        hidden: Channels from which the ceilings are made.
+        channels: Learned channels that are summed over detectors.
+        hidden: Channels from which the ceilings are computed.
+
+    Attributes:
+        start: First frame of the matched filters that is used.
+        offset, stop: First frame of the learned frontend that is used, and the index
+            after the last one (negative or None). They cover the same merger times.
+        peak_size: Samples from the kernel's start to the merger that its first frame
+            marks.
 
     Raises:
-        GeometryError: The filters do not fit in a kernel, or frame size or rate are
-            none that they can have.
+        GeometryError: The kernel is too short for the filters, the frame size is not
+            supported, or the groups do not fit the sub-banks.
     """
 
-    # Above this, a larger value of a template says nothing more about what it is.
+    # Larger filter outputs are clamped: beyond this, loudness does not help to tell
+    # signals from glitches.
     CLAMP, COARSE_CLAMP = 100.0, 60.0
     COARSE_GROUPS = 8
     CEILING_SCALE, SOFTNESS = 4.0, 1.5
     FIRST_CEILING = 28.0
-    # A ceiling depends on the frames before its own as well: what a glitch does there.
-    # None after it, or a merger near the kernel's end would be missed.
+    # A ceiling also depends on the frames before its own, where a glitch may show. It
+    # depends on none after it, so that mergers near the kernel's end are not missed.
     TAPS, WIDTH = 5, 48
     FRAMES_BEFORE = 2 * (TAPS - 1)
 
@@ -220,11 +233,11 @@ class MatchedNetwork(nn.Module):
         self.hyperparameters = {
             "sub_banks": [
                 {
-                    "templates": one.templates,
-                    "ranks": list(one.ranks),
-                    "lengths": list(one.lengths),
+                    "templates": part.templates,
+                    "ranks": list(part.ranks),
+                    "lengths": list(part.lengths),
                 }
-                for one in parts
+                for part in parts
             ],
             "groups": groups,
             "width": width,
@@ -258,18 +271,20 @@ class MatchedNetwork(nn.Module):
                 f"{geometry.kernel_size}"
             )
         stride_frames = geometry.stride_size // geometry.frame_size
-        # Whole strides of frames.
+        # The head needs whole strides of frames. The first frames are dropped, since
+        # they cover the mergers farthest from the kernel's end.
         kernel_frames = spare_size // geometry.frame_size + 1 - self.FRAMES_BEFORE
-        # The first ones are left out: of mergers the farthest from the kernel's end.
         self.start = kernel_frames % stride_frames
         kernel_frames -= self.start
         if kernel_frames < stride_frames:
+            further = self.FRAMES_BEFORE + stride_frames - 1
+            least = self.matched.receptive_field + further * geometry.frame_size
             raise GeometryError(
-                "kernel_length: expected room for "
-                f"{self.FRAMES_BEFORE + stride_frames} frames of matched filters, "
-                f"found {geometry.kernel_length:g} s"
+                f"kernel_length: expected at least {least} samples, the matched "
+                f"filters' receptive field and {further} more frames; found "
+                f"{geometry.kernel_size}"
             )
-        # The learned frames of the same merger times.
+        # Choose the learned frontend's frames that cover the same merger times.
         peak_size = self.matched.merger_size + self.matched.reach_size / 2
         peak_size += self.start * geometry.frame_size
         learned_size = Network.PEAK_FRACTION * self.frontend.receptive_field
@@ -289,7 +304,10 @@ class MatchedNetwork(nn.Module):
         )
 
     def set_bank(self, bank: Bank) -> list[float]:
-        """Begin with a bank's templates; see ``MatchedFilters.set_bank``."""
+        """Set the filters and the groups' priors from a bank.
+
+        For returned value and errors, see ``MatchedFilters.set_bank``.
+        """
         lost = self.matched.set_bank(bank, self.geometry)
         share = torch.tensor(bank.share, dtype=torch.float32)
         prior = share.reshape(self.groups, -1).sum(1, keepdim=True)
@@ -300,11 +318,11 @@ class MatchedNetwork(nn.Module):
         return lost
 
     def set_learned(self, network: Network) -> None:
-        """Begin with the frontend of a trained network without matched filters."""
+        """Copy the learned frontend's weights from a network ``split``."""
         self.frontend.load_state_dict(network.frontend.state_dict())
 
     def offsets(self) -> list[nn.Parameter]:
-        """Biases in units of the score, which are trained at a higher rate."""
+        """Biases in the score's unit, which are trained at a higher learning rate."""
         head, bias = self.head, self.ceiling.bias
         assert isinstance(bias, nn.Parameter)
         return [head.prior, head.coarse_prior, head.offset, bias]
@@ -312,16 +330,16 @@ class MatchedNetwork(nn.Module):
     def features(
         self, x: Float[Tensor, "batch ifos time"]
     ) -> Float[Tensor, "batch ifos channels frames"]:
-        """Compute what of each detector is added up.
+        """Compute each detector's values, which the head sums over detectors.
 
         Args:
-            x: Whitened strain, [batch, ifos, time], whole frames.
+            x: Whitened strain, [batch, ifos, time], a whole number of frames.
 
         Returns:
-            [batch, ifos, groups + coarse + channels + 1, frames]: limited values of
-            the groups, those of wider groups as they are, the learned channels, and how
-            much the frame looks like a merger's. No detector's frames depend on
-            another's strain.
+            [batch, ifos, groups + coarse + channels + 1, frames]: the groups' limited
+            log-likelihood ratios, the coarse groups' unlimited ones, the learned
+            channels, and the frame's salience. No detector's values depend on another
+            detector's strain.
         """
         values = self.limit(*self.filter(x.flatten(0, 1)[:, None]))
         result: Tensor = values.unflatten(0, x.shape[:2])
@@ -332,14 +350,14 @@ class MatchedNetwork(nn.Module):
     ) -> tuple[
         Float[Tensor, "batch groups frames"], Float[Tensor, "batch learned frames"]
     ]:
-        """Filter whitened strain of single detectors.
+        """Run the matched filters and the learned frontend on single detectors.
 
         Args:
-            x: [batch, 1, time], whole frames.
+            x: Whitened strain, [batch, 1, time], a whole number of frames.
 
         Returns:
-            Log-likelihood ratios of groups of templates, [batch, groups, frames], and
-            the learned frontend's output for the same mergers, [batch, width * 4,
+            Log-likelihood ratios of the template groups, [batch, groups, frames]; and
+            the learned frontend's output for the same merger times, [batch, width * 4,
             frames].
         """
         frames = self.frontend(x)[..., self.offset : self.stop]
@@ -350,19 +368,20 @@ class MatchedNetwork(nn.Module):
         power: Float[Tensor, "batch groups frames"],
         frames: Float[Tensor, "batch learned frames"],
     ) -> Float[Tensor, "batch channels rest"]:
-        """Limit the values of a detector's groups, and join the learned channels.
+        """Apply the ceilings to one detector's groups, and add the other channels.
 
         Args:
-            power: Of the groups, as from ``filter``.
-            frames: The learned frontend's, likewise.
+            power: Log-likelihood ratios of the groups, from ``filter``.
+            frames: The learned frontend's output, from ``filter``.
 
         Returns:
-            [batch, groups + coarse + channels + 1, frames - FRAMES_BEFORE]: none for
-            the first frames, which have too few before them.
+            Channels as from ``features``, [batch, groups + coarse + channels + 1,
+            frames - FRAMES_BEFORE]. The first ``FRAMES_BEFORE`` frames have no value,
+            since a ceiling needs that many frames before its own.
         """
-        seen = self.norm(torch.cat([power.clamp(max=self.CLAMP).sqrt(), frames], 1))
-        hidden = self.hidden(seen)
-        power, seen = (x[..., self.FRAMES_BEFORE :] for x in (power, seen))
+        inputs = self.norm(torch.cat([power.clamp(max=self.CLAMP).sqrt(), frames], 1))
+        hidden = self.hidden(inputs)
+        power, inputs = (x[..., self.FRAMES_BEFORE :] for x in (power, inputs))
         ceiling = self.ceiling(hidden) / self.CEILING_SCALE
         ceiling = self.CEILING_SCALE * _softplus(ceiling)
         gap = (ceiling - power) / self.SOFTNESS
@@ -375,7 +394,7 @@ class MatchedNetwork(nn.Module):
             [
                 limited,
                 coarse.amax(2),
-                self.projection(torch.cat([seen, hidden], 1)),
+                self.projection(torch.cat([inputs, hidden], 1)),
                 self.salience(hidden) + best,
             ],
             1,
@@ -397,7 +416,7 @@ class MatchedNetwork(nn.Module):
         return score
 
     def fused(self) -> Self:
-        """Copy the network in evaluation mode, norms folded into convolutions."""
+        """Copy of the network for inference, BatchNorm folded into convolutions."""
         network = fused(self)
         if isinstance(network.norm, nn.BatchNorm1d):
             for conv in (network.hidden[0], network.projection):
@@ -408,9 +427,10 @@ class MatchedNetwork(nn.Module):
 
 
 def _fold_into(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> None:
-    """Fold a norm without weights of its own into the convolution that follows it.
+    """Fold a BatchNorm without affine weights into the convolution that follows it.
 
-    What the convolution has beside the norm's channels comes after these, and stays.
+    The convolution may have further input channels after the BatchNorm's; their
+    weights stay as they are.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     assert conv.bias is not None

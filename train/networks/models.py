@@ -1,4 +1,4 @@
-"""The networks by name: what a configuration or a checkpoint calls them."""
+"""Registry of the networks by the names that configurations and checkpoints use."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from chirpwatch.train.networks.matched import MatchedNetwork
 from chirpwatch.train.networks.network import Network
 
 Sliding = MatchedNetwork | Network
-"""Networks that look at each detector alone first: those that can be served."""
+"""Networks with a frontend for each detector alone; only these can be served."""
 
 Scorer = Sliding | DenseResNet | SeedResNet
 MODELS: dict[
@@ -29,15 +29,17 @@ MODELS: dict[
 def build_model(
     name: str, geometry: Geometry, hyperparameters: dict[str, Any]
 ) -> Scorer:
-    """Make a network with new weights.
+    """Make a network with freshly initialised weights.
 
     Args:
         name: Key of ``MODELS``.
         geometry: Kernel, stride and frame sizes.
-        hyperparameters: What the network takes beside the geometry.
+        hyperparameters: Further arguments of the network's constructor.
 
     Raises:
-        ModelError: There is no such network, or it takes no such hyper-parameter.
+        ModelError: The name is not in ``MODELS``, or the network does not take one of
+            the hyperparameters.
+        GeometryError: The network does not fit the geometry.
     """
     if name not in MODELS:
         raise ModelError(f"model: expected {', '.join(MODELS)}, found {name!r}")
@@ -48,5 +50,5 @@ def build_model(
 
 
 def model_name(network: Scorer) -> str:
-    """Name of a network in ``MODELS``."""
+    """Name under which a network is registered in ``MODELS``."""
     return next(name for name, kind in MODELS.items() if type(network) is kind)

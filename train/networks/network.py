@@ -1,12 +1,12 @@
 """The network ``split``: a frontend for each detector, and one narrow head.
 
 Every convolution is valid (no padding), and BatchNorm folds into the convolutions, so
-the network is shift-equivariant: run once over a long whitened stretch, it gives each
-kernel the score that the kernel gets alone. Only the head sees two detectors at once,
-so a timeslide costs the head and nothing else.
+the network is shift-equivariant: one pass over a long whitened stretch gives each
+kernel the same score as a pass over that kernel alone. Only the head combines
+detectors, so each timeslide costs one more run of the head only.
 
-Convolutions are written as 1×k two-dimensional ones: ONNX Runtime runs these in its
-blocked layout, half as fast again as one-dimensional ones.
+The frontend's convolutions are two-dimensional with 1×k taps: ONNX Runtime has a
+blocked layout for these, in which they run 1.5 times as fast as one-dimensional ones.
 """
 
 import copy
@@ -29,8 +29,8 @@ class ConvNorm(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        taps: Length of the convolution, in samples of its input.
-        stride: Samples of the input for each sample of the output.
+        taps: Length of the convolution, input samples.
+        stride: Input samples per output sample.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ConvNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two valid convolutions beside a skip that is cropped to what they cover.
+    """Two valid convolutions with a skip connection, cropped to the same length.
 
     Args:
         in_channels: Channels of the input.
@@ -88,20 +88,24 @@ class ResidualBlock(nn.Module):
 
 
 class Frontend(nn.Module):
-    """One detector's whitened strain to feature frames, equal for every detector.
+    """Computes feature frames from one detector's whitened strain.
 
-    The stem is long enough to hold a few cycles of a merger at full rate; each later
-    stage halves the rate and doubles the channels; a last block at the rate of the
-    frames widens the view to half a second.
+    All detectors share its weights. The stem's convolution spans a few cycles of a
+    merger at the full sample rate. Each later stage halves the rate and doubles the
+    channels. A last block at the frame rate widens the receptive field to half a
+    second.
 
     Args:
-        frame_size: Samples between two frames: 8 times a power of two.
+        frame_size: Samples between two frames, 8 times a power of two.
         width: Channels of the stem.
 
     Attributes:
         channels: Channels of the output.
         receptive_field: Samples that one frame depends on. Frame ``i`` depends on
             samples ``i * frame_size`` to ``i * frame_size + receptive_field - 1``.
+
+    Raises:
+        GeometryError: ``frame_size`` is not 8 times a power of two.
     """
 
     STEM_TAPS = 31
@@ -145,19 +149,19 @@ class Frontend(nn.Module):
             x: Whitened strain of one detector, [batch, 1, time].
 
         Returns:
-            [batch, channels, frames], one frame for each ``frame_size`` samples as far
-            as whole receptive fields fit in.
+            [batch, channels, frames], one frame every ``frame_size`` samples, for
+            every receptive field that lies within the strain.
         """
         frames: Tensor = self.blocks(self.pool(torch.relu(self.stem(x.unsqueeze(2)))))
         return frames.squeeze(2)
 
 
 class Head(nn.Module):
-    """Adds the detectors' projected frames, and scores every kernel.
+    """Sums the detectors' projected frames and scores every kernel.
 
     Args:
         channels: Channels of the projected frames, and of the head.
-        kernel_frames: Frames of the head that lie within one kernel.
+        kernel_frames: Frames of the head within one kernel.
         stride_frames: Frames between two scores.
     """
 
@@ -181,24 +185,26 @@ class Head(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch ifos channels frames"]
     ) -> tuple[Float[Tensor, "batch strides"], Float[Tensor, "batch strides"]]:
-        """Score every whole kernel.
+        """Score every complete kernel.
 
         Args:
             features: Projected frames, [batch, ifos, channels, frames].
 
         Returns:
-            Two tensors [batch, strides]: the score, a logit; and the peak, the index
-            (as float32) of the frame within the kernel that tells when the merger was.
+            The score (a logit), [batch, strides]; and the peak, the index within the
+            kernel of the frame with the largest salience, float32, [batch, strides].
+            The merger is estimated ``peak * frame_size + Network.peak_size`` samples
+            after the kernel's start.
         """
         return self.forward_sum(features.sum(1))
 
     def forward_sum(
         self, total: Float[Tensor, "batch channels frames"]
     ) -> tuple[Float[Tensor, "batch strides"], Float[Tensor, "batch strides"]]:
-        """Score every whole kernel of frames that were added up.
+        """Score every complete kernel, given the detectors' sum.
 
         Args:
-            total: The detectors' projected frames, added, [batch, channels, frames].
+            total: Sum of the detectors' projected frames, [batch, channels, frames].
 
         Returns:
             As ``forward``.
@@ -211,21 +217,21 @@ class Head(nn.Module):
     ) -> tuple[
         Float[Tensor, "batch strides"], Float[Tensor, "batch kernel_frames strides"]
     ]:
-        """Score every whole kernel, and each frame in it as the merger's.
+        """Compute every complete kernel's score, and the salience of its frames.
 
         Args:
-            total: The detectors' projected frames, added, [batch, channels, frames].
+            total: Sum of the detectors' projected frames, [batch, channels, frames].
 
         Returns:
-            The score, [batch, strides], and the salience, [batch, kernel_frames,
-            strides]: logits of which frame tells the merger's time.
+            The score, [batch, strides]; and the salience, [batch, kernel_frames,
+            strides], a logit for each frame that the merger is at its time.
         """
         fused = torch.relu(self.norm(total))
         frames = torch.relu(self.conv(fused.unsqueeze(2)))
         score = self.mean_logit(self.mean(frames).squeeze(2))
         score = score + self.max_logit(self.max(frames).squeeze(2))
         salience = self.peak_logit(frames.squeeze(2))
-        # A convolution with unit vectors lays each kernel's frames out as channels.
+        # Convolving with unit vectors turns each kernel's frames into channels.
         kernels = nn.functional.conv1d(
             salience, self.frames.to(salience.dtype), stride=self.stride_frames
         )
@@ -233,7 +239,7 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """The whole detector network: ``head(projection(frontend(strain)))``.
+    """The network ``split``: ``head(projection(frontend(strain)))``.
 
     Args:
         geometry: Kernel, stride and frame sizes.
@@ -241,19 +247,19 @@ class Network(nn.Module):
         channels: Channels of the projected frames and of the head.
 
     Raises:
-        GeometryError: No frame of the head fits in a kernel, or the frame size is
-            none that the frontend can make.
+        GeometryError: The kernel is shorter than the network's receptive field, or
+            the frontend does not support the frame size.
     """
 
     PEAK_FRACTION = 0.78
-    """Where in its receptive field a frame has the merger whose time it tells."""
+    """Merger time that a frame stands for, as a fraction of its receptive field."""
 
     def __init__(self, geometry: Geometry, width: int = 16, channels: int = 32) -> None:
         super().__init__()
         self.geometry = geometry
         self.hyperparameters = {"width": width, "channels": channels}
         self.frontend = Frontend(geometry.frame_size, width)
-        # The bias is left to the head's BatchNorm.
+        # No bias: the head's BatchNorm adds one to the sum.
         self.projections = nn.ModuleList(
             nn.Conv1d(self.frontend.channels, channels, 1, bias=False)
             for _ in geometry.ifos
@@ -278,7 +284,7 @@ class Network(nn.Module):
 
     @property
     def peak_size(self) -> float:
-        """Samples from a kernel's first to the merger that its first frame tells."""
+        """Samples from the kernel's start to the merger that its first frame marks."""
         return self.PEAK_FRACTION * self.receptive_field
 
     def features(
@@ -305,7 +311,7 @@ class Network(nn.Module):
     ) -> tuple[
         Float[Tensor, "batch strides"], Float[Tensor, "batch kernel_frames strides"]
     ]:
-        """Score whitened strain, and each frame of a kernel as the merger's.
+        """Compute the scores of whitened strain, and the salience of its frames.
 
         Args:
             x: Whitened strain, [batch, ifos, time].
@@ -324,14 +330,14 @@ class Network(nn.Module):
             x: Whitened strain, [batch, ifos, time].
 
         Returns:
-            Scores (logits), [batch, strides]: one for the first ``kernel_size``
-            samples, and one for each further ``stride_size``.
+            Scores (logits), [batch, strides]. The first is that of the first
+            ``kernel_size`` samples; each later kernel starts ``stride_size`` later.
         """
         score: Tensor = self.head(self.features(x))[0]
         return score
 
     def fused(self) -> Self:
-        """Copy the network in evaluation mode, BatchNorm folded into convolutions."""
+        """Copy of the network for inference, BatchNorm folded into convolutions."""
         network = fused(self)
         head = network.head
         if isinstance(head.norm, nn.BatchNorm1d):
@@ -341,7 +347,7 @@ class Network(nn.Module):
 
 
 def fused(network: _Module) -> _Module:
-    """Copy a network in evaluation mode, each BatchNorm folded into its convolution."""
+    """Copy of a network in evaluation mode, with every ``ConvNorm`` fused."""
     network = copy.deepcopy(network).eval()
     for module in network.modules():
         if isinstance(module, ConvNorm):
@@ -350,9 +356,9 @@ def fused(network: _Module) -> _Module:
 
 
 def fold_into_projections(projections: nn.ModuleList, norm: nn.BatchNorm1d) -> None:
-    """Fold the norm of the detectors' sum into the projections that are summed.
+    """Fold the BatchNorm of the detectors' sum into the detectors' projections.
 
-    The sum's offset goes to the first detector alone.
+    The first detector's projection gets the bias, so that the sum has it once.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)

@@ -1,9 +1,9 @@
 """Placement of a bank's templates.
 
-They are chosen from mergers drawn from the population, so that the mean over the
-population of the best match, raised to a power, is as large as a greedy choice makes it
-(facility location: Nemhauser, Wolsey and Fisher, Math. Program. 14, 265; a stochastic
-bank, arXiv:0908.2090, bounds the worst match instead).
+Templates are chosen among candidates, which are mergers drawn from the population. A
+greedy algorithm maximises the population's mean of the best match, raised to a power
+(facility location: Nemhauser, Wolsey and Fisher, Math. Program. 14, 265). A stochastic
+bank (arXiv:0908.2090) bounds the worst match instead.
 """
 
 import heapq
@@ -19,9 +19,9 @@ from chirpwatch.train.data.signals.waveforms import (
     chirp_mass,
 )
 from chirpwatch.train.networks.bank import OVERSAMPLING, SHIFTS, Bank, BankSettings
-from chirpwatch.train.networks.templates import MATCH_CHUNK, Grid, lags_between
+from chirpwatch.train.networks.templates import MATCH_CHUNK, Grid, rows_by_place
 
-# What a seed is for: independent draws from the population.
+# Independent random streams of a seed: candidates, and signals to evaluate a bank with.
 PLACEMENT, JUDGEMENT = range(1, 3)
 
 
@@ -31,13 +31,13 @@ def draw_mergers(
     """Draw mergers from the population.
 
     Args:
-        count: How many.
+        count: Number of mergers.
         settings: The population and the seed.
-        stream: ``PLACEMENT`` or ``JUDGEMENT``: independent draws.
+        stream: Random stream, ``PLACEMENT`` or ``JUDGEMENT``.
 
     Returns:
-        Masses, heavier first, detector frame, solar masses, to 0.001, and aligned
-        spins, to 0.0001, each [count, 2].
+        Masses, heavier first, detector frame, solar masses, rounded to 0.001; and
+        dimensionless aligned spins, rounded to 0.0001; [count, 2] each.
     """
     rng = np.random.default_rng([settings.seed, stream])
     masses, spins = draw_components(count, settings, rng)
@@ -45,17 +45,17 @@ def draw_mergers(
 
 
 def place(settings: BankSettings, geometry: Geometry) -> Bank:
-    """Choose the templates of a bank.
+    """Make a bank: draw candidates and choose the templates among them.
 
     Args:
         settings: Population and number of templates.
         geometry: Sample rate and highpass.
 
     Returns:
-        The bank; the same for the same arguments.
+        The bank; the same arguments always give the same one.
 
     Raises:
-        ConfigurationError: The settings do not go with the geometry.
+        ConfigurationError: The settings contradict the geometry; see ``Grid``.
         StrainError: An observing run has no noise curve.
     """
     grid = Grid(settings, geometry)
@@ -64,13 +64,14 @@ def place(settings: BankSettings, geometry: Geometry) -> Bank:
     chosen, shifts = choose(matches, settings.templates, settings.emphasis)
     order = np.argsort(chirp_mass(*masses[chosen].T), kind="stable")
     chosen, shifts = chosen[order], shifts[order]
-    seen = np.stack(
+    chosen_matches = np.stack(
         [
-            matches[lags_between(shift), template]
+            matches[rows_by_place(shift), template]
             for template, shift in zip(chosen, shifts, strict=True)
         ]
     )
-    counts = np.bincount(seen.argmax(0).flatten(), minlength=settings.templates)
+    best = chosen_matches.argmax(0).flatten()
+    counts = np.bincount(best, minlength=settings.templates)
     return Bank(
         settings,
         masses[chosen],
@@ -83,53 +84,61 @@ def place(settings: BankSettings, geometry: Geometry) -> Bank:
 def candidate_matches(
     grid: Grid, masses: NDArray[Any], spins: NDArray[Any]
 ) -> NDArray[Any]:
-    """Matches of truncated templates with each other.
+    """Compute the matches of all pairs of candidates, truncated as templates.
+
+    Args:
+        grid: Grid of the templates.
+        masses: Heavier and lighter, detector frame, solar masses, [n, 2].
+        spins: Dimensionless aligned spins, [n, 2].
 
     Returns:
-        float32, [OVERSAMPLING, templates, signals]: see ``Grid.match``. With the
-        order of lags turned around, the same for signals and templates exchanged.
+        float32, [OVERSAMPLING, n templates, n signals]; see ``Grid.match``. Exchanging
+        template and signal changes the lag's sign.
     """
     templates = grid.templates(masses, spins)
-    # As a signal, a template has nothing beyond its ends.
+    # A truncated template that serves as a signal is zero beyond its ends.
     padded = torch.nn.functional.pad(templates, (grid.lag_size, grid.lag_size))
     signals, templates = grid.transform(padded), grid.transform(templates)
     n = len(masses)
     matches = torch.zeros(OVERSAMPLING, n, n)
     back = [-lag % OVERSAMPLING for lag in range(OVERSAMPLING)]
-    # Half of it is enough.
+    # The other half of the matrix follows by symmetry.
     for start in range(0, n, MATCH_CHUNK):
         rows = slice(start, start + MATCH_CHUNK)
         for column in range(min(start + MATCH_CHUNK, n)):
-            found = grid.match(signals[rows], templates[column])
-            matches[:, column, rows] = found
-            matches[:, rows, column] = found[back]
+            block = grid.match(signals[rows], templates[column])
+            matches[:, column, rows] = block
+            matches[:, rows, column] = block[back]
     return matches.numpy()
 
 
 def choose(
     matches: NDArray[Any], count: int, emphasis: float
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Choose templates one by one, each time the one that adds most.
+    """Choose templates greedily, each time the one that raises the objective most.
+
+    The objective is the mean of the best match to the power of ``emphasis``, over
+    candidates and over the places between two outputs where a merger may fall.
 
     Args:
         matches: As from ``candidate_matches``, [OVERSAMPLING, n, n].
-        count: Templates to choose.
-        emphasis: What is maximised is the mean over the candidates, and over where
-            they fall between two outputs, of their best match to this power.
+        count: Number of templates to choose.
+        emphasis: Power of the match.
 
     Returns:
-        Indices in the order in which they were chosen, and the shift of each in lags,
-        [count] each: a smaller bank is the beginning of a larger one.
+        Indices of the templates in the order of choice, and their shifts in lags,
+        [count] each. A smaller bank is the beginning of a larger one.
     """
     worth = torch.from_numpy(matches).clamp(max=1) ** emphasis
     best = torch.zeros(OVERSAMPLING, worth.shape[-1])
 
     def gain(template: int, shift: int) -> float:
-        seen = worth[lags_between(shift), template]
-        return float((seen - best).clamp(min=0).sum(dtype=torch.float64))
+        gains = worth[rows_by_place(shift), template] - best
+        return float(gains.clamp(min=0).sum(dtype=torch.float64))
 
-    # What a template adds only becomes less: one that still adds more than the others
-    # ever did is the best (M. Minoux, Optimization Techniques, Springer 1978, 234).
+    # A template's gain never grows as others are chosen (submodularity). So a template
+    # is the best if its current gain exceeds the old gains of all others (M. Minoux,
+    # Optimization Techniques, Springer 1978, 234).
     queue = [
         (-gain(template, shift), template, shift)
         for template in range(worth.shape[1])
@@ -141,10 +150,10 @@ def choose(
         _, template, shift = heapq.heappop(queue)
         if template in chosen:
             continue
-        found = -gain(template, shift), template, shift
-        if queue and found > queue[0]:
-            heapq.heappush(queue, found)
+        updated = -gain(template, shift), template, shift
+        if queue and updated > queue[0]:
+            heapq.heappush(queue, updated)
             continue
         chosen[template] = shift
-        best = torch.maximum(best, worth[lags_between(shift), template])
+        best = torch.maximum(best, worth[rows_by_place(shift), template])
     return np.array(list(chosen)), np.array(list(chosen.values()))

@@ -1,9 +1,9 @@
-"""Templates on a grid of times, and their matches with signals.
+"""Whitened templates, and their matches with signals.
 
-Matches are maximised over phase, and over the times of a filter's outputs. A merger may
-fall between two of these: matches are computed for several places there, and half of
-the templates may have outputs midway between those of the others. Mergers are compared
-as complex analytic series: their modulus does not depend on the phase.
+A match is maximised over phase and over a filter's output times. A merger may fall
+between two output times, so matches are computed at ``OVERSAMPLING`` places in between.
+Some templates' output times lie midway between those of the others (``Bank.shift``).
+Series are analytic (complex), so the modulus of a correlation does not depend on phase.
 """
 
 import math
@@ -34,7 +34,8 @@ from chirpwatch.train.networks.bank import (
 )
 
 SIGNAL_LENGTH = 8.0
-"""Length of a whole signal, s: 5 and 5 solar masses take 5.4 s from 32 Hz on."""
+"""Length of a full signal, s: a merger of 5 and 5 solar masses takes 5.4 s from 32 Hz
+on."""
 
 IFOS = ("H1", "L1")
 """Detectors whose noise curves whiten the templates."""
@@ -52,20 +53,19 @@ def whitened_spectra(
     geometry: Geometry,
     length: float = SERIES_LENGTH,
 ) -> NDArray[Any]:
-    """Whiten mergers with the average noise curve.
+    """Compute spectra of mergers, whitened with the average noise curve.
 
     Args:
         masses: Heavier and lighter, detector frame, solar masses, [n, 2].
         spins: Dimensionless aligned spins, [n, 2].
         settings: Observing runs whose noise curves are averaged.
-        geometry: Sample rate, and the frequency below which spectra are zero.
+        geometry: Sample rate, and the highpass, below which spectra are zero.
         length: Length of the series, s; at least 2.
 
     Returns:
-        Spectra, complex64, [n, bins], of series of ``length`` at the sample rate
-        (``numpy.fft.irfft``). Their sum of squares is 1. The merger lies 1 s
-        (``AFTER_MERGER_LENGTH``) before the end: at ``MERGER_LENGTH`` of a series of
-        ``SERIES_LENGTH``.
+        One-sided spectra, complex64, [n, bins]. ``numpy.fft.irfft`` gives the series,
+        of ``length`` at the sample rate. Each series has a sum of squares of 1, and
+        its merger lies ``AFTER_MERGER_LENGTH`` before the end.
 
     Raises:
         StrainError: An observing run has no noise curve.
@@ -93,14 +93,14 @@ def whitened_spectra(
 
 
 def unit_spectra(waves: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
-    """Spectra of whitened series, so scaled that these have a sum of squares of 1.
+    """Compute whitened spectra, scaled to a sum of squares of 1 of each series.
 
     Args:
         waves: Strain, [n, size].
         weight: From ``whitening``, [size // 2 + 1].
 
     Returns:
-        complex128, [n, size // 2 + 1].
+        One-sided spectra, complex128, [n, size // 2 + 1].
     """
     spectra = np.fft.rfft(waves) * weight
     # Parseval: no power at 0 Hz, and none at half the sample rate.
@@ -110,15 +110,18 @@ def unit_spectra(waves: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
 
 
 def whitening(settings: BankSettings, geometry: Geometry, size: int) -> NDArray[Any]:
-    """Root of the inverse PSD, averaged over runs and over H1 and L1.
+    """Whitening weights: square root of the mean inverse PSD, over runs, H1 and L1.
 
     Args:
         settings: Observing runs.
-        geometry: Sample rate, and the frequency below which nothing passes.
-        size: Samples of the series.
+        geometry: Sample rate, and the highpass, below which weights are zero.
+        size: Samples of the series to be whitened.
 
     Returns:
-        Weight of each bin of its spectrum, float64, [size // 2 + 1].
+        Weight of each frequency bin, 1/sqrt(PSD), float64, [size // 2 + 1].
+
+    Raises:
+        StrainError: An observing run has no noise curve.
     """
     rate = geometry.sample_rate
     frequencies = np.fft.rfftfreq(size, 1 / rate)
@@ -135,14 +138,14 @@ def whitening(settings: BankSettings, geometry: Geometry, size: int) -> NDArray[
 
 
 def analytic(spectra: NDArray[Any]) -> NDArray[Any]:
-    """Complex series whose real part a spectrum is that of.
+    """Compute analytic series from one-sided spectra.
 
     Args:
         spectra: As from ``whitened_spectra``, [n, bins].
 
     Returns:
-        Analytic series, complex64, [n, 2 * (bins - 1)]: the imaginary part is the
-        wave a quarter of a cycle later.
+        complex64, [n, 2 * (bins - 1)]. The real part is the series of the spectrum;
+        the imaginary part is its Hilbert transform, a quarter of a cycle later.
     """
     size = 2 * (spectra.shape[-1] - 1)
     padded = np.zeros((len(spectra), size), np.complex64)
@@ -153,17 +156,18 @@ def analytic(spectra: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Grid:
-    """Samples on which matches are computed.
+    """Time grid on which matches are computed, coarser than the strain's samples.
 
-    A complex series without negative frequencies needs no more samples a second than
-    its largest frequency.
+    Analytic series have no negative frequencies, so a sample rate just above the
+    largest frequency is enough.
 
     Args:
-        settings: Cut and largest frequency of the templates.
+        settings: Lengths and largest frequency of the templates.
         geometry: Sample rate and highpass.
 
     Raises:
-        ConfigurationError: The settings do not go with the geometry.
+        ConfigurationError: ``max_frequency`` is not between the highpass and half the
+            sample rate, or a template is shorter than a grid sample.
     """
 
     settings: BankSettings
@@ -180,37 +184,39 @@ class Grid:
         if self.before_size < 1 or self.after_size < 1:
             raise ConfigurationError(
                 f"bank: expected before_length and after_length of "
-                f"{1 / self.rate:.2g} s or more; found {self.settings}"
+                f"{1 / self.rate:.2g} s or more; found "
+                f"{self.settings.before_length:g} s and "
+                f"{self.settings.after_length:g} s"
             )
 
     @property
     def step(self) -> int:
-        """Samples of the strain for each sample of this grid."""
+        """Strain samples per grid sample."""
         return math.ceil(self.geometry.sample_rate / self.settings.max_frequency) - 1
 
     @property
     def rate(self) -> float:
-        """Samples a second, above ``max_frequency``."""
+        """Sample rate, Hz, above ``max_frequency``."""
         return self.geometry.sample_rate / self.step
 
     @property
     def before_size(self) -> int:
-        """Samples of a template before its merger."""
+        """Grid samples of a template before its merger."""
         return round(self.settings.before_length * self.rate)
 
     @property
     def after_size(self) -> int:
-        """Samples of a template from its merger on."""
+        """Grid samples of a template from its merger on."""
         return round(self.settings.after_length * self.rate)
 
     @property
     def lag_size(self) -> int:
-        """Samples by which a signal is longer than a template, at each end."""
+        """Grid samples by which a signal is longer than a template, at each end."""
         return round(LAG_LENGTH * self.rate)
 
     @property
     def fft_size(self) -> int:
-        """Samples of a transform that holds such a signal."""
+        """Length of an FFT that holds a signal."""
         return int(
             next_fast_len(self.before_size + self.after_size + 2 * self.lag_size)
         )
@@ -221,17 +227,17 @@ class Grid:
         spins: Float[NDArray[Any], "n 2"],
         length: float,
     ) -> Complex[Tensor, "n time"]:
-        """Whitened mergers about their merger, of unit power as a whole.
+        """Compute whitened signals around their mergers, on this grid.
 
         Args:
-            masses: [n, 2].
-            spins: [n, 2].
-            length: Of the series that counts as whole, s.
+            masses: Heavier and lighter, detector frame, solar masses, [n, 2].
+            spins: Dimensionless aligned spins, [n, 2].
+            length: Length of the full signals, s.
 
         Returns:
             Analytic series up to ``max_frequency``, complex64, [n, before_size +
-            after_size + 2 * lag_size]; the sum of ``|x|²`` is the share of the whole
-            signal's SNR² that they hold.
+            after_size + 2 * lag_size]. The sum of ``|x|²`` is the fraction of the full
+            signal's SNR² that the series holds.
         """
         size = self.before_size + self.after_size + 2 * self.lag_size
         result = torch.empty(len(masses), size, dtype=torch.complex64)
@@ -245,14 +251,14 @@ class Grid:
     def cut(
         self, spectra: Complex[NDArray[Any], "n bins"], length: float
     ) -> Complex[Tensor, "n time"]:
-        """Cut whitened mergers about their merger, and sample them on this grid.
+        """Cut whitened series around their mergers, and sample them on this grid.
 
         Args:
-            spectra: As from ``whitened_spectra``, complex64, [n, bins].
-            length: Of their series, s.
+            spectra: From ``whitened_spectra``, complex64, [n, bins].
+            length: Length of their series, s.
 
         Returns:
-            As from ``signals``.
+            As ``signals``.
         """
         merger = round((length - AFTER_MERGER_LENGTH) * self.geometry.sample_rate)
         before, after = (
@@ -267,10 +273,14 @@ class Grid:
     def templates(
         self, masses: Float[NDArray[Any], "n 2"], spins: Float[NDArray[Any], "n 2"]
     ) -> Complex[Tensor, "n time"]:
-        """Truncated templates of unit power.
+        """Compute truncated templates, each normalised to unit power.
+
+        Args:
+            masses: Heavier and lighter, detector frame, solar masses, [n, 2].
+            spins: Dimensionless aligned spins, [n, 2].
 
         Returns:
-            complex64, [n, before_size + after_size].
+            Analytic series, complex64, [n, before_size + after_size].
         """
         signals = self.signals(masses, spins, SERIES_LENGTH)
         cut = signals[:, self.lag_size : -self.lag_size]
@@ -278,7 +288,7 @@ class Grid:
         return result
 
     def transform(self, series: Complex[Tensor, "n time"]) -> Complex[Tensor, "n bins"]:
-        """Spectra of signals or templates, [n, fft_size]."""
+        """Fourier transform of signals or templates, [n, fft_size]."""
         result: Tensor = torch.fft.fft(series, self.fft_size)
         return result
 
@@ -287,19 +297,19 @@ class Grid:
         signals: Complex[Tensor, "*n bins"],
         templates: Complex[Tensor, "*#n bins"],
     ) -> Float[Tensor, " oversampling *n"]:
-        """Match of signals with templates, from their spectra, over time and phase.
+        """Match signals with templates, maximised over phase and time.
 
         Args:
-            signals: [..., fft_size].
-            templates: Broadcast with the signals.
+            signals: From ``transform``, [..., fft_size].
+            templates: From ``transform``; broadcast with the signals.
 
         Returns:
-            [OVERSAMPLING, ...]: the best of every ``OVERSAMPLING``-th lag, from the
-            first, the second … on. Their maximum is that over all lags.
+            [OVERSAMPLING, ...]. Row k is the maximum over every ``OVERSAMPLING``-th
+            lag from lag k on; the maximum over rows is that over all lags.
         """
         size = OVERSAMPLING * self.fft_size
         series = torch.fft.ifft(signals * templates.conj(), size)
-        # Within these lags nothing wraps around.
+        # At these lags, the circular correlation does not wrap around.
         lags = series[..., : 2 * OVERSAMPLING * self.lag_size].abs()
         result: Tensor = OVERSAMPLING * lags.unflatten(-1, (-1, OVERSAMPLING)).amax(
             -2
@@ -307,35 +317,45 @@ class Grid:
         return result
 
 
-def lags_between(shift: int) -> list[int]:
-    """Which match is that of a merger 0, 1 … lags after an output."""
+def rows_by_place(shift: int) -> list[int]:
+    """Rows of ``Grid.match`` for mergers 0, 1, … lags after an unshifted output.
+
+    Args:
+        shift: Lags by which the template's outputs are delayed.
+    """
     return [(shift - place) % OVERSAMPLING for place in range(OVERSAMPLING)]
 
 
 def best_matches(
     grid: Grid, signals: Complex[Tensor, "n bins"], bank: Bank
 ) -> Float[NDArray[Any], "oversampling n"]:
-    """Best match of each signal, a spectrum on the grid, over a bank's templates.
+    """Compute each signal's best match over a bank's templates.
+
+    Args:
+        grid: Grid of signals and templates.
+        signals: From ``Grid.transform``, [n, fft_size].
+        bank: The bank.
 
     Returns:
-        [OVERSAMPLING, n]: for mergers 0, 1 … lags after an output. The mean of a whole
-        signal over the lags is its fitting factor (Apostolatos, Phys. Rev. D 52, 605).
+        [OVERSAMPLING, n]: matches of mergers 0, 1, … lags after an unshifted output.
+        Their mean is the fitting factor of a full signal (Apostolatos, Phys. Rev. D
+        52, 605).
     """
     templates = grid.transform(grid.templates(bank.masses, bank.spins))
     shifts = (bank.shift * OVERSAMPLING).astype(int)
     best = torch.zeros(OVERSAMPLING, len(signals))
-    # Few signals at once: their series stay in the processor's cache.
+    # Few signals at once, so that their series stay in the CPU's cache.
     for rows, part in zip(
         best.split(MATCH_CHUNK, 1), signals.split(MATCH_CHUNK), strict=True
     ):
         for template, shift in zip(templates, shifts, strict=True):
-            found = grid.match(part, template)[lags_between(shift)]
-            torch.maximum(rows, found, out=rows)
+            matches = grid.match(part, template)[rows_by_place(shift)]
+            torch.maximum(rows, matches, out=rows)
     return best.numpy()
 
 
 def _chunks(masses: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Rows of a few mergers at a time, similar ones together.
+    """Yield the row indices of batches of mergers with similar chirp mass.
 
     The longest waveform of a batch sets the length of all.
     """

@@ -1,4 +1,4 @@
-"""The live search as a process, frames for it, and what must come out."""
+"""The live search as a process, frames as its input, and checks of its results."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ GPS = 1_262_304_000
 RATE = 2048
 LENGTH = 100
 BURSTS = {30: 2e-20, 47: 3e-20, 80: 2.5e-20}
-"""Second, and height of an impulse in its middle."""
+"""Impulses: the second in whose middle each lies, and its height."""
 
 IFOS = ("H1", "L1")
 
@@ -40,7 +40,7 @@ def with_bursts():
 
 
 def with_background(client, address):
-    """Give the service a year's background of the model, with events of 1 to 30."""
+    """Store a year's background of the model, with statistics of 1 to 30."""
     detector = Detector(address)
     client.put_run(
         "noise",
@@ -75,7 +75,7 @@ def with_background(client, address):
 
 
 class Search:
-    """The command as a process; a context manager that ends it."""
+    """``chirpwatch live`` as a process; a context manager that ends it."""
 
     def __init__(self, folder, frames, triton, api, *options):
         self.folder = folder
@@ -115,7 +115,7 @@ class Search:
         }
 
     def wait_until(self, gps, timeout=60):
-        """Wait until a GPS time was scored or given up."""
+        """Wait until a GPS time was scored or declared a gap."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.process.stdout.read()
@@ -126,7 +126,7 @@ class Search:
         raise AssertionError(f"not at GPS {gps}: {self.metrics()}")
 
     def end(self):
-        """End it as an operator does, and give what it said."""
+        """End it as an operator does, and return its output."""
         self.process.send_signal(signal.SIGTERM)
         out, _ = self.process.communicate(timeout=60)
         assert self.process.returncode == 0, out
@@ -147,7 +147,7 @@ def write(frames, strain, seconds, ifos=IFOS):
 
 
 def expected_scores(address, strain, start, stop):
-    """Scores of some seconds as one sequence, offline, and their right edges, s."""
+    """Score a span offline, as a single sequence; return scores and right edges, s."""
     part = strain[:, start * RATE : stop * RATE].astype(np.float32)
     strides = 8 * (stop - start)
     pieces = Detector(address).stream(lambda a, b: part[None, :, a:b], strides, 64)
@@ -159,7 +159,7 @@ def expected_scores(address, strain, start, stop):
 
 
 def check_scores(client, run, address, strain, stretches):
-    """Each valid stride is there once, with the score that it has offline."""
+    """Each valid stride is stored once, with the score that it has offline."""
     parts = [expected_scores(address, strain, *one) for one in stretches]
     edges, score, valid = (np.concatenate(part) for part in zip(*parts, strict=True))
     found = client.scores(run, points=20_000)
@@ -172,7 +172,7 @@ def check_scores(client, run, address, strain, stretches):
 
 
 def check_candidates(found):
-    """One for each impulse, at its time, in order."""
+    """Check that each impulse has a single candidate, at its time, in order."""
     times = [second + 0.5 for second in BURSTS]
     assert [one["time"] - GPS for one in found] == pytest.approx(times, abs=1 / 16)
 

@@ -1,9 +1,9 @@
-"""What a control room does to a live search; each must cost nothing but time.
+"""Faults during a live search, each of which may cost time only.
 
-Real Triton, real results service, the real command, in processes that are killed,
-frozen, and starved of disk, time and network while frames come. After each: every
-stride is there once, with the score that it has offline, livetime is exact, and each
-signal is one candidate.
+Triton, results service and command are real processes. They are killed, frozen, and
+starved of disk, time and network while frames arrive. After each fault, every stride is
+stored once with the score that it has offline, livetime is exact, and each signal has a
+single candidate.
 """
 
 import contextlib
@@ -61,18 +61,18 @@ time.time = lambda: right() + float(clock.read_text() or 0)
 from chirpwatch.commands.cli import main
 main()
 """
-"""A command with a clock that can be stepped."""
+"""The command with a clock that can be stepped."""
 
 SPEED = 5.0
-"""Seconds of strain in a second."""
+"""Seconds of strain per second of wall-clock time."""
 
 PATIENCE = ("--patience", "6")
-"""A reader that was killed, or frozen, is back seconds later on a busy machine; so is
-one that a damaged frame ended, which may be mended meanwhile."""
+"""On a busy machine, a reader restarts only seconds after it was killed or frozen, or
+after a damaged frame ended it. The frame may be repaired meanwhile."""
 
 
 class Servers:
-    """Triton and the results service, started anew when they end, as compose does."""
+    """Triton and the results service, restarted when they end, as compose does."""
 
     def __init__(self, repository, folder, database=None):
         self.repository, self.folder = repository, folder
@@ -107,7 +107,7 @@ class Servers:
     def _watch(self):
         while not self._ended.wait(0.1):
             with contextlib.suppress(ServerError):
-                # One that is killed while it starts is started once more.
+                # A server that is killed while it starts is started again.
                 self._keep_triton()
             with contextlib.suppress(ApiError):
                 self._keep_api()
@@ -144,7 +144,7 @@ def servers(energy_repository, tmp_path):
 
 @contextlib.contextmanager
 def feeding(frames, data, speed=SPEED):
-    """Write the strain as frames, in time with a clock, beside what goes on."""
+    """Write the strain as frames, at the clock's pace, in a thread."""
     stop = threading.Event()
 
     def feed():
@@ -164,7 +164,7 @@ def feeding(frames, data, speed=SPEED):
 
 
 def check_all(servers, search, data):
-    """Nothing lost, nothing twice, livetime exact, one candidate for each signal."""
+    """Check that nothing is lost or doubled, and check livetime and candidates."""
     search.wait_until(GPS + LENGTH, timeout=120)
     out = search.end()
     address = servers.triton.address
@@ -230,7 +230,7 @@ def test_every_process_killed_at_random(servers, strain, tmp_path):
 
 @pytest.mark.parametrize("victim", ["search", "reader", "triton", "api"])
 def test_a_frozen_process(servers, strain, tmp_path, victim):
-    """It stands still for 8 s, with what it has open, and goes on."""
+    """A process is stopped for 8 s, with its files and connections open."""
     frames = tmp_path / "frames"
     with Search(tmp_path, frames, servers.triton.address, servers, *PATIENCE) as search:
         with feeding(frames, strain):
@@ -248,14 +248,14 @@ def test_a_frozen_process(servers, strain, tmp_path, victim):
                 os.kill(pid, signal.SIGSTOP)
             time.sleep(8)
             for pid in pids:
-                # A reader that stood still was ended.
+                # The frozen reader was ended.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
         check_all(servers, search, strain)
 
 
 def test_a_slow_results_service(servers, strain, tmp_path):
-    """It has a twentieth of the time: no candidate waits for it."""
+    """The service gets a twentieth of the CPU time; candidates do not wait for it."""
     frames = tmp_path / "frames"
     ended = threading.Event()
 
@@ -286,7 +286,7 @@ def test_a_slow_results_service(servers, strain, tmp_path):
 
 @contextlib.contextmanager
 def small_disk(folder, size):
-    """A file system of a size of its own."""
+    """A small file system."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
@@ -299,7 +299,7 @@ def small_disk(folder, size):
 
 @contextlib.contextmanager
 def filled(folder):
-    """The disk is full to the last byte."""
+    """Fill the disk to the last byte."""
     path = folder / "filler"
     file = os.open(path, os.O_CREAT | os.O_WRONLY)
     with contextlib.suppress(OSError):
@@ -312,7 +312,7 @@ def filled(folder):
 
 @pytest.mark.parametrize("whose", ["search", "service"])
 def test_a_full_disk(energy_repository, strain, tmp_path, whose):
-    """Full for 8 s while signals come: all that is written is whole."""
+    """The disk is full for 8 s while signals arrive; no file is left incomplete."""
     frames = tmp_path / "frames"
     with small_disk(tmp_path / "disk", "8m") as disk:
         database = disk / "results.db" if whose == "service" else None
@@ -334,7 +334,7 @@ def test_a_full_disk(energy_repository, strain, tmp_path, whose):
 def test_a_stepped_clock(servers, strain, tmp_path, step):
     """The search's clock steps by an hour in the middle.
 
-    A machine's clock cannot be stepped for one process: `time.time` stands in.
+    A clock cannot be stepped for a single process, so `time.time` is replaced.
     """
     frames, clock = tmp_path / "frames", tmp_path / "clock"
     clock.write_text("0")
@@ -349,7 +349,7 @@ def test_a_stepped_clock(servers, strain, tmp_path, step):
 
 @contextlib.contextmanager
 def network():
-    """A network of its own, and the cable to it; yields address and a switch."""
+    """Network namespace; yields its name, address, and a switch for its link."""
     name, here, there = (f"cw{os.getpid() % 100_000}{end}" for end in "nht")
     address = "10.213.77.2"
 
@@ -373,9 +373,9 @@ def network():
 
 
 def test_a_cut_network(energy_repository, strain, tmp_path):
-    """Triton and results service are on another machine; the cable is drawn for 15 s.
+    """Triton and results service are in another network, cut off for 15 s.
 
-    Nothing refuses a connection then: what is sent vanishes.
+    Connections are not refused then; packets are lost.
     """
     frames = tmp_path / "frames"
     token = "a-token-of-the-test"
@@ -427,7 +427,7 @@ def test_a_cut_network(energy_repository, strain, tmp_path):
 
 
 def test_damaged_frames(servers, strain, tmp_path):
-    """Any damage makes a gap of the frame's second, or none where it is mended."""
+    """A damaged frame makes a gap of its second, or none if it is repaired in time."""
     frames, aside = tmp_path / "frames", tmp_path / "aside"
     rng = np.random.default_rng(4)
     mended, lost = {22, 35, 44}, {26, 40, 55, 70}
@@ -462,7 +462,7 @@ def test_damaged_frames(servers, strain, tmp_path):
     with servers.client() as client:
         run = live_run(client)
         check_scores(client, run.id, address, strain, stretches)
-        # What the page says.
+        # The status that the page shows.
         last = max(lost)
         assert run.message == (
             f"4 s lost in 4 gaps, the last of 1 s from GPS {GPS + last}: no frame of "
@@ -478,10 +478,10 @@ def test_damaged_frames(servers, strain, tmp_path):
 
 
 def test_two_thousand_sequences_at_once(energy_server, strain):
-    """Each gets the scores that it gets alone, whatever the others do.
+    """Each sequence gets the scores that it gets alone.
 
-    They share a connection: as many of those as there are sequences take threads of
-    this process, not of the server.
+    They share a connection: a connection for each would take threads of this process,
+    not of the server.
     """
     count, strides, step = 2000, 80, 40
     detector = Detector(energy_server.address)

@@ -1,4 +1,4 @@
-"""``chirpwatch live``, whole: real Triton, real service, frames in a directory."""
+"""``chirpwatch live`` with a real Triton, a real service, and frames in a directory."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ def test_scores_and_candidates_are_those_of_the_strain(
         assert (run.state, run.background_run) == ("complete", "noise")
         check_scores(client, run.id, energy_server.address, strain, [(0, LENGTH)])
         events = client.candidates(run.id).candidates
-        # Each has its strain, at its time.
+        # Each candidate has its strain, at its time.
         for one in found:
             white = client.whitened(run.id, one["time_ns"])
             series = np.abs(white.strain["H1"])
@@ -56,7 +56,7 @@ def test_scores_and_candidates_are_those_of_the_strain(
     assert metrics["chirpwatch_live_candidates_total",] == 3
     assert metrics["chirpwatch_live_sequences_total",] == 1
     assert metrics["chirpwatch_live_told_total", "told", "file"] == 3
-    # What is told at once are the events that are decided later.
+    # Triggers that are sent at once are the events that are decided later.
     assert {one["time_ns"] for one in found} <= {one.time_ns for one in events}
     for one in found:
         assert one["background_run"] == "noise"
@@ -64,7 +64,7 @@ def test_scores_and_candidates_are_those_of_the_strain(
         assert one["saturated"]
 
 
-def test_what_does_not_come_as_it_should_is_a_gap_that_is_counted(
+def test_missing_late_and_invalid_frames_are_counted_gaps(
     energy_server, api, strain, tmp_path
 ):
     frames = tmp_path / "frames"
@@ -73,13 +73,13 @@ def test_what_does_not_come_as_it_should_is_a_gap_that_is_counted(
         Search(tmp_path, frames, energy_server.address, api) as search,
     ):
         write(frames, strain, range(20))
-        # Out of order, and one detector after the other: no gap.
+        # Frames out of order, and one detector after the other: no gap.
         search.wait_until(GPS + 20)
         write(frames, strain, [21], ["H1"])
         time.sleep(0.3)
         write(frames, strain, [20], ["H1"])
         write(frames, strain, [20, 21], ["L1"])
-        # Cut short, and whole a little later: no gap.
+        # A truncated frame, complete a little later: no gap.
         part = FrameWriter(tmp_path / "aside")
         whole = part.write("L1", GPS + 22, strain[1, 22 * RATE : 23 * RATE])
         path = FrameWriter(frames).path("L1", GPS + 22)
@@ -88,15 +88,15 @@ def test_what_does_not_come_as_it_should_is_a_gap_that_is_counted(
         time.sleep(0.3)
         path.write_bytes(whole.read_bytes())
         search.wait_until(GPS + 23)
-        # Once more: the first one counts.
+        # A repeated frame: the first counts.
         write(frames, strain[:, ::-1], [10])
-        # Missing.
+        # A missing frame.
         write(frames, strain, [23], ["H1"])
         write(frames, strain, range(24, 50))
         search.wait_until(GPS + 50)
-        # Too late.
+        # A late frame.
         write(frames, strain, [23], ["L1"])
-        # Off, not finite, standing still.
+        # Detector off, strain not finite, strain constant.
         off = FrameWriter(frames)
         off.write("H1", GPS + 50, strain[0, 50 * RATE : 51 * RATE], on=False)
         write(frames, strain, [50], ["L1"])
@@ -133,14 +133,14 @@ def test_what_does_not_come_as_it_should_is_a_gap_that_is_counted(
     assert "INFO live: 76 s analysed (latency " in out and progress in out
 
 
-def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_twice(
+def test_a_killed_search_resumes_with_nothing_lost_or_doubled(
     energy_server, api, strain, tmp_path
 ):
     frames = tmp_path / "frames"
     search = Search(tmp_path, frames, energy_server.address, api)
     with api.client() as client:
         with_background(client, energy_server.address)
-        # While the kernel holds a burst; test_faults kills at any time.
+        # While the kernel holds a burst; test_faults kills at random times.
         stop = 48
         with search:
             write(frames, strain, range(stop))
@@ -157,10 +157,8 @@ def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_twice(
 
 
 @pytest.mark.slow
-def test_servers_that_go_and_come_back_cost_nothing(
-    energy_repository, api, strain, tmp_path
-):
-    """Triton killed in the middle of a sequence, and the results service with it."""
+def test_servers_that_restart_cost_nothing(energy_repository, api, strain, tmp_path):
+    """Triton is killed in the middle of a sequence, and the results service with it."""
     frames = tmp_path / "frames"
     with TritonServer(energy_repository) as server:
         address = server.address
@@ -189,7 +187,7 @@ def test_servers_that_go_and_come_back_cost_nothing(
     assert metrics["chirpwatch_live_sequences_total",] == 1
 
 
-def test_another_model_begins_another_run_where_the_first_ended(
+def test_another_model_starts_a_new_run_where_the_first_ended(
     energy_repository, repository, api, strain, tmp_path
 ):
     frames = tmp_path / "frames"
@@ -202,7 +200,7 @@ def test_another_model_begins_another_run_where_the_first_ended(
         ):
             write(frames, strain, range(50))
             search.wait_until(GPS + 50)
-            # Asked to end, it would wait 10 s for the search's sequence.
+            # On SIGTERM it would wait 10 s for the search's sequence.
             os.kill(server.pid, signal.SIGKILL)
             server.__exit__(None, None, None)
             with TritonServer(repository, grpc_port=port):
@@ -214,7 +212,7 @@ def test_another_model_begins_another_run_where_the_first_ended(
     assert first.model != second.model
     assert "results of two models do not mix" in first.message
     assert (first.state, second.state) == ("complete", "complete")
-    # Together they have all of it, and no stride is in both.
+    # Together they have every stride, and none twice.
     livetime = first.zero_lag.livetime + second.zero_lag.livetime
     assert livetime == LENGTH - Geometry().warmup_strides / 8
     assert first.stop == second.start

@@ -1,4 +1,4 @@
-"""The parts of the live search, each alone."""
+"""Unit tests of the live search's parts."""
 
 import hashlib
 import hmac
@@ -75,7 +75,7 @@ def told(assembler, now):
     return list(assembler.ready(now))
 
 
-# Bringing the detectors together
+# Assembling the detectors' seconds
 
 
 def test_blocks_hold_each_second_once_and_end_at_gaps_and_other_rates():
@@ -90,7 +90,7 @@ def test_blocks_hold_each_second_once_and_end_at_gaps_and_other_rates():
     assert list(blocks([], 3)) == []
 
 
-def test_seconds_of_all_detectors_are_told_in_order():
+def test_complete_seconds_are_released_in_order():
     assembler = Assembler(IFOS, 10)
     assembler.offer("H1", GPS + 1, second(), 0)
     assembler.offer("H1", GPS, second(), 0)
@@ -103,7 +103,7 @@ def test_seconds_of_all_detectors_are_told_in_order():
     assert assembler.counts == {"out_of_order": 1}
 
 
-def test_a_missing_frame_is_waited_for_and_then_a_gap():
+def test_a_missing_frame_is_a_gap_after_the_patience():
     assembler = Assembler(IFOS, 10, next=GPS)
     assembler.offer("H1", GPS, second(), 0)
     assembler.offer("H1", GPS + 1, second(), 1)
@@ -112,14 +112,14 @@ def test_a_missing_frame_is_waited_for_and_then_a_gap():
     gap, after = told(assembler, 10)
     assert gap == Gap(GPS, 1, "no frame of L1")
     assert after.gps == GPS + 1
-    # Now it is too late, and twice is once.
+    # Now the frame is late; a repeated frame counts once.
     assembler.offer("L1", GPS, second(), 11)
     assembler.offer("H1", GPS + 2, second(), 11)
     assembler.offer("H1", GPS + 2, second(), 11)
     assert assembler.counts == {"late": 1, "twice": 1}
 
 
-def test_what_nobody_has_is_one_gap_and_silence_is_none():
+def test_seconds_without_any_frame_are_a_gap_only_once_data_resume():
     assembler = Assembler(IFOS, 10, next=GPS)
     assert told(assembler, 1000) == []
     for ifo in IFOS:
@@ -130,14 +130,14 @@ def test_what_nobody_has_is_one_gap_and_silence_is_none():
     assert after.gps == GPS + 500
 
 
-def test_one_frame_of_the_far_future_does_not_end_the_present():
+def test_a_frame_from_the_future_does_not_make_a_gap():
     assembler = Assembler(IFOS, 10, next=GPS)
     assembler.offer("H1", GPS + MAX_LEAP + 1, second(), 0)
     assert told(assembler, 100) == []
     for ifo in IFOS:
         assembler.offer(ifo, GPS, second(), 200)
     assert [one.gps for one in told(assembler, 200)] == [GPS]
-    # Not when it is near, either.
+    # Also as its time approaches.
     for number in range(1, MAX_LEAP):
         assert told(assembler, 200 + number) == []
         for ifo in IFOS:
@@ -145,7 +145,7 @@ def test_one_frame_of_the_far_future_does_not_end_the_present():
         assert len(told(assembler, 200 + number)) == 1
 
 
-def test_a_second_that_is_off_is_a_gap_that_says_why():
+def test_a_second_with_a_detector_off_is_a_gap_with_its_reason():
     assembler = Assembler(IFOS, 10)
     assembler.offer("H1", GPS, Second(None, 0.0, "off"), 0)
     assembler.offer("L1", GPS, second(), 0)
@@ -153,8 +153,8 @@ def test_a_second_that_is_off_is_a_gap_that_says_why():
 
 
 @given(st.data())
-def test_whatever_comes_each_second_is_told_once_and_in_order(data):
-    """Any order, any losses, any repetitions."""
+def test_each_second_is_released_once_and_in_order(data):
+    """With frames in any order, lost or repeated."""
     count = data.draw(st.integers(1, 12))
     offers = data.draw(
         st.lists(
@@ -200,7 +200,7 @@ def test_live_strain_is_resampled_as_recorded_strain_is(rate):
     parts = [
         decimator.push(list(strain[:, n * rate : (n + 1) * rate])) for n in range(5)
     ]
-    # Whole strides, ending at a fixed distance from the end of what came.
+    # Whole strides that end at a fixed distance from the end of the input.
     assert [part.shape[1] for part in parts[1:]] == [2048] * 4
     assert parts[0].shape[1] % 256 == 0
     result = np.concatenate(parts, axis=1)
@@ -225,7 +225,7 @@ def test_a_rate_that_changes_or_does_not_fit_is_refused():
 
 
 def triggers(score, delay, size=None, threshold=5.0):
-    """The triggers of scores that come in pieces of a size."""
+    """Triggers of scores that arrive in pieces of ``size`` strides."""
     size = size or len(score)
     finder = TriggerFinder(Geometry(), 1.25, GPS * 10**9)
     found = []
@@ -238,25 +238,27 @@ def triggers(score, delay, size=None, threshold=5.0):
 
 def test_a_signal_is_one_candidate_once_its_kernel_has_passed():
     score, delay = np.zeros(80), np.full(80, 1.0)
-    # A merger at 2 s: seen by the strides whose kernels hold it, best in the middle.
+    # A merger at 2 s: kernels that contain it score it, loudest in the middle.
     for stride, value in zip(range(19, 28), (6, 7, 8, 9, 8, 9, 8, 7, 6), strict=True):
         score[stride], delay[stride] = value, (stride + 1) / 8 - 2.0
     for size in (1, 3, 8, 80):
         (one,) = triggers(score, delay, size)
         assert one.statistic == 9
         assert one.time_ns == (GPS + 2) * 10**9
-        # The longest delay later, and not a stride more.
+        # Decided after the longest delay, without a further stride.
         assert one.decided_ns == GPS * 10**9 + 3_250_000_000
-    # One that is not over is told at the end.
+    # A trigger that is not decided yet is sent at the end.
     (one,) = triggers(score[:24], delay[:24])
     assert one.time_ns == (GPS + 2) * 10**9
-    # Another one right after is another one.
+    # A later signal is another candidate.
     score[60], delay[60] = 7.0, 1.0
     assert [one.statistic for one in triggers(score, delay, 8)] == [9, 7]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 500), st.integers(1, 50))
-def test_every_loud_event_is_a_trigger_unless_one_came_just_before(seed, count, size):
+def test_every_loud_event_is_a_trigger_unless_just_after_a_quieter_one(
+    seed, count, size
+):
     """The online rule against the definition, with ties and any delays."""
     geometry, threshold = Geometry(), 5.0
     rng = np.random.default_rng(seed)
@@ -269,7 +271,7 @@ def test_every_loud_event_is_a_trigger_unless_one_came_just_before(seed, count, 
     strides = np.flatnonzero(events)
     times = merger_ns(GPS * 10**9, geometry.stride_ns, strides, delay[strides])
     for stride, time_ns in zip(strides, times, strict=True):
-        # Whoever is louder, or as loud and earlier, is further away than any delay.
+        # A quieter trigger that was decided shortly before may replace the event.
         assert (score[stride], time_ns) in {
             (one.statistic, one.time_ns) for one in found
         } or any(
@@ -279,12 +281,12 @@ def test_every_loud_event_is_a_trigger_unless_one_came_just_before(seed, count, 
         )
 
 
-def test_a_signal_on_its_way_out_is_no_other_candidate():
+def test_a_signal_leaving_the_kernel_is_not_another_candidate():
     def found(*statistics):
         score, delay = np.zeros(120), np.full(120, 1.0)
-        # 1 s apart: both within what one kernel and its filter see.
+        # 1 s apart, within the length of a kernel and its filter.
         score[24], score[32] = statistics
-        # Long after.
+        # Much later.
         score[60] = 6.0
         return [one.statistic for one in triggers(score, delay, 8)]
 
@@ -292,7 +294,7 @@ def test_a_signal_on_its_way_out_is_no_other_candidate():
     assert found(8.0, 9.0) == [8, 9, 6]
 
 
-def test_scores_that_stay_loud_are_told_and_told_again():
+def test_scores_that_stay_loud_give_repeated_triggers():
     score, delay = np.full(400, 6.0), np.full(400, 1.0)
     times = [one.time_ns for one in triggers(score, delay, 8)]
     assert 15 < len(times) < 400 / 5
@@ -327,7 +329,7 @@ def test_a_candidate_found_again_is_the_same(tmp_path):
         assert [one["time"] for _, one in ledger.waiting("file")] == [GPS, GPS + 3]
 
 
-def test_what_was_being_sent_when_a_process_ended_is_not_sent_again(tmp_path):
+def test_an_alert_in_flight_when_the_process_ended_is_not_resent(tmp_path):
     path = tmp_path / "candidates.db"
     with Ledger(path, ("file", "webhook")) as ledger:
         ledger.add(candidate())
@@ -343,7 +345,7 @@ def test_what_was_being_sent_when_a_process_ended_is_not_sent_again(tmp_path):
 
 
 class Receiver:
-    """An address that answers as it is told, and keeps what it got."""
+    """HTTP server that answers as configured, and records its requests."""
 
     def __init__(self, statuses=()):
         receiver = self
@@ -377,14 +379,14 @@ class Receiver:
     ("statuses", "state", "times"),
     [
         ([], "told", 1),
-        # Not taken, for now: sent again.
+        # Refused for now: sent again.
         ([503, 429], "told", 3),
-        # Nobody knows whether it was taken: not sent again.
+        # Unknown whether it was received: not sent again.
         ([500], "unknown", 1),
         ([404], "refused", 1),
     ],
 )
-def test_a_webhook_is_told_once_and_signed(
+def test_a_webhook_gets_a_signed_request_once(
     tmp_path, monkeypatch, statuses, state, times
 ):
     monkeypatch.setattr("chirpwatch.streamer.live.alerts.FIRST_PAUSE", 0.01)
@@ -419,7 +421,7 @@ def test_a_webhook_is_told_once_and_signed(
         assert headers["Idempotency-Key"] == candidate().id
 
 
-def test_a_webhook_that_is_not_there_was_not_reached():
+def test_an_unreachable_webhook_is_reported_as_not_reached():
     (port,) = free_ports(1)
     hook = Webhook(f"http://127.0.0.1:{port}/", None)
     with pytest.raises(NotReachedError):
@@ -428,7 +430,7 @@ def test_a_webhook_that_is_not_there_was_not_reached():
         Webhook("ftp://somewhere", None)
 
 
-def test_gracedb_is_told_as_its_own_client_tells_it():
+def test_gracedb_gets_the_same_upload_as_from_its_own_client():
     """Against a local server that answers as GraceDB's API does."""
 
     class Api(Receiver):
@@ -491,7 +493,7 @@ def test_gracedb_is_told_as_its_own_client_tells_it():
             assert b"aframe" in body
 
 
-def test_a_file_gets_whole_lines_or_none(tmp_path, monkeypatch):
+def test_a_file_gets_complete_lines_only(tmp_path, monkeypatch):
     path = tmp_path / "new" / "candidates.jsonl"
     sink = JsonLines(path)
     sink.send(candidate().as_json())
@@ -526,7 +528,7 @@ def test_a_frame_is_read_as_it_was_written(writer):
         writer.write("H1", GPS + 1, strain, False), GPS + 1, 1, CHANNELS["H1"]
     )
     assert off.on.tolist() == [False]
-    # Other bits are other questions; none asks for everything.
+    # Only the named bits of the state vector count; without one, all data are on.
     for change, on in (({"bits": (2,)}, False), ({"state": None}, True)):
         channels = replace(CHANNELS["H1"], **change)
         assert read_frame(path, GPS, 1, channels).on.tolist() == [on]
@@ -534,7 +536,7 @@ def test_a_frame_is_read_as_it_was_written(writer):
         read_frame(path, GPS + 5, 1, CHANNELS["H1"])
 
 
-def test_a_directory_tells_what_is_new_and_what_was_written_anew(tmp_path):
+def test_a_directory_lists_new_and_rewritten_files(tmp_path):
     directory = FrameDirectory(tmp_path / "H1", "H1")
     assert list(directory.new()) == []
     (tmp_path / "H1").mkdir()
@@ -549,8 +551,8 @@ def test_a_directory_tells_what_is_new_and_what_was_written_anew(tmp_path):
     assert [(file.gps, again) for file, again in directory.new()] == [(GPS, True)]
 
 
-def test_a_damaged_frame_ends_no_search(writer, tmp_path):
-    """Cut short at any place, and with wrong bytes at any place."""
+def test_a_damaged_frame_does_not_end_the_search(writer, tmp_path):
+    """Frames truncated, or with wrong bytes, at any place."""
     strain = 1e-21 * np.random.default_rng(1).standard_normal(4096)
     whole = writer.write("L1", GPS, strain).read_bytes()
     rng = np.random.default_rng(2)
@@ -577,7 +579,7 @@ def test_a_damaged_frame_ends_no_search(writer, tmp_path):
             path.unlink()
             list(directory.new())
         assert refused == len(damaged)
-        # And the next one is read.
+        # The next frame is read.
         path.write_bytes(whole)
         ((file, _),) = directory.new()
         frame = reader.result(reader.submit(file, CHANNELS["L1"]))
@@ -585,14 +587,14 @@ def test_a_damaged_frame_ends_no_search(writer, tmp_path):
 
 
 def prepare_slowly(parent):
-    """A reader's start on a slow machine."""
+    """Prepare a reader as slowly as on a busy machine."""
     _prepare(parent)
     time.sleep(2)
 
 
 @pytest.mark.parametrize("once_more", [False, True], ids=["once", "as it starts too"])
-def test_a_killed_reader_may_take_long_to_start_anew(tmp_path, monkeypatch, once_more):
-    """What it takes is not the frame's; else no reader ever gets to read."""
+def test_a_killed_reader_may_restart_slowly(tmp_path, monkeypatch, once_more):
+    """The restart does not count for a frame's time-out; none would be read."""
     monkeypatch.setattr(frames, "_prepare", prepare_slowly)
     monkeypatch.setattr(frames, "READ_TIMEOUT", 1.5)
     FrameWriter(tmp_path).write("L1", GPS, np.arange(4096.0))
@@ -612,8 +614,8 @@ def test_a_killed_reader_may_take_long_to_start_anew(tmp_path, monkeypatch, once
     assert np.array_equal(frame.strain[0], np.arange(4096.0))
 
 
-def test_nothing_is_kept_of_a_frame_that_was_read(writer):
-    """A search reads millions."""
+def test_reading_a_frame_leaks_no_memory(writer):
+    """A search reads millions of frames."""
     from gwpy.io.pelican import is_pelican_url
 
     path = writer.write("L1", GPS, np.arange(4096.0))
@@ -622,19 +624,19 @@ def test_nothing_is_kept_of_a_frame_that_was_read(writer):
     assert is_pelican_url.cache_info().currsize == before
 
 
-def test_a_reader_killed_while_it_sends_holds_up_no_end():
-    """What such a process leaves: the length of what it read, and half of it."""
+def test_a_reader_killed_while_sending_does_not_block_the_end():
+    """Such a process leaves the length of its result in the pipe, and half of it."""
     with FrameReader(1) as reader:
         pool = reader._pool
         waits = pool._executor_manager_thread
         os.write(pool._result_queue._writer.fileno(), struct.pack("!i", 1000) + b"half")
-        time.sleep(0.5)  # for the pool's thread to take the half
+        time.sleep(0.5)  # until the pool's thread has read the half
         assert waits.is_alive()
     waits.join(10)
     assert not waits.is_alive()
 
 
-def test_a_summary_is_one_line_and_told_once():
+def test_a_summary_is_a_single_line_and_sent_once():
     summary = Summary()
     assert summary.update() is None
     summary.gap(Gap(GPS, 3, "no frame of L1"))
@@ -654,7 +656,7 @@ def test_a_summary_is_one_line_and_told_once():
     assert "4 s lost in 2 gaps" in (summary.update() or update).message
 
 
-def test_background_is_kept_for_when_nobody_can_be_asked(tmp_path):
+def test_a_copy_of_the_background_is_kept_on_disk(tmp_path):
     noise = BackgroundCopy("noise", 1e6, np.arange(1.0, 51.0), -np.inf)
     path = tmp_path / "background.npz"
     assert BackgroundCopy.load(path, "model", "geometry") is None
@@ -663,7 +665,7 @@ def test_background_is_kept_for_when_nobody_can_be_asked(tmp_path):
     assert kept is not None
     assert (kept.run, kept.livetime) == ("noise", 1e6)
     assert kept.far(30.5) == noise.far(30.5)
-    # That of another model says nothing.
+    # Another model's background is not used.
     assert BackgroundCopy.load(path, "other", "geometry") is None
     path.write_bytes(path.read_bytes()[:100])
     assert BackgroundCopy.load(path, "model", "geometry") is None
