@@ -53,7 +53,7 @@ class Scores:
     latency: float
 
 
-class Detector:
+class ScoreClient:
     """The ``detector`` ensemble that a Triton server serves.
 
     Args:
@@ -135,7 +135,7 @@ class Detector:
             ModelError: It serves another model.
         """
         try:
-            model = Detector(self.address).model
+            model = ScoreClient(self.address).model
         except ServerError:
             raise failure from None
         if model != self.model:
@@ -210,9 +210,9 @@ class OpenSequence:
         under_way: The requests that are not answered yet, oldest first.
     """
 
-    def __init__(self, detector: Detector, offsets: Sequence[int]) -> None:
-        self._address, self._deadline = detector.address, detector.deadline
-        self._stride_size = detector.geometry.stride_size
+    def __init__(self, score_client: ScoreClient, offsets: Sequence[int]) -> None:
+        self._address, self._deadline = score_client.address, score_client.deadline
+        self._stride_size = score_client.geometry.stride_size
         self._offsets = np.array(offsets, np.int64)
         self._id = secrets.randbits(62) + 1
         self._begun = False

@@ -154,7 +154,7 @@ def search(
     Raises:
         ChirpwatchError: Bad input, or a part that failed.
     """
-    from chirpwatch.streamer.client import Detector
+    from chirpwatch.streamer.client import ScoreClient
     from chirpwatch.streamer.delivery import check_delivered, deliver
     from chirpwatch.streamer.outbox import Outbox
     from chirpwatch.streamer.replay.inputs import Replay
@@ -169,7 +169,7 @@ def search(
         address, server = stack.enter_context(
             triton_server(triton, repository, directory / "triton.log")
         )
-        geometry = Detector(address).geometry
+        geometry = ScoreClient(address).geometry
         segments = load(geometry)
         signals = _read_signals(signals_files, segments, geometry)
         plan = Replay(segments, slides, slide_length, signals, request_length, workers)

@@ -11,7 +11,7 @@ import numpy as np
 from chirpwatch.api.contract.requests import LatencyMs, RunUpdate, ended_by
 from chirpwatch.streamer.background.directory import JobResult
 from chirpwatch.streamer.background.plan import Job as SlideJob
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.streamer.outbox import Outbox
 from chirpwatch.streamer.replay.bodies import injections_body, run_body
 from chirpwatch.streamer.replay.inputs import Replay
@@ -51,8 +51,8 @@ class ReplayRun:
     ) -> None:
         self._replay, self._address, self._outbox = replay, address, outbox
         self._name, self._progress = name, progress
-        detector = Detector(address)
-        self._geometry, self._model = detector.geometry, detector.model
+        score_client = ScoreClient(address)
+        self._geometry, self._model = score_client.geometry, score_client.model
         self._jobs, _ = replay.jobs(self._geometry)
         self._plan, _ = replay.background(self._geometry)
         self._slide_jobs = self._plan.jobs if self._plan else ()
@@ -147,12 +147,12 @@ class ReplayRun:
             for set_name in (None, *job.signals)
         ]
         geometry = self._geometry
-        detector = Detector(self._address)
-        self._check(detector.model)
+        score_client = ScoreClient(self._address)
+        self._check(score_client.model)
         request_strides = round(
             self._replay.request_length * geometry.inference_sampling_rate
         )
-        for scores in detector.stream(
+        for scores in score_client.stream(
             job.read, job.strides, request_strides, offsets=job.offsets
         ):
             if self._failed.is_set():

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.streamer.replay.jobs import Job
 
 LATENCY_STRIDES = 400
@@ -59,6 +59,6 @@ class Measured:
 def measure_latency(address: str, job: Job) -> NDArray[Any]:
     """Time single-stride updates of a job, one at a time."""
     strides = min(LATENCY_STRIDES, job.strides)
-    pieces = Detector(address, window=1).stream(job.read, strides, 1)
+    pieces = ScoreClient(address, window=1).stream(job.read, strides, 1)
     # The first answers include the set-up of stream and sequence.
     return np.array([piece.latency for piece in pieces][min(8, strides // 2) :])

@@ -17,7 +17,7 @@ from chirpwatch.export import reference
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.strain import Segment
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.streamer.replay.jobs import Job
 from chirpwatch.streamer.served import describe
 from chirpwatch.streamer.timeslides import Timeslides
@@ -44,7 +44,9 @@ def one_by_one(
     )
     job = Job(segment, geometry, (0.0, shift * FRAME_LENGTH))
     pieces = list(
-        Detector(server.address).stream(job.read, job.strides, 256, offsets=job.offsets)
+        ScoreClient(server.address).stream(
+            job.read, job.strides, 256, offsets=job.offsets
+        )
     )
     first, rest = divmod(job.offsets[0], geometry.stride_size)
     assert rest == 0
@@ -123,7 +125,7 @@ def test_a_slide_that_is_begun_in_the_middle_is_the_same(
     job = Job(segment, geometry, (0.0, shift * FRAME_LENGTH))
     whole, part = (
         list(
-            Detector(server.address).stream(
+            ScoreClient(server.address).stream(
                 job.read, job.strides, strides, first=begin, offsets=job.offsets
             )
         )
@@ -152,7 +154,7 @@ def test_what_is_sent_before_a_detector_has_data_is_ignored(
 
     clean, other = (
         list(
-            Detector(server.address).stream(
+            ScoreClient(server.address).stream(
                 read, job.strides, requests, offsets=job.offsets
             )
         )

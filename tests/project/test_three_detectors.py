@@ -35,7 +35,7 @@ from chirpwatch.signals import (
 )
 from chirpwatch.strain import Segment
 from chirpwatch.streamer.background.plan import make_plan
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.streamer.live.channels import chosen_channels
 from chirpwatch.streamer.replay.jobs import Job
 from chirpwatch.streamer.timeslides import Timeslides
@@ -184,7 +184,7 @@ def score_rows(server: TritonServer, rows: np.ndarray) -> tuple[np.ndarray, np.n
     """Scores of rows [rows, ifos, size] of one sequence, and their validity."""
     strides = rows.shape[-1] // GEOMETRY.stride_size
     pieces = list(
-        Detector(server.address).stream(lambda a, b: rows[..., a:b], strides, 512)
+        ScoreClient(server.address).stream(lambda a, b: rows[..., a:b], strides, 512)
     )
     return (
         np.concatenate([piece.score for piece in pieces], 1),
@@ -317,7 +317,9 @@ def test_a_slide_scores_what_the_shifted_detectors_score(server, segment) -> Non
     slides = Timeslides(server.address).scores(strain, np.array([[shift, 2 * shift]]))
     job = Job(segment, GEOMETRY, (0.0, shift / 64, 2 * shift / 64))
     pieces = list(
-        Detector(server.address).stream(job.read, job.strides, 512, offsets=job.offsets)
+        ScoreClient(server.address).stream(
+            job.read, job.strides, 512, offsets=job.offsets
+        )
     )
     alone = np.concatenate([piece.score[0] for piece in pieces])
     valid = np.concatenate([piece.valid for piece in pieces])

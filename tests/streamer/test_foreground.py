@@ -16,7 +16,7 @@ from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.signals import ProjectedSignals
 from chirpwatch.strain import Segment
 from chirpwatch.streamer.client import (
-    Detector,
+    ScoreClient,
     Scores,
 )
 from chirpwatch.streamer.replay.injections import (
@@ -96,7 +96,7 @@ def test_each_set_scores_as_in_a_row_of_its_own_over_everything(
     request_strides: int,
 ) -> None:
     job = Job(quiet, GEOMETRY, (0.0, 0.0), sets)
-    detector = Detector(server.address)
+    detector = ScoreClient(server.address)
     answers = list(detector.stream(job.read, STRIDES, request_strides))
     valid = np.concatenate([answer.valid for answer in answers])
     for name in sets:
@@ -192,7 +192,7 @@ def test_a_sequence_resumed_within_an_injection_gives_the_same(
         "b": loud([k * RATE for k in range(20, 170, 24)], 4 * RATE, 1),
     }
     job = Job(Segment(T0_NS, RATE, strain), GEOMETRY, (0.0, 0.0), sets)
-    detector = Detector(server.address)
+    detector = ScoreClient(server.address)
     undisturbed = list(detector.stream(job.read, strides, 64))
     for first in (161, 700, 1100, 1331):
         resumed = list(detector.stream(job.read, strides, 56, first))
