@@ -24,7 +24,7 @@ from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.shipped import SHIPPED
 from chirpwatch.strain import Segment
 from chirpwatch.streamer.client import ScoreClient
-from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.replay.jobs import SequenceJob
 from chirpwatch.streamer.timeslides import (
     PEAKS,
     Timeslides,
@@ -79,7 +79,7 @@ def time_one_by_one(address: str, segment: Segment, slides: int) -> float:
     detector = ScoreClient(address)
 
     def slide(number: int) -> float:
-        job = Job(segment, detector.geometry, (0.0, (number + 1) * SHIFT_STEP))
+        job = SequenceJob(segment, detector.geometry, (0.0, (number + 1) * SHIFT_STEP))
         pieces = ScoreClient(address).stream(
             job.read, job.strides, 512, offsets=job.offsets
         )

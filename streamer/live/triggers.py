@@ -53,7 +53,7 @@ class TriggerFinder:
         self._longest_delay_ns = round(longest_delay * NANOSECONDS)
         visible_length = geometry.kernel_length + geometry.fduration / 2
         self._visible_ns = round(visible_length * NANOSECONDS)
-        # Statistic and merger time: of the loudest undecided score, of the last trigger.
+        # Statistic and merger time: of the best undecided score; of the last trigger.
         self._best: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
 

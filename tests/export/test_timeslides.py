@@ -18,7 +18,7 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.strain import Segment
 from chirpwatch.streamer.client import ScoreClient
-from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.replay.jobs import SequenceJob
 from chirpwatch.streamer.served import describe
 from chirpwatch.streamer.timeslides import Timeslides
 
@@ -42,7 +42,7 @@ def one_by_one(
     segment = Segment(
         0, geometry.sample_rate, dict(zip(geometry.ifos, strain, strict=True))
     )
-    job = Job(segment, geometry, (0.0, shift * FRAME_LENGTH))
+    job = SequenceJob(segment, geometry, (0.0, shift * FRAME_LENGTH))
     pieces = list(
         ScoreClient(server.address).stream(
             job.read, job.strides, 256, offsets=job.offsets
@@ -122,7 +122,7 @@ def test_a_slide_that_is_begun_in_the_middle_is_the_same(
     server, geometry, noise, shift, first
 ):
     segment = Segment(0, 2048, dict(zip(geometry.ifos, noise[0], strict=True)))
-    job = Job(segment, geometry, (0.0, shift * FRAME_LENGTH))
+    job = SequenceJob(segment, geometry, (0.0, shift * FRAME_LENGTH))
     whole, part = (
         list(
             ScoreClient(server.address).stream(
@@ -144,7 +144,7 @@ def test_what_is_sent_before_a_detector_has_data_is_ignored(
     server, geometry, noise, shift
 ):
     segment = Segment(0, 2048, dict(zip(geometry.ifos, noise[0], strict=True)))
-    job = Job(segment, geometry, (0.0, shift * FRAME_LENGTH))
+    job = SequenceJob(segment, geometry, (0.0, shift * FRAME_LENGTH))
 
     def spoiled(start: int, stop: int) -> np.ndarray:
         strain = job.read(start, stop)

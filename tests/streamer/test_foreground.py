@@ -23,7 +23,7 @@ from chirpwatch.streamer.replay.injections import (
     add_signals,
     signal_starts,
 )
-from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.replay.jobs import SequenceJob
 from tests.builders import T0_NS, join, random_signals
 
 GEOMETRY = Geometry()
@@ -65,7 +65,7 @@ def quiet(noise: np.ndarray) -> Segment:
     return Segment(T0_NS, RATE, strain)
 
 
-def whole_row(job: Job, name: str) -> Callable[[int, int], np.ndarray]:
+def whole_row(job: SequenceJob, name: str) -> Callable[[int, int], np.ndarray]:
     """Row 0, and a set in a row of its own over everything."""
     starts = signal_starts(job.signals[name], job.t0_ns)
 
@@ -76,7 +76,9 @@ def whole_row(job: Job, name: str) -> Callable[[int, int], np.ndarray]:
     return read
 
 
-def picked(job: Job, name: str, answers: list[Scores]) -> tuple[np.ndarray, ...]:
+def picked(
+    job: SequenceJob, name: str, answers: list[Scores]
+) -> tuple[np.ndarray, ...]:
     pairs = [job.foreground.scores(name, answer) for answer in answers]
     score, delay = zip(*pairs, strict=True)
     return np.concatenate(score), np.concatenate(delay)
@@ -95,7 +97,7 @@ def test_each_set_scores_as_in_a_row_of_its_own_over_everything(
     sets: dict[str, ProjectedSignals],
     request_strides: int,
 ) -> None:
-    job = Job(quiet, GEOMETRY, (0.0, 0.0), sets)
+    job = SequenceJob(quiet, GEOMETRY, (0.0, 0.0), sets)
     detector = ScoreClient(server.address)
     answers = list(detector.stream(job.read, STRIDES, request_strides))
     valid = np.concatenate([answer.valid for answer in answers])
@@ -120,7 +122,7 @@ def test_where_a_set_is_wanted_its_row_holds_its_strain_alone(
     What the server remembers of a row is followed here: a row that was not there
     before continues row 0.
     """
-    job = Job(quiet, GEOMETRY, (0.0, 0.0), sets)
+    job = SequenceJob(quiet, GEOMETRY, (0.0, 0.0), sets)
     stride_size = GEOMETRY.stride_size
     own = {name: whole_row(job, name)(0, SIZE)[1] for name in sets}
     past = np.zeros((1, 2, 0), np.float32)
@@ -156,7 +158,7 @@ def test_no_two_spans_of_a_row_overlap_and_no_row_is_wasted(
     sets: dict[str, ProjectedSignals],
 ) -> None:
     ramp = np.arange(SIZE, dtype=np.float32)
-    job = Job(
+    job = SequenceJob(
         Segment(T0_NS, RATE, {"H1": ramp, "L1": ramp}), GEOMETRY, (0.0, 0.0), sets
     )
     in_use = np.zeros((len(sets) + 1, STRIDES), int)
@@ -172,7 +174,7 @@ def test_only_strides_with_an_injection_run_a_second_time(quiet: Segment) -> Non
     size = RATE // 4
     mergers = [10 * RATE + size * 3 // 4, 20 * RATE + size * 3 // 4]
     sets = {"a": loud(mergers[:1], size, 0), "b": loud(mergers[1:], size, 1)}
-    job = Job(quiet, GEOMETRY, (0.0, 0.0), sets)
+    job = SequenceJob(quiet, GEOMETRY, (0.0, 0.0), sets)
     rows = [job.foreground.rows(i, i + 1) for i in range(STRIDES)]
     # Two strides of the signal, and what kernel and filter see of it less one stride.
     needed = 2 + REACH // GEOMETRY.stride_size - 1
@@ -191,7 +193,7 @@ def test_a_sequence_resumed_within_an_injection_gives_the_same(
         "a": loud([k * RATE for k in range(20, 170, 3)], 4 * RATE, 0),
         "b": loud([k * RATE for k in range(20, 170, 24)], 4 * RATE, 1),
     }
-    job = Job(Segment(T0_NS, RATE, strain), GEOMETRY, (0.0, 0.0), sets)
+    job = SequenceJob(Segment(T0_NS, RATE, strain), GEOMETRY, (0.0, 0.0), sets)
     detector = ScoreClient(server.address)
     undisturbed = list(detector.stream(job.read, strides, 64))
     for first in (161, 700, 1100, 1331):
