@@ -8,7 +8,7 @@ from chirpwatch.errors import ConfigurationError, SignalError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import ProjectedSignals
 from chirpwatch.strain import Segment
-from chirpwatch.streamer.background.plan import Plan, make_plan, most_slides
+from chirpwatch.streamer.background.plan import Plan, make_plan, max_slides
 from chirpwatch.streamer.replay.jobs import SequenceJob
 
 MAX_REQUEST_STRIDES = 32_768
@@ -78,7 +78,7 @@ class Replay:
         """
         if not self.slides:
             return None, []
-        limit, left_out = most_slides(
+        limit, left_out = max_slides(
             self.segments, geometry, step_length=self.slide_length
         )
         if not limit:

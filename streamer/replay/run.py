@@ -10,7 +10,7 @@ import numpy as np
 
 from chirpwatch.api.contract.requests import LatencyMs, RunUpdate, ended_by
 from chirpwatch.streamer.background.directory import JobResult
-from chirpwatch.streamer.background.plan import Job as SlideJob
+from chirpwatch.streamer.background.plan import SlideJob
 from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.streamer.outbox import Outbox
 from chirpwatch.streamer.replay.bodies import injections_body, run_body
