@@ -184,7 +184,7 @@ class FrameReader:
                 "`live` extra: pip install '.[live]'"
             ) from None
         self._start()
-        # Loading the libraries takes seconds: the first frame files need not wait.
+        # Loading the libraries takes seconds, which no frame file should wait for.
         self._wait_for_start()
         return self
 

@@ -136,20 +136,20 @@ class LiveSearch:
         while not self._ending:
             # Patience counts from when the directories were listed: however long
             # reading takes, a second that was listed must not count as missing.
-            looked = time.monotonic()
+            listed = time.monotonic()
             readings = intake.begin_reading()
             # The seconds of the last pass are scored while new frame files are read.
             self._take(seconds)
             intake.finish_reading(readings)
-            seconds = list(intake.ready(looked))
+            seconds = list(intake.ready(listed))
             self._outbox.check()
             self._ranking.refresh_if_due()
             self._metrics.waiting.set(len(self._outbox.waiting()))
-            if looked - self._reported > REPORT_LENGTH:
-                self._reported = looked
+            if listed - self._reported > REPORT_LENGTH:
+                self._reported = listed
                 self._report()
-            if looked - self._logged > LOG_LENGTH:
-                self._logged = looked
+            if listed - self._logged > LOG_LENGTH:
+                self._logged = listed
                 self._log_progress()
             if not readings and not seconds:
                 self._ending.wait(POLL_LENGTH)
@@ -281,7 +281,7 @@ class LiveSearch:
         return Decimator(self._geometry.sample_rate, self._geometry.stride_size)
 
     def _begin_stretch(self, gps: int) -> None:
-        """Begin a stretch at a GPS second whose strain is resampled already."""
+        """Begin a stretch at a GPS second that the decimator has taken already."""
         rate = self._geometry.sample_rate
         skipped_ns = self._decimator.skipped * NANOSECONDS // rate
         self._stretch = LiveStretch(
