@@ -17,7 +17,7 @@ from benchmarks.memory import server_memory
 from benchmarks.seed import CORES, IFOS, RATE, STRIDE, time_seed
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.shipped import SHIPPED
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.train.data.noise.background import simulate_background
 
 ROUNDS = 5
@@ -36,7 +36,7 @@ def time_replay(address: str, strain: np.ndarray) -> float:
     strides = strain.shape[-1] // STRIDE
 
     def sequence(_: int) -> int:
-        detector = Detector(address)
+        detector = ScoreClient(address)
         pieces = detector.stream(
             lambda a, b: strain[..., a:b], strides, REQUEST_STRIDES
         )
@@ -50,7 +50,7 @@ def time_replay(address: str, strain: np.ndarray) -> float:
 
 def time_updates(address: str, strain: np.ndarray) -> dict[str, float]:
     """Measure the latency of single updates of 1/8 s through Triton, ms."""
-    detector = Detector(address, window=1)
+    detector = ScoreClient(address, window=1)
     latencies = [
         1e3 * piece.latency
         for piece in detector.stream(lambda a, b: strain[..., a:b], UPDATES, 1)

@@ -23,8 +23,8 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.shipped import SHIPPED
 from chirpwatch.strain import Segment
-from chirpwatch.streamer.client import Detector
-from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.client import ScoreClient
+from chirpwatch.streamer.replay.jobs import SequenceJob
 from chirpwatch.streamer.timeslides import (
     PEAKS,
     Timeslides,
@@ -77,11 +77,11 @@ def time_timeslides(
 
 def time_one_by_one(address: str, segment: Segment, slides: int) -> float:
     """Measure livetime per second with a sequence for each slide, two at once."""
-    detector = Detector(address)
+    detector = ScoreClient(address)
 
     def slide(number: int) -> float:
-        job = Job(segment, detector.geometry, (0.0, (number + 1) * SHIFT_STEP))
-        pieces = Detector(address).stream(
+        job = SequenceJob(segment, detector.geometry, (0.0, (number + 1) * SHIFT_STEP))
+        pieces = ScoreClient(address).stream(
             job.read, job.strides, 512, offsets=job.offsets
         )
         return sum(len(piece.valid) for piece in pieces) * STRIDE / RATE

@@ -1,1 +1,1 @@
-"""Strain to requests, scores to events, events to the results API."""
+"""Commands that have strain scored by Triton, and send events to the results API."""

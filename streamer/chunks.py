@@ -1,4 +1,4 @@
-"""Scores of a sequence to the chunks of scores and events that the API takes."""
+"""Collects a sequence's scores and events into chunks for the results API."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,17 +13,18 @@ from chirpwatch.score_times import edge_ns, merger_ns, strides_until
 
 
 class Chunker:
-    """Keeps the scores of one sequence until the events among them are decided.
+    """Buffers a sequence's scores until their events are decided.
 
     Args:
         geometry: The analysis.
         t0_ns: GPS time of the sequence's first sample, ns.
-        taken_until_ns: Strides whose right edges are no later belong to no chunk, GPS
-            ns: an earlier process sent them.
+        taken_until_ns: Right edge of the last stride that an earlier process sent, GPS
+            ns; strides up to it belong to no chunk.
 
     Attributes:
-        pushed: Strides whose scores came.
-        taken: Strides, from the sequence's start, that are in chunks or need not be.
+        pushed: Number of strides with scores, from the sequence's start.
+        taken: Number of strides that were taken or are skipped, from the sequence's
+            start.
     """
 
     def __init__(self, geometry: Geometry, t0_ns: int, taken_until_ns: int = 0) -> None:
@@ -37,7 +38,7 @@ class Chunker:
 
     @property
     def decided(self) -> int:
-        """Strides, from the sequence's start, whose events are all known."""
+        """Number of strides whose events are decided, from the sequence's start."""
         return self._clusterer.decided
 
     def edge_ns(self, stride: int) -> int:
@@ -45,7 +46,7 @@ class Chunker:
         return edge_ns(self._t0_ns, self._stride_ns, stride)
 
     def strides_until(self, time_ns: int) -> int:
-        """Strides whose right edges are no later than a GPS time, ns."""
+        """Number of strides with right edges up to a GPS time, ns."""
         return strides_until(self._t0_ns, self._stride_ns, time_ns)
 
     def push(
@@ -54,21 +55,21 @@ class Chunker:
         """Take the next scores.
 
         Args:
-            score: [strides].
+            score: Logits, [strides].
             delay: Time by which each right edge lags the merger, s, [strides].
-            valid: [strides].
+            valid: Whether each score is valid, [strides].
         """
         skip = max(0, self.taken - self.pushed)
         self._score = np.append(self._score, score[skip:])
         self._valid = np.append(self._valid, valid[skip:])
         self.pushed += len(score)
-        self._keep(self._clusterer.push(score, delay, valid))
+        self._add(self._clusterer.push(score, delay, valid))
 
     def finish(self) -> None:
-        """End the sequence: the events of all its strides are decided."""
-        self._keep(self._clusterer.flush())
+        """End the sequence, which decides the events of all its strides."""
+        self._add(self._clusterer.flush())
 
-    def _keep(self, events: Sequence[ScoreEvent]) -> None:
+    def _add(self, events: Sequence[ScoreEvent]) -> None:
         for event in events:
             if event.stride >= self.taken:
                 time_ns = int(
@@ -78,23 +79,25 @@ class Chunker:
                 self._events.append((event.stride, body))
 
     def take(self, stop: int, last: bool = False) -> Chunk:
-        """Take the next chunk out.
+        """Remove and return the next chunk.
 
         Args:
-            stop: The stride after its last; no more than ``decided``.
-            last: Whether the stream ends with it.
+            stop: The stride after the chunk's last; at most ``decided``.
+            last: Whether it is the stream's last chunk.
         """
         count = stop - self.taken
         chunk = Chunk(
             start_ns=self.edge_ns(self.taken),
             stride_ns=self._stride_ns,
             valid=self._valid[:count].tolist(),
-            # A score that is not valid may be no number.
+            # An invalid score may be NaN, which JSON does not have.
             scores=np.where(self._valid, self._score, 0)[:count].tolist(),
             events=[event for stride, event in self._events if stride < stop],
             last=last,
         )
-        self._events = [one for one in self._events if one[0] >= stop]
+        self._events = [
+            (stride, event) for stride, event in self._events if stride >= stop
+        ]
         self._score, self._valid = self._score[count:], self._valid[count:]
         self.taken = stop
         return chunk

@@ -1,4 +1,4 @@
-"""The served detector, as the streamer sees it: one stateful sequence at a time."""
+"""Client of the served model ``detector``: scores strain in stateful sequences."""
 
 import queue
 import secrets
@@ -26,24 +26,24 @@ from chirpwatch.streamer.served import (
 MODEL = "detector"
 
 Read = Callable[[int, int], NDArray[Any]]
-"""Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start].
+"""Returns the strain of samples ``start`` to ``stop``, float32 [rows, ifos, size].
 
-The rows may be another number for each piece: a row that was not in the piece before
+The number of rows may differ between calls: a row that the previous call did not have
 continues row 0.
 """
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the server answered to one request.
+    """The scores of a request.
 
     Attributes:
-        first: Stride of the sequence that the first score belongs to.
-        score: Logits, float32 [rows, strides], with the rows that the request had.
+        first: Stride of the first score in the sequence.
+        score: Logits, float32 [rows, strides], with the request's rows.
         delay: Time by which each score's right edge lags the estimated merger, s,
             float32 [rows, strides].
-        valid: Whether each score rests on real data alone, bool [strides].
-        latency: From having the strain to having its scores, s.
+        valid: Whether each score depends on real data alone, bool [strides].
+        latency: Time from sending the strain to receiving its scores, s.
     """
 
     first: int
@@ -53,22 +53,23 @@ class Scores:
     latency: float
 
 
-class Detector:
-    """The ``detector`` ensemble that a Triton server serves.
+class ScoreClient:
+    """Client of the ``detector`` ensemble on a Triton server.
 
     Args:
         address: ``host:port`` of the server's gRPC service.
-        window: Requests of a sequence that may be under way at once.
-        deadline: Longest wait for the answer to one request, s.
+        window: Most unanswered requests of a sequence at a time.
+        deadline: Longest wait for the response to a request, s.
 
     Attributes:
         geometry: The geometry that the server publishes.
         model: Digest of the served models.
-        longest_delay: The longest of the scores' delays, s.
+        longest_delay: Largest delay of any score, s.
 
     Raises:
-        ServerError: There is no server at that address.
-        ModelError: It serves no detector, or one that does not say these.
+        ServerError: No server answers at the address.
+        ModelError: It does not serve ``detector``, or publishes no geometry or no
+            longest delay.
     """
 
     def __init__(self, address: str, window: int = 4, deadline: float = 60) -> None:
@@ -87,73 +88,81 @@ class Detector:
         first: int = 0,
         offsets: Sequence[int] | None = None,
     ) -> Iterator[Scores]:
-        """Score one gap-free stretch as one sequence.
+        """Score a gap-free stretch as a single sequence.
 
-        Where the server loses the sequence, or does not answer in time, the state may
-        or may not have advanced; so the sequence is begun anew, early enough that the
-        scores are those of an undisturbed one, to the last bit. A second failure
-        without a score in between is final.
+        If a request fails or times out, the server's state is unknown. Then a new
+        sequence starts, so early that its scores are bitwise equal to those of an
+        undisturbed sequence. A second failure at the same stride is final.
 
         Args:
-            read: Gives the strain.
+            read: Returns the strain.
             strides: Length of the stretch in strides.
-            request_strides: Strides in one request.
-            first: First stride whose score is wanted.
-            offsets: For each detector the samples of its data before stride 0, none
-                where it is None. They are asked for, at negative samples, as far as
-                they matter for its PSD; what is given for another detector then is
-                ignored.
+            request_strides: Strides in a request.
+            first: First stride to score.
+            offsets: Number of each detector's samples before stride 0; None for 0.
+                They are read, at negative samples, as far as they matter for the
+                detector's PSD. Samples before a detector's data are ignored.
 
         Yields:
             Scores in order, from stride ``first`` to the last one.
 
         Raises:
-            ServerError: The server did not answer; says which stride.
-            ModelError: The server came back with another model.
+            ServerError: A request failed twice, or the server is unreachable.
+            ModelError: After a failure, the server serves another model.
         """
         offsets = offsets or (0,) * len(self.geometry.ifos)
-        wanted = first
+        next_stride = first
         failed_at: int | None = None
-        while wanted < strides:
+        while next_stride < strides:
             try:
                 for scores in self._sequence(
-                    read, strides, request_strides, wanted, offsets
+                    read, strides, request_strides, next_stride, offsets
                 ):
                     yield scores
-                    wanted = scores.first + len(scores.valid)
+                    next_stride = scores.first + len(scores.valid)
             except ServerError as error:
-                if failed_at == wanted:
+                if failed_at == next_stride:
                     raise
-                failed_at = wanted
+                failed_at = next_stride
                 self.check_unchanged(error)
 
     def check_unchanged(self, failure: ServerError) -> None:
-        """Refuse to go on with a server that came back with another model.
+        """After a failure, check that the server still serves the same model.
+
+        Args:
+            failure: The failure.
 
         Raises:
-            ServerError: The failure, where the server is not back.
-            ModelError: It serves another model.
+            ServerError: The failure, if the server is unreachable.
+            ModelError: The server now serves another model.
         """
         try:
-            model = Detector(self.address).model
+            model = ScoreClient(self.address).model
         except ServerError:
             raise failure from None
         if model != self.model:
             raise other_model(self.address, self.model, model)
 
     def burn_in(self, stride: int, offsets: Sequence[int]) -> int:
-        """Where a sequence must begin for the score of ``stride`` to be exact.
+        """First stride of a sequence in which the score of ``stride`` is exact.
 
-        A detector's PSD looks back by its length, from the last point of its grid; and
-        the grid is counted from where the detector's data begin. That is also earlier,
-        by at least one PSD, than what the kernel and its filter see, so that every row
-        has its own strain, and not row 0's, wherever a wanted score looks.
+        A PSD covers the ``psd_size`` samples before the last point of its refresh grid,
+        which starts at the detector's first sample. The sequence also starts at least a
+        PSD before the strain that ``stride`` sees, so that each row is whitened and
+        scored with its own strain, not with row 0's.
+
+        Args:
+            stride: The stride.
+            offsets: See ``stream``.
+
+        Returns:
+            The stride; negative if it lies before stride 0.
         """
         geometry = self.geometry
         begin = stride
         for offset in offsets:
             edge = offset + stride * geometry.stride_size
-            # The kernel's oldest sample may still be whitened by the PSD before.
+            # The kernel's oldest sample may be whitened with the previous PSD.
             grid = edge // geometry.psd_refresh_size - 1
             oldest = max(0, grid * geometry.psd_refresh_size - geometry.psd_size)
             begin = min(begin, (oldest - offset) // geometry.stride_size)
@@ -164,10 +173,10 @@ class Detector:
         read: Read,
         strides: int,
         request_strides: int,
-        wanted: int,
+        first: int,
         offsets: Sequence[int],
     ) -> Iterator[Scores]:
-        begin = self.burn_in(wanted, offsets)
+        begin = self.burn_in(first, offsets)
         with OpenSequence(self, offsets) as sequence:
             position = begin
             while position < strides or sequence.under_way:
@@ -178,18 +187,18 @@ class Detector:
                     sequence.send(strain, position, stop, end=stop == strides)
                     position = stop
                 scores = sequence.receive()
-                if scores.first + len(scores.valid) > wanted:
-                    yield since(scores, wanted)
+                if scores.first + len(scores.valid) > first:
+                    yield since(scores, first)
 
 
 @dataclass(frozen=True)
-class Sent:
-    """A request that was sent.
+class SentRequest:
+    """A request without a response yet.
 
     Attributes:
         first: Its first stride.
-        stop: The one after its last stride.
-        outputs: What it asks for.
+        stop: The stride after its last.
+        outputs: The expected outputs.
         time: When it was sent, by ``time.perf_counter``, s.
     """
 
@@ -200,24 +209,24 @@ class Sent:
 
 
 class OpenSequence:
-    """A sequence of requests on a connection of its own; a context manager.
+    """A sequence of requests over its own gRPC stream; a context manager.
 
     Args:
-        detector: The served detector.
-        offsets: For each detector the samples of its data before stride 0.
+        score_client: Client of the served model.
+        offsets: Number of each detector's samples before stride 0.
 
     Attributes:
-        under_way: The requests that are not answered yet, oldest first.
+        under_way: The unanswered requests, oldest first.
     """
 
-    def __init__(self, detector: Detector, offsets: Sequence[int]) -> None:
-        self._address, self._deadline = detector.address, detector.deadline
-        self._stride_size = detector.geometry.stride_size
+    def __init__(self, score_client: ScoreClient, offsets: Sequence[int]) -> None:
+        self._address, self._deadline = score_client.address, score_client.deadline
+        self._stride_size = score_client.geometry.stride_size
         self._offsets = np.array(offsets, np.int64)
         self._id = secrets.randbits(62) + 1
         self._begun = False
         self._answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-        self.under_way: deque[Sent] = deque()
+        self.under_way: deque[SentRequest] = deque()
 
     def __enter__(self) -> Self:
         self._client = grpc.InferenceServerClient(
@@ -235,9 +244,9 @@ class OpenSequence:
         traceback: TracebackType | None,
     ) -> None:
         stream = self._client._stream
-        # Every answer is in, or will not come: without this the end could wait.
+        # No response is awaited any more: cancel, as waiting for the stream could hang.
         self._client.stop_stream(cancel_requests=True)
-        # The client leaves gRPC's thread waiting for a next request, for ever; compare
+        # tritonclient leaves gRPC's thread waiting for a next request for ever; see
         # https://github.com/grpc/grpc/issues/21995.
         stream._request_queue.put(None)
         self._client.close()
@@ -248,13 +257,13 @@ class OpenSequence:
         """Send the strain of strides ``first`` to ``stop``.
 
         Args:
-            strain: [rows, ifos, samples].
+            strain: Strain, [rows, ifos, samples].
             first: The first stride.
-            stop: The one after the last.
-            end: Whether the sequence ends with it.
+            stop: The stride after the last.
+            end: Whether this is the sequence's last request.
 
         Raises:
-            ServerError: The connection has ended.
+            ServerError: The server has ended the stream.
         """
         strain = np.ascontiguousarray(strain, dtype=np.float32)
         position = self._offsets + first * self._stride_size
@@ -270,12 +279,12 @@ class OpenSequence:
             Output("delay", np.float32, (rows, strides)),
             Output("valid", np.bool_, (strides,)),
         ]
-        self.under_way.append(Sent(first, stop, outputs, time.perf_counter()))
+        self.under_way.append(SentRequest(first, stop, outputs, time.perf_counter()))
         try:
             self._client.async_stream_infer(
                 MODEL,
                 inputs,
-                outputs=[grpc.InferRequestedOutput(one.name) for one in outputs],
+                outputs=[grpc.InferRequestedOutput(output.name) for output in outputs],
                 request_id=str(first),
                 sequence_id=self._id,
                 sequence_start=not self._begun,
@@ -289,35 +298,38 @@ class OpenSequence:
         self._begun = True
 
     def receive(self) -> Scores:
-        """The answer to the oldest request.
+        """Wait for the response to the oldest request.
 
         Raises:
-            ServerError: It is an error, lacks an output, or did not come in time.
+            ServerError: The response is an error, lacks an output, or is late.
         """
         sent = self.under_way[0]
-        what = f"strides {sent.first} to {sent.stop}, sent to {self._address}"
+        request = f"strides {sent.first} to {sent.stop}, sent to {self._address}"
         try:
             remaining = sent.time + self._deadline - time.perf_counter()
             result, error = self._answers.get(timeout=max(0, remaining))
         except queue.Empty:
             raise ServerError(
-                f"{what}: no answer within {self._deadline:g} s"
+                f"{request}: no answer within {self._deadline:g} s"
             ) from None
         if error is not None:
-            # An error on a stream does not say which request it is for; answers come
-            # in order, so it is the oldest one's.
-            raise ServerError(f"{what}: {error.message()}")
+            # A stream's error does not name its request. Responses come in order, so it
+            # belongs to the oldest request.
+            raise ServerError(f"{request}: {error.message()}")
         if result.get_response().id != str(sent.first):
-            raise ServerError(f"{what}: answered as {result.get_response().id!r}")
-        score, delay, valid = take_outputs(result, sent.outputs, what)
+            raise ServerError(
+                f"{request}: expected the response to request {sent.first}, found that "
+                f"to {result.get_response().id!r}"
+            )
+        score, delay, valid = take_outputs(result, sent.outputs, request)
         self.under_way.popleft()
         latency = time.perf_counter() - sent.time
         return Scores(sent.first, score, delay, valid, latency)
 
 
-def since(scores: Scores, wanted: int) -> Scores:
-    """Drop what lies before the first stride that is wanted."""
-    skip = max(0, wanted - scores.first)
+def since(scores: Scores, first: int) -> Scores:
+    """Drop the scores before stride ``first``."""
+    skip = max(0, first - scores.first)
     return Scores(
         scores.first + skip,
         scores.score[:, skip:],

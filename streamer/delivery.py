@@ -1,4 +1,4 @@
-"""The end of a run: what waits is delivered, and what cannot be is reported."""
+"""Delivers the remaining results when a run ends, and reports failures."""
 
 import logging
 
@@ -10,10 +10,10 @@ log = logging.getLogger("chirpwatch.outbox")
 
 
 def deliver(outbox: Outbox) -> int:
-    """Deliver what waits, and log what the API will never take.
+    """Deliver the waiting results, and log those that the API refused.
 
     Returns:
-        How many results still wait.
+        Number of results that still wait.
 
     Raises:
         ApiError: See ``Outbox.check``.
@@ -21,31 +21,31 @@ def deliver(outbox: Outbox) -> int:
     try:
         return outbox.deliver()
     finally:
-        for what in outbox.refused:
-            log.error("refused by the API, kept aside: %s", what)
+        for refusal in outbox.refused:
+            log.error("refused by the API, set aside: %s", refusal)
 
 
 def check_delivered(waiting: int, run: str, outbox: Outbox, api: ResultsApi) -> None:
     """Raise an error if results still wait.
 
     Args:
-        waiting: How many do.
-        run: The run's identifier.
-        outbox: Where they wait.
-        api: The API.
+        waiting: Number of results that wait.
+        run: Identifier of the run.
+        outbox: The outbox.
+        api: The results API.
 
     Raises:
-        ApiError: The API is away; with its own reason where it is known.
+        ApiError: Results wait; with the reason why an API that was started here ended.
     """
     if not waiting:
         return
-    kept = (
-        f"{waiting} results of run {run} wait in {outbox.directory}, and are delivered "
-        "by the next run with this directory that finds an API"
+    text = (
+        f"{waiting} results of run {run} wait in {outbox.directory}; the next run with "
+        "this directory delivers them"
     )
     try:
         if api.process is not None:
             api.process.check()
     except ApiError as error:
-        raise ApiError(f"{error}\n{kept}") from None
-    raise ApiError(f"no API at {api.client.url}: {kept}")
+        raise ApiError(f"{error}\n{text}") from None
+    raise ApiError(f"no API at {api.client.url}: {text}")

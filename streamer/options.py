@@ -1,4 +1,4 @@
-"""Options that the commands share: which strain, which servers, what to leave."""
+"""Options that the commands share: strain, servers and results."""
 
 import contextlib
 import json
@@ -29,8 +29,7 @@ DATA: list[Option] = [
         multiple=True,
         type=click.Path(path_type=Path),
         metavar="FILE...",
-        help="Strain files as GWOSC publishes them (HDF5), one for each detector; "
-        "resampled as needed.",
+        help="GWOSC strain files (HDF5), one for each detector; resampled as needed.",
     ),
     click.option(
         "--background",
@@ -47,11 +46,11 @@ DATA: list[Option] = [
         help="Which segments of the background file.",
     ),
 ]
-"""Which strain; see ``chosen``. For a ``StrainCommand``."""
+"""Options that name the strain, for a ``StrainCommand``; see ``chosen``."""
 
 
 class StrainCommand(click.Command):
-    """A command whose ``--strain`` takes the files that follow it, however many."""
+    """A command whose ``--strain`` takes any number of files."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse ``--strain A B`` as ``--strain A --strain B``."""
@@ -71,7 +70,7 @@ class StrainCommand(click.Command):
 TRITON: Option = click.option(
     "--triton",
     metavar="HOST:PORT",
-    help="gRPC address of a running Triton server. Without it, one is started.",
+    help="gRPC address of a running Triton server. Without it, a server is started.",
 )
 
 REPOSITORY: Option = click.option(
@@ -79,7 +78,7 @@ REPOSITORY: Option = click.option(
     type=click.Path(path_type=Path),
     default=SHIPPED,
     show_default="the shipped one",
-    help="Model repository for the server that is started.",
+    help="Model repository of a server that is started.",
 )
 
 API: list[Option] = [
@@ -87,15 +86,15 @@ API: list[Option] = [
         "--api",
         "api_url",
         metavar="URL",
-        help="Address of a running results API. Without it, one is started.",
+        help="URL of a running results API. Without it, an API is started.",
     ),
     click.option(
         "--token-file",
         type=click.Path(path_type=Path),
-        help="File with the API's token, where it wants one.",
+        help="File with the API's token, if it requires a token.",
     ),
 ]
-"""Which results API."""
+"""Options that name the results API."""
 
 RESULTS: list[Option] = [
     *API,
@@ -103,48 +102,48 @@ RESULTS: list[Option] = [
         "--json",
         "json_file",
         type=click.Path(path_type=Path),
-        help="File for the same result as JSON, for scripts.",
+        help="File for the results as JSON, for scripts.",
     ),
     click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C."),
 ]
-"""Where results go."""
+"""Options for the results."""
 
 
-def directory_option(default: str, what: str) -> Option:
-    """The directory of a command.
+def directory_option(default: str, text: str) -> Option:
+    """Make the option ``--directory``.
 
     Args:
         default: The default.
-        what: What is kept there, for the help.
+        text: The help text.
     """
     return click.option(
         "--directory",
         type=click.Path(path_type=Path, file_okay=False),
         default=Path(default),
         show_default=True,
-        help=what,
+        help=text,
     )
 
 
-def far_option(default: float, shown: str, what: str) -> Option:
-    """A false-alarm rate, per Julian year.
+def far_option(default: float, shown: str, text: str) -> Option:
+    """Make the option ``--far``, a false-alarm rate per Julian year.
 
     Args:
-        default: The default.
+        default: The default, per Julian year.
         shown: The default in words.
-        what: What it decides, for the help.
+        text: The help text, without the unit.
     """
     return click.option(
         "--far",
         type=click.FloatRange(0, min_open=True),
         default=default,
         show_default=shown,
-        help=f"{what}, per year.",
+        help=f"{text}, per year.",
     )
 
 
 def with_options(*groups: Sequence[Option]) -> Option:
-    """Give a command options, in this order."""
+    """Decorate a command with options, in this order."""
 
     def decorate(command: Any) -> Any:
         for option in reversed([option for group in groups for option in group]):
@@ -160,24 +159,24 @@ def chosen(
     """The strain that the options ``DATA`` name.
 
     Raises:
-        click.UsageError: They name none, or two.
+        click.UsageError: Both or neither of ``--strain`` and ``--background`` is given.
     """
     if bool(strain_files) == (background_file is not None):
         raise click.UsageError("give either --strain or --background")
 
     from chirpwatch.streamer.source import Source
 
-    # A worker may have another working directory.
+    # Absolute paths: a worker may have another working directory.
     if background_file is not None:
         return Source((background_file.resolve(),), split)
     return Source(tuple(path.resolve() for path in strain_files), None)
 
 
 def connection(url: str | None, token_file: Path | None) -> "Connection | None":
-    """Where a running API is, or None where no address is given.
+    """Address and token of a running API; None without an address.
 
     Raises:
-        ApiError: The token's file cannot be read.
+        ApiError: The token file cannot be read.
     """
     if url is None:
         return None
@@ -188,17 +187,23 @@ def connection(url: str | None, token_file: Path | None) -> "Connection | None":
     try:
         return Connection(url, token_file.read_text().strip())
     except OSError as error:
-        raise ApiError(f"the API's token: {error}") from None
+        raise ApiError(
+            f"--token-file: expected a readable file, found: {error}"
+        ) from None
 
 
 def write_json(path: Path, result: Any) -> None:
-    """Write the file of ``--json``, whole or not at all."""
+    """Write the file of ``--json``, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def keep_up(server: "TritonServer | None", service: "ApiProcess | None") -> None:
-    """Keep the servers up until Ctrl-C, or until one of them ends."""
+    """Leave the servers up until Ctrl-C.
+
+    Raises:
+        ChirpwatchError: A server ended.
+    """
     logging.getLogger("chirpwatch").info("the servers stay up until Ctrl-C")
     with contextlib.suppress(KeyboardInterrupt):
         while True:

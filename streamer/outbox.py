@@ -1,4 +1,4 @@
-"""Results on their way to the API: on disk first, delivered in order, never lost."""
+"""Queue of results on disk, delivered to the results API in order."""
 
 import contextlib
 import json
@@ -33,28 +33,28 @@ log = logging.getLogger("chirpwatch.outbox")
 
 FIRST_RETRY_LENGTH = 0.5
 LAST_RETRY_LENGTH = 30.0
-"""Time between two tries while the API is away, s: it doubles from first to last."""
+"""First and last back-off pause while the API is unreachable, s."""
 
-# Not found, conflict, too large, invalid: the same result will never be taken. Others,
-# such as a missing token, are not the result's fault.
+# Not found, conflict, too large, invalid: the API would refuse the result again. Other
+# refusals, such as a missing token, do not depend on the result.
 FINAL_REFUSALS = {404, 409, 413, 422}
 
 
 class Outbox:
-    """A directory of results that wait for the API; a context manager.
+    """A queue of results in a directory; a context manager.
 
-    Each result is a file, whole before it is sent and removed once the API has it; a
-    thread of its own sends them, so that an API that is slow or away holds nobody up.
-    Sending one twice changes nothing, so a process may die at any point: the next one
-    that uses the directory delivers what is left first, and marks as failed the runs
-    that were never ended.
+    Each result is written to a file atomically, and the file is removed once the API
+    has stored the result. A thread delivers the files, so that a slow or unreachable
+    API does not hold up the search. Delivery is idempotent, so that the process may
+    die at any time: the next process with the same directory delivers the remaining
+    results, and marks runs that did not end as failed.
 
     Args:
-        directory: Where results wait; made where it is not there.
-        client: The API.
+        directory: Directory of the results; created if it does not exist.
+        client: The results API.
 
     Attributes:
-        refused: Results that the API will never take, kept aside, with its reasons.
+        refused: Files of results that the API refused for good, with the reasons.
 
     Raises:
         ApiError: On entry: another process uses the directory.
@@ -69,7 +69,7 @@ class Outbox:
         self._next = 1
         self._lock = contextlib.ExitStack()
         self._writing = threading.Lock()
-        self._news = threading.Event()
+        self._wake = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._deliver_until_ended, daemon=True)
 
@@ -98,7 +98,7 @@ class Outbox:
         self._lock.close()
 
     def waiting(self) -> list[Path]:
-        """The files that are not delivered yet, in order."""
+        """Files of the undelivered results, in order."""
         return sorted(self.directory.glob("*.json"), key=lambda path: int(path.stem))
 
     def put_run(self, run: str, body: Run) -> None:
@@ -107,13 +107,13 @@ class Outbox:
         self._put({"what": "run", "run": run, "body": body})
 
     def update_run(self, run: str, body: RunUpdate) -> None:
-        """Report the state of a run; its end is the last that is put of it."""
+        """Change a run's state, message or speed; after its end, put nothing more."""
         self._put({"what": "update", "run": run, "body": body})
         if body.state in {"complete", "failed"}:
             (self.directory / f"{run}.running").unlink(missing_ok=True)
 
     def put_injections(self, run: str, name: str, body: InjectionSet) -> None:
-        """Store a set of injections."""
+        """Store an injection set."""
         self._put({"what": "injections", "run": run, "name": name, "body": body})
 
     def put_stream(self, run: str, stream: str, body: Stream) -> None:
@@ -126,7 +126,7 @@ class Outbox:
         self._put(message | {"body": body})
 
     def put_strain(self, run: str, start_ns: int, body: Strain) -> None:
-        """Store strain around an event, from GPS ``start_ns`` on."""
+        """Store strain around an event; it starts at GPS ``start_ns``."""
         message = {"what": "strain", "run": run, "start_ns": start_ns}
         self._put(message | {"body": body})
 
@@ -135,10 +135,10 @@ class Outbox:
         self._put({"what": "block", "run": run, "number": number, "body": body})
 
     def blocks(self, run: str) -> set[int]:
-        """Numbers of the blocks of a run that are not delivered yet."""
+        """Numbers of a run's undelivered blocks."""
         numbers = set()
         for path in self.waiting():
-            # It may be delivered, and removed, just now.
+            # The thread may deliver and remove it meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 message = json.loads(path.read_text())
                 if message["what"] == "block" and message["run"] == run:
@@ -152,23 +152,22 @@ class Outbox:
             self._next += 1
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(message, default=_plain))
-        self._news.set()
+        self._wake.set()
 
     def check(self) -> None:
-        """Raise what stands in the way of delivery.
+        """Raise the error that stopped delivery, if any.
 
         Raises:
-            ApiError: The API refused a result of this process's runs, or wants another
-                token.
+            ApiError: The API refused a result of this process's runs, or its token.
         """
         if self._failure is not None:
             raise self._failure
 
     def deliver(self) -> int:
-        """End the sending thread, and try once more to deliver all that waits.
+        """End the delivery thread, and try once more to deliver the waiting results.
 
         Returns:
-            How many results still wait: none, or the API is away.
+            Number of results that still wait; not 0 if the API is unreachable.
 
         Raises:
             ApiError: See ``check``.
@@ -181,31 +180,33 @@ class Outbox:
 
     def _end(self) -> None:
         self._ended.set()
-        self._news.set()
+        self._wake.set()
         self._thread.join()
 
     def _deliver_until_ended(self) -> None:
         backoff = Backoff(FIRST_RETRY_LENGTH, LAST_RETRY_LENGTH)
-        away = False
+        unreachable = False
         while not self._ended.is_set():
-            self._news.wait()
-            self._news.clear()
+            self._wake.wait()
+            self._wake.clear()
             try:
                 self._deliver()
             except ApiUnavailable as error:
-                if not away:
+                if not unreachable:
                     log.warning("results wait: %s", error)
-                away = True
+                unreachable = True
                 self._ended.wait(backoff.next())
-                self._news.set()
+                self._wake.set()
             else:
-                if away:
-                    log.info("the API is back; all results that waited are delivered")
-                away = False
+                if unreachable:
+                    log.info(
+                        "the API is reachable again; all waiting results are delivered"
+                    )
+                unreachable = False
                 backoff.reset()
 
     def _deliver(self) -> None:
-        """Send all that waits, in order, as far as the API takes it."""
+        """Deliver the waiting results in order; set refused results aside."""
         for path in self.waiting():
             message = json.loads(path.read_text())
             try:
@@ -213,7 +214,7 @@ class Outbox:
             except ApiUnavailable:
                 raise
             except (ApiRefused, ValueError) as error:
-                # ValueError: a result of another version.
+                # ValueError: a result from another version.
                 if isinstance(error, ApiRefused) and (
                     error.status not in FINAL_REFUSALS
                 ):
@@ -254,4 +255,4 @@ class Outbox:
 def _plain(value: object) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    raise TypeError(f"{type(value).__name__} is no result")
+    raise TypeError(f"expected a result's body, found {type(value).__name__}")

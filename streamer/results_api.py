@@ -1,4 +1,4 @@
-"""The results API that a command sends to: a given one, or one that it starts."""
+"""Connects a command to a running results API, or starts an API."""
 
 import contextlib
 import logging
@@ -14,11 +14,11 @@ log = logging.getLogger("chirpwatch.api")
 
 @dataclass(frozen=True)
 class Connection:
-    """Where a results API is.
+    """Address and token of a results API.
 
     Attributes:
-        url: Its address.
-        token: Its token, if it has one.
+        url: Its URL.
+        token: Its token, or None.
     """
 
     url: str
@@ -27,11 +27,11 @@ class Connection:
 
 @dataclass(frozen=True)
 class ResultsApi:
-    """A results API that runs.
+    """A running results API.
 
     Attributes:
-        client: Its client.
-        process: The API, if this process started it.
+        client: A client of it.
+        process: Its process, if it was started here; otherwise None.
     """
 
     client: ApiClient
@@ -40,14 +40,14 @@ class ResultsApi:
 
 @contextlib.contextmanager
 def results_api(connection: Connection | None, directory: Path) -> Iterator[ResultsApi]:
-    """Connect to the API, or start one that ends with the context.
+    """Connect to an API, or start an API that ends with the context.
 
     Args:
-        connection: Where it is; None starts one.
-        directory: Where the database and log of the one that is started are kept.
+        connection: Address and token of a running API; None starts an API.
+        directory: Directory for the database and log of an API that is started.
 
     Raises:
-        ApiError: It did not start.
+        ApiError: The API did not start.
     """
     if connection is not None:
         with ApiClient(connection.url, connection.token) as client:

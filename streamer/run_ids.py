@@ -5,6 +5,6 @@ import time
 
 
 def new_run_id(prefix: str = "") -> str:
-    """An identifier that no other run has: the time, UTC, and eight random digits."""
+    """Make a unique run identifier from the UTC time and eight random hex digits."""
     now = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     return f"{prefix}{now}-{secrets.token_hex(4)}"

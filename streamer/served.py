@@ -1,4 +1,4 @@
-"""What a Triton server says of the models it serves."""
+"""Reads the metadata of served models, and verifies their responses."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,27 +16,29 @@ from chirpwatch.errors import (
 )
 from chirpwatch.geometry import Geometry
 
-ANSWER_TIMEOUT = 10
-"""Longest wait for what the server says of itself, s."""
-AWAY = {
+METADATA_TIMEOUT = 10
+"""Longest wait for the server's metadata, s."""
+
+UNREACHABLE = {
     "StatusCode.UNAVAILABLE",
     "StatusCode.DEADLINE_EXCEEDED",
     "StatusCode.CANCELLED",
 }
-"""What gRPC says of a server that is gone or hangs, and not of what it was asked."""
-# A dead server must be noticed though nothing is sent.
+"""gRPC status codes that show a dead or hanging server, not a bad request."""
+
+# Keep-alive: a dead server must be noticed even while no request is sent.
 KEEPALIVE = grpc.KeepAliveOptions(keepalive_time_ms=10_000, keepalive_timeout_ms=10_000)
 
 
 @dataclass(frozen=True)
-class Served:
-    """What a server says of the models that it serves.
+class ModelMetadata:
+    """Metadata of a served ensemble.
 
     Attributes:
-        geometry: The analysis.
+        geometry: The geometry of the analysis.
         model: Digest of the models.
-        longest_delay: The longest by which the right edge of a score's strain can lag
-            the merger that the score tells, s.
+        longest_delay: Longest time by which a score's right edge can lag the estimated
+            merger, s.
     """
 
     geometry: Geometry
@@ -44,21 +46,21 @@ class Served:
     longest_delay: float
 
 
-def describe(address: str, name: str) -> Served:
-    """Ask a server about the models that it serves.
+def describe(address: str, name: str) -> ModelMetadata:
+    """Fetch the metadata of a served ensemble.
 
     Args:
         address: ``host:port`` of the server's gRPC service.
-        name: The ensemble that is wanted.
+        name: Name of the ensemble.
 
     Raises:
-        ServerError: There is no server at that address.
-        ModelError: It serves no such ensemble, or one that does not say its geometry
-            or its longest delay.
+        ServerError: No server answers at the address.
+        ModelError: It does not serve the ensemble, or the ensemble publishes no
+            geometry or no longest delay.
     """
     client = grpc.InferenceServerClient(address)
     try:
-        client.is_server_live(client_timeout=ANSWER_TIMEOUT)
+        client.is_server_live(client_timeout=METADATA_TIMEOUT)
     except InferenceServerException as error:
         client.close()
         raise ServerError(
@@ -66,10 +68,10 @@ def describe(address: str, name: str) -> Served:
             "'chirpwatch serve'"
         ) from None
     try:
-        config = client.get_model_config(name, client_timeout=ANSWER_TIMEOUT).config
+        config = client.get_model_config(name, client_timeout=METADATA_TIMEOUT).config
     except InferenceServerException as error:
-        if error.status() in AWAY:
-            # It ended since it said that it is live.
+        if error.status() in UNREACHABLE:
+            # The server ended after it reported to be live.
             raise ServerError(
                 f"the Triton server at {address}: {error.message()}"
             ) from None
@@ -88,15 +90,17 @@ def describe(address: str, name: str) -> Served:
         longest_delay = float(delay)
     except ValueError:
         raise ModelError(
-            f"the model served at {address}: expected a time as its parameter "
-            f"longest_delay, found {delay!r}; export its network anew with "
+            f"the model served at {address}: expected a time in s as its "
+            f"parameter longest_delay, found {delay!r}; export its network again with "
             "'chirpwatch export'"
         ) from None
-    return Served(geometry, config.parameters["model"].string_value, longest_delay)
+    return ModelMetadata(
+        geometry, config.parameters["model"].string_value, longest_delay
+    )
 
 
 def other_model(address: str, first: str, model: str) -> ModelError:
-    """The error of a server that changed its model while a run was under way."""
+    """Make the error for a server whose model changed during a run."""
     return ModelError(
         f"the server at {address} began with model {first} and now serves {model}; "
         "results of two models do not mix"
@@ -105,12 +109,12 @@ def other_model(address: str, first: str, model: str) -> ModelError:
 
 @dataclass(frozen=True)
 class Output:
-    """An output that a request asks for.
+    """An expected output of a request.
 
     Attributes:
-        name: Its name.
-        dtype: NumPy data type of its elements.
-        shape: Its shape, as the request determines it.
+        name: Name.
+        dtype: NumPy data type.
+        shape: Shape, which follows from the request.
     """
 
     name: str
@@ -124,28 +128,28 @@ class Output:
 def take_outputs(
     result: grpc.InferResult, outputs: Iterable[Output], request: str
 ) -> list[NDArray[Any]]:
-    """Take the outputs out of the answer to a request.
+    """Extract the outputs from a response, and verify them.
 
-    A server that loses a model's process while a request is under way may answer
-    without an error, and without outputs.
+    If a model's process dies during a request, the server may respond without an error
+    and without outputs.
 
     Args:
-        result: The answer.
-        outputs: What was asked for.
-        request: What was sent where, for the error.
+        result: The response.
+        outputs: The expected outputs.
+        request: Description of the request, for errors.
 
     Returns:
-        The outputs in the order asked for.
+        The outputs, in the same order.
 
     Raises:
-        ServerError: The answer lacks an output, or has one of another type or shape.
+        ServerError: An output is missing, or has another type or shape.
     """
     arrays = []
     for output in outputs:
         try:
             array = result.as_numpy(output.name)
         except (TypeError, ValueError) as error:
-            # Its bytes do not make the shape that the answer states.
+            # The number of bytes does not match the shape that the response states.
             raise ServerError(
                 f"{request}: expected the output {output}, found one that cannot be "
                 f"read ({error})"

@@ -1,4 +1,4 @@
-"""Triton servers that commands start, and those of a background run."""
+"""Uses running Triton servers, or starts a server and restarts it if it dies."""
 
 import contextlib
 import logging
@@ -19,21 +19,21 @@ from chirpwatch.streamer.timeslides import Timeslides
 log = logging.getLogger("chirpwatch.triton")
 
 START_PAUSE_LENGTH = 5.0
-"""Pause before a server is started that died before a job was done, s."""
+"""Pause between two restarts without a finished job in between, s."""
 
 DEATH_LENGTH = 3.0
-"""Longest time that a server takes to end after the process of a model, s."""
+"""Longest time from the death of a model's process to the end of the server, s."""
 
 
 @contextlib.contextmanager
 def explained(server: TritonServer | None) -> Iterator[None]:
-    """Say with a server failure how the server that was started here ended.
+    """Add to a server failure how the server ended, or where its log is.
 
     Args:
-        server: That server; None where it was started by somebody else.
+        server: The server that was started here, or None.
 
     Raises:
-        ServerError: The failure, with the server's end, if it ended, and its log.
+        ServerError: The failure, with the addition.
     """
     try:
         yield
@@ -53,18 +53,19 @@ def explained(server: TritonServer | None) -> Iterator[None]:
 def triton_server(
     address: str | None, repository: Path, log_path: Path
 ) -> Iterator[tuple[str, TritonServer | None]]:
-    """Use the Triton server that is given, or start one that ends with the context.
+    """Use a running Triton server, or start a server that ends with the context.
 
     Args:
-        address: gRPC address of a server that runs; None starts one.
-        repository: Model repository for that.
-        log_path: File for its log.
+        address: gRPC address of a running server; None starts a server.
+        repository: Model repository of a server that is started.
+        log_path: Log file of a server that is started.
 
     Yields:
-        The address, and the server, if it was started here.
+        The address; and the server that was started, or None.
 
     Raises:
-        ServerError: It did not start; or, from within the context, see ``explained``.
+        ServerError: The server did not start; or, within the context, see
+            ``explained``.
     """
     if address is not None:
         yield address, None
@@ -75,15 +76,17 @@ def triton_server(
 
 
 class Servers:
-    """Triton servers; a context manager that starts one where no address is given.
+    """The Triton servers of a background run; a context manager.
+
+    Without addresses, it starts a server, which ends with the context.
 
     Args:
-        addresses: gRPC addresses of servers that run.
-        repository: Model repository for the one that is started.
-        log_path: File for its log, as ``TritonServer`` takes it.
+        addresses: gRPC addresses of running servers.
+        repository: Model repository of a server that is started.
+        log_path: Log file of a server that is started; see ``TritonServer``.
 
     Attributes:
-        addresses: gRPC addresses, once the context is entered.
+        addresses: gRPC addresses of all servers, once the context is entered.
         server: The server that was started, or None.
 
     Raises:
@@ -118,11 +121,12 @@ class Servers:
         self._stack.__exit__(kind, error, traceback)
 
     def served(self) -> tuple[Geometry, str]:
-        """Geometry and digest of the models that all servers serve.
+        """Geometry, and digest of the models, that all servers serve.
 
         Raises:
-            ServerError: A server is not there.
-            ModelError: One serves no timeslides, or other models than the first.
+            ServerError: A server is unreachable.
+            ModelError: A server does not serve ``timeslides``, or serves another model
+                than the first server.
         """
         first, *others = [Timeslides(address) for address in self.addresses]
         for other in others:
@@ -135,13 +139,13 @@ class Servers:
         return first.geometry, first.model
 
     def supervise(self, jobs: int) -> None:
-        """Start the server again, at the same address, if it died.
+        """Restart the server at the same address if it died.
 
-        At once if a job was done since it was last started. Otherwise after a pause: it
-        may die of what it is asked.
+        The restart is immediate if a job has finished since the last restart. Otherwise
+        it waits for a pause, as the requests may cause the crash.
 
         Args:
-            jobs: Number of jobs done so far.
+            jobs: Number of jobs finished so far.
         """
         if self.server is None:
             return
@@ -152,7 +156,7 @@ class Servers:
         except ServerError as death:
             log.warning("%s\nstarting it again", death)
             self._stack.__exit__(type(death), death, death.__traceback__)
-            # Where that fails too, jobs fail until it succeeds or patience ends.
+            # If the restart fails, jobs fail until it succeeds or the patience is over.
             try:
                 self._stack.enter_context(self.server)
             except ServerError as failure:

@@ -1,4 +1,4 @@
-"""Where strain comes from: a name that every process can open for itself."""
+"""Files of strain, described so that each worker process can open them itself."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from chirpwatch.strain import Segment
 
 PROBES = 64
 PROBE_SIZE = 256
-"""A segment is known again by this many samples at so many places."""
+"""A fingerprint covers `PROBES` parts of `PROBE_SIZE` samples of each detector."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Source:
     """Files of strain.
 
     Attributes:
-        paths: One file of segments, or GWOSC's files, one for each detector.
-        split: Which segments of the one file; None for GWOSC's.
+        paths: A background file; or GWOSC files, one for each detector.
+        split: Split of the background file; None for GWOSC files.
     """
 
     paths: tuple[Path, ...]
@@ -33,30 +33,36 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The file names, for people."""
         return ", ".join(path.name for path in self.paths)
 
     def segments(self, geometry: Geometry) -> list[Segment]:
-        """The segments, in order of time.
+        """Open the segments, in order of time.
+
+        Args:
+            geometry: The analysis, with its detectors and sample rate.
 
         Raises:
-            StrainError: A file is missing or not of its kind; or no strain in it.
+            StrainError: A file is missing, has another layout, or has no strain.
         """
         if self.split is not None:
             (path,) = self.paths
             return read_background(
                 path, self.split, geometry.ifos, geometry.sample_rate
             )
-        found = read_gwosc(self.paths, geometry.ifos, geometry.sample_rate)
-        if not found:
+        segments = read_gwosc(self.paths, geometry.ifos, geometry.sample_rate)
+        if not segments:
             names = ", ".join(str(path) for path in self.paths)
-            raise StrainError(f"{names}: no time at which every detector has data")
-        return found
+            raise StrainError(
+                f"{names}: expected strain of all detectors at the same time, found "
+                "none; give files that overlap in time"
+            )
+        return segments
 
 
 @lru_cache(maxsize=1)
 def open_once(source: Source, geometry: Geometry) -> tuple[list[Segment], list[str]]:
-    """The segments of a source with their fingerprints, kept for the next job.
+    """Open a source's segments with their fingerprints; cached for the next job.
 
     Raises:
         StrainError: See ``Source.segments``.
@@ -68,7 +74,7 @@ def open_once(source: Source, geometry: Geometry) -> tuple[list[Segment], list[s
 def fingerprint(segment: Segment, ifos: Sequence[str]) -> str:
     """Digest of a segment's time, length and some of its samples.
 
-    Reading all of a year's strain to know it again would take as long as the search.
+    A digest of all samples of a year would take as long as the search.
     """
     digest = hashlib.sha256(f"{segment.t0_ns} {segment.size}".encode())
     last = max(segment.size - PROBE_SIZE, 0)

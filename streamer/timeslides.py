@@ -1,4 +1,4 @@
-"""Client for the served timeslides: many slides of a stretch in one request."""
+"""Client of the served model ``timeslides``: many slides in a request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,11 +81,11 @@ class SlideScores:
 
 
 class Timeslides:
-    """Client for the ``timeslides`` ensemble of a Triton server.
+    """Client of the ``timeslides`` ensemble on a Triton server.
 
-    A slide reads each detector but the first later than the first one by its shift,
-    circularly within the stretch. The ensemble is stateless: a request may be repeated,
-    and sent to any server of the same model.
+    A slide reads each detector but the first later than the first detector, by its
+    shift, circularly within the stretch. The ensemble is stateless: a request may be
+    repeated, and sent to any server of the same model.
 
     Args:
         address: ``host:port`` of the server's gRPC service.
@@ -96,8 +96,8 @@ class Timeslides:
         model: Digest of the served models.
 
     Raises:
-        ServerError: There is no server at that address.
-        ModelError: It serves no timeslides, or publishes no geometry.
+        ServerError: No server answers at the address.
+        ModelError: It does not serve ``timeslides``, or publishes no geometry.
     """
 
     def __init__(self, address: str, deadline: float = 300) -> None:
@@ -115,8 +115,8 @@ class Timeslides:
 
         Args:
             strain: The stretch, [ifos, size], whole strides.
-            shifts: Feature frames by which each detector but the first is read later
-                than the first one, whole numbers, [slides, ifos - 1]; may be negative.
+            shifts: How much later each detector but the first is read, feature frames,
+                integers, [slides, ifos - 1]; may be negative.
 
         Raises:
             ShiftError: There are no shifts, a slide is given twice, or a shift is not
@@ -138,7 +138,7 @@ class Timeslides:
         )
 
     def scores(self, strain: NDArray[Any], shifts: NDArray[Any]) -> SlideScores:
-        """Score each slide; arguments and errors are those of ``events``."""
+        """Compute every score of each slide; arguments and errors as for ``events``."""
         return SlideScores(*self._infer(strain, shifts, [*SCORES]))
 
     def _infer(
@@ -151,10 +151,10 @@ class Timeslides:
         strain = np.ascontiguousarray(strain[None], dtype=np.float32)
         shifts = np.ascontiguousarray(shifts, dtype=np.int64)
         length = strain.shape[2] / self.geometry.sample_rate
-        most = int(MAX_SLIDE_LENGTH / length)
+        batch_slides = int(MAX_SLIDE_LENGTH / length)
         parts = [
-            self._request(strain, shifts[begin : begin + most], names)
-            for begin in range(0, len(shifts), most)
+            self._request(strain, shifts[begin : begin + batch_slides], names)
+            for begin in range(0, len(shifts), batch_slides)
         ]
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
@@ -187,7 +187,7 @@ class Timeslides:
         return take_outputs(result, outputs, request)
 
     def _outputs(self, slides: int, size: int, names: list[str]) -> list[Output]:
-        """The expected outputs for some slides of a stretch of `size` samples."""
+        """The expected outputs for `slides` slides of a stretch of `size` samples."""
         strides = size // self.geometry.stride_size
         windows = -(-strides // cluster_strides(self.geometry))
         shapes = dict.fromkeys(SCORES, (slides, strides))
@@ -232,7 +232,7 @@ def check_shifts(shifts: NDArray[Any], period: int, ifos: int) -> None:
         ShiftError: See ``Timeslides.events``.
     """
     if ifos < 2:
-        raise ShiftError("timeslides need two detectors; found one")
+        raise ShiftError("timeslides need two detectors, found one")
     if shifts.ndim != 2 or shifts.shape[1] != ifos - 1 or not len(shifts):
         raise ShiftError(
             f"expected a list of at least one slide, each with shifts of {ifos - 1} "

@@ -1,1 +1,1 @@
-"""Years of background from a day: a plan of timeslides, and its workers."""
+"""``chirpwatch background``: a plan of timeslides, and the workers that run it."""

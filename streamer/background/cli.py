@@ -1,4 +1,4 @@
-"""``chirpwatch background``: years of timeslides, on one machine or many."""
+"""``chirpwatch background``: measure the background with many timeslides."""
 
 import contextlib
 import logging
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("chirpwatch.background")
 
 CALIBRATED_JOBS = 4
-"""More jobs than this are worth the requests that an estimate takes."""
+"""With more jobs than this, the run time is estimated first, by a few requests."""
 
 UNITS = {
     "s": 1.0,
@@ -60,13 +60,13 @@ class Length(click.ParamType[float]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """In seconds, which is also what a plain number means."""
+        """Convert to seconds; a plain number is in seconds already."""
         if isinstance(value, int | float):
             return float(value)
-        found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", value)
+        match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", value)
         try:
-            assert found is not None
-            length = float(found[1]) * UNITS[found[2] or "s"]
+            assert match is not None
+            length = float(match[1]) * UNITS[match[2] or "s"]
         except (AssertionError, ValueError, KeyError):
             self.fail(
                 f"expected a time such as 1yr, 30d, 12h, 90min, 600s or 600, found "
@@ -85,12 +85,12 @@ class Length(click.ParamType[float]):
     "--livetime",
     type=Length(),
     metavar="TIME",
-    help="Livetime that is wanted, such as 1yr (of 365.25 d), 30d, 12h, 90min, 600s.",
+    help="Livetime to reach, such as 1yr (of 365.25 d), 30d, 12h, 90min, 600s.",
 )
 @click.option(
     "--slides",
     type=click.IntRange(1),
-    help="Timeslides of each stretch of strain, in place of --livetime.",
+    help="Number of timeslides of each stretch, instead of --livetime.",
 )
 @click.option(
     "--stretch-length",
@@ -98,7 +98,7 @@ class Length(click.ParamType[float]):
     metavar="TIME",
     default=STRETCH_LENGTH,
     show_default=f"{STRETCH_LENGTH:g}s",
-    help="Longest stretch of strain that is shifted circularly within itself.",
+    help="Longest stretch of strain within which the shifts are circular.",
 )
 @click.option(
     "--slide-length",
@@ -112,8 +112,8 @@ class Length(click.ParamType[float]):
     "addresses",
     metavar="HOST:PORT",
     multiple=True,
-    help="gRPC address of a running Triton server; may be given several times, and "
-    "jobs take turns. Without it, one is started.",
+    help="gRPC address of a running Triton server; may be given several times to share "
+    "the jobs among servers. Without it, a server is started.",
 )
 @with_options([REPOSITORY])
 @click.option(
@@ -121,18 +121,18 @@ class Length(click.ParamType[float]):
     type=click.IntRange(1),
     default=os.cpu_count(),
     show_default="number of cores",
-    help="Dask workers to start.",
+    help="Number of Dask workers to start.",
 )
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
-    help="Dask scheduler that runs already, such as tcp://host:8786, with its workers.",
+    help="Address of a running Dask scheduler with workers, such as tcp://host:8786.",
 )
 @click.option(
     "--cluster",
     "batch",
     type=click.Choice(list(BATCH_SYSTEMS)),
-    help="Submit the workers to a batch system, as Dask's configuration says.",
+    help="Submit the workers to a batch system, as configured for Dask.",
 )
 @click.option(
     "--patience",
@@ -140,13 +140,13 @@ class Length(click.ParamType[float]):
     metavar="TIME",
     default=300.0,
     show_default="300s",
-    help="How long jobs may fail, for want of a server, without one that succeeds.",
+    help="Longest time in which jobs fail and none succeeds before the run is ended.",
 )
 @directory_option(
     "runs/background",
-    "Where plan and results are kept; an interrupted run goes on from there.",
+    "Directory for plan and results; an interrupted run continues from it.",
 )
-@click.option("--dry-run", is_flag=True, help="Stop after the plan.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, and stop.")
 @with_options(RESULTS, [LOG_FORMAT])
 def background(
     strain_files: tuple[Path, ...],
@@ -166,10 +166,10 @@ def background(
 ) -> None:
     """Measure the background of a search with many timeslides.
 
-    Strain is cut into stretches; within each, the detectors are shifted against each
-    other in steps that let no two data meet twice. One pass of the network serves all
-    slides of a stretch. Interrupted, the same command goes on where it stopped, and
-    ends with the same results. Give either --strain or --background, and either
+    Strain is cut into stretches. Within each, the detectors are shifted circularly
+    against each other, in steps so long that no two slides combine the same data. An
+    interrupted run continues when the same command is given, with the same results.
+    Give either --strain or --background, and either
     --livetime or --slides.
     """
     if (livetime is None) == (slides is None):
@@ -183,13 +183,13 @@ def background(
         )
     _run(
         chosen(strain_files, background_file, split),
-        wanted={
+        plan_options={
             "livetime": livetime,
             "slides": slides,
             "stretch_length": stretch_length,
             "step_length": slide_length,
         },
-        workers={"workers": workers, "scheduler": scheduler, "batch": batch},
+        worker_options={"workers": workers, "scheduler": scheduler, "batch": batch},
         addresses=addresses,
         api=connection(api_url, token_file),
         **options,
@@ -199,8 +199,8 @@ def background(
 def _run(
     source: "Source",
     *,
-    wanted: dict[str, Any],
-    workers: dict[str, Any],
+    plan_options: dict[str, Any],
+    worker_options: dict[str, Any],
     addresses: tuple[str, ...],
     repository: Path,
     patience: float,
@@ -210,7 +210,7 @@ def _run(
     json_file: Path | None,
     keep: bool,
 ) -> None:
-    """Plan, start what is not running, do what is not done, report."""
+    """Make or continue a plan, run its remaining jobs, and print the results."""
     from chirpwatch.api.contract.requests import RunUpdate
     from chirpwatch.streamer.background.directory import RunDirectory
     from chirpwatch.streamer.background.plan import make_plan
@@ -234,13 +234,13 @@ def _run(
 
     console = Console()
     with contextlib.ExitStack() as stack:
-        # A plan alone has no directory.
+        # A dry run creates no directory.
         log_path = None if dry_run else directory / "triton.log"
         servers = stack.enter_context(Servers(addresses, repository, log_path))
         stack.enter_context(explained(servers.server))
         geometry, model = servers.served()
         segments, fingerprints = open_once(source, geometry)
-        plan = make_plan(segments, geometry, **wanted)
+        plan = make_plan(segments, geometry, **plan_options)
         total = sum(segment.duration for segment in segments)
         facts = {
             "model": model,
@@ -273,12 +273,12 @@ def _run(
                 if done:
                     log.info("%d jobs are done already", len(done))
                 if len(jobs) > CALIBRATED_JOBS:
-                    # A server that is away just now is waited for below.
+                    # The coordinator waits for a server that is unreachable now.
                     with contextlib.suppress(ServerError):
                         show_estimate(coordinator.estimate(jobs), console)
                 if jobs:
                     with (
-                        connect(**workers) as cluster,
+                        connect(**worker_options) as cluster,
                         progress_bar(plan, jobs, console) as progress,
                     ):
                         coordinator.run(cluster, jobs, progress)
@@ -294,9 +294,7 @@ def _run(
         finally:
             waiting = deliver(outbox)
         check_delivered(waiting, results.run, outbox, service)
-        report = summarise(
-            results, coordinator.measured, path, f"{service.client.url}/"
-        )
+        report = summarise(results, coordinator.totals, path, f"{service.client.url}/")
         show_summary(report, console)
         if json_file is not None:
             write_json(json_file, report)
@@ -306,7 +304,7 @@ def _run(
 
 @contextlib.contextmanager
 def _reported(results: "RunDirectory", outbox: "Outbox") -> Iterator[None]:
-    """Tell the API that a run begins or goes on, and if it failed."""
+    """Report to the API that the run begins or continues, and if it fails."""
     from chirpwatch.api.contract.requests import (
         GeometryBody,
         Run,
@@ -328,7 +326,7 @@ def _reported(results: "RunDirectory", outbox: "Outbox") -> Iterator[None]:
         ),
     )
     if results.continued:
-        update = RunUpdate(state="running", message="goes on where it was interrupted")
+        update = RunUpdate(state="running", message="continues after an interruption")
         outbox.update_run(results.run, update)
     try:
         yield

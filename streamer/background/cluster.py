@@ -1,4 +1,4 @@
-"""Dask workers: on this machine, at a scheduler's, or as jobs of a batch system."""
+"""Connects to Dask workers: local, of a given scheduler, or in a batch system."""
 
 import contextlib
 import logging
@@ -15,38 +15,37 @@ if TYPE_CHECKING:
     from distributed import Client
 
 BATCH_SYSTEMS = {"htcondor": "HTCondorCluster", "slurm": "SLURMCluster"}
-"""Class of dask-jobqueue for each."""
+"""Class of dask-jobqueue for each batch system."""
 
 LOOPBACK = "127.0.0.1:0"
-"""Where Dask's own page is: any free port, as a second run may have one too."""
+"""Address of Dask's dashboard: a free port, as runs may share a machine."""
 
 CONNECT_TIMEOUT = 10
-"""Longest wait for a scheduler, s."""
+"""Longest wait for a connection to the scheduler, s."""
 
 
 @contextlib.contextmanager
 def connect(
     workers: int, scheduler: str | None = None, batch: str | None = None
 ) -> "Iterator[Client]":
-    """Workers, as a context manager.
+    """Start Dask workers, or connect to running ones; a context manager.
 
     Args:
-        workers: How many to start; of no meaning with ``scheduler``.
-        scheduler: Address of a scheduler that runs already.
-        batch: Batch system to submit workers to, of ``BATCH_SYSTEMS``; what a job
-            asks for stands in Dask's own configuration.
+        workers: Number of workers to start; ignored with ``scheduler``.
+        scheduler: Address of a running scheduler.
+        batch: Batch system to submit workers to, a key of ``BATCH_SYSTEMS``. Dask's
+            configuration sets the resources of its jobs.
 
     Yields:
-        A client of their scheduler. Workers that this started end with the context.
+        A client of the scheduler. Workers that were started end with the context.
 
     Raises:
-        ServerError: There is no scheduler at that address.
-        ConfigurationError: Dask's configuration does not say what a job of the batch
-            system asks for.
+        ServerError: No scheduler answers at the address.
+        ConfigurationError: Dask's configuration has no settings for the batch system.
     """
     from distributed import Client, LocalCluster
 
-    # Dask logs every worker that dies; what is lost here is done again, and told.
+    # Dask logs every worker that dies; the coordinator retries and reports lost jobs.
     for name in ("distributed", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
@@ -83,9 +82,9 @@ def _submit(batch: str, workers: int) -> "dask_jobqueue.JobQueueCluster":
         )(scheduler_options={"dashboard_address": LOOPBACK})
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"{batch}: expected Dask's configuration to say what a job asks for "
-            f"(jobqueue.{batch}, in {dask.config.PATH}): {error}"
+            f"{batch}: expected the resources of its jobs in Dask's configuration "
+            f"(jobqueue.{batch}, in {dask.config.PATH}), found: {error}"
         ) from None
-    # Not scale(): a worker whose job ended, by its time limit for one, is replaced.
+    # adapt(), as scale() would not replace a worker whose job reached its time limit.
     cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
     return cluster

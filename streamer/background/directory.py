@@ -1,4 +1,4 @@
-"""The directory of a background run: its plan, the jobs done, the results."""
+"""Stores a background run on disk: its plan, finished jobs and results."""
 
 import contextlib
 import io
@@ -25,24 +25,24 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.lock import locked
 from chirpwatch.score_times import merger_ns
 from chirpwatch.streamer.background.plan import (
-    Job,
     Plan,
+    SlideJob,
 )
 from chirpwatch.streamer.timeslides import SlideEvents
 
 
 @dataclass(frozen=True, eq=False)
 class JobResult:
-    """The events of a job, in order of slide and stride.
+    """A job's events, in order of slide and stride.
 
     Attributes:
-        slide: Slide of the job that an event is of, int32 [events].
-        stride: Stride of its score within the stretch, int32 [events].
-        statistic: Its score, float32 [events].
+        slide: Index of each event's slide in the job, int32 [events].
+        stride: Stride of each event's score in the stretch, int32 [events].
+        statistic: Score of each event, float32 [events].
         delay: Time by which the stride's right edge lags the merger, s, float32
             [events].
-        valid: Strides with valid scores: slide, begin and end of each range, in order,
-            int32 [ranges, 3].
+        valid: Ranges of strides with valid scores: slide, begin and end of each, in
+            order, int32 [ranges, 3].
     """
 
     slide: NDArray[Any]
@@ -53,7 +53,7 @@ class JobResult:
 
     @classmethod
     def of(cls, events: SlideEvents) -> Self:
-        """Pack what the server answered."""
+        """Convert the server's response."""
         edges = np.diff(np.pad(events.valid.astype(np.int8), [(0, 0), (1, 1)]), axis=1)
         slide, begin = np.nonzero(edges == 1)
         end = np.nonzero(edges == -1)[1]
@@ -66,13 +66,13 @@ class JobResult:
         )
 
     def valid_strides(self, slides: int) -> NDArray[Any]:
-        """Valid strides of each slide, int64 [slides]."""
+        """Number of valid strides of each slide, int64 [slides]."""
         lengths = self.valid[:, 2] - self.valid[:, 1]
         counts = np.bincount(self.valid[:, 0], weights=lengths, minlength=slides)
         return counts.astype(np.int64)
 
-    def block(self, plan: Plan, job: Job) -> Block:
-        """The same as the results API takes it."""
+    def block(self, plan: Plan, job: SlideJob) -> Block:
+        """Request body of the job's result for the results API."""
         geometry, stretch = plan.geometry, plan.stretches[job.stretch]
         numbers = np.arange(len(job.shifts) + 1)
         events = np.searchsorted(self.slide, numbers)
@@ -99,31 +99,31 @@ class JobResult:
 
 
 def shift_lengths(geometry: Geometry, frames: tuple[int, ...]) -> list[float]:
-    """Shift of each detector, s; that of the first is 0."""
+    """Convert a slide's shifts from feature frames to s; the first detector's is 0."""
     return [i * geometry.frame_size / geometry.sample_rate for i in (0, *frames)]
 
 
 class RunDirectory:
-    """What a background run keeps on disk; a context manager.
+    """The directory of a background run; a context manager.
 
-    Everything appears whole or not at all, so that a run may be interrupted anywhere
-    and continued.
+    All files are written atomically, so that a run may be interrupted at any time and
+    continued.
 
     Args:
-        path: The directory; made where it is not there.
-        run: Identifier of a run that begins here.
+        path: The directory; created if it does not exist.
+        run: Identifier of the run, if a new run begins.
         plan: The plan.
-        facts: What else the results depend on, by name.
+        facts: Other input of the results, by name, such as the model's digest.
 
     Attributes:
-        run: Identifier of the run that began here.
+        run: Identifier of the run; that of the earlier process if the run continues.
         plan: The plan.
-        facts: What else the results depend on.
-        continued: Whether the run had begun here before.
+        facts: Other input of the results.
+        continued: Whether an earlier process began the run.
 
     Raises:
-        ConfigurationError: On entry: another process works here, or another run's
-            results are here.
+        ConfigurationError: On entry: another process uses the directory, or it has a
+            run with another plan or other input.
     """
 
     def __init__(
@@ -157,16 +157,16 @@ class RunDirectory:
 
     def _begin_or_continue(self) -> None:
         path = self.path / "plan.json"
-        wanted = json.loads(json.dumps(self.facts | _describe(self.plan)))
+        expected = json.loads(json.dumps(self.facts | _describe(self.plan)))
         if not path.exists():
-            body = {"run": self.run, "version": __version__} | wanted
+            body = {"run": self.run, "version": __version__} | expected
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(body, indent=1) + "\n")
             return
         try:
-            found = json.loads(path.read_text())
-            self.run = found["run"]
-            differing = [name for name in wanted if found[name] != wanted[name]]
+            stored = json.loads(path.read_text())
+            self.run = stored["run"]
+            differing = [name for name in expected if stored[name] != expected[name]]
         except (OSError, ValueError, KeyError) as error:
             raise ConfigurationError(
                 f"{path}: expected the plan of a background run, found something else "
@@ -176,38 +176,39 @@ class RunDirectory:
             name = differing[0]
             raise ConfigurationError(
                 f"{self.path} holds the results of another {name.replace('_', ' ')}: "
-                f"expected {_short(wanted[name])}, found {_short(found[name])}; to "
-                "begin anew give another --directory"
+                f"expected {_short(expected[name])}, found {_short(stored[name])}; to "
+                "begin a new run, give another --directory"
             )
         self.continued = True
 
     def done(self) -> list[int]:
-        """Numbers of the jobs whose results are here, whole; ascending."""
+        """Numbers of the jobs with a complete result, ascending."""
         return [job.number for job in self.plan.jobs if self._load(job) is not None]
 
     def save(self, number: int, result: JobResult) -> None:
-        """Keep the result of a job."""
+        """Store a job's result."""
         with replacing(self._file(number)) as temporary, temporary.open("wb") as file:
             np.savez(file, **asdict(result))
 
     def load(self, number: int) -> JobResult:
-        """The result of a job that is done.
+        """Load a finished job's result.
 
         Raises:
-            ConfigurationError: It is not there.
+            ConfigurationError: The result is missing or damaged.
         """
         result = self._load(self.plan.jobs[number])
         if result is None:
             raise ConfigurationError(
-                f"{self._file(number)}: expected the result of a job, found none"
+                f"{self._file(number)}: expected a job's result, found no file or a "
+                "damaged one; give the same command to compute it again"
             )
         return result
 
     def _file(self, number: int) -> Path:
         return self.path / "jobs" / f"{number:06d}.npz"
 
-    def _load(self, job: Job) -> JobResult | None:
-        """A job's result, or None where it is missing or damaged, to be made anew."""
+    def _load(self, job: SlideJob) -> JobResult | None:
+        """Load a job's result; None if it is missing or damaged."""
         try:
             content = self._file(job.number).read_bytes()
             with np.load(io.BytesIO(content)) as arrays:
@@ -218,11 +219,15 @@ class RunDirectory:
             return None
 
     def finish(self) -> Path:
-        """Write the results of all jobs into one file for notebooks.
+        """Write the results of all jobs into a single HDF5 file, atomically.
+
+        The datasets do not depend on the order in which jobs finished.
 
         Returns:
-            Its path; the file appears whole or not at all, and its datasets do not
-            depend on the order in which jobs were done.
+            Path of the file.
+
+        Raises:
+            ConfigurationError: A job's result is missing or damaged.
         """
         target = self.path / "background.hdf5"
         plan, geometry = self.plan, self.plan.geometry
@@ -251,8 +256,10 @@ class RunDirectory:
         with replacing(target) as temporary, h5py.File(temporary, "w") as file:
             for name, parts in columns.items():
                 file[name] = np.concatenate(parts)
-            file["stretches/start_ns"] = [one.start_ns for one in plan.stretches]
-            file["stretches/strides"] = [one.strides for one in plan.stretches]
+            file["stretches/start_ns"] = [
+                stretch.start_ns for stretch in plan.stretches
+            ]
+            file["stretches/strides"] = [stretch.strides for stretch in plan.stretches]
             file.attrs.update(
                 model=self.facts["model"],
                 geometry=geometry.to_json(),
@@ -262,14 +269,14 @@ class RunDirectory:
             )
         return target
 
-    def results(self) -> Iterator[tuple[Job, JobResult]]:
-        """Each job with its result, in order, one at a time in memory."""
+    def results(self) -> Iterator[tuple[SlideJob, JobResult]]:
+        """Yield each job with its result, in order; loads one result at a time."""
         for job in self.plan.jobs:
             yield job, self.load(job.number)
 
 
 def _describe(plan: Plan) -> dict[str, Any]:
-    """What makes two plans different ones, in the order in which it is told."""
+    """The values that identify a plan; the first that differs is reported."""
     return {
         "geometry": json.loads(plan.geometry.to_json()),
         "step": plan.step,

@@ -1,4 +1,4 @@
-"""The plan of a background: which stretches of strain, at which timeslides."""
+"""Plans a background run: cuts strain into stretches, and chooses their timeslides."""
 
 import itertools
 import math
@@ -23,22 +23,22 @@ from chirpwatch.limits import (
 from chirpwatch.strain import Segment
 
 LIGHT_LENGTH = 12_756.27 / 299_792.458
-"""Longest time that light takes between two detectors, whichever they are: through the
-Earth along its equatorial diameter, s."""
+"""Upper limit of the light travel time between two detectors, s: along the Earth's
+equatorial diameter."""
 
 JOB_SLIDES = 512
-"""Most slides in one job, and so in one request to the server."""
+"""Most slides in a job, and so in a request to the server."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a segment, within which slides are circular.
+    """A part of a segment, within which shifts are circular.
 
     Attributes:
-        segment: Number of the segment.
-        start: Its first sample within the segment.
-        strides: Its length in strides.
-        start_ns: GPS time of its first sample, integer nanoseconds.
+        segment: Index of the segment.
+        start: The stretch's first sample in the segment.
+        strides: Length in strides.
+        start_ns: GPS time of the first sample, ns.
     """
 
     segment: int
@@ -47,7 +47,7 @@ class Stretch:
     start_ns: int
 
     def read(self, segments: Sequence[Segment], geometry: Geometry) -> NDArray[Any]:
-        """The strain, float32 [ifos, size].
+        """Read the stretch's strain, float32 [ifos, size].
 
         Raises:
             StrainError: A sample is not finite.
@@ -58,15 +58,15 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One request to the server: a stretch and some of its slides.
+class SlideJob:
+    """A stretch and some of its slides, scored in a single request.
 
     Attributes:
-        number: Counted from 0.
-        stretch: Number of the stretch.
-        shifts: For each slide by how much each further detector is read later than
-            the first one, feature frames.
-        strides: For each slide how many scores are valid if the strain is sound.
+        number: Number of the job, from 0.
+        stretch: Index of the stretch.
+        shifts: Shifts of each slide: how much later each detector but the first is
+            read, feature frames.
+        strides: Number of each slide's valid scores, if all strain is valid.
     """
 
     number: int
@@ -77,44 +77,44 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a background run does.
+    """The stretches and jobs of a background run.
 
     Attributes:
         geometry: The served model's geometry.
         step: Shift of the second detector from one slide to the next, feature frames.
-        stretches: Disjoint, in order of time.
-        jobs: In order of their numbers.
-        most_strides: Valid strides of all slides that the data can give.
-        left_out: Data that no stretch holds, and why.
+        stretches: Disjoint stretches, in order of time.
+        jobs: Jobs, in order of their numbers.
+        max_strides: Valid strides of all slides that the strain allows.
+        left_out: Descriptions of strain in no stretch, with the reason.
     """
 
     geometry: Geometry
     step: int
     stretches: tuple[Stretch, ...]
-    jobs: tuple[Job, ...]
-    most_strides: int
+    jobs: tuple[SlideJob, ...]
+    max_strides: int
     left_out: tuple[str, ...]
 
     @property
     def slides(self) -> int:
-        """Slides of all stretches together."""
+        """Number of slides of all stretches."""
         return sum(len(job.shifts) for job in self.jobs)
 
     @property
     def livetime(self) -> float:
-        """Livetime of all slides together, if the strain is sound, s."""
+        """Livetime of all slides, if all strain is valid, s."""
         strides = sum(sum(job.strides) for job in self.jobs)
         return strides * self.geometry.stride_length
 
-    def length(self, job: Job) -> float:
-        """Strain that a job's slides go through, s."""
+    def length(self, job: SlideJob) -> float:
+        """Strain that a job scores, s; every slide counts."""
         strides = len(job.shifts) * self.stretches[job.stretch].strides
         return strides * self.geometry.stride_length
 
     @property
-    def most_livetime(self) -> float:
-        """Livetime that the data can give at this step, s."""
-        return self.most_strides * self.geometry.stride_length
+    def max_livetime(self) -> float:
+        """Livetime of all slides that the strain allows at this step, s."""
+        return self.max_strides * self.geometry.stride_length
 
 
 def make_plan(
@@ -126,30 +126,33 @@ def make_plan(
     stretch_length: float = STRETCH_LENGTH,
     step_length: float | None = None,
 ) -> Plan:
-    """Plan a background of a given livetime, or of a given number of slides.
+    """Plan a background with a given livetime, or a given number of slides.
 
-    Slide *k* of a stretch reads the second detector *k* steps later than the first, a
-    third one 2 *k* steps. They come in rounds: the first of every stretch, then the
-    second, until there is enough.
+    Slide *k* of a stretch reads the second detector *k* steps later than the first, and
+    the third detector 2 *k* steps. Slides are added in rounds: slide 1 of every
+    stretch, then slide 2, and so on.
 
     Args:
         segments: The strain, in order of time.
         geometry: The served model's geometry.
-        livetime: Livetime that is wanted, s; the plan is the first to reach it.
-        slides: Slides of each stretch, as far as it is long enough for them; give
-            either this or ``livetime``.
+        livetime: Livetime to reach, s. Give either this or ``slides``.
+        slides: Number of slides of each stretch, as far as the stretch allows them.
         stretch_length: Longest stretch, s.
-        step_length: Step between two slides, s; the least possible where it is None.
+        step_length: Step between two slides, s; None for the smallest possible.
 
     Raises:
-        ConfigurationError: Not one of ``livetime`` and ``slides``, or it is not above
-            0; more than the data can give; or stretches longer than a server takes.
-        ShiftError: One detector, or a step that is no whole number of feature frames,
-            below the least possible, or as long as the stretches.
-        StrainError: Segments overlap, or none gives a stretch.
+        ConfigurationError: Both or neither of ``livetime`` and ``slides`` are given;
+            the value is not above 0 or more than the strain allows; or the stretches
+            are longer than a server accepts.
+        ShiftError: The geometry has a single detector, or the step is not a whole
+            number of feature frames, too small, or as long as the stretches.
+        StrainError: Segments overlap, or none is long enough for a stretch.
     """
     if (livetime is None) == (slides is None):
-        raise ConfigurationError("expected either a livetime or a number of slides")
+        raise ConfigurationError(
+            "expected either a livetime or a number of slides, found "
+            + ("both" if slides is not None else "neither")
+        )
     if livetime is not None and not (math.isfinite(livetime) and livetime > 0):
         raise ConfigurationError(f"expected a livetime above 0 s, found {livetime:g} s")
     if slides is not None and slides < 1:
@@ -158,74 +161,77 @@ def make_plan(
     stretches, left_out = _cut(segments, geometry, stretch_length, step)
     if not stretches:
         raise StrainError(left_out[0])
-    most = {
+    slide_strides = {
         strides: _livetimes(geometry, strides, step)
         for strides in {stretch.strides for stretch in stretches}
     }
-    most_strides = sum(sum(most[stretch.strides].values()) for stretch in stretches)
+    max_strides = sum(
+        sum(slide_strides[stretch.strides].values()) for stretch in stretches
+    )
     if livetime is not None:
-        wanted = math.ceil(livetime * geometry.inference_sampling_rate)
-        if wanted > most_strides:
+        target = math.ceil(livetime * geometry.inference_sampling_rate)
+        if target > max_strides:
             raise ConfigurationError(
                 f"expected a livetime of at most "
-                f"{most_strides * geometry.stride_length:.1f} s, which is what the "
+                f"{max_strides * geometry.stride_length:.1f} s, the livetime of all "
                 f"slides of {len(stretches)} stretches of {len(segments)} segment(s), "
-                f"{sum(segment.duration for segment in segments):g} s, can give at a "
-                f"step of {step * geometry.frame_size / geometry.sample_rate:g} s; "
+                f"{sum(segment.duration for segment in segments):g} s, at a step of "
+                f" {step * geometry.frame_size / geometry.sample_rate:g} s; "
                 f"found {livetime:g} s"
             )
     else:
         assert slides is not None
-        longest = max(max(ks) for ks in most.values())
-        if slides > longest:
+        limit = max(max(ks) for ks in slide_strides.values())
+        if slides > limit:
             raise ConfigurationError(
-                f"expected at most {longest} slides, which is what the longest stretch "
-                f"gives, found {slides}"
+                f"expected at most {limit} slides, as many as the longest stretch "
+                f"allows, found {slides}"
             )
-        wanted = most_strides
+        target = max_strides
     chosen: list[list[int]] = [[] for _ in stretches]
-    got = 0
-    for k in range(1, 1 + (slides or max(max(ks) for ks in most.values()))):
+    planned = 0
+    for k in range(1, 1 + (slides or max(max(ks) for ks in slide_strides.values()))):
         for number, stretch in enumerate(stretches):
-            if got < wanted and k in most[stretch.strides]:
+            if planned < target and k in slide_strides[stretch.strides]:
                 chosen[number].append(k)
-                got += most[stretch.strides][k]
-    jobs: list[Job] = []
+                planned += slide_strides[stretch.strides][k]
+    jobs: list[SlideJob] = []
     for number, (stretch, ks) in enumerate(zip(stretches, chosen, strict=True)):
         for first in range(0, len(ks), JOB_SLIDES):
             part = ks[first : first + JOB_SLIDES]
             jobs.append(
-                Job(
+                SlideJob(
                     number=len(jobs),
                     stretch=number,
                     shifts=tuple(_shifts(geometry, k, step) for k in part),
-                    strides=tuple(most[stretch.strides][k] for k in part),
+                    strides=tuple(slide_strides[stretch.strides][k] for k in part),
                 )
             )
     return Plan(
-        geometry, step, tuple(stretches), tuple(jobs), most_strides, tuple(left_out)
+        geometry, step, tuple(stretches), tuple(jobs), max_strides, tuple(left_out)
     )
 
 
-def most_slides(
+def max_slides(
     segments: Sequence[Segment],
     geometry: Geometry,
     *,
     stretch_length: float = STRETCH_LENGTH,
     step_length: float | None = None,
 ) -> tuple[int, list[str]]:
-    """Slides that the longest stretch can give; arguments as of ``make_plan``.
+    """Most slides of any stretch; the arguments are those of ``make_plan``.
 
     Returns:
-        How many, none if no segment is long enough; and what no stretch holds, and why.
+        The number, 0 if no segment is long enough; and descriptions of strain in no
+        stretch, with the reason.
 
     Raises:
-        ShiftError: As ``make_plan``.
-        StrainError: Segments overlap, or there are none.
+        ShiftError: See ``make_plan``.
+        StrainError: Segments overlap, or no segment is given.
     """
     step = _step(geometry, step_length)
     stretches, left_out = _cut(segments, geometry, stretch_length, step)
-    counts = (len(_livetimes(geometry, each.strides, step)) for each in stretches)
+    counts = (len(_livetimes(geometry, stretch.strides, step)) for stretch in stretches)
     return max(counts, default=0), left_out
 
 
@@ -233,16 +239,16 @@ def most_slides(
 def valid_ranges(
     geometry: Geometry, strides: int, shifts: tuple[int, ...]
 ) -> tuple[tuple[int, int], ...]:
-    """The strides of a slide whose scores are valid if the strain is sound.
+    """Ranges of a slide's strides with valid scores, if all strain is valid.
 
     A score is valid if the right edge of each detector's own data lies at or after the
-    warm-up of the stretch. The warm-up covers a kernel and its filter, so that no
+    stretch's warm-up. The warm-up is longer than the kernel and its filter, so that no
     valid score reaches around the end of the stretch.
 
     Args:
         geometry: The analysis.
-        strides: Length of the stretch.
-        shifts: By how much each further detector is read later, feature frames.
+        strides: Length of the stretch in strides.
+        shifts: How much later each detector but the first is read, feature frames.
 
     Returns:
         Ascending, disjoint ranges [begin, end) of strides.
@@ -252,7 +258,7 @@ def valid_ranges(
     cuts = []
     for shift in (0, *shifts):
         # The right edge of stride j lies at (j + 1) * frames + shift, modulo the
-        # stretch; those at 1 to warmup - 1 are not valid.
+        # stretch. Edges at 1 to warmup - 1 are not valid.
         begin = -((shift - 1) // frames) - 1
         end = (warmup - 1 - shift) // frames
         begin, size = begin % strides, end - begin
@@ -270,11 +276,11 @@ def valid_ranges(
     return tuple(ranges)
 
 
-def least_step(geometry: Geometry) -> int:
-    """Least step between two slides, feature frames.
+def min_step(geometry: Geometry) -> int:
+    """Smallest step between two slides, feature frames.
 
-    Data that one score reads together, or that one signal reaches, are never read
-    together by another slide: kernel, filter, and light's way between the detectors.
+    It is kernel, filter and light travel time, so that no two slides combine the same
+    data of two detectors, or the same signal.
     """
     length = geometry.kernel_length + geometry.fduration + LIGHT_LENGTH
     return math.ceil(length * geometry.sample_rate / geometry.frame_size)
@@ -283,9 +289,9 @@ def least_step(geometry: Geometry) -> int:
 def _step(geometry: Geometry, length: float | None) -> int:
     if len(geometry.ifos) < 2:
         raise ShiftError(f"slides need two detectors; found {geometry.ifos[0]} alone")
-    least = least_step(geometry)
+    smallest = min_step(geometry)
     if length is None:
-        return least
+        return smallest
     frame_length = geometry.frame_size / geometry.sample_rate
     step = length / frame_length
     if not (math.isfinite(step) and step == round(step)):
@@ -293,10 +299,10 @@ def _step(geometry: Geometry, length: float | None) -> int:
             f"step between two slides: expected a multiple of a feature frame, "
             f"{frame_length:g} s, found {length:g} s"
         )
-    if step < least:
+    if step < smallest:
         raise ShiftError(
-            f"step between two slides: expected at least kernel, filter and light's "
-            f"way through the Earth, {least * frame_length:g} s, found {length:g} s"
+            f"step between two slides: expected at least kernel, filter and light "
+            f"travel time, {smallest * frame_length:g} s, found {length:g} s"
         )
     return round(step)
 
@@ -306,11 +312,11 @@ def _shifts(geometry: Geometry, k: int, step: int) -> tuple[int, ...]:
 
 
 def _livetimes(geometry: Geometry, strides: int, step: int) -> dict[int, int]:
-    """Valid strides of each slide of a stretch; those without any are left out.
+    """Number of valid strides of each slide of a stretch, if above 0.
 
-    The last detector is shifted most, and no more than to a step before the circle
-    closes, so that the detectors of a slide, and those of two slides, stay a step
-    apart either way around.
+    The last detector is shifted most: at most to a step before a full circle. So the
+    detectors of a slide, and the same detectors in two slides, stay at least a step
+    apart in both directions.
     """
     frames = strides * geometry.stride_size // geometry.frame_size
     last = (frames - step) // (step * (len(geometry.ifos) - 1))
@@ -325,38 +331,38 @@ def _livetimes(geometry: Geometry, strides: int, step: int) -> dict[int, int]:
 def _cut(
     segments: Sequence[Segment], geometry: Geometry, length: float, step: int
 ) -> tuple[list[Stretch], list[str]]:
-    """Cut segments into stretches of nearly equal length."""
+    """Cut segments into stretches of nearly equal length; describe the remains."""
     if not segments:
         raise StrainError("expected segments of strain, found none")
-    for one, other in itertools.pairwise(segments):
-        if one.time_ns(one.size) > other.t0_ns:
+    for first, second in itertools.pairwise(segments):
+        if first.time_ns(first.size) > second.t0_ns:
             raise StrainError(
-                f"expected segments in order that do not overlap, found {one.name} of "
-                f"{one.source} and {other.name} of {other.source}: the same data must "
-                "not count twice"
+                f"expected segments in order that do not overlap, found {first.name} "
+                f"in {first.source} and {second.name} in {second.source}; remove one "
+                "of them, as the same data must not count twice"
             )
     if not length <= MAX_LENGTH:
         raise ConfigurationError(
             f"expected stretches of at most {MAX_LENGTH:g} s, which is what a server "
             f"takes at once, found {length:g} s"
         )
-    most = math.floor(length * geometry.inference_sampling_rate)
+    max_strides = math.floor(length * geometry.inference_sampling_rate)
     frames = geometry.stride_size // geometry.frame_size
     step_length = step * geometry.frame_size / geometry.sample_rate
-    if most * frames <= step:
+    if max_strides * frames <= step:
         raise ShiftError(
             f"step between two slides: expected less than the stretches of "
             f"{length:g} s, found {step_length:g} s"
         )
-    least = next(
+    min_strides = next(
         (
             strides
-            for strides in range(geometry.warmup_strides + 1, most + 1)
+            for strides in range(geometry.warmup_strides + 1, max_strides + 1)
             if _livetimes(geometry, strides, step)
         ),
         None,
     )
-    if least is None:
+    if min_strides is None:
         raise StrainError(
             f"expected stretches so long that a slide has livetime: longer than the "
             f"warm-up of {geometry.psd_min_length:g} s of each detector and two steps "
@@ -368,17 +374,17 @@ def _cut(
         where = f"{segment.source}, segment {segment.name}"
         _check(segment, geometry, where)
         strides = segment.size // geometry.stride_size
-        if strides < least:
+        if strides < min_strides:
             left_out.append(
                 f"{where}: {segment.duration:g} s, less than the "
-                f"{least * geometry.stride_length:g} s of the shortest stretch"
+                f"{min_strides * geometry.stride_length:g} s of the shortest stretch"
             )
             continue
-        count = -(-strides // most)
-        if strides // count >= least:
+        count = -(-strides // max_strides)
+        if strides // count >= min_strides:
             sizes = [strides // count + (i < strides % count) for i in range(count)]
         else:
-            sizes = [most] * (strides // most)
+            sizes = [max_strides] * (strides // max_strides)
         at = 0
         for size in sizes:
             start = at * geometry.stride_size
@@ -387,8 +393,8 @@ def _cut(
         rest = segment.size - at * geometry.stride_size
         if rest:
             left_out.append(
-                f"{where}: {rest / geometry.sample_rate:g} s at its end, which make no "
-                "whole stretch"
+                f"{where}: the last {rest / geometry.sample_rate:g} s, less than a "
+                "stretch"
             )
     return stretches, left_out
 

@@ -1,4 +1,4 @@
-"""What a background run says: its plan, how far it is, what it found."""
+"""Prints a background run's plan, progress and results."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +17,14 @@ from chirpwatch.errors import StatisticsError
 from chirpwatch.strain import NANOSECONDS
 from chirpwatch.streamer.background.directory import RunDirectory
 from chirpwatch.streamer.background.plan import (
-    Job,
     Plan,
+    SlideJob,
 )
-from chirpwatch.streamer.background.run import Measured
+from chirpwatch.streamer.background.run import RunTotals
 from chirpwatch.units import JULIAN_YEAR
 
 LOUDEST = 10
-"""Events at the end of the IFAR curve that the report lists."""
+"""Number of loudest events in the report."""
 
 RATES = {
     "one an hour": JULIAN_YEAR / 3600,
@@ -33,11 +33,11 @@ RATES = {
     "one a month": 12.0,
     "one a year": 1.0,
 }
-"""False-alarm rates whose thresholds the report lists, per year."""
+"""False-alarm rates whose thresholds are in the report, per Julian year."""
 
 
 def show_plan(plan: Plan, facts: Mapping[str, Any], console: Console) -> None:
-    """Print what a run is going to do."""
+    """Print a run's plan."""
     geometry = plan.geometry
     kind = "simulated" if facts["simulated"] else "recorded"
     length = sum(stretch.strides for stretch in plan.stretches) * geometry.stride_length
@@ -48,28 +48,28 @@ def show_plan(plan: Plan, facts: Mapping[str, Any], console: Console) -> None:
     table.add_row("slides", f"{plan.slides} in all, {step:g} s apart")
     table.add_row(
         "livetime",
-        f"{duration(plan.livetime)}, of at most {duration(plan.most_livetime)}",
+        f"{duration(plan.livetime)}, of at most {duration(plan.max_livetime)}",
     )
     table.add_row("jobs", f"{len(plan.jobs)}")
     table.add_row("model", facts["model"])
     console.print(table)
-    for what in plan.left_out:
-        console.print(f"left out: {what}")
+    for description in plan.left_out:
+        console.print(f"left out: {description}")
 
 
 def show_estimate(length: float, console: Console) -> None:
-    """Print how long a run may take."""
+    """Print the estimated run time, s."""
     console.print(
-        f"takes about {duration(length)} if one job is done at a time, less where the "
-        "servers have cores to spare"
+        f"takes about {duration(length)} with one job at a time; less if the servers "
+        "have idle cores"
     )
 
 
 @contextlib.contextmanager
 def progress_bar(
-    plan: Plan, jobs: Sequence[Job], console: Console
-) -> Iterator[Callable[[Measured], None]]:
-    """A bar that shows how far jobs are; yields what is to be told of each."""
+    plan: Plan, jobs: Sequence[SlideJob], console: Console
+) -> Iterator[Callable[[RunTotals], None]]:
+    """Show a progress bar; yields a function that updates it after each job."""
     stride_length = plan.geometry.stride_length
     total = sum(sum(job.strides) for job in jobs) * stride_length
     bar = Progress(
@@ -90,35 +90,35 @@ def progress_bar(
             rate="",
         )
 
-        def told(measured: Measured) -> None:
+        def update(totals: RunTotals) -> None:
             elapsed = bar.tasks[0].elapsed
             bar.update(
                 task,
-                completed=measured.livetime,
-                jobs=f"{measured.jobs} of {len(jobs)}",
-                livetime=f"{duration(measured.livetime)} of {duration(total)}",
-                rate=f"{measured.livetime / elapsed:,.0f} s/s" if elapsed else "",
+                completed=totals.livetime,
+                jobs=f"{totals.jobs} of {len(jobs)}",
+                livetime=f"{duration(totals.livetime)} of {duration(total)}",
+                rate=f"{totals.livetime / elapsed:,.0f} s/s" if elapsed else "",
             )
 
-        yield told
+        yield update
 
 
 def summarise(
-    results: RunDirectory, measured: Measured, path: Path, page: str
+    results: RunDirectory, totals: RunTotals, path: Path, page: str
 ) -> dict[str, Any]:
-    """What a run found, as plain values, ready for JSON.
+    """Summarise a finished run as JSON values.
 
     Args:
-        results: The run's directory, finished.
-        measured: What this process did of it.
+        results: The run's directory.
+        totals: Work and time of this process.
         path: File of the results.
-        page: Address of the API's page.
+        page: URL of the results page.
 
     Returns:
         ``run``, ``model``, ``simulated``, ``data``, ``stretches``, ``slides``,
-        ``jobs``, ``livetime`` (s), ``events``, ``thresholds`` (those of
-        ``RATES`` that the livetime reaches), ``loudest`` (the end of the IFAR
-        curve), ``wall`` (where the time went, s), ``file`` and ``page``.
+        ``jobs``, ``livetime`` (s), ``events``, ``thresholds`` (for those
+        ``RATES`` that the livetime reaches), ``loudest`` (the loudest events),
+        ``wall`` (work and time of this process, s), ``file`` and ``page``.
     """
     plan, facts = results.plan, results.facts
     with h5py.File(path) as file:
@@ -126,7 +126,7 @@ def summarise(
         time_ns = file["events/time_ns"][:]
         livetime = float(file.attrs["livetime"])
     order = np.argsort(-statistic, kind="stable")[:LOUDEST]
-    # Strain that was never sound gives slides without livetime, and no rate.
+    # If no strain is valid, the slides have no livetime, and there is no rate.
     background = Background.of(statistic, livetime) if livetime else None
     loudest = []
     for i in order if background else []:
@@ -153,13 +153,13 @@ def summarise(
         "thresholds": _thresholds(background, statistic, time_ns),
         "loudest": loudest,
         "wall": {
-            "total": measured.wall_length,
-            "jobs": measured.jobs,
-            "livetime": measured.livetime,
-            "reading": measured.read_length,
-            "server": measured.server_length,
-            "storing": measured.store_length,
-            "retries": measured.retries,
+            "total": totals.wall_length,
+            "jobs": totals.jobs,
+            "livetime": totals.livetime,
+            "reading": totals.read_length,
+            "server": totals.server_length,
+            "storing": totals.store_length,
+            "retries": totals.retries,
         },
         "file": str(path),
         "page": page,
@@ -169,23 +169,23 @@ def summarise(
 def _thresholds(
     background: Background | None, statistic: NDArray[Any], time_ns: NDArray[Any]
 ) -> list[dict[str, Any]]:
-    """Smallest statistics at which false-alarm rates hold, and events above them.
+    """Threshold of each false-alarm rate, and the number of events above it.
 
-    Slides show the same strain again: ``seconds`` is in how many whole seconds of the
-    first detector these events lie.
+    Slides repeat the same strain: ``seconds`` is the number of GPS seconds of the first
+    detector in which these events lie.
     """
-    found: list[dict[str, Any]] = []
+    thresholds: list[dict[str, Any]] = []
     for name, far_per_year in RATES.items() if background else ():
         assert background is not None
         try:
             threshold = background.threshold_at_far(far_per_year)
         except StatisticsError:
-            # The livetime is too short for this rate, and so for those that follow.
+            # The livetime is too short for this rate and the lower ones that follow.
             break
         if np.isfinite(threshold):
-            # Thresholds are nearer to a statistic than single precision can tell.
+            # A threshold may differ from a statistic by less than float32 resolves.
             above = statistic.astype(np.float64) >= threshold
-            found.append(
+            thresholds.append(
                 {
                     "rate": name,
                     "far_per_year": far_per_year,
@@ -194,11 +194,11 @@ def _thresholds(
                     "seconds": len(np.unique(time_ns[above] // NANOSECONDS)),
                 }
             )
-    return found
+    return thresholds
 
 
 def show_summary(report: Mapping[str, Any], console: Console) -> None:
-    """Print what a run found."""
+    """Print a run's summary."""
     kind = "simulated strain" if report["simulated"] else "recorded strain"
     wall = report["wall"]
     console.print(f"\n[bold]{report['data']}[/bold] ({kind}, model {report['model']})")
@@ -216,7 +216,7 @@ def show_summary(report: Mapping[str, Any], console: Console) -> None:
             f"{wall['livetime'] / wall['total']:,.0f} s of livetime per second",
         )
         table.add_row(
-            "of it, workers added up",
+            "summed over workers",
             f"{wall['reading']:.1f} s reading strain, {wall['server']:.1f} s at the "
             f"server; {wall['storing']:.1f} s storing; {wall['retries']} retries",
         )
@@ -224,12 +224,12 @@ def show_summary(report: Mapping[str, Any], console: Console) -> None:
     table = Table(title="Thresholds")
     for column in ("false alarms", "statistic", "events above", "in seconds of strain"):
         table.add_column(column, justify="right")
-    for one in report["thresholds"]:
+    for threshold in report["thresholds"]:
         table.add_row(
-            one["rate"],
-            f"{one['statistic']:.2f}",
-            f"{one['events']}",
-            f"{one['seconds']}",
+            threshold["rate"],
+            f"{threshold['statistic']:.2f}",
+            f"{threshold['events']}",
+            f"{threshold['seconds']}",
         )
     console.print(table)
     table = Table(title="The end of the IFAR curve")
@@ -248,7 +248,7 @@ def show_summary(report: Mapping[str, Any], console: Console) -> None:
 
 
 def duration(length: float) -> str:
-    """A length of time for people: seconds, with years, days or hours beside it."""
+    """Format a length of time for people, such as ``1.5 h (5400 s)``."""
     for unit, size in (("yr", JULIAN_YEAR), ("d", 86400.0), ("h", 3600.0)):
         if length >= size:
             return f"{length / size:.4g} {unit} ({length:.0f} s)"

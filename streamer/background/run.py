@@ -1,4 +1,4 @@
-"""The coordinator of a background run: hands jobs to workers, keeps their results."""
+"""Runs a background plan: gives jobs to workers, stores and sends their results."""
 
 import contextlib
 import time
@@ -23,9 +23,9 @@ from chirpwatch.errors import (
     ServerError,
 )
 from chirpwatch.streamer.background.directory import RunDirectory
-from chirpwatch.streamer.background.plan import Job
+from chirpwatch.streamer.background.plan import SlideJob
 from chirpwatch.streamer.background.worker import (
-    Done,
+    JobOutcome,
     Task,
     work,
 )
@@ -33,28 +33,28 @@ from chirpwatch.streamer.outbox import Outbox
 from chirpwatch.streamer.source import Source
 
 JOBS_PER_WORKER = 2
-"""Jobs under way for each worker: one that it does, one that it finds ready."""
+"""Jobs submitted for each worker: a running one, and one that waits for it."""
 
 FIRST_PAUSE_LENGTH = 0.5
 LAST_PAUSE_LENGTH = 10.0
-"""Time until a job that failed is tried again, s: it doubles from first to last."""
+"""First and last back-off pause before a failed job is retried, s."""
 
-LOOK_LENGTH = 0.5
-"""Longest time between two looks at workers and servers, s."""
+POLL_LENGTH = 0.5
+"""Longest time between two checks of workers and servers, s."""
 
 
 @dataclass
-class Measured:
-    """Where the time went, and what was done in it.
+class RunTotals:
+    """Work done and time spent by this process and its workers.
 
     Attributes:
-        jobs: Jobs done.
+        jobs: Number of finished jobs.
         livetime: Livetime of their slides, s.
-        wall_length: From the first to the last job, s.
-        read_length: Time that workers read strain, s.
-        server_length: Time that workers waited for the server, s.
-        store_length: Time that it took to keep results, s.
-        retries: Jobs that were tried again.
+        wall_length: Wall time, s.
+        read_length: Time in which workers read strain, summed, s.
+        server_length: Time in which workers waited for the server, summed, s.
+        store_length: Time to store and send results, s.
+        retries: Number of failed attempts.
     """
 
     jobs: int = 0
@@ -68,24 +68,24 @@ class Measured:
 
 @dataclass
 class _Waiting:
-    """Jobs that no worker has: those that may go, and those that failed a while ago."""
+    """Queue of jobs for workers, with back-off for failed jobs."""
 
-    ready: deque[Job]
-    later: list[tuple[float, Job]] = field(default_factory=list)
+    ready: deque[SlideJob]
+    later: list[tuple[float, SlideJob]] = field(default_factory=list)
     backoffs: dict[int, Backoff] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.ready or self.later)
 
-    def again(self, job: Job) -> None:
-        """Try a job again after a pause."""
+    def again(self, job: SlideJob) -> None:
+        """Queue a failed job, to be ready after a pause."""
         backoff = self.backoffs.setdefault(
             job.number, Backoff(FIRST_PAUSE_LENGTH, LAST_PAUSE_LENGTH)
         )
         self.later.append((time.monotonic() + backoff.next(), job))
 
-    def next(self) -> Job | None:
-        """A job that may go now."""
+    def next(self) -> SlideJob | None:
+        """Remove and return the next ready job; None if no job is ready."""
         now = time.monotonic()
         for entry in [entry for entry in self.later if entry[0] <= now]:
             self.later.remove(entry)
@@ -94,19 +94,19 @@ class _Waiting:
 
 
 class Coordinator:
-    """Runs the jobs of a plan that are not done.
+    """Runs a plan's remaining jobs.
 
     Args:
         directory: The run's directory.
-        source: Where the strain is, as workers find it.
+        source: Files of the strain, which workers open themselves.
         addresses: gRPC addresses of the Triton servers.
-        outbox: Where results go.
-        patience: How long no job may succeed while jobs fail, s.
-        supervise: Called now and then with the number of jobs done so far; brings back
-            a server that this process started.
+        outbox: Sends the results.
+        patience: Longest time in which jobs fail and none succeeds, s.
+        supervise: Called regularly with the number of finished jobs; restarts a server
+            that this process started and that ended.
 
     Attributes:
-        measured: What was done so far, and where the time went.
+        totals: Work done and time spent so far.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Coordinator:
         patience: float,
         supervise: Callable[[int], None] = lambda jobs: None,
     ) -> None:
-        self.measured = Measured()
+        self.totals = RunTotals()
         self._directory = directory
         self._source = source
         self._addresses = tuple(addresses)
@@ -128,8 +128,8 @@ class Coordinator:
         self._failing_since: float | None = None
         self._had_workers = False
 
-    def task(self, job: Job) -> Task:
-        """A job with all that a worker needs."""
+    def task(self, job: SlideJob) -> Task:
+        """A job with everything that a worker needs to run it."""
         plan, facts = self._directory.plan, self._directory.facts
         stretch = plan.stretches[job.stretch]
         return Task(
@@ -144,56 +144,58 @@ class Coordinator:
 
     @property
     def throughput(self) -> float | None:
-        """Livetime per wall time, s/s; None where nothing was done."""
-        measured = self.measured
-        return measured.livetime / measured.wall_length if measured.jobs else None
+        """Livetime per wall time, s/s; None before the first finished job."""
+        totals = self.totals
+        return totals.livetime / totals.wall_length if totals.jobs else None
 
     def run(
         self,
         client: Client,
-        jobs: Sequence[Job],
-        progress: Callable[[Measured], None] = lambda measured: None,
+        jobs: Sequence[SlideJob],
+        progress: Callable[[RunTotals], None] = lambda totals: None,
     ) -> None:
-        """Do jobs, and keep and send their results.
+        """Run jobs, and store and send their results.
 
-        A job is kept before it counts as done, so that this may be killed at any time.
+        A job's result is stored before the job counts as finished, so that the process
+        may be killed at any time.
 
         Args:
-            client: The workers.
-            jobs: What is to be done.
-            progress: Told of each job that is done.
+            client: Client of the workers' Dask scheduler.
+            jobs: The jobs.
+            progress: Called after each finished job.
 
         Raises:
-            ServerError: Jobs failed for longer than ``patience`` and none succeeded.
-            ChirpwatchError: What trying again does not change: another model, bad
-                strain, a result that the API refuses.
+            ServerError: Jobs failed for longer than ``patience`` and none succeeded, or
+                the scheduler is unreachable.
+            ChirpwatchError: A failure that a retry would not change: another model, bad
+                strain, a result that the API refused.
         """
         waiting = _Waiting(deque(jobs))
-        under_way: dict[Future[Any], Job] = {}
+        under_way: dict[Future[Any], SlideJob] = {}
         begin = time.perf_counter()
         try:
             while waiting or under_way:
-                self._supervise(self.measured.jobs)
+                self._supervise(self.totals.jobs)
                 self._outbox.check()
                 limit = JOBS_PER_WORKER * self._count_workers(client)
                 while len(under_way) < limit and (job := waiting.next()) is not None:
-                    # Not pure: a job that failed must not be taken for its new try.
+                    # With `pure`, a retry would get the failed attempt's result.
                     future = client.submit(work, self.task(job), pure=False)
                     under_way[future] = job
                 for future in _finished(list(under_way)):
                     if self._take(future, under_way.pop(future), waiting):
-                        progress(self.measured)
+                        progress(self.totals)
         finally:
-            # A scheduler that is away has forgotten them.
+            # An unreachable scheduler cannot cancel them, and need not.
             with contextlib.suppress(OSError, TimeoutError):
                 client.cancel(list(under_way), force=True)
-            self.measured.wall_length = time.perf_counter() - begin
+            self.totals.wall_length = time.perf_counter() - begin
 
-    def estimate(self, jobs: Sequence[Job]) -> float:
-        """How long jobs take, one at a time, from two requests of different size.
+    def estimate(self, jobs: Sequence[SlideJob]) -> float:
+        """Estimate the time of jobs, one at a time, from requests of two sizes.
 
         Args:
-            jobs: What is to be done.
+            jobs: The jobs.
 
         Returns:
             Time, s.
@@ -204,27 +206,29 @@ class Coordinator:
         job = max(jobs, key=lambda job: len(job.shifts))
         few, many = max(1, len(job.shifts) // 32), max(2, len(job.shifts) // 8)
         lengths = []
-        # The first answer includes what a server does once.
+        # The first request includes a server's warm-up, and is not used.
         for size in (1, few, many):
-            part = Job(job.number, job.stretch, job.shifts[:size], job.strides[:size])
+            part = SlideJob(
+                job.number, job.stretch, job.shifts[:size], job.strides[:size]
+            )
             lengths.append(work(self.task(part)).server_length)
         each = max(lengths[2] - lengths[1], 0.0) / (many - few)
         once = max(lengths[1] - each * few, 0.0)
         stretches = self._directory.plan.stretches
         return sum(
-            (once + each * len(one.shifts))
-            * stretches[one.stretch].strides
+            (once + each * len(other.shifts))
+            * stretches[other.stretch].strides
             / stretches[job.stretch].strides
-            for one in jobs
+            for other in jobs
         )
 
     def _count_workers(self, client: Client) -> int:
-        """Workers there are; that there are none any more counts as a failure."""
+        """Number of workers; losing the last worker counts as a failure."""
         try:
             count = len(client.nthreads())
         except (OSError, TimeoutError) as error:
             raise ServerError(
-                f"the Dask scheduler is away: {error}\n{self._goes_on()}"
+                f"the Dask scheduler is unreachable: {error}\n{self._how_to_continue()}"
             ) from None
         if count:
             self._had_workers = True
@@ -232,37 +236,37 @@ class Coordinator:
             self._failed("no Dask worker is left")
         return count
 
-    def _take(self, future: Future[Any], job: Job, waiting: _Waiting) -> bool:
-        """Take what a worker handed back; return whether a job is done."""
+    def _take(self, future: Future[Any], job: SlideJob, waiting: _Waiting) -> bool:
+        """Take a worker's outcome; return whether the job succeeded."""
         try:
-            done = future.result()
+            outcome = future.result()
         except (ServerError, KilledWorker, CancelledError) as error:
             self._failed(str(error))
-            self.measured.retries += 1
+            self.totals.retries += 1
             waiting.again(job)
             return False
         except ImportError as error:
             raise ConfigurationError(
                 f"a Dask worker: expected chirpwatch {__version__} to be installed, "
-                f"found none: {error}"
+                f"but an import failed ({error}); install it where workers run"
             ) from None
         self._failing_since = None
         begin = time.perf_counter()
-        self._keep(job, done)
-        self.measured.store_length += time.perf_counter() - begin
+        self._store(job, outcome)
+        self.totals.store_length += time.perf_counter() - begin
         return True
 
-    def _keep(self, job: Job, done: Done) -> None:
-        directory, measured = self._directory, self.measured
-        directory.save(job.number, done.result)
+    def _store(self, job: SlideJob, outcome: JobOutcome) -> None:
+        directory, totals = self._directory, self.totals
+        directory.save(job.number, outcome.result)
         self._outbox.put_block(
-            directory.run, job.number, done.result.block(directory.plan, job)
+            directory.run, job.number, outcome.result.block(directory.plan, job)
         )
-        strides = int(done.result.valid_strides(len(job.shifts)).sum())
-        measured.jobs += 1
-        measured.livetime += strides * directory.plan.geometry.stride_length
-        measured.read_length += done.read_length
-        measured.server_length += done.server_length
+        strides = int(outcome.result.valid_strides(len(job.shifts)).sum())
+        totals.jobs += 1
+        totals.livetime += strides * directory.plan.geometry.stride_length
+        totals.read_length += outcome.read_length
+        totals.server_length += outcome.server_length
 
     def _failed(self, reason: str) -> None:
         now = time.monotonic()
@@ -271,23 +275,23 @@ class Coordinator:
         elif now - self._failing_since > self._patience:
             raise ServerError(
                 f"no job succeeded for {self._patience:g} s, the last failure: "
-                f"{reason}\n{self._goes_on()}"
+                f"{reason}\n{self._how_to_continue()}"
             )
 
-    def _goes_on(self) -> str:
+    def _how_to_continue(self) -> str:
         return (
-            f"the jobs done are kept in {self._directory.path}: the same command goes "
-            "on from there"
+            f"finished jobs are in {self._directory.path}; the same command goes on "
+            "from there"
         )
 
 
 def _finished(futures: list[Future[Any]]) -> list[Future[Any]]:
-    """Wait a moment for a job to end."""
+    """Wait shortly for jobs to end; return those that have ended."""
     if not futures:
-        time.sleep(LOOK_LENGTH)
+        time.sleep(POLL_LENGTH)
         return []
     try:
-        return list(wait_for(futures, LOOK_LENGTH, "FIRST_COMPLETED").done)
+        return list(wait_for(futures, POLL_LENGTH, "FIRST_COMPLETED").done)
     except WaitTimeout:
         return []
 
@@ -295,20 +299,23 @@ def _finished(futures: list[Future[Any]]) -> list[Future[Any]]:
 def send_again(
     directory: RunDirectory, done: Sequence[int], client: ApiClient, outbox: Outbox
 ) -> None:
-    """Send the results of jobs done earlier that neither API nor outbox has.
+    """Send results of finished jobs that neither the API nor the outbox has.
 
     Args:
         directory: The run's directory.
-        done: Numbers of the jobs that are done.
-        client: The API.
-        outbox: Where results go.
+        done: Numbers of the finished jobs.
+        client: The results API.
+        outbox: Sends the results.
+
+    Raises:
+        ApiRefused: The API refused to list the run's results.
     """
-    # Asked first: what the outbox delivers between the two questions is in both.
+    # The outbox is read first: a result that it delivers meanwhile is then in the API.
     missing = set(done) - outbox.blocks(directory.run)
     try:
         missing -= {block.number for block in client.blocks(directory.run)}
     except ApiUnavailable:
-        pass  # It may have them or not: sending one twice changes nothing.
+        pass  # Unknown which results the API has: sending one twice does no harm.
     except ApiRefused as error:
         if error.status != 404:
             raise

@@ -1,4 +1,4 @@
-"""What a worker does: one stretch of strain at some timeslides."""
+"""Runs a job in a worker process: reads a stretch, and has its slides scored."""
 
 import time
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from chirpwatch.errors import (
 from chirpwatch.geometry import Geometry
 from chirpwatch.streamer.background.directory import JobResult
 from chirpwatch.streamer.background.plan import (
-    Job,
+    SlideJob,
     Stretch,
 )
 from chirpwatch.streamer.source import (
@@ -28,19 +28,19 @@ from chirpwatch.streamer.timeslides import Timeslides
 
 @dataclass(frozen=True)
 class Task:
-    """A job with all that another process needs to do it.
+    """A job with everything that a worker process needs to run it.
 
     Attributes:
         job: The job.
-        stretch: Its stretch.
-        source: Where the strain is.
-        fingerprint: What ``source.fingerprint`` said of the segment.
-        geometry: The geometry of the plan.
-        model: Digest of the models of the plan.
+        stretch: The job's stretch.
+        source: Files of the strain.
+        fingerprint: ``source.fingerprint`` of the stretch's segment.
+        geometry: The plan's geometry.
+        model: Digest of the plan's model.
         addresses: gRPC addresses of the Triton servers.
     """
 
-    job: Job
+    job: SlideJob
     stretch: Stretch
     source: Source
     fingerprint: str
@@ -50,13 +50,13 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a worker hands back.
+class JobOutcome:
+    """A finished job's result and timing.
 
     Attributes:
         result: The events.
-        read_length: Time that reading the strain took, s.
-        server_length: Time that the server took, s.
+        read_length: Time to read the strain, s.
+        server_length: Time in which the server scored it, s.
     """
 
     result: JobResult
@@ -64,26 +64,26 @@ class Done:
     server_length: float
 
 
-def work(task: Task) -> Done:
-    """Do one job.
+def work(task: Task) -> JobOutcome:
+    """Run a job.
 
-    The servers take turns by the job's number; where one fails, the next is asked.
+    Jobs are shared among the servers by number; if a server fails, the next is tried.
 
     Raises:
-        StrainError: The strain is missing, not finite, or not that of the plan.
-        ModelError: A server serves other models than those of the plan.
-        ServerError: No server did it.
+        StrainError: The strain is missing, not finite, or not the plan's.
+        ModelError: A server serves another model than the plan's.
+        ServerError: All servers failed.
     """
     try:
         return _work(task)
     except ChirpwatchError as error:
         failure = error
-    # Without what caused it: an exception of gRPC cannot be sent between processes,
-    # and Dask would send a nameless one in its place.
+    # Raise without the cause: a gRPC exception cannot be pickled, and Dask would send
+    # an unrelated exception in its place.
     raise type(failure)(str(failure))
 
 
-def _work(task: Task) -> Done:
+def _work(task: Task) -> JobOutcome:
     begin = time.perf_counter()
     strain = _read(task)
     read = time.perf_counter()
@@ -103,20 +103,20 @@ def _work(task: Task) -> Done:
             failure = error
             continue
         result = JobResult.of(events)
-        return Done(result, read - begin, time.perf_counter() - read)
+        return JobOutcome(result, read - begin, time.perf_counter() - read)
     assert failure is not None
     raise failure
 
 
 def _read(task: Task) -> NDArray[Any]:
-    """The strain of a stretch, float32 [ifos, size]."""
+    """Read the stretch's strain, float32 [ifos, size]; verify its fingerprint."""
     segments, fingerprints = open_once(task.source, task.geometry)
     number, geometry = task.stretch.segment, task.geometry
     if number >= len(segments) or fingerprints[number] != task.fingerprint:
         raise StrainError(
-            f"{task.source.name}, segment {number}: expected the strain that the plan "
-            "was made of, found another; has the file changed, or is it another one on "
-            "the worker's machine?"
+            f"{task.source.name}, segment {number}: expected the plan's "
+            "strain, found other strain; restore the file if it was changed, and make "
+            "sure that the worker's machine has the same file"
         )
     strain: NDArray[Any] = task.stretch.read(segments, geometry)
     return strain

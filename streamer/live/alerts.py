@@ -1,4 +1,4 @@
-"""Where candidates go: a file, a webhook, GraceDB."""
+"""Sends candidates to sinks: a file, a webhook, GraceDB."""
 
 import contextlib
 import hashlib
@@ -29,43 +29,43 @@ from chirpwatch.streamer.live.metrics import LiveMetrics
 log = logging.getLogger("chirpwatch.alerts")
 
 FIRST_PAUSE, LAST_PAUSE = 0.5, 60.0
-"""Between two tries while a sink is away, s."""
+"""First and last back-off pause while a sink is unreachable, s."""
 
 TIMEOUT = 10.0
-"""Longest wait for a sink's answer, s."""
+"""Longest wait for a sink's response, s."""
 
 
 class NotReachedError(ChirpwatchError):
-    """A sink certainly did not take what was sent: it may be sent again."""
+    """The candidate certainly did not arrive: it may be sent again."""
 
 
 class RefusedError(ChirpwatchError):
-    """A sink will never take what was sent."""
+    """The sink rejected the candidate for good: it is not sent again."""
 
 
 def check_status(status: int) -> None:
-    """Raise what an HTTP status says of a candidate that was sent.
+    """Raise the error that matches the HTTP status of a delivery.
 
     Raises:
-        NotReachedError: It was not taken, for now.
-        RefusedError: It never will be.
-        ChirpwatchError: Whether it was taken is not known.
+        NotReachedError: The sink asks to retry later (429, 503).
+        RefusedError: The sink rejected the candidate (other 4xx).
+        ChirpwatchError: Any other status: the candidate may have arrived.
     """
     if 200 <= status < 300:
         return
-    what = f"status {status}"
+    text = f"HTTP status {status}"
     if status in {429, 503}:
-        raise NotReachedError(what)
+        raise NotReachedError(text)
     if 400 <= status < 500:
-        raise RefusedError(what)
-    raise ChirpwatchError(what)
+        raise RefusedError(text)
+    raise ChirpwatchError(text)
 
 
 class Sink(ABC):
-    """Takes candidates.
+    """A destination of candidates.
 
     Attributes:
-        name: What the ledger calls it.
+        name: Name in the ledger and in metrics.
     """
 
     name: str
@@ -76,16 +76,16 @@ class Sink(ABC):
 
         Raises:
             NotReachedError: It certainly did not arrive.
-            RefusedError: It will never be taken.
-            Exception: Whether it arrived is not known.
+            RefusedError: The sink rejected it for good.
+            Exception: It may have arrived.
         """
 
 
 class JsonLines(Sink):
-    """A file with a line of JSON for each candidate.
+    """A JSON lines file.
 
     Args:
-        path: The file; lines are appended to it.
+        path: The file; candidates are appended to it.
     """
 
     name = "file"
@@ -94,7 +94,7 @@ class JsonLines(Sink):
         self._path = path
 
     def send(self, candidate: dict[str, Any]) -> None:
-        """Append a line, and wait until it is on the disk."""
+        """Append the candidate, and sync the file to the disk."""
         line = json.dumps(candidate).encode() + b"\n"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as file:
@@ -104,20 +104,23 @@ class JsonLines(Sink):
                 file.flush()
                 os.fsync(file.fileno())
             except OSError as error:
-                # A part of a line on a full disk must not stay.
+                # A full disk may leave a part of a line.
                 file.truncate(before)
                 raise NotReachedError(f"{self._path}: {error}") from None
 
 
 class Webhook(Sink):
-    """An address that takes candidates as JSON by POST.
+    """A URL to which candidates are POSTed as JSON.
 
     ``X-Chirpwatch-Signature`` is ``sha256=`` and the HMAC-SHA256 of the body with the
     shared secret, hexadecimal; ``Idempotency-Key`` is the candidate's id.
 
     Args:
-        url: The address.
-        secret: The shared secret; none: no signature.
+        url: The URL.
+        secret: The shared secret; None: requests are not signed.
+
+    Raises:
+        ConfigurationError: The URL is not an HTTP one.
     """
 
     name = "webhook"
@@ -125,13 +128,13 @@ class Webhook(Sink):
     def __init__(self, url: str, secret: bytes | None) -> None:
         if not url.startswith(("http://", "https://")):
             raise ConfigurationError(
-                f"webhook: expected an address with http:// or https://, found {url!r}"
+                f"--webhook: expected a URL with http:// or https://, found {url!r}"
             )
         self._url, self._secret = url, secret
         self._http = httpx.Client(timeout=TIMEOUT)
 
     def send(self, candidate: dict[str, Any]) -> None:
-        """POST it."""
+        """POST the candidate."""
         body = json.dumps(candidate).encode()
         headers = {
             "Content-Type": "application/json",
@@ -141,20 +144,23 @@ class Webhook(Sink):
             digest = hmac.new(self._secret, body, hashlib.sha256).hexdigest()
             headers["X-Chirpwatch-Signature"] = f"sha256={digest}"
         try:
-            answer = self._http.post(self._url, content=body, headers=headers)
+            response = self._http.post(self._url, content=body, headers=headers)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NotReachedError(f"{type(error).__name__}") from None
-        check_status(answer.status_code)
+        check_status(response.status_code)
 
 
 class GraceDb(Sink):
-    """GraceDB, by LIGO's own client.
+    """GraceDB, through the `ligo-gracedb` client.
 
     Args:
-        url: Address of its API; the test instance's by default.
-        group: The analysis group that an event is created for.
-        pipeline: Name of the pipeline, as GraceDB knows it.
-        client: Makes the client; LIGO's own unless a test has another server's.
+        url: URL of GraceDB's API.
+        group: GraceDB's group of the events.
+        pipeline: GraceDB's name of the pipeline.
+        client: Makes a client for a URL; None: `ligo-gracedb`'s. For tests.
+
+    Raises:
+        ConfigurationError: `ligo-gracedb` is not installed.
     """
 
     name = "gracedb"
@@ -180,12 +186,12 @@ class GraceDb(Sink):
             self._client = client(url)
 
     def send(self, candidate: dict[str, Any]) -> None:
-        """Create an event."""
+        """Create an event with the candidate as its file."""
         import requests
 
         content = json.dumps(candidate)
         try:
-            answer = self._client.create_event(
+            response = self._client.create_event(
                 self._group,
                 self._pipeline,
                 f"chirpwatch-{candidate['id']}.json",
@@ -199,17 +205,17 @@ class GraceDb(Sink):
                 raise
             check_status(error.response.status_code)
             raise
-        check_status(answer.status_code)
+        check_status(response.status_code)
 
 
 class AlertSender(threading.Thread):
-    """Sends one sink what the ledger has for it, until it is ended.
+    """Thread that delivers the ledger's waiting candidates to a sink.
 
     Args:
         sink: The sink.
-        ledger: What there is to send.
-        on_outcome: Called with each outcome: ``told``, ``refused``, ``unknown`` or
-            ``not_reached``, and how long it took, s.
+        ledger: Candidates and their delivery states.
+        on_outcome: Called after each delivery with its outcome (``told``, ``refused``,
+            ``unknown`` or ``not_reached``) and its duration, s.
     """
 
     def __init__(
@@ -220,22 +226,22 @@ class AlertSender(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self._sink, self._ledger, self._on_outcome = sink, ledger, on_outcome
-        self._news = threading.Event()
+        self._wake = threading.Event()
         self._ended = threading.Event()
-        self._away = False
+        self._unreachable = False
 
     def wake(self) -> None:
-        """Look into the ledger: there may be more."""
-        self._news.set()
+        """Check the ledger for new candidates."""
+        self._wake.set()
 
     def end(self) -> None:
-        """Send what waits, once, and end."""
+        """Try once to send the waiting candidates, and end the thread."""
         self._ended.set()
-        self._news.set()
+        self._wake.set()
         self.join(2 * TIMEOUT)
 
     def run(self) -> None:
-        """Send."""
+        """Deliver candidates until ``end`` is called, with back-off."""
         backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
         while True:
             reached = self._send_all()
@@ -243,13 +249,13 @@ class AlertSender(threading.Thread):
                 return
             if reached:
                 backoff.reset()
-                self._news.wait()
+                self._wake.wait()
             else:
                 self._ended.wait(backoff.next())
-            self._news.clear()
+            self._wake.clear()
 
     def _mark(self, number: int, state: str, detail: str = "") -> bool:
-        """Write down what becomes of a candidate; false where the disk is full."""
+        """Store a delivery state; return False if the disk is full."""
         try:
             self._ledger.mark(number, self._sink.name, state, detail)
         except sqlite3.OperationalError:
@@ -257,15 +263,15 @@ class AlertSender(threading.Thread):
         return True
 
     def _send_all(self) -> bool:
-        """Send what waits; return false where the sink is away."""
+        """Send the waiting candidates; return False if the sink is unreachable."""
         for number, candidate in self._ledger.waiting(self._sink.name):
             begin = time.monotonic()
-            # From here on a process that ends does not know whether it arrived.
+            # If the process ends after this, it is unknown whether it arrived.
             if not self._mark(number, "sending"):
                 return False
             state, detail = self._send(candidate)
             while not self._mark(number, state, detail):
-                # It was sent: nothing else may be before that is written down.
+                # The candidate was sent: store that before anything else is sent.
                 if self._ended.wait(FIRST_PAUSE):
                     return False
             outcome = "not_reached" if state == "waiting" else state
@@ -276,19 +282,21 @@ class AlertSender(threading.Thread):
         return True
 
     def _log(self, candidate: str, state: str, detail: str) -> None:
-        """Log what did not arrive, and when a sink is away or back."""
+        """Log failed deliveries, and when a sink becomes unreachable or reachable."""
         name = self._sink.name
         if state == "waiting":
-            if not self._away:
-                log.warning("%s is away, candidates wait: %s", name, detail)
-        elif self._away:
-            log.info("%s is back", name)
+            if not self._unreachable:
+                log.warning("%s is unreachable, candidates wait: %s", name, detail)
+        elif self._unreachable:
+            log.info("%s is reachable again", name)
         if state in {"refused", "unknown"}:
-            log.error("candidate %s at %s: %s, %s", candidate, name, state, detail)
-        self._away = state == "waiting"
+            log.error(
+                "candidate %s, delivery to %s %s: %s", candidate, name, state, detail
+            )
+        self._unreachable = state == "waiting"
 
     def _send(self, candidate: dict[str, Any]) -> tuple[str, str]:
-        """Send a candidate; return the state that it is in then, and why."""
+        """Send a candidate; return its new state, and the reason."""
         try:
             self._sink.send(candidate)
         except NotReachedError as error:
@@ -301,12 +309,12 @@ class AlertSender(threading.Thread):
 
 
 class Alerts:
-    """Writes candidates down and has them sent; a context manager.
+    """Stores candidates, and delivers them to all sinks; a context manager.
 
     Args:
-        directory: Where they are written down.
-        sinks: Where they are sent.
-        metrics: Where outcomes are counted.
+        directory: Directory for the ledger.
+        sinks: Where candidates are sent.
+        metrics: Metrics that count deliveries.
     """
 
     def __init__(
@@ -336,7 +344,7 @@ class Alerts:
         self._stack.close()
 
     def add(self, candidate: Candidate) -> bool:
-        """Write a candidate down and have it sent; false where it is there already."""
+        """Store a candidate and have it sent; return False if it is stored already."""
         if not self._ledger.add(candidate):
             return False
         for sender in self._senders:
@@ -344,5 +352,5 @@ class Alerts:
         return True
 
     def _count(self, sink: str, outcome: str, length: float) -> None:
-        self._metrics.told.labels(sink, outcome).inc()
-        self._metrics.telling.labels(sink).observe(length)
+        self._metrics.deliveries.labels(sink, outcome).inc()
+        self._metrics.delivery_length.labels(sink).observe(length)

@@ -1,4 +1,4 @@
-"""The background that candidates are ranked by: a copy, so that none waits for it."""
+"""A local copy of the background, so that no candidate waits for the API."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -19,48 +19,48 @@ from chirpwatch.errors import (
 )
 
 LOUDEST = 10_000
-"""Background events that are copied one by one."""
+"""Most background events that are copied."""
 
 PAGE = 1000
+"""Runs in a request to the API."""
 
 
 def choose(
     client: ApiClient, model: str, geometry: str, name: str | None = None
 ) -> str | None:
-    """The run whose background ranks events of a model.
+    """Choose the run whose background ranks a model's candidates.
 
     Args:
         client: The results API.
         model: Digest of the model.
         geometry: Digest of the geometry.
-        name: The run that is wanted; none: the one with the most background.
+        name: Identifier of a run; None: the run with the most background livetime.
 
     Returns:
-        Its identifier; none where no run has background of this model.
+        The run's identifier; None if no run has background of this model.
 
     Raises:
-        ApiError: The run that is wanted is of another model or geometry; or see
-            ``ApiClient``.
+        ApiError: The named run has another model or geometry, or the API failed.
     """
     if name is not None:
-        run = client.run(name)
-        if (run.model, run.geometry_digest) != (model, geometry):
+        named = client.run(name)
+        if (named.model, named.geometry_digest) != (model, geometry):
             raise ApiError(
                 f"background run {name}: expected model {model} and geometry "
-                f"{geometry}, found {run.model} and {run.geometry_digest}; background "
-                "of another says nothing"
+                f"{geometry}, found {named.model} and {named.geometry_digest}; name "
+                "a run of the served model, or no run"
             )
         return name
-    best, most = None, 0.0
+    best, longest = None, 0.0
     offset = 0
     while True:
         page = client.runs(limit=PAGE, offset=offset)
-        for one in page.runs:
-            if (one.model, one.geometry_digest) != (model, geometry):
+        for run in page.runs:
+            if (run.model, run.geometry_digest) != (model, geometry):
                 continue
-            livetime = client.run(one.id).background.livetime
-            if livetime > most:
-                best, most = one.id, livetime
+            livetime = client.run(run.id).background.livetime
+            if livetime > longest:
+                best, longest = run.id, livetime
         offset += len(page.runs)
         if not page.runs or offset >= page.total:
             return best
@@ -70,10 +70,10 @@ class BackgroundCopy:
     """The loudest background events of a run, and its livetime.
 
     Args:
-        run: The run.
-        livetime: Livetime of its background, s.
+        run: Identifier of the run.
+        livetime: Livetime of the run's background, s.
         loud: Statistics of its loudest events.
-        floor: Statistic from which on all events are among them.
+        floor: Statistic from which on the copy is complete.
     """
 
     def __init__(
@@ -85,48 +85,48 @@ class BackgroundCopy:
 
     @classmethod
     def fetch(cls, client: ApiClient, run: str) -> Self:
-        """Copy the background of a run.
+        """Copy a run's background from the API.
 
         Raises:
-            ApiError: See ``ApiClient``.
+            ApiError: The API failed.
             StatisticsError: The run has no background livetime.
         """
         curve = client.ifar(run)
-        # From the curve's floor on the service knows the events one by one.
+        # The API stores single events only from the curve's floor on.
         limit = curve.floor
-        known = curve.events if limit is None else client.far(run, limit).count
-        count = max(1, min(known, LOUDEST))
+        stored = curve.events if limit is None else client.far(run, limit).count
+        count = max(1, min(stored, LOUDEST))
         events = client.events(run, "background", limit=count).events
         loud = np.array([event.statistic for event in events])
-        everything = loud.size >= curve.events
-        floor = -np.inf if everything else float(loud.min())
+        complete = loud.size >= curve.events
+        floor = -np.inf if complete else float(loud.min())
         return cls(run, curve.livetime, loud, floor)
 
     def save(self, path: Path, model: str, geometry: str) -> None:
-        """Keep it in a file, for a search that begins while nobody can be asked."""
-        known = {"model": model, "geometry": geometry, "run": self.run}
+        """Save the copy to a file, for a search that starts while the API is down."""
+        names = {"model": model, "geometry": geometry, "run": self.run}
         numbers = {"livetime": self.livetime, "floor": self._floor}
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, loud=self._loud, **known, **numbers)
+            np.savez(file, loud=self._loud, **names, **numbers)
 
     @classmethod
     def load(cls, path: Path, model: str, geometry: str) -> Self | None:
-        """What was kept of this model and geometry; none where nothing was."""
+        """Load a copy; None if the file has none for this model and geometry."""
         try:
-            with np.load(path, allow_pickle=False) as kept:
-                if (str(kept["model"]), str(kept["geometry"])) != (model, geometry):
+            with np.load(path, allow_pickle=False) as arrays:
+                if (str(arrays["model"]), str(arrays["geometry"])) != (model, geometry):
                     return None
-                numbers = float(kept["livetime"]), kept["loud"], float(kept["floor"])
-                return cls(str(kept["run"]), *numbers)
+                livetime, floor = float(arrays["livetime"]), float(arrays["floor"])
+                return cls(str(arrays["run"]), livetime, arrays["loud"], floor)
         except (OSError, ValueError, KeyError, BadZipFile, StatisticsError):
             return None
 
     def threshold(self, far_per_year: float) -> float:
-        """Smallest statistic with such a rate.
+        """Smallest statistic with at most a false-alarm rate, per Julian year.
 
         Raises:
-            StatisticsError: The background is too short for the rate, or the rate is so
-                high that quieter events than are known here have it.
+            StatisticsError: The background is too short for the rate, or the rate is
+                reached below the copy's floor.
         """
         threshold = self._background.threshold_at_far(far_per_year)
         if threshold < self._floor:
@@ -139,14 +139,24 @@ class BackgroundCopy:
         return threshold
 
     def far(self, statistic: float) -> FalseAlarmRate:
-        """False-alarm rate of a statistic that has at most the rate of a threshold."""
+        """False-alarm rate of a statistic at or above a ``threshold``."""
         return self._background.far(statistic)
 
 
 def find(
     client: ApiClient, model: str, geometry: str, name: str | None
 ) -> BackgroundCopy | None:
-    """The background of a model; none where there is none, or none to be had now."""
+    """Fetch a model's background; None if no run has any, or the API refuses it.
+
+    Args:
+        client: The results API.
+        model: Digest of the model.
+        geometry: Digest of the geometry.
+        name: See ``choose``.
+
+    Raises:
+        ApiError: See ``choose``.
+    """
     try:
         run = choose(client, model, geometry, name)
         return None if run is None else BackgroundCopy.fetch(client, run)

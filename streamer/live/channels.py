@@ -1,4 +1,4 @@
-"""Which channels of a detector's frames are read."""
+"""Which channels are read from a detector's frame files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from chirpwatch.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Channels:
-    """What is read of a detector's frames.
+    """The channels that are read from a detector's frame files.
 
     Attributes:
         strain: Channel of the strain, such as ``H1:GDS-CALIB_STRAIN``.
-        state: Channel of the state vector; none: everything is analysed.
-        bits: Bits of it that must all be set.
+        state: Channel of the state vector; None: every second is analysed.
+        bits: Bits of the state vector that must all be set.
     """
 
     strain: str
@@ -22,15 +22,15 @@ class Channels:
 
     @property
     def mask(self) -> int:
-        """The bits as a number."""
+        """The bits as a bit mask."""
         return sum(1 << bit for bit in self.bits)
 
 
 def low_latency_channels(ifo: str) -> Channels:
-    """What low-latency distribution has of a detector: LIGO's names, or Virgo's.
+    """The default channels of a detector's low-latency frame files.
 
-    The bits that must be set are HOFT_OK (0) and the intent to observe (1), alike in
-    both (LIGO-G1700234, LIGO-G1801125), and Virgo's good data quality (10), as in
+    The bits that must be set are HOFT_OK (0) and the intent to observe (1), for LIGO
+    and Virgo (LIGO-G1700234, LIGO-G1801125), and Virgo's good data quality (10), as in
     `pycbc.frame` and GWCelery's `detchar`.
     """
     if ifo == "V1":
@@ -46,30 +46,31 @@ def chosen_channels(
     state: Sequence[str],
     bits: Sequence[str],
 ) -> dict[str, Channels]:
-    """What is read of each detector's frames.
+    """The channels of each detector, from the command's options.
 
     Args:
         ifos: The served model's detectors.
-        strain: Channels of the strain: ``NAME`` for every detector, ``IFO:NAME`` for
-            one; low-latency distribution's where there is none.
-        state: Channels of the state vector, alike; empty: none is read.
-        bits: Bits of it, alike, such as ``0,1``.
+        strain: Channels of the strain: ``NAME`` for every detector, ``IFO:NAME`` for a
+            single detector. Defaults are those of ``low_latency_channels``.
+        state: Channels of the state vector, in the same form; an empty name: no state
+            vector is read.
+        bits: Bits of the state vector, in the same form, such as ``0,1``.
 
     Raises:
-        ConfigurationError: One is of another detector, or its bits are none.
+        ConfigurationError: A detector is not one of the model's, or bits are invalid.
     """
     strains = _for_each(ifos, "--strain-channel", strain)
     states = _for_each(ifos, "--state-channel", state)
     masks = _for_each(ifos, "--state-bits", bits)
     chosen = {}
     for ifo in ifos:
-        usual = low_latency_channels(ifo)
+        default = low_latency_channels(ifo)
         chosen[ifo] = Channels(
-            f"{ifo}:{strains[ifo]}" if ifo in strains else usual.strain,
+            f"{ifo}:{strains[ifo]}" if ifo in strains else default.strain,
             (f"{ifo}:{states[ifo]}" if states[ifo] else None)
             if ifo in states
-            else usual.state,
-            parse_bits(masks[ifo]) if ifo in masks else usual.bits,
+            else default.state,
+            parse_bits(masks[ifo]) if ifo in masks else default.bits,
         )
     return chosen
 
@@ -77,13 +78,13 @@ def chosen_channels(
 def _for_each(
     ifos: Sequence[str], option: str, values: Sequence[str]
 ) -> dict[str, str]:
-    """The value for each detector that an option speaks of."""
-    every: dict[str, str] = {}
+    """The value of an option for each detector that it sets."""
+    shared: dict[str, str] = {}
     own: dict[str, str] = {}
     for value in values:
         ifo, mark, rest = value.rpartition(":")
         if not mark:
-            every = dict.fromkeys(ifos, rest)
+            shared = dict.fromkeys(ifos, rest)
         elif ifo in ifos:
             own[ifo] = rest
         else:
@@ -91,14 +92,14 @@ def _for_each(
                 f"{option}: expected one of the served model's detectors, "
                 f"{', '.join(ifos)}, before the colon, found {value!r}"
             )
-    return every | own
+    return shared | own
 
 
 def parse_bits(text: str) -> tuple[int, ...]:
-    """Bits of a state vector, such as ``0,1``.
+    """Parse bits of a state vector, such as ``0,1``.
 
     Raises:
-        ConfigurationError: It names none, or something else.
+        ConfigurationError: The text is not a list of numbers from 0 to 31.
     """
     try:
         bits = tuple(int(part) for part in text.split(","))

@@ -1,4 +1,4 @@
-"""``chirpwatch live``: strain as it comes."""
+"""``chirpwatch live``: search strain as it arrives."""
 
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ GRACEDB = "https://gracedb-test.ligo.org/api/"
     "--frames",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Directory with a directory for each detector, such as /dev/shm/kafka, to "
-    "which frames are written: H1/H-H1_llhoft-1264316116-1.gwf.",
+    help="Directory, such as /dev/shm/kafka, with a directory of frame files for each "
+    "detector: H1/H-H1_llhoft-1264316116-1.gwf.",
 )
 @click.option(
     "--strain-channel",
@@ -43,8 +43,8 @@ GRACEDB = "https://gracedb-test.ligo.org/api/"
     multiple=True,
     metavar="[IFO:]NAME",
     show_default="GDS-CALIB_STRAIN; V1:Hrec_hoft_16384Hz",
-    help="Channel of the strain, of every detector, or of the one that stands before "
-    "it; may be given several times.",
+    help="Channel of the strain: NAME for every detector, IFO:NAME for a single "
+    "detector; may be given several times.",
 )
 @click.option(
     "--state-channel",
@@ -52,75 +52,88 @@ GRACEDB = "https://gracedb-test.ligo.org/api/"
     multiple=True,
     metavar="[IFO:]NAME",
     show_default="GDS-CALIB_STATE_VECTOR; V1:DQ_ANALYSIS_STATE_VECTOR",
-    help="Channel of the state vector, alike; empty: everything is analysed.",
+    help="Channel of the state vector, given in the same way; empty: every second is "
+    "analysed.",
 )
 @click.option(
     "--state-bits",
     multiple=True,
     metavar="[IFO:]BITS",
     show_default="0,1; V1:0,1,10",
-    help="Bits that must be set for a second to be analysed, alike.",
+    help="Bits of the state vector that must be set for a second to be analysed, given "
+    "in the same way.",
 )
 @click.option(
     "--patience",
     type=click.FloatRange(0, min_open=True),
     default=10.0,
     show_default=True,
-    help="Longest wait for a frame of one detector that another one has, s.",
+    help="Longest wait for a detector's frame file after another detector delivered "
+    "that second or a later one, s.",
 )
-@far_option(JULIAN_YEAR / 86_400, "one a day", "False-alarm rate of a candidate")
+@far_option(
+    JULIAN_YEAR / 86_400, "one a day", "Largest false-alarm rate of a candidate"
+)
 @click.option(
     "--background-run",
     metavar="RUN",
     help="Run of the results API whose background ranks candidates. Without it, the "
-    "one of the served model with the most.",
+    "served model's run with the most background livetime.",
 )
 @click.option(
     "--candidates",
     "candidates_file",
     type=click.Path(path_type=Path, dir_okay=False),
     show_default="candidates.jsonl in --directory",
-    help="File that gets a line of JSON for each candidate.",
+    help="JSON lines file to which each candidate is appended.",
 )
-@click.option("--webhook", metavar="URL", help="Address that takes candidates by POST.")
+@click.option("--webhook", metavar="URL", help="URL to POST candidates to.")
 @click.option(
     "--webhook-secret-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File with the secret that what is posted is signed with (HMAC-SHA256).",
+    help="File with the secret that signs webhook requests (HMAC-SHA256).",
 )
 @click.option("--gracedb", is_flag=True, help="Send candidates to GraceDB.")
 @click.option(
     "--gracedb-url",
     default=GRACEDB,
     show_default=True,
-    help="Its API: the test instance unless told otherwise.",
+    help="URL of GraceDB's API; by default the test instance's.",
 )
-@click.option("--gracedb-group", default="Test", show_default=True, help="Its group.")
 @click.option(
-    "--gracedb-pipeline", default="aframe", show_default=True, help="Its pipeline."
+    "--gracedb-group", default="Test", show_default=True, help="GraceDB group."
+)
+@click.option(
+    "--gracedb-pipeline",
+    default="aframe",
+    show_default=True,
+    help="GraceDB pipeline.",
 )
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65_535),
-    help="Port on which Prometheus may ask, of this machine.",
+    help="Port on which metrics are served to Prometheus; without it, they are not.",
 )
 @click.option(
-    "--metrics-host", default="127.0.0.1", show_default=True, help="Its host."
+    "--metrics-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address on which metrics are served.",
 )
-@click.option("--simulated", is_flag=True, help="Say that the strain is simulated.")
+@click.option("--simulated", is_flag=True, help="Mark the results as simulated.")
 @directory_option(
     "runs/live",
-    "Where state, logs, and results that the API has not taken yet are kept. The "
-    "same directory goes on where it ended.",
+    "Directory for state, logs and undelivered results. A search that is started "
+    "again with the same directory continues its run.",
 )
 @with_options([TRITON, REPOSITORY], API, [LOG_FORMAT])
 def live(**options: Any) -> None:
-    """Search strain as it comes, and send candidates.
+    """Search strain as it arrives, and send candidates.
 
-    Reads frames of 1 s or more of each detector as they appear. What is late, missing,
-    damaged or off is a gap, after which a new sequence begins. A candidate is sent once
-    the kernel and its filter have passed it, with its false-alarm rate by a background
-    of the same model. Ends with SIGTERM or Ctrl-C.
+    Reads each detector's frame files as they appear. A second that is late, missing,
+    damaged or flagged off in the state vector is a gap, after which a new sequence
+    begins. A candidate is sent once no later score can see its merger, with its
+    false-alarm rate from a background of the same model. Ends on SIGTERM or Ctrl-C.
     """
     settings = _settings(**options)
     for value in settings.frames.state_bits:
@@ -143,9 +156,10 @@ def _settings(
     token_file: Path | None,
     **options: Any,
 ) -> LiveSettings:
-    """The settings, from the options by their names."""
+    """Build the settings from the command's options."""
 
     def group(settings: Any, **more: Any) -> Any:
+        # Options have the names of the settings' fields.
         names = settings.__dataclass_fields__.keys() & options.keys()
         return settings(**more, **{name: options[name] for name in names})
 

@@ -1,4 +1,4 @@
-"""Writing to a disk that may be full."""
+"""Writes that wait while the disk is full."""
 
 import errno
 import logging
@@ -11,7 +11,7 @@ from chirpwatch.errors import ChirpwatchError
 from chirpwatch.streamer.live.ending import Ending
 
 FULL_LENGTH = 1.0
-"""Time between two tries to write to a full disk, s."""
+"""Time between two attempts to write to a full disk, s."""
 
 T = TypeVar("T")
 
@@ -19,12 +19,12 @@ log = logging.getLogger("chirpwatch.live")
 
 
 class Disk:
-    """Waits for room where the disk is full.
+    """Retries writes until the disk has space.
 
-    Frames wait meanwhile in their directory.
+    The search pauses meanwhile; new frame files wait in their directories.
 
     Args:
-        directory: What is written to, for the error.
+        directory: Directory that is written to, for messages.
         ending: Cuts the wait short.
     """
 
@@ -32,10 +32,13 @@ class Disk:
         self._directory, self._ending = directory, ending
 
     def write(self, store: Callable[[], T]) -> T:
-        """Do what writes to the disk, as soon as there is room.
+        """Call a function that writes to the disk, again if the disk is full.
 
         Args:
-            store: Writes all or nothing, so that it can be tried again.
+            store: Writes everything or nothing, so that it can be called again.
+
+        Returns:
+            What ``store`` returns.
 
         Raises:
             ChirpwatchError: The search was ended while the disk was full.
@@ -48,16 +51,16 @@ class Disk:
                 if not _is_full(error):
                     raise
                 if not full:
-                    log.warning("waiting for room on the disk: %s", error)
+                    log.warning("the disk is full, waiting for space: %s", error)
                 full = True
                 if self._ending.wait(FULL_LENGTH):
                     raise ChirpwatchError(
                         f"{self._directory}: ended while the disk was full ({error}); "
-                        "the same command goes on from where it was"
+                        "free some space, and give the same command to continue"
                     ) from None
             else:
                 if full:
-                    log.info("there is room on the disk again")
+                    log.info("the disk has space again")
                 return result
 
 

@@ -1,30 +1,31 @@
-"""The end of a search, which a signal asks for."""
+"""A request to end the search, as a signal handler makes it."""
 
 import time
 
 POLL_LENGTH = 0.02
-"""Longest time until an end that was asked for is noticed, s."""
+"""Interval at which a wait checks for the request, s."""
 
 
 class Ending:
-    """Whether the search is to end; waits that it cuts short.
+    """Flag that requests the end of the search; true once the end is requested.
 
-    Not an event of ``threading``: its lock may be held by what a signal interrupts.
+    A ``threading.Event`` would not do: the code that a signal interrupts may hold its
+    lock, and the handler would wait for it for ever.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
 
-    def ask(self) -> None:
-        """Ask for the end; may be called by a signal's handler."""
-        self._asked = True
+    def request(self) -> None:
+        """Request the end; safe to call in a signal handler."""
+        self._requested = True
 
     def __bool__(self) -> bool:
-        return self._asked
+        return self._requested
 
     def wait(self, length: float) -> bool:
-        """Wait for a time, s, or until the end is asked for; return whether it is."""
+        """Wait `length` seconds or until the request; return whether it was made."""
         until = time.monotonic() + length
-        while not self._asked and (left := until - time.monotonic()) > 0:
+        while not self._requested and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, POLL_LENGTH))
-        return self._asked
+        return self._requested

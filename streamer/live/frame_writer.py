@@ -1,4 +1,4 @@
-"""Recorded strain written as low-latency distribution does: a frame a second."""
+"""Writes recorded strain as low-latency frame files of 1 s."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ from chirpwatch.strain import NANOSECONDS, Segment
 from chirpwatch.streamer.live.channels import low_latency_channels
 
 STATE_RATE = 16
-"""Values of the state vector in a second."""
+"""Sample rate of the state vector, Hz."""
 
 
 @dataclass(frozen=True)
 class FrameWriter:
-    """Writes frames of some detectors.
+    """Writes frame files of 1 s, and removes old ones.
 
     Attributes:
-        directory: Each detector's frames go to a directory of its name in here.
-        kept: Newest frames of each detector that are kept, s; the older are removed.
-        kind: What stands in the frames' names after the detector, as in `llhoft`.
+        directory: Parent of the directories, one for each detector.
+        kept: Number of each detector's newest frame files to keep.
+        kind: Part of the file name after the detector, such as `llhoft`.
     """
 
     directory: Path
@@ -32,18 +32,21 @@ class FrameWriter:
     kind: str = "llhoft"
 
     def path(self, ifo: str, gps: int) -> Path:
-        """Where a frame of one second is written."""
+        """Path of a detector's frame file."""
         name = f"{ifo[0]}-{ifo}_{self.kind}-{gps}-1.gwf"
         return self.directory / ifo / name
 
     def write(self, ifo: str, gps: int, strain: NDArray[Any], on: bool = True) -> Path:
-        """Write a second of a detector; it appears whole.
+        """Write a second of a detector's strain, atomically.
 
         Args:
             ifo: Detector.
-            gps: The second, GPS.
+            gps: Start of the second, GPS s.
             strain: [rate].
-            on: Whether the state vector allows it to be analysed.
+            on: Whether the state vector allows the second to be analysed.
+
+        Returns:
+            Path of the frame file.
         """
         from gwpy.timeseries import TimeSeries, TimeSeriesDict
 
@@ -71,16 +74,16 @@ def replay_frames(
     segments: Sequence[Segment],
     ifos: Sequence[str],
     speed: float,
-    told: Callable[[int], None] = lambda gps: None,
+    on_written: Callable[[int], None] = lambda gps: None,
 ) -> None:
-    """Write the whole seconds of some segments, in time with a clock.
+    """Write the whole seconds of some segments, in real time.
 
     Args:
-        writer: Where to.
-        segments: The strain, in order of time; what lies between is not written.
+        writer: Writes the frame files.
+        segments: The strain, in order of time; nothing is written in the gaps between.
         ifos: Detectors.
-        speed: Seconds of strain in a second; infinite: as fast as it goes.
-        told: Told each second that was written, GPS.
+        speed: Speed relative to real time; infinite: as fast as possible.
+        on_written: Called with the GPS time of each second that was written, s.
 
     Raises:
         StrainError: A segment holds no whole second.
@@ -92,15 +95,19 @@ def replay_frames(
         offset = skip // NANOSECONDS
         seconds = (segment.size - offset) // segment.sample_rate
         if seconds < 1:
-            raise StrainError(f"{segment.source}: no whole second in {segment.name}")
+            raise StrainError(
+                f"{segment.source}: expected a whole GPS second in segment "
+                f"{segment.name}, found {segment.duration:g} s from "
+                f"{segment.t0_ns / NANOSECONDS:.9f}"
+            )
         for number in range(seconds):
             gps = start + number
             first = gps if first is None else first
-            # A frame appears once its second is over.
+            # A frame file appears once its second is over.
             due = begin + (gps + 1 - first) / speed
             time.sleep(max(0.0, due - time.monotonic()))
             at = offset + number * segment.sample_rate
             for ifo in ifos:
                 strain = segment.strain[ifo][at : at + segment.sample_rate]
                 writer.write(ifo, gps, np.asarray(strain))
-            told(gps)
+            on_written(gps)

@@ -1,4 +1,4 @@
-"""Frames as low-latency distribution writes them: ``H-H1_llhoft-1264316116-1.gwf``."""
+"""Reads frame files of low-latency strain, such as ``H-H1_llhoft-1264316116-1.gwf``."""
 
 import contextlib
 import multiprocessing
@@ -28,19 +28,19 @@ from chirpwatch.process import with_parent
 from chirpwatch.streamer.live.channels import Channels
 
 MAX_LENGTH = 64
-"""Longest frame that is read, s."""
+"""Longest frame file that is read, s."""
 
-AT_ONCE = 64
-"""Frames of a detector that are read before others are looked for."""
+MAX_NEW = 64
+"""Most frame files of a detector that are read before the next listing."""
 
 READ_TIMEOUT = 5.0
-"""Longest time that reading a frame may take, s."""
+"""Longest time to read a frame file, s."""
 
 START_TIMEOUT = 30.0
-"""Longest time that a process which reads may take to start, s."""
+"""Longest time for a reader process to start, s."""
 
-STARTS = 3
-"""Most processes that are started, one after the other, for a frame to be read."""
+MAX_STARTS = 3
+"""Most times that the reader processes are started for a frame file to be read."""
 
 _NAME = re.compile(
     r"(?P<site>[A-Z])-(?P<kind>[A-Za-z0-9_+#]+)-(?P<gps>\d{9,10})-(?P<length>\d{1,4})\.gwf"
@@ -49,12 +49,12 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class FrameFile:
-    """A frame that is there.
+    """A frame file in a directory, as described by its name.
 
     Attributes:
-        path: Where.
-        gps: First second, GPS.
-        length: Seconds.
+        path: Path.
+        gps: Start, GPS s.
+        length: Length, s.
         arrived: When it was written, Unix time, s.
     """
 
@@ -65,12 +65,12 @@ class FrameFile:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """What is in a frame.
+class FrameData:
+    """Strain and state of a frame file.
 
     Attributes:
-        gps: First second, GPS.
-        rate: Samples in a second.
+        gps: Start, GPS s.
+        rate: Sample rate, Hz.
         strain: float64, [seconds, rate].
         on: Whether the state vector allows each second, bool [seconds].
     """
@@ -81,26 +81,34 @@ class Frame:
     on: NDArray[Any]
 
 
-def read_frame(path: Path, gps: int, length: int, channels: Channels) -> Frame:
-    """Read a frame with gwpy, if its checksums are those of its content.
+def read_frame(path: Path, gps: int, length: int, channels: Channels) -> FrameData:
+    """Verify a frame file's checksums, and read it with gwpy.
+
+    Args:
+        path: The file.
+        gps: Expected start, GPS s.
+        length: Expected length, s.
+        channels: Channels to read.
 
     Raises:
-        StrainError: It cannot be read, or is not what its name says.
+        StrainError: The file cannot be read, or its content does not match `gps` and
+            `length`.
     """
-    # It takes a second to import, and is done by the reading processes alone.
+    # The import takes a second; only the reader processes need it.
     import lalframe
     from gwpy.timeseries.io.gwf.core import read_timeseriesdict
 
     names = [channels.strain] + ([channels.state] if channels.state else [])
     try:
         if not lalframe.FrFileCksumValid(lalframe.FrFileOpenURL(str(path))):
-            raise ValueError("a checksum is wrong")
-        # Of what `TimeSeriesDict.read` opens, gwpy keeps for ever that it is no URL.
-        found = read_timeseriesdict(str(path), names, backend="LALFrame")
-        strain = found[channels.strain]
+            raise ValueError("a checksum does not match its content")
+        # `TimeSeriesDict.read` would leak: gwpy caches for ever, for each path that it
+        # opens, that the path is not a URL.
+        series = read_timeseriesdict(str(path), names, backend="LALFrame")
+        strain = series[channels.strain]
         start, rate = float(strain.t0.value), float(strain.sample_rate.value)
         data = np.asarray(strain.value, dtype=np.float64)
-        state = None if channels.state is None else found[channels.state].value
+        state = None if channels.state is None else series[channels.state].value
     except Exception as error:
         raise StrainError(f"{path.name}: cannot be read ({error})") from None
     if start != gps or rate != int(rate) or data.shape != (length * int(rate),):
@@ -112,55 +120,56 @@ def read_frame(path: Path, gps: int, length: int, channels: Channels) -> Frame:
     if state is not None:
         if not state.size or state.size % length:
             raise StrainError(
-                f"{path.name}: expected as many values of {channels.state} in each "
-                f"second, found {state.size} in {length} s"
+                f"{path.name}: expected the same number of values of "
+                f"{channels.state} in each second, found {state.size} values in "
+                f"{length} s"
             )
         values = np.asarray(state).astype(np.int64).reshape(length, -1)
         on = ((values & channels.mask) == channels.mask).all(axis=1)
-    return Frame(gps, int(rate), data.reshape(length, -1), on)
+    return FrameData(gps, int(rate), data.reshape(length, -1), on)
 
 
 def _prepare(parent: int) -> None:
-    """Make a reading process ready: the libraries, no chatter of theirs, no orphan."""
+    """Set up a reader process: it ends with its parent, is silent, and has gwpy."""
     with_parent(parent)()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
     with contextlib.suppress(ImportError):
-        # What gwpy reads by, which takes it a second or two.
+        # gwpy's GWF backend takes a second or two to load.
         import gwpy.timeseries.io.gwf.lalframe  # noqa: F401
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A frame that is being read.
+    """A frame file that is being read.
 
     Attributes:
-        file: The frame.
-        channels: What is read of it.
-        frame: What was read, once it was.
-        pool: The processes of which one reads it.
+        file: The frame file.
+        channels: The channels that are read.
+        frame: The result.
+        pool: The reader processes it was submitted to.
     """
 
     file: FrameFile
     channels: Channels
-    frame: "Future[Frame]"
+    frame: "Future[FrameData]"
     pool: ProcessPoolExecutor
 
 
 class FrameReader:
-    """Reads frames in processes of their own; a context manager.
+    """Reads frame files in separate processes; a context manager.
 
-    A damaged frame may end the library that reads it, and with it its process. What was
-    under way then is read once more by another process; a frame that ends, or holds up,
-    that one as well cannot be read. The time that a process takes to start is no
-    frame's.
+    A damaged file may crash the library that reads it, and with it the process. The
+    files that were being read are then read once more, by another process. A file that
+    crashes that process as well, or exceeds ``READ_TIMEOUT``, is unreadable. The time
+    in which a process starts does not count.
 
     Args:
-        count: Processes.
+        count: Number of processes.
 
     Raises:
-        ConfigurationError: On entry: what reads frames is not installed.
+        ConfigurationError: On entry: lalframe is not installed.
     """
 
     def __init__(self, count: int) -> None:
@@ -168,14 +177,14 @@ class FrameReader:
 
     def __enter__(self) -> Self:
         try:
-            import lalframe  # noqa: F401 - only whether it is there
+            import lalframe  # noqa: F401 - checks that it is installed
         except ImportError:
             raise ConfigurationError(
-                "reading frames needs lalframe; install chirpwatch with its `live` "
-                "extra: pip install '.[live]'"
+                "reading frame files needs lalframe; install chirpwatch with its "
+                "`live` extra: pip install '.[live]'"
             ) from None
         self._start()
-        # Their libraries take a second to load, which the first frames need not wait.
+        # Loading the libraries takes seconds, which no frame file should wait for.
         self._wait_for_start()
         return self
 
@@ -195,16 +204,16 @@ class FrameReader:
             (os.getpid(),),
         )
         self._starting: list[Future[int]] = []
-        # The first may be killed before the second is there.
+        # The first process may be killed before the second has started.
         with contextlib.suppress(BrokenExecutor):
             for _ in range(self._count):
                 self._starting.append(self._pool.submit(os.getpid))
 
     def _wait_for_start(self) -> None:
-        """Wait until there are processes that read; start others where they end."""
-        for _ in range(STARTS):
+        """Wait until a reader process runs; start new ones if they all crash."""
+        for _ in range(MAX_STARTS):
             wait(self._starting, START_TIMEOUT)
-            if any(one.done() and not one.exception() for one in self._starting):
+            if any(pid.done() and not pid.exception() for pid in self._starting):
                 return
             self._kill()
             self._start()
@@ -214,13 +223,13 @@ class FrameReader:
         for process in list((self._pool._processes or {}).values()):
             process.kill()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        # The pool's thread, which the end of this process waits for, may have half of
-        # a result; that the rest never comes is seen once nobody could send it.
+        # The exit of this process waits for the pool's thread, which may be reading a
+        # half-sent result. It gets end-of-file once no writer is left.
         if results is not None:
             results._writer.close()  # type: ignore[attr-defined]
 
     def submit(self, file: FrameFile, channels: Channels) -> Reading:
-        """Begin to read a frame."""
+        """Begin to read a frame file."""
         arguments = (file.path, file.gps, file.length, channels)
         try:
             frame = self._pool.submit(read_frame, *arguments)
@@ -229,8 +238,8 @@ class FrameReader:
             frame = self._pool.submit(read_frame, *arguments)
         return Reading(file, channels, frame, self._pool)
 
-    def result(self, reading: Reading) -> Frame:
-        """What was read.
+    def result(self, reading: Reading) -> FrameData:
+        """Wait for a frame file that is being read, and return its data.
 
         Raises:
             StrainError: It could not be read.
@@ -240,8 +249,8 @@ class FrameReader:
             return reading.frame.result(READ_TIMEOUT)
         except (BrokenExecutor, TimeoutError, CancelledError):
             pass
-        # It may not be this frame's fault: the process was killed, or stood still, or
-        # another frame ended it.
+        # This file may not be the cause: the process may have been killed or stopped,
+        # or another file may have crashed it.
         if reading.pool is self._pool:
             self._kill()
             self._start()
@@ -252,17 +261,21 @@ class FrameReader:
         except (BrokenExecutor, TimeoutError) as error:
             self._kill()
             self._start()
-            what = "took too long" if isinstance(error, TimeoutError) else "crashed"
+            failure = (
+                f"took longer than {READ_TIMEOUT:g} s"
+                if isinstance(error, TimeoutError)
+                else "crashed"
+            )
             raise StrainError(
-                f"{reading.file.path.name}: reading it {what}, twice"
+                f"{reading.file.path.name}: reading it {failure}, twice"
             ) from None
 
 
 class FrameDirectory:
-    """The frames of one detector, as they appear in a directory.
+    """Watches the directory of a detector's frame files.
 
     Args:
-        path: The directory; it need not be there yet.
+        path: The directory; it need not exist yet.
         ifo: Detector.
     """
 
@@ -271,25 +284,24 @@ class FrameDirectory:
         self._seen: dict[str, tuple[int, int]] = {}
 
     def new(self) -> Iterator[tuple[FrameFile, bool]]:
-        """The first frames that were not told before, in order of time.
+        """Yield the earliest frame files that are new or changed, in order of time.
 
-        No more than ``AT_ONCE``: where many wait, the others wait in the directory,
-        not in memory.
+        No more than ``MAX_NEW``: further new files wait in the directory, not in
+        memory.
 
         Yields:
-            The frame, and whether one of this name was told before and was written
-            anew.
+            The frame file, and whether it was yielded before and written again since.
         """
-        found = []
-        there = set()
+        new_files = []
+        names = set()
         with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
             for entry in entries:
                 match = _NAME.fullmatch(entry.name)
-                # Its writer may take it away again at any time.
+                # Its writer may remove it at any time.
                 with contextlib.suppress(FileNotFoundError):
                     if match is None or not entry.is_file():
                         continue
-                    there.add(entry.name)
+                    names.add(entry.name)
                     status = entry.stat()
                     state = status.st_mtime_ns, status.st_size
                     before = self._seen.get(entry.name)
@@ -302,11 +314,11 @@ class FrameDirectory:
                         status.st_mtime,
                     )
                     if 1 <= file.length <= MAX_LENGTH:
-                        found.append((file, state, before is not None))
-        # Old frames are taken away, and their names forgotten.
-        for name in self._seen.keys() - there:
+                        new_files.append((file, state, before is not None))
+        # Forget files that were removed.
+        for name in self._seen.keys() - names:
             del self._seen[name]
-        found.sort(key=lambda one: one[0].gps)
-        for file, state, again in found[:AT_ONCE]:
+        new_files.sort(key=lambda new: new[0].gps)
+        for file, state, again in new_files[:MAX_NEW]:
             self._seen[file.path.name] = state
             yield file, again

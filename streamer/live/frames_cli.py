@@ -1,4 +1,4 @@
-"""``chirpwatch frames``: recorded strain as low-latency distribution would write it."""
+"""``chirpwatch frames``: write recorded strain as low-latency frame files."""
 
 import math
 from pathlib import Path
@@ -17,27 +17,27 @@ from chirpwatch.streamer.options import (
 
 @click.command(cls=StrainCommand)
 @with_options(DATA)
-@ifos_option("Detectors whose frames are written.")
+@ifos_option("Detectors whose frame files are written.")
 @click.option(
     "--frames",
     "directory",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where to; each detector's frames go to a directory of its name in here.",
+    help="Directory to write to; each detector gets a directory of its own in it.",
 )
 @click.option(
     "--speed",
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="Seconds of strain in a second; 0 < SPEED, 'inf' for as fast as it goes.",
+    help="Speed relative to real time, above 0; 'inf' for as fast as possible.",
 )
 @click.option(
     "--kept",
     type=click.IntRange(1),
     default=300,
     show_default=True,
-    help="Newest frames of each detector that are kept.",
+    help="Number of newest frame files of each detector to keep.",
 )
 def frames(
     strain_files: tuple[Path, ...],
@@ -48,11 +48,11 @@ def frames(
     speed: float,
     kept: int,
 ) -> None:
-    """Write recorded strain as frames of 1 s, in time with a clock.
+    """Write recorded strain as frame files of 1 s, in real time.
 
-    For 'chirpwatch live' to be tried, and tested: the frames have the names, channels
-    and state vector of the low-latency distribution. GPS times are those of the
-    recording. Give either --strain or --background.
+    Use it to try and test 'chirpwatch live': the files have the names, channels and
+    state vector of low-latency distribution. GPS times are those of the recording. Give
+    either --strain or --background.
     """
     source = chosen(strain_files, background_file, split)
 

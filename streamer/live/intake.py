@@ -1,4 +1,4 @@
-"""Frames of all detectors, as they appear, to seconds in order of time."""
+"""From the detectors' frame files to seconds of strain in order of time."""
 
 import logging
 import time
@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 
 from chirpwatch.errors import StrainError
 from chirpwatch.streamer.live.channels import Channels
-from chirpwatch.streamer.live.coincide import Assembler, Gap, Second, Together
+from chirpwatch.streamer.live.coincide import (
+    Assembler,
+    CoincidentSecond,
+    DetectorSecond,
+    Gap,
+)
 from chirpwatch.streamer.live.frames import (
-    Frame,
+    FrameData,
     FrameDirectory,
     FrameFile,
     FrameReader,
@@ -25,14 +30,14 @@ log = logging.getLogger("chirpwatch.live")
 
 
 class Intake:
-    """Reads frames and brings the detectors' seconds together.
+    """Reads new frame files, and aligns the detectors' seconds.
 
     Args:
-        directory: Directory with a directory of frames for each detector.
-        channels: What is read of each detector's frames.
-        patience: Longest wait for a frame of one detector that another one has, s.
-        reader: Reads frames.
-        metrics: Where frames are counted.
+        directory: Directory with a directory of frame files for each detector.
+        channels: Channels to read from each detector's frame files.
+        patience: Longest wait for an incomplete second, s.
+        reader: Reads frame files.
+        metrics: Metrics in which frame files are counted.
     """
 
     def __init__(
@@ -50,7 +55,7 @@ class Intake:
         self._assembler = Assembler(tuple(channels), patience)
 
     def begin_reading(self) -> list[tuple[str, Reading]]:
-        """Begin to read the frames that are new, each with its detector."""
+        """Begin to read the new frame files; return each reading with its detector."""
         new = [
             (ifo, file, again)
             for ifo, directory in self._directories.items()
@@ -61,7 +66,7 @@ class Intake:
         readings = []
         for ifo, file, again in new:
             if again and self._assembler.has(ifo, file.gps):
-                # Written again after it was read: the first one counts.
+                # Written again after it was read: the first version counts.
                 self._count(ifo, "twice")
                 continue
             self._metrics.stages.labels("noticed").observe(max(0, now - file.arrived))
@@ -69,7 +74,7 @@ class Intake:
         return readings
 
     def _choose_first(self, new: Sequence[tuple[str, FrameFile]]) -> None:
-        """Begin with the first second from which on every detector has frames."""
+        """Set the first second: the latest of the detectors' first seconds."""
         if self._assembler.next is not None:
             return
         starts = [
@@ -80,12 +85,12 @@ class Intake:
             self._assembler.next = max(start for start in starts if start is not None)
 
     def finish_reading(self, readings: Sequence[tuple[str, Reading]]) -> None:
-        """Wait for frames that are being read, and take their seconds."""
+        """Wait for the frame files that are being read, and take their seconds."""
         for ifo, reading in readings:
             try:
                 frame = self._reader.result(reading)
             except StrainError as error:
-                # It may be written once more; else its second is missing.
+                # It may be written again; otherwise its seconds become a gap.
                 self._count(ifo, "unreadable")
                 log.warning("%s", error)
                 continue
@@ -95,23 +100,23 @@ class Intake:
             self._count(ifo, "read")
             self._take(ifo, reading.file, frame)
 
-    def _take(self, ifo: str, file: FrameFile, frame: Frame) -> None:
-        """Take the seconds of a frame."""
+    def _take(self, ifo: str, file: FrameFile, frame: FrameData) -> None:
+        """Pass the seconds of a frame file on to the assembler."""
         for number in range(file.length):
             second = _second(frame.strain[number], frame.on[number], file.arrived)
             before = self._assembler.counts.copy()
             gps = file.gps + number
             self._assembler.offer(ifo, gps, second, time.monotonic())
-            for what in self._assembler.counts - before:
-                self._count(ifo, what)
+            for irregularity in self._assembler.counts - before:
+                self._count(ifo, irregularity)
             if second.reason:
                 self._count(ifo, second.reason.replace(" ", "_"))
 
-    def ready(self, now: float) -> Iterator[Together | Gap]:
-        """Seconds and gaps that are decided, in order of time.
+    def ready(self, now: float) -> Iterator[CoincidentSecond | Gap]:
+        """Yield the seconds and gaps that are decided, in order of time.
 
         Args:
-            now: When frames were last looked for, by ``time.monotonic``, s.
+            now: When the directories were last listed, by ``time.monotonic``, s.
         """
         return self._assembler.ready(now)
 
@@ -119,12 +124,12 @@ class Intake:
         self._metrics.frames.labels(ifo, what).inc()
 
 
-def _second(strain: NDArray[Any], on: bool, arrived: float) -> Second:
-    """A second of a frame, or why it is not to be analysed."""
+def _second(strain: NDArray[Any], on: bool, arrived: float) -> DetectorSecond:
+    """A second of strain, or the reason why it is not analysed."""
     if not on:
-        return Second(None, arrived, "off")
+        return DetectorSecond(None, arrived, "off")
     if not np.isfinite(strain).all():
-        return Second(None, arrived, "not finite")
+        return DetectorSecond(None, arrived, "not finite")
     if strain.max() == strain.min():
-        return Second(None, arrived, "stands still")
-    return Second(strain, arrived)
+        return DetectorSecond(None, arrived, "stands still")
+    return DetectorSecond(strain, arrived)

@@ -1,4 +1,4 @@
-"""What was told to whom: kept on disk, so that nobody is told twice."""
+"""Database of candidates and their deliveries, so that none is sent twice."""
 
 import json
 import sqlite3
@@ -11,21 +11,21 @@ from typing import Any, Self
 
 from chirpwatch.errors import ConfigurationError
 
-SAME = 1.0
-"""Candidates whose times differ by no more are the same one, found again, s."""
+DUPLICATE_LENGTH = 1.0
+"""Largest difference in time at which a candidate is a duplicate, s."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate as it is told.
+    """A candidate, as the sinks receive it.
 
     Attributes:
-        id: Its name, the same wherever it is told.
-        run: The run of the results API.
+        id: Identifier, the same at every sink.
+        run: Identifier of the run in the results API.
         time_ns: GPS time of the merger at the first detector, ns.
         statistic: Detection statistic.
         far_per_year: False-alarm rate, per Julian year.
-        saturated: The rate is an upper limit.
+        saturated: Whether the rate is an upper limit, set by the livetime.
         background_run: Run whose background the rate rests on.
         background_livetime: Livetime of that background, s.
         model: Digest of the model.
@@ -46,7 +46,7 @@ class Candidate:
     simulated: bool
 
     def as_json(self) -> dict[str, Any]:
-        """For people and programs; `time` is in GPS s."""
+        """The fields as JSON, with the additional field `time`, GPS s."""
         return asdict(self) | {"time": self.time_ns / 1e9, "ifos": list(self.ifos)}
 
 
@@ -68,18 +68,25 @@ CREATE TABLE IF NOT EXISTS told (
 
 
 class Ledger:
-    """Candidates, and what became of each at each sink; a context manager, shared.
+    """SQLite database of candidates and their delivery states; a context manager.
 
-    A state is ``waiting``; ``sending`` from before the first byte leaves until the
-    answer is written down here; ``told``; ``refused``; or ``unknown``, of one that was
-    being sent when the process ended: it may have arrived and is not sent again.
+    Each candidate has a state for each sink:
+
+    - ``waiting``: not delivered yet.
+    - ``sending``: from before the request starts until its outcome is stored.
+    - ``told``: delivered.
+    - ``refused``: the sink rejected it.
+    - ``unknown``: it was ``sending`` when the process ended, or its delivery failed in
+      an unclear way. It may have arrived, and is not sent again.
+
+    Several threads may share a ledger.
 
     Args:
-        path: An SQLite file, made where it is missing.
+        path: The SQLite file; created if it does not exist.
         sinks: Names of the sinks.
 
     Raises:
-        ConfigurationError: It cannot be opened.
+        ConfigurationError: On entry: the file cannot be opened.
     """
 
     def __init__(self, path: Path, sinks: tuple[str, ...]) -> None:
@@ -97,7 +104,11 @@ class Ledger:
                 "UPDATE told SET state = 'unknown' WHERE state = 'sending'"
             )
         except sqlite3.Error as error:
-            raise ConfigurationError(f"{self._path}: {error}") from None
+            raise ConfigurationError(
+                f"{self._path}: expected a database of candidates, but it cannot be "
+                f"opened ({error}); check its permissions, or move it away to begin a "
+                "new one"
+            ) from None
         return self
 
     def __exit__(
@@ -109,15 +120,15 @@ class Ledger:
         self._db.close()
 
     def add(self, candidate: Candidate) -> bool:
-        """Write a candidate down; false where it is there already."""
-        same_ns = round(SAME * 1e9)
+        """Store a candidate; return False if it is stored already."""
+        duplicate_ns = round(DUPLICATE_LENGTH * 1e9)
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            found = self._db.execute(
+            duplicate = self._db.execute(
                 "SELECT 1 FROM candidates WHERE time_ns BETWEEN ? AND ?",
-                (candidate.time_ns - same_ns, candidate.time_ns + same_ns),
+                (candidate.time_ns - duplicate_ns, candidate.time_ns + duplicate_ns),
             ).fetchone()
-            if found:
+            if duplicate:
                 return False
             body = json.dumps(candidate.as_json())
             number = self._db.execute(
@@ -131,7 +142,7 @@ class Ledger:
         return True
 
     def waiting(self, sink: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Candidates that a sink was not told yet, the oldest first."""
+        """Yield number and body of each candidate that waits for a sink, in order."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT number, body FROM candidates JOIN told ON candidate = number "
@@ -142,7 +153,7 @@ class Ledger:
             yield number, json.loads(body)
 
     def mark(self, number: int, sink: str, state: str, detail: str = "") -> None:
-        """Write down what became of a candidate at a sink."""
+        """Set a candidate's delivery state at a sink."""
         with self._lock, self._db:
             self._db.execute(
                 "UPDATE told SET state = ?, detail = ? "
@@ -151,7 +162,7 @@ class Ledger:
             )
 
     def states(self) -> list[tuple[str, str, int]]:
-        """Sink, state, and how many candidates are in it."""
+        """Number of candidates in each state, as (sink, state, count)."""
         with self._lock:
             return self._db.execute(
                 "SELECT sink, state, count(*) FROM told GROUP BY sink, state"

@@ -1,4 +1,4 @@
-"""What a live search tells Prometheus."""
+"""Prometheus metrics of a live search."""
 
 import shutil
 from pathlib import Path
@@ -15,34 +15,34 @@ BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10
 
 
 class LiveMetrics:
-    """Counters and times of one search.
+    """Counters, gauges and latencies of a search.
 
-    Stages, from a frame that is whole: ``noticed``, ``read``, ``together`` (there of
-    every detector), ``scored``; of a candidate ``decided``, from the frame that decided
-    it. What telling it takes comes on top.
+    The latency of each stage counts from when the frame file was written: ``noticed``,
+    ``read``, ``together`` (every detector delivered the second), ``scored``, and
+    ``decided`` for a candidate. Sending the candidate is measured separately.
 
     Args:
-        directory: Where the search keeps its state and results that wait.
+        directory: Directory for state and undelivered results.
     """
 
     def __init__(self, directory: Path) -> None:
         self.registry = CollectorRegistry()
         self.stages = Histogram(
             "chirpwatch_live_stage_seconds",
-            "From the time the newest frame was written to the end of a stage",
+            "Latency from the writing of the newest frame file to the end of a stage",
             ["stage"],
             buckets=BUCKETS,
             registry=self.registry,
         )
         self.frames = Counter(
             "chirpwatch_live_frames",
-            "Frames by what became of them",
+            "Frame files by outcome",
             ["ifo", "what"],
             registry=self.registry,
         )
         self.seconds = Counter(
             "chirpwatch_live_seconds",
-            "Seconds of time: analysed, or a gap",
+            "Seconds of strain that were analysed, or are in a gap",
             ["what"],
             registry=self.registry,
         )
@@ -51,28 +51,28 @@ class LiveMetrics:
         )
         self.server_failures = Counter(
             "chirpwatch_live_server_failures",
-            "Answers of the server that were errors, or did not come",
+            "Triton requests that failed or timed out",
             registry=self.registry,
         )
         self.candidates = Counter(
             "chirpwatch_live_candidates", "Candidates", registry=self.registry
         )
-        self.told = Counter(
+        self.deliveries = Counter(
             "chirpwatch_live_told",
-            "Candidates by sink and outcome",
+            "Deliveries of candidates, by sink and outcome",
             ["sink", "outcome"],
             registry=self.registry,
         )
-        self.telling = Histogram(
+        self.delivery_length = Histogram(
             "chirpwatch_live_telling_seconds",
-            "Time that telling a sink a candidate took",
+            "Time to deliver a candidate to a sink",
             ["sink"],
             buckets=BUCKETS,
             registry=self.registry,
         )
         self.newest = Gauge(
             "chirpwatch_live_newest_gps_seconds",
-            "GPS time up to which strain was scored or given up",
+            "GPS time up to which strain was scored or declared a gap",
             registry=self.registry,
         )
         self.waiting = Gauge(
@@ -82,13 +82,13 @@ class LiveMetrics:
         )
         self.background = Gauge(
             "chirpwatch_live_background_seconds",
-            "Livetime of the background that candidates are ranked by; 0: none",
+            "Livetime of the background that ranks candidates; 0 without background",
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
         disk = Gauge(
             "chirpwatch_live_disk_free_bytes",
-            "Free space where state and results that wait are kept",
+            "Free space on the disk of state and undelivered results",
             registry=self.registry,
         )
         disk.set_function(lambda: shutil.disk_usage(directory).free)

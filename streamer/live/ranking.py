@@ -1,4 +1,4 @@
-"""How candidates are ranked: the background, looked for now and then."""
+"""Keeps the background that ranks candidates up to date."""
 
 import contextlib
 import logging
@@ -14,28 +14,28 @@ from chirpwatch.streamer.live.metrics import LiveMetrics
 from chirpwatch.streamer.live.settings import RankingSettings
 
 LOOK_LENGTH = 60.0
-"""Time between two looks for background while there is none, s."""
+"""Time between two requests for background while none is available, s."""
 
 REFRESH_LENGTH = 600.0
-"""Time between two looks once there is some, s."""
+"""Time between two requests once a background is available, s."""
 
 log = logging.getLogger("chirpwatch.live")
 
 
 class Ranking:
-    """The background of a model, and the threshold that it gives.
+    """The background of a model, and the candidates' threshold from it.
 
     Args:
-        settings: What a candidate is.
+        settings: How candidates are ranked.
         client: The results API.
-        path: File with a copy, for when the API cannot be reached.
-        metrics: Where the livetime is published.
+        path: File for a copy, used while the API is unreachable.
+        metrics: Metrics with the background's livetime.
         model: Digest of the served model.
-        geometry: Digest of its geometry.
+        geometry: Digest of the model's geometry.
 
     Attributes:
-        background: The background; None where there is none to rank by.
-        threshold: Statistic that a candidate must reach; infinite without background.
+        background: The background; None if no usable background is available.
+        threshold: Smallest statistic of a candidate; infinite without background.
     """
 
     def __init__(
@@ -55,26 +55,27 @@ class Ranking:
         self._refresh()
 
     def refresh_if_due(self) -> None:
-        """Look for more background, if the last look was long ago."""
+        """Fetch the background again if the last fetch was long ago."""
         pause = LOOK_LENGTH if self.background is None else REFRESH_LENGTH
-        if time.monotonic() - self._looked > pause:
+        if time.monotonic() - self._refreshed > pause:
             self._refresh()
 
     def _refresh(self) -> None:
-        self._looked = time.monotonic()
+        self._refreshed = time.monotonic()
         background = self._find()
         self.threshold = np.inf
-        state = "no background to rank candidates by"
+        state = "no background: no candidates until a background run is available"
         if background is not None:
             try:
                 self.threshold = background.threshold(self._settings.far_per_year)
                 state = (
-                    f"candidates are ranked by {background.livetime:g} s of background "
-                    f"of run {background.run}: from statistic {self.threshold:.2f} on"
+                    f"candidates are ranked with run {background.run}, "
+                    f"{background.livetime:g} s of background: from statistic "
+                    f"{self.threshold:.2f} on"
                 )
             except StatisticsError as error:
-                # Scores go on without; candidates cannot be ranked.
-                state = f"no background to rank candidates by: {error}"
+                # The search still scores; candidates cannot be ranked.
+                state = f"no candidates, the background does not suffice: {error}"
                 background = None
         self.background = background
         livetime = background.livetime if background else 0
@@ -89,14 +90,14 @@ class Ranking:
         self._reported = state
 
     def _find(self) -> BackgroundCopy | None:
-        """The background of the model, or the copy of an earlier one."""
-        wanted = self._model, self._geometry
+        """The model's background from the API, or the stored copy."""
+        digests = self._model, self._geometry
         try:
-            found = find(self._client, *wanted, self._settings.background_run)
+            background = find(self._client, *digests, self._settings.background_run)
         except ApiError as error:
-            log.warning("the API cannot be asked for background: %s", error)
-            return BackgroundCopy.load(self._path, *wanted)
-        if found is not None:
+            log.warning("the background cannot be fetched from the API: %s", error)
+            return BackgroundCopy.load(self._path, *digests)
+        if background is not None:
             with contextlib.suppress(OSError):
-                found.save(self._path, *wanted)
-        return found
+                background.save(self._path, *digests)
+        return background

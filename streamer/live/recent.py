@@ -1,4 +1,4 @@
-"""The newest strain, kept until it is cut out around candidates."""
+"""Buffer of the newest strain, for the snippets around candidates."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +12,12 @@ from chirpwatch.strain import NANOSECONDS
 from chirpwatch.streamer.snippets import AFTER_LENGTH, BEFORE_LENGTH, strain_body
 
 SPARE_LENGTH = 12
-"""Strain that is kept beyond what a candidate gets, s: a candidate is decided later."""
+"""Strain that is kept in addition to a snippet, s: a candidate is decided only after
+its merger."""
 
 
 class RecentStrain:
-    """Keeps the newest strain of a stretch, and cuts it out around candidates.
+    """Keeps a stretch's newest strain, and cuts out snippets around mergers.
 
     Args:
         geometry: The analysis.
@@ -29,22 +30,22 @@ class RecentStrain:
         self._mergers: list[int] = []
 
     def want(self, time_ns: int) -> None:
-        """Cut out the strain around a merger at a GPS time, ns, once it is there."""
+        """Cut out the strain around a merger, GPS ns, once it has arrived."""
         self._mergers.append(time_ns)
 
     def push(self, strain: NDArray[Any]) -> None:
-        """Take the next strain, [ifos, samples]."""
+        """Append strain, float32 [ifos, samples]."""
         self._strain = np.concatenate([self._strain, strain], axis=1)[:, -self._size :]
 
     def cut(self, end_ns: int, last: bool = False) -> Iterator[tuple[int, Strain]]:
-        """The strain around the mergers that have enough of it.
+        """Yield a snippet for each merger whose strain is complete.
 
         Args:
-            end_ns: GPS time at which the strain ends, ns.
-            last: Whether no more strain comes, so that mergers get what there is.
+            end_ns: End of the strain, GPS ns.
+            last: Whether the stretch has ended; then snippets may be incomplete.
 
         Yields:
-            GPS time of the first sample, ns, and strain of each.
+            Start, GPS ns, and strain of each snippet.
         """
         for time_ns in list(self._mergers):
             # Samples from the merger to the end.

@@ -1,4 +1,4 @@
-"""The run of a live search in the results API: its begin, its chunks, its end."""
+"""A live search's run in the results API."""
 
 import logging
 from functools import partial
@@ -14,25 +14,26 @@ from chirpwatch.streamer.outbox import Outbox
 from chirpwatch.streamer.run_ids import new_run_id
 
 DAY = 86_400
-"""A stream holds the scores of a GPS day, s."""
+"""Length of a stream, s: each GPS day has a stream of its own."""
 
 log = logging.getLogger("chirpwatch.live")
 
 
 class LiveRun:
-    """A run, whose state is on disk before anything that follows from it.
+    """Sends a live run's scores and strain, and stores how far it got.
 
-    A run belongs to one model; the same directory and model go on with the same run.
+    The state is stored before each chunk is sent. A run belongs to one model: a search
+    in the same directory with the same model continues the run.
 
     Args:
-        state: How far an earlier process got, if there was one.
-        path: Where the state is kept.
-        body: The run, if one begins.
-        outbox: Where results go.
-        disk: What is written through.
+        state: State of an earlier process, or None.
+        path: File of the state.
+        body: Description of the run, used if a new run begins.
+        outbox: Sends the results.
+        disk: Retries writes while the disk is full.
 
     Attributes:
-        state: How far it got.
+        state: How far the run got.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class LiveRun:
             self.state = LiveState(new_run_id("live-"), body.model, until_ns)
             self._disk.write(partial(outbox.put_run, self.id, body))
             self._disk.write(partial(self.state.write, path))
-            log.info("run %s begins, of model %s", self.id, body.model)
+            log.info("run %s begins, model %s", self.id, body.model)
 
     def _continue(self) -> None:
         state = self.state
@@ -61,7 +62,7 @@ class LiveRun:
             # The earlier process may have ended before it sent this.
             self._put_chunk(Chunk.model_validate(state.chunk))
         self.update(RunUpdate(state="running"))
-        log.info("run %s goes on, of model %s", self.id, state.model)
+        log.info("run %s continues, model %s", self.id, state.model)
 
     @property
     def id(self) -> str:
@@ -69,20 +70,20 @@ class LiveRun:
         return self.state.run
 
     def update(self, update: RunUpdate) -> None:
-        """Report the run's state or what happened to it."""
+        """Send a change of the run's state, message or latency."""
         self._disk.write(partial(self._outbox.update_run, self.id, update))
 
     def send_strain(self, start_ns: int, strain: Strain) -> None:
-        """Send strain from a GPS time, ns, on."""
+        """Send strain that starts at a GPS time, ns."""
         self._disk.write(partial(self._outbox.put_strain, self.id, start_ns, strain))
 
     def send_scores(self, chunker: Chunker, until: int) -> None:
-        """Send the scores of the strides before ``until``, day by day."""
+        """Send the scores of the strides before ``until``, in a chunk for each day."""
         day_ns = DAY * NANOSECONDS
         while chunker.taken < until:
             start_ns = chunker.edge_ns(chunker.taken)
             next_day_ns = (start_ns // day_ns + 1) * day_ns
-            # The first stride whose right edge is in the next day.
+            # The first stride whose right edge lies in the next day.
             stride = chunker.strides_until(next_day_ns - 1)
             self._send(chunker.take(min(until, max(chunker.taken + 1, stride))))
 

@@ -19,10 +19,10 @@ from chirpwatch.api.contract.requests import (
 )
 from chirpwatch.errors import ModelError, ServerError, StrainError
 from chirpwatch.strain import NANOSECONDS
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.streamer.live.alerts import Alerts
 from chirpwatch.streamer.live.channels import Channels
-from chirpwatch.streamer.live.coincide import Gap, Together, blocks
+from chirpwatch.streamer.live.coincide import CoincidentSecond, Gap, blocks
 from chirpwatch.streamer.live.decimate import Decimator
 from chirpwatch.streamer.live.disk import Disk
 from chirpwatch.streamer.live.ending import POLL_LENGTH, Ending
@@ -34,47 +34,48 @@ from chirpwatch.streamer.live.ranking import Ranking
 from chirpwatch.streamer.live.run import LiveRun
 from chirpwatch.streamer.live.settings import LiveSettings
 from chirpwatch.streamer.live.state import LiveState
-from chirpwatch.streamer.live.stretch import Stretch
+from chirpwatch.streamer.live.stretch import LiveStretch
 from chirpwatch.streamer.live.summary import Summary
 from chirpwatch.streamer.live.triggers import Trigger
 from chirpwatch.streamer.outbox import Outbox
 from chirpwatch.text import one_line
 
 BLOCK_LENGTH = 4
-"""Seconds that are scored at once, where so many wait."""
+"""Most seconds of strain in one request, when a backlog waits."""
 
 CHUNK_LENGTH = 4.0
-"""Scores in a chunk, s, once their events are decided."""
+"""Scores in a chunk, s. A chunk is sent once its events are decided."""
 
 HISTORY_LENGTH = 90
-"""Seconds that are kept, for a sequence with another model to begin in."""
+"""Newest seconds that are kept: after a change of model, they warm up the new
+model's PSD."""
 
 REPORT_LENGTH = 5.0
-"""Time between two reports of what happened to the API, s."""
+"""Time between two reports of the search's progress to the API, s."""
 
 LOG_LENGTH = 60.0
-"""Time between two lines of the log that say how the search goes, s."""
+"""Time between two progress lines in the log, s."""
 
 log = logging.getLogger("chirpwatch.live")
 
 
 class LiveSearch:
-    """A live search.
+    """A live search: scores strain as it arrives, and sends candidates.
 
     Args:
-        settings: What it is asked for.
-        detector: The served detector.
-        channels: What is read of each detector's frames.
-        client: The results API, for background.
+        settings: The search's settings.
+        score_client: Client of the served model.
+        channels: Channels to read from each detector's frame files.
+        client: The results API, which the background is read from.
         outbox: Where results go.
         alerts: Where candidates go.
-        metrics: What Prometheus sees.
+        metrics: Prometheus metrics of the search.
     """
 
     def __init__(
         self,
         settings: LiveSettings,
-        detector: Detector,
+        score_client: ScoreClient,
         channels: Mapping[str, Channels],
         client: ApiClient,
         outbox: Outbox,
@@ -87,22 +88,22 @@ class LiveSearch:
         self._ending = Ending()
         self._disk = Disk(settings.directory, self._ending)
         self._state_path = settings.directory / "live.json"
-        self._history: deque[Together] = deque(maxlen=HISTORY_LENGTH)
+        self._history: deque[CoincidentSecond] = deque(maxlen=HISTORY_LENGTH)
         self._reported = -float("inf")
         self._logged = time.monotonic()
-        self._begin_run(detector, LiveState.read(self._state_path))
+        self._begin_run(score_client, LiveState.read(self._state_path))
 
     @property
     def run_id(self) -> str:
-        """The run."""
+        """Identifier of the run in the results API."""
         return self._run.id
 
     def end(self) -> None:
-        """Ask the search to end, soon; may be called by a signal's handler."""
-        self._ending.ask()
+        """Request the end of the search; safe to call in a signal handler."""
+        self._ending.request()
 
     def run(self) -> None:
-        """Search until it is ended.
+        """Search until ``end`` is called.
 
         Raises:
             ChirpwatchError: The server was away for too long, or the API refused a
@@ -130,32 +131,32 @@ class LiveSearch:
         self._log_progress()
 
     def _search(self, intake: Intake) -> None:
-        """Take seconds until the search is ended."""
-        seconds: list[Together | Gap] = []
+        """Read and score strain until the end is requested."""
+        seconds: list[CoincidentSecond | Gap] = []
         while not self._ending:
-            # What is missing is what was not there when this was looked for, however
-            # long reading what was there takes.
-            looked = time.monotonic()
+            # Patience counts from when the directories were listed: however long
+            # reading takes, a second that was listed must not count as missing.
+            listed = time.monotonic()
             readings = intake.begin_reading()
-            # While those are read, what came before is scored.
+            # The seconds of the last pass are scored while new frame files are read.
             self._take(seconds)
             intake.finish_reading(readings)
-            seconds = list(intake.ready(looked))
+            seconds = list(intake.ready(listed))
             self._outbox.check()
             self._ranking.refresh_if_due()
             self._metrics.waiting.set(len(self._outbox.waiting()))
-            if looked - self._reported > REPORT_LENGTH:
-                self._reported = looked
+            if listed - self._reported > REPORT_LENGTH:
+                self._reported = listed
                 self._report()
-            if looked - self._logged > LOG_LENGTH:
-                self._logged = looked
+            if listed - self._logged > LOG_LENGTH:
+                self._logged = listed
                 self._log_progress()
             if not readings and not seconds:
                 self._ending.wait(POLL_LENGTH)
         self._take(seconds)
 
     def _report(self) -> None:
-        """Report to the API what happened since the last report."""
+        """Send gaps, failures and latencies to the API, if they changed."""
         update = self._summary.update()
         if update is not None:
             self._run.update(update)
@@ -164,29 +165,29 @@ class LiveSearch:
         waiting = len(self._outbox.waiting())
         text, fields = self._summary.progress()
         fields["waiting_results"] = waiting
-        log.info("%s, results that wait: %d", text, waiting, extra=fields)
+        log.info("%s, waiting results: %d", text, waiting, extra=fields)
 
-    # Runs, one for each model
+    # Each model has a run of its own
 
-    def _begin_run(self, detector: Detector, state: LiveState | None) -> None:
-        """Begin a run for a model, or go on with the one that is known."""
+    def _begin_run(self, score_client: ScoreClient, state: LiveState | None) -> None:
+        """Begin a run for the served model, or continue the run of ``state``."""
         self._summary = Summary()
-        self._detector, self._geometry = detector, detector.geometry
-        self._stretch: Stretch | None = None
+        self._score_client, self._geometry = score_client, score_client.geometry
+        self._stretch: LiveStretch | None = None
         self._decimator = self._new_decimator()
         self._ranking = Ranking(
             self._settings.ranking,
             self._client,
             self._settings.directory / "background.npz",
             self._metrics,
-            detector.model,
+            score_client.model,
             self._geometry.digest,
         )
         background = self._ranking.background
         name = self._settings.frames.directory.name
         body = Run(
             name=one_line(f"live, {name}"),
-            model=detector.model,
+            model=score_client.model,
             geometry=GeometryBody.of(self._geometry),
             simulated=self._settings.frames.simulated,
             data=one_line(f"frames in {name}"),
@@ -195,19 +196,21 @@ class LiveSearch:
         self._run = LiveRun(state, self._state_path, body, self._outbox, self._disk)
 
     def _change_model(self, error: ModelError) -> None:
-        """End the run, and score the last seconds with the model that is served now."""
+        """End the run, and score the newest seconds again with the new model."""
         log.warning("%s", error)
         state = self._run.state
         self._run.update(RunUpdate(state="complete", message=one_line(str(error))))
-        # Scores of the old model that were not sent are replaced by the new one's.
-        self._begin_run(Detector(self._detector.address), replace(state, chunk=None))
+        # The old model's unsent scores are dropped: the new model scores them again.
+        self._begin_run(
+            ScoreClient(self._score_client.address), replace(state, chunk=None)
+        )
         for second in self._history:
             self._score([second])
 
     # Seconds
 
-    def _take(self, seconds: Sequence[Together | Gap]) -> None:
-        """Score seconds, and end the stretch at gaps."""
+    def _take(self, seconds: Sequence[CoincidentSecond | Gap]) -> None:
+        """Score seconds, and end the stretch at each gap."""
         for block in blocks(seconds, BLOCK_LENGTH):
             if isinstance(block, Gap):
                 self._skip(block)
@@ -228,11 +231,11 @@ class LiveSearch:
             extra={"gps": gap.gps, "length_s": gap.length, "reason": gap.reason},
         )
 
-    def _analyse(self, block: Sequence[Together]) -> None:
+    def _analyse(self, block: Sequence[CoincidentSecond]) -> None:
         now = time.time()
         for second in block:
-            together = max(0, now - second.arrived)
-            self._metrics.stages.labels("together").observe(together)
+            latency = max(0, now - second.arrived)
+            self._metrics.stages.labels("together").observe(latency)
         self._history.extend(block)
         try:
             self._score(block)
@@ -241,13 +244,13 @@ class LiveSearch:
         self._metrics.seconds.labels("analysed").inc(len(block))
         self._metrics.newest.set(block[-1].gps + 1)
 
-    def _score(self, block: Sequence[Together]) -> None:
+    def _score(self, block: Sequence[CoincidentSecond]) -> None:
         try:
             strain = np.concatenate(
                 [self._decimator.push(second.strain) for second in block], axis=1
             )
         except StrainError as error:
-            # All are sampled alike, so that it is the first one's.
+            # A block has one sample rate, so the fault lies with its first second.
             self._end_stretch(str(error))
             log.warning("%s", error)
             if len(block) > 1:
@@ -267,7 +270,7 @@ class LiveSearch:
         if decided - stretch.chunker.taken >= chunk_strides:
             self._run.send_scores(stretch.chunker, decided)
 
-    def _observe_latency(self, block: Sequence[Together]) -> None:
+    def _observe_latency(self, block: Sequence[CoincidentSecond]) -> None:
         now = time.time()
         for second in block:
             latency = max(0, now - second.arrived)
@@ -278,25 +281,25 @@ class LiveSearch:
         return Decimator(self._geometry.sample_rate, self._geometry.stride_size)
 
     def _begin_stretch(self, gps: int) -> None:
-        """Begin a stretch with the second at a GPS time, once it is resampled."""
+        """Begin a stretch at a GPS second that the decimator has taken already."""
         rate = self._geometry.sample_rate
         skipped_ns = self._decimator.skipped * NANOSECONDS // rate
-        self._stretch = Stretch(
-            self._detector,
+        self._stretch = LiveStretch(
+            self._score_client,
             gps * NANOSECONDS + skipped_ns,
             self._run.state.until_ns,
             self._note_failure,
             self._ending,
         )
         self._metrics.sequences.inc()
-        log.info("a stretch begins at GPS %d", gps, extra={"gps": gps})
+        log.info("stretch begins at GPS %d", gps, extra={"gps": gps})
 
     def _note_failure(self, error: ServerError) -> None:
         self._metrics.server_failures.inc()
         self._summary.failure(error)
 
     def _end_stretch(self, reason: str) -> None:
-        """End the stretch under way, and send all of it."""
+        """End the current stretch, and send all its scores and strain."""
         stretch, self._stretch = self._stretch, None
         self._decimator = self._new_decimator()
         if stretch is None:
@@ -309,27 +312,27 @@ class LiveSearch:
         stretch.close()
         gps = stretch.end_ns / NANOSECONDS
         log.info(
-            "the stretch ends at GPS %.3f: %s",
+            "stretch ends at GPS %.3f: %s",
             gps,
             reason,
             extra={"gps": gps, "reason": reason},
         )
 
-    def _send_strain(self, stretch: Stretch, last: bool = False) -> None:
+    def _send_strain(self, stretch: LiveStretch, last: bool = False) -> None:
         for start_ns, strain in stretch.strain(last):
             self._run.send_strain(start_ns, strain)
 
     # Candidates
 
     def _add_candidate(
-        self, stretch: Stretch, trigger: Trigger, arrived: float
+        self, stretch: LiveStretch, trigger: Trigger, arrived: float
     ) -> None:
-        """Rank a trigger, write it down as a candidate, and have it sent.
+        """Rank a trigger, store it as a candidate, and have it sent.
 
         Args:
-            stretch: The stretch that it is in.
+            stretch: The trigger's stretch.
             trigger: The trigger.
-            arrived: When the frame that decided it was written, Unix time, s.
+            arrived: When the frame file that decided it was written, Unix time, s.
         """
         background = self._ranking.background
         if background is None:

@@ -1,4 +1,4 @@
-"""One gap-free stretch of live strain through the served detector."""
+"""A live stretch as a sequence of requests to the served model."""
 
 import contextlib
 import logging
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from chirpwatch.backoff import Backoff
 from chirpwatch.errors import ServerError
 from chirpwatch.streamer.client import (
-    Detector,
     OpenSequence,
+    ScoreClient,
     Scores,
     since,
 )
@@ -22,40 +22,40 @@ from chirpwatch.streamer.client import (
 log = logging.getLogger("chirpwatch.live")
 
 CATCH_UP_STRIDES = 512
-"""Strides in a request where much waits: 64 s."""
+"""Most strides in a request, when a backlog waits: 64 s."""
 
 FIRST_PAUSE, LAST_PAUSE = 0.2, 5.0
-"""Between two tries while the server is away, s."""
+"""First and last back-off pause while the server is unreachable, s."""
 
 
 class LiveSequence:
-    """Scores strain as it comes; a context manager.
+    """Scores strain as it arrives; a context manager.
 
-    Where the server loses the sequence, or is away, it is begun anew from the strain
-    that is kept, early enough for the scores to be those of an undisturbed one, to the
-    last bit.
+    If the server loses the sequence or is unreachable, a new sequence is started from
+    the buffered strain. It starts so early that its scores are bitwise equal to those
+    of an undisturbed sequence.
 
     Args:
-        detector: The served detector.
+        score_client: Client of the served model.
         on_failure: Called with each failure of the server.
-        wait: Waits for a time, s; true where there is no more sense in it.
-        patience: Longest time that the server may be away, s.
+        wait: Waits for a time, s; returns whether to give up.
+        patience: Longest time that the server may be unreachable, s.
     """
 
     def __init__(
         self,
-        detector: Detector,
+        score_client: ScoreClient,
         on_failure: Callable[[ServerError], None],
         wait: Callable[[float], bool],
         patience: float = 600.0,
     ) -> None:
-        self._detector, self._on_failure = detector, on_failure
+        self._score_client, self._on_failure = score_client, on_failure
         self._wait, self._patience = wait, patience
-        ifos = len(detector.geometry.ifos)
+        ifos = len(score_client.geometry.ifos)
         self._offsets = (0,) * ifos
-        self._kept = np.empty((ifos, 0), np.float32)
-        self._first = 0  # stride of `_kept`'s first sample
-        self._wanted = 0  # stride whose score comes next
+        self._strain = np.empty((ifos, 0), np.float32)
+        self._first = 0  # stride of `_strain`'s first sample
+        self._next = 0  # stride of the next score
         self._open: OpenSequence | None = None
 
     def __enter__(self) -> Self:
@@ -70,11 +70,11 @@ class LiveSequence:
         if self._open is None:
             return
         with contextlib.suppress(ServerError):
-            if kind is None and self._wanted:
-                # The server keeps a sequence until it is told that it ended.
-                size = self._detector.geometry.stride_size
-                nothing = np.zeros((1, len(self._offsets), size), np.float32)
-                self._open.send(nothing, self._wanted, self._wanted + 1, end=True)
+            if kind is None and self._next:
+                # The server keeps a sequence's state until a request marks its end.
+                size = self._score_client.geometry.stride_size
+                silence = np.zeros((1, len(self._offsets), size), np.float32)
+                self._open.send(silence, self._next, self._next + 1, end=True)
                 self._open.receive()
         self._close()
 
@@ -84,13 +84,16 @@ class LiveSequence:
         Args:
             strain: [ifos, samples], whole strides.
 
+        Returns:
+            Their scores, with one row.
+
         Raises:
-            ServerError: The server was away for too long.
-            ModelError: It came back with another model.
+            ServerError: The server was unreachable for too long.
+            ModelError: The server now serves another model.
         """
-        size = self._detector.geometry.stride_size
-        self._kept = np.concatenate([self._kept, strain], axis=1)
-        stop = self._first + self._kept.shape[1] // size
+        size = self._score_client.geometry.stride_size
+        self._strain = np.concatenate([self._strain, strain], axis=1)
+        stop = self._first + self._strain.shape[1] // size
         deadline = time.monotonic() + self._patience
         backoff, failures = Backoff(FIRST_PAUSE, LAST_PAUSE), 0
         while True:
@@ -100,42 +103,42 @@ class LiveSequence:
                 self._close()
                 failures += 1
                 if failures == 1:
-                    log.warning("Triton failed and is asked again: %s", error)
+                    log.warning("Triton failed, trying again: %s", error)
                 self._on_failure(error)
                 if self._wait(backoff.next()) or time.monotonic() > deadline:
                     raise
                 with contextlib.suppress(ServerError):
-                    self._detector.check_unchanged(error)
+                    self._score_client.check_unchanged(error)
             else:
                 break
         if failures:
             log.info("Triton answers again")
-        self._wanted = stop
-        first = max(self._first, self._detector.burn_in(stop, self._offsets))
-        self._kept = self._kept[:, (first - self._first) * size :]
+        self._next = stop
+        first = max(self._first, self._score_client.burn_in(stop, self._offsets))
+        self._strain = self._strain[:, (first - self._first) * size :]
         self._first = first
         return scores
 
     def _score(self, stop: int) -> Scores:
-        """Scores of the strides that are wanted up to `stop`."""
-        size = self._detector.geometry.stride_size
-        begin = self._wanted
+        """Score the strides from the next one up to `stop`."""
+        size = self._score_client.geometry.stride_size
+        begin = self._next
         if self._open is None:
-            begin = max(0, self._detector.burn_in(self._wanted, self._offsets))
-            self._open = OpenSequence(self._detector, self._offsets).__enter__()
+            begin = max(0, self._score_client.burn_in(self._next, self._offsets))
+            self._open = OpenSequence(self._score_client, self._offsets).__enter__()
         parts = []
         while begin < stop:
             end = min(begin + CATCH_UP_STRIDES, stop)
-            strain = self._kept[
+            strain = self._strain[
                 :, (begin - self._first) * size : (end - self._first) * size
             ]
             self._open.send(strain[None], begin, end)
             scores = self._open.receive()
-            if end > self._wanted:
-                parts.append(since(scores, self._wanted))
+            if end > self._next:
+                parts.append(since(scores, self._next))
             begin = end
         return Scores(
-            self._wanted,
+            self._next,
             np.concatenate([part.score for part in parts], axis=1),
             np.concatenate([part.delay for part in parts], axis=1),
             np.concatenate([part.valid for part in parts]),

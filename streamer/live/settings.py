@@ -1,4 +1,4 @@
-"""What a live search is asked for."""
+"""Settings of a live search."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """What is read.
+    """Which frame files and channels are read.
 
     Attributes:
-        directory: Directory with a directory of frames for each detector.
+        directory: Directory with a directory of frame files for each detector.
         strain_channels, state_channels, state_bits: As for
             ``channels.chosen_channels``.
-        patience: Longest wait for a frame of one detector that another one has, s.
+        patience: Longest wait for a second that another detector has delivered, s.
         simulated: Whether the strain is simulated.
     """
 
@@ -30,11 +30,11 @@ class FrameSettings:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What serves the detector.
+    """Which Triton server scores the strain.
 
     Attributes:
-        triton: gRPC address of a Triton server that runs; None starts one.
-        repository: Model repository for that.
+        triton: gRPC address of a running Triton server; None starts a server.
+        repository: Model repository of a server that is started.
     """
 
     triton: str | None
@@ -43,12 +43,12 @@ class ServerSettings:
 
 @dataclass(frozen=True)
 class RankingSettings:
-    """What a candidate is.
+    """How candidates are ranked.
 
     Attributes:
-        far_per_year: Its largest false-alarm rate, per Julian year.
-        background_run: Run whose background ranks it; None: the one with the most
-            livetime.
+        far_per_year: Largest false-alarm rate of a candidate, per Julian year.
+        background_run: Run whose background ranks candidates; None: the model's run
+            with the most background livetime.
     """
 
     far_per_year: float
@@ -60,12 +60,12 @@ class AlertSettings:
     """Where candidates are sent.
 
     Attributes:
-        file: File that gets a line of JSON for each.
-        webhook: Address that takes them by POST, or None.
-        webhook_secret_file: File with the secret that posts are signed with, or None.
+        file: JSON lines file to which candidates are appended.
+        webhook: URL to POST candidates to, or None.
+        webhook_secret_file: File with the secret that signs requests, or None.
         gracedb: Whether they are sent to GraceDB.
-        gracedb_url, gracedb_group, gracedb_pipeline: GraceDB's API, and the group and
-            pipeline that it knows an event by.
+        gracedb_url, gracedb_group, gracedb_pipeline: URL of GraceDB's API, and the
+            event's group and pipeline.
     """
 
     file: Path
@@ -79,11 +79,11 @@ class AlertSettings:
 
 @dataclass(frozen=True)
 class MetricsSettings:
-    """Where Prometheus finds metrics.
+    """Where metrics are served to Prometheus.
 
     Attributes:
         host: Address to listen on.
-        port: Port; 0 finds a free one, None serves none.
+        port: Port to listen on; 0 picks a free port, None serves no metrics.
     """
 
     host: str
@@ -92,16 +92,16 @@ class MetricsSettings:
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """All that a live search is asked for.
+    """Settings of a live search.
 
     Attributes:
-        frames: What is read.
-        server: What serves the detector.
-        ranking: What a candidate is.
+        frames: Which frame files and channels are read.
+        server: Which Triton server scores the strain.
+        ranking: How candidates are ranked.
         alerts: Where candidates are sent.
-        metrics: Where Prometheus finds metrics.
-        api: Where the results API is; None starts one.
-        directory: Where state, logs, and results that wait are kept.
+        metrics: Where metrics are served to Prometheus.
+        api: Address of a running results API; None starts an API.
+        directory: Directory for state, logs and undelivered results.
     """
 
     frames: FrameSettings

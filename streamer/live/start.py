@@ -1,4 +1,4 @@
-"""The start of a live search: what it needs is started, or connected to."""
+"""Starts a live search and the services that it needs."""
 
 import contextlib
 import logging
@@ -9,7 +9,7 @@ from types import FrameType
 from prometheus_client import start_http_server
 
 from chirpwatch.errors import ConfigurationError
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.streamer.delivery import deliver
 from chirpwatch.streamer.live.alerts import Alerts, GraceDb, JsonLines, Sink, Webhook
 from chirpwatch.streamer.live.channels import chosen_channels
@@ -28,10 +28,10 @@ log = logging.getLogger("chirpwatch.live")
 
 
 def search(settings: LiveSettings) -> None:
-    """Start what does not run yet, and search until SIGTERM or Ctrl-C.
+    """Start the services that do not run yet, and search until SIGTERM or Ctrl-C.
 
     Raises:
-        ChirpwatchError: A part did not start, or failed.
+        ChirpwatchError: A service did not start, or the search failed.
     """
     directory, frames = settings.directory, settings.frames
     directory.mkdir(parents=True, exist_ok=True)
@@ -49,21 +49,23 @@ def search(settings: LiveSettings) -> None:
         client = stack.enter_context(results_api(settings.api, directory)).client
         outbox = stack.enter_context(Outbox(directory / "outbox", client))
         alerts = stack.enter_context(Alerts(directory, sinks, metrics))
-        detector = Detector(address)
+        score_client = ScoreClient(address)
         channels = chosen_channels(
-            detector.geometry.ifos,
+            score_client.geometry.ifos,
             frames.strain_channels,
             frames.state_channels,
             frames.state_bits,
         )
-        live = LiveSearch(settings, detector, channels, client, outbox, alerts, metrics)
+        live = LiveSearch(
+            settings, score_client, channels, client, outbox, alerts, metrics
+        )
 
         def end(number: int, frame: FrameType | None) -> None:
             live.end()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, end)
-        log.info("the page is at %s/", client.url, extra={"url": client.url})
+        log.info("results page: %s/", client.url, extra={"url": client.url})
         try:
             live.run()
         finally:
@@ -100,7 +102,11 @@ def _secret(path: Path | None) -> bytes | None:
     try:
         secret = path.read_bytes().strip()
     except OSError as error:
-        raise ConfigurationError(f"the webhook's secret: {error}") from None
+        raise ConfigurationError(
+            f"--webhook-secret-file: expected a readable file, found: {error}"
+        ) from None
     if not secret:
-        raise ConfigurationError(f"the webhook's secret: {path} is empty")
+        raise ConfigurationError(
+            f"--webhook-secret-file: expected a secret in {path}, found an empty file"
+        )
     return secret

@@ -1,4 +1,4 @@
-"""How far a live search got: on disk before anything that follows from it."""
+"""Progress of a live search, stored before each chunk is sent."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -11,16 +11,16 @@ from chirpwatch.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class LiveState:
-    """How far a live search got.
+    """Progress of a live search.
 
     Attributes:
-        run: The run.
+        run: Identifier of the run.
         model: Digest of the model.
         until_ns: Right edge of the last score that was sent, GPS ns.
         stream: Stream of the last chunk; empty before the first.
-        number: Its number.
-        chunk: The chunk itself. It is written here before it is sent: a process that
-            ends in between sends the same again.
+        number: Number of the last chunk in its stream.
+        chunk: The last chunk. It is stored before it is sent, so that a process that
+            starts after a crash in between sends the same chunk.
     """
 
     run: str
@@ -32,10 +32,10 @@ class LiveState:
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """What was written; none where nothing was.
+        """Read the state from a file; return None if the file does not exist.
 
         Raises:
-            ConfigurationError: It is not what was written.
+            ConfigurationError: The file is not a state.
         """
         try:
             return cls(**json.loads(path.read_text()))
@@ -48,14 +48,14 @@ class LiveState:
             ) from None
 
     def write(self, path: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the state to a file, atomically."""
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(asdict(self)))
 
     def after(
         self, stream: str, number: int, until_ns: int, chunk: dict[str, Any]
     ) -> Self:
-        """The state with one more chunk."""
+        """The state after a further chunk."""
         return replace(
             self, stream=stream, number=number, until_ns=until_ns, chunk=chunk
         )

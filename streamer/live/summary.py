@@ -1,4 +1,4 @@
-"""How a live run goes, for its page and for the log."""
+"""Progress of a live run, for its page and for the log."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from chirpwatch.api.contract.requests import (
 from chirpwatch.streamer.live.coincide import Gap
 from chirpwatch.text import one_line
 
-SECONDS = 600
-"""Newest seconds whose latency counts."""
+LATENCY_SECONDS = 600
+"""Number of newest seconds whose latency is summarised."""
 
 MAX_REASON = 200
 
 
 @dataclass
 class Summary:
-    """What happened to a run since this process works on it."""
+    """Counts gaps, failures, candidates and latencies since the process started."""
 
     _analysed: int = 0
     _candidates: int = 0
@@ -29,31 +29,33 @@ class Summary:
     _last_gap: str = ""
     _failures: int = 0
     _last_failure: str = ""
-    _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=SECONDS))
-    _told: RunUpdate = field(default_factory=RunUpdate)
+    _latencies: deque[float] = field(
+        default_factory=lambda: deque(maxlen=LATENCY_SECONDS)
+    )
+    _reported: RunUpdate = field(default_factory=RunUpdate)
 
     def gap(self, gap: Gap) -> None:
-        """Seconds were given up."""
+        """Count a gap."""
         self._gaps += 1
         self._lost += gap.length
         self._last_gap = f"{gap.length} s from GPS {gap.gps}: {gap.reason}"
 
     def failure(self, error: Exception) -> None:
-        """Triton failed; what it was asked is asked again."""
+        """Count a failure of Triton, after which the request is repeated."""
         self._failures += 1
         self._last_failure = one_line(str(error), MAX_REASON)
 
     def scored(self, latency: float) -> None:
-        """A second had its scores, this long after its newest frame was written, s."""
+        """Count a scored second, with its latency since the newest frame file, s."""
         self._analysed += 1
         self._latencies.append(latency)
 
     def candidate(self) -> None:
-        """A candidate was found."""
+        """Count a candidate."""
         self._candidates += 1
 
     def progress(self) -> tuple[str, dict[str, float]]:
-        """A line for the log, and its numbers by name."""
+        """A progress line for the log, and its numbers by name."""
         fields: dict[str, float] = {
             "analysed_s": self._analysed,
             "gaps": self._gaps,
@@ -79,7 +81,7 @@ class Summary:
         return LatencyMs(p50=p50, p90=p90, p99=p99, max=round(float(values.max()), 1))
 
     def update(self) -> RunUpdate | None:
-        """What is new for the API; None where nothing is."""
+        """The update for the API; None if nothing changed since the last one."""
         parts = []
         if self._gaps:
             parts.append(
@@ -89,11 +91,11 @@ class Summary:
         if self._failures:
             parts.append(
                 f"Triton failed {self._failures} time{'s' * (self._failures > 1)} "
-                f"and was asked again, the last: {self._last_failure}"
+                f"and was retried, the last: {self._last_failure}"
             )
         message = "; ".join(parts)[:500] or None
         update = RunUpdate(message=message, latency_ms=self._latency())
-        if update == self._told:
+        if update == self._reported:
             return None
-        self._told = update
+        self._reported = update
         return update

@@ -1,8 +1,8 @@
-"""Triggers: loud scores, one for each signal, as soon as no later score can change it.
+"""Triggers: the loudest score of each signal, decided with low latency.
 
-A trigger is not an event of the results (``chirpwatch.clustering``), which is decided
-only once the scores of the next 8 s are there. Where a trigger and an event disagree,
-the trigger came first.
+A trigger is decided as soon as no later score can see its merger. An event
+(``chirpwatch.clustering``) is decided only after the scores of the next 8 s, so that a
+trigger and the event of the same signal may differ.
 """
 
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ from chirpwatch.score_times import edge_ns, merger_ns
 from chirpwatch.strain import NANOSECONDS
 
 SAME_NS = NANOSECONDS // 2
-"""Mergers that are no further apart are one, ns."""
+"""Largest difference in time at which two scores see the same merger, ns."""
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """A loud score.
+    """The loudest score of a signal.
 
     Attributes:
         time_ns: Estimated time of the merger at the first detector, GPS ns.
         statistic: The score.
-        decided_ns: Right edge of the strain with which it was decided, GPS ns.
+        decided_ns: End of the strain when it was decided, GPS ns.
     """
 
     time_ns: int
@@ -35,10 +35,10 @@ class Trigger:
 
 
 class TriggerFinder:
-    """Finds the triggers of one sequence as its scores come in.
+    """Finds a sequence's triggers as its scores arrive.
 
     The loudest score above a threshold becomes a trigger once the data have advanced
-    the longest delay past its estimated merger time: no later score looks for a merger
+    `longest_delay` past its estimated merger time: no later score estimates a merger
     there. Later kernels that still hold a part of the signal may be loud too; such a
     score becomes a trigger only if it is louder than the last one.
 
@@ -51,9 +51,9 @@ class TriggerFinder:
     def __init__(self, geometry: Geometry, longest_delay: float, t0_ns: int) -> None:
         self._t0_ns, self._stride_ns = t0_ns, geometry.stride_ns
         self._longest_delay_ns = round(longest_delay * NANOSECONDS)
-        seen = geometry.kernel_length + geometry.fduration / 2
-        self._seen_ns = round(seen * NANOSECONDS)
-        # Statistic and merger time of the loudest open score, and of the last trigger.
+        visible_length = geometry.kernel_length + geometry.fduration / 2
+        self._visible_ns = round(visible_length * NANOSECONDS)
+        # Statistic and merger time: of the best undecided score; of the last trigger.
         self._best: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
 
@@ -69,10 +69,10 @@ class TriggerFinder:
 
         Args:
             first: Stride of the first score.
-            score: [strides].
+            score: Logits, [strides].
             delay: Time by which each right edge lags the merger, s, [strides].
-            valid: [strides].
-            threshold: What a score must reach.
+            valid: Whether each score is valid, [strides].
+            threshold: Smallest score of a trigger.
         """
         for i in range(len(score)):
             stride, statistic = first + i, float(score[i])
@@ -86,7 +86,7 @@ class TriggerFinder:
                 yield self._decide(now_ns)
 
     def flush(self, now_ns: int) -> Iterator[Trigger]:
-        """End the sequence, and yield the trigger that was still open."""
+        """End the sequence at `now_ns`, and yield the undecided trigger, if any."""
         if self._best:
             yield self._decide(now_ns)
 
@@ -96,7 +96,7 @@ class TriggerFinder:
             return True
         last_statistic, last_ns = self._last
         after_ns = time_ns - last_ns
-        return after_ns > self._seen_ns or (
+        return after_ns > self._visible_ns or (
             after_ns > SAME_NS and statistic > last_statistic
         )
 

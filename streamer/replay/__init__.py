@@ -1,1 +1,1 @@
-"""Strain from files through the served models: background and injections."""
+"""``chirpwatch replay``: scores strain from files, with timeslides and injections."""

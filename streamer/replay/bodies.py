@@ -1,4 +1,4 @@
-"""A replay's run and injections, as the results API takes them."""
+"""Request bodies for the results API: a replay's run and injection sets."""
 
 import json
 from collections.abc import Sequence
@@ -27,16 +27,16 @@ def run_body(
     segments: Sequence[Segment],
     plan: Plan | None,
 ) -> Run:
-    """The run.
+    """Request body of a replay's run.
 
     Args:
-        name: What people call it.
+        name: Name for people.
         model: Digest of the served models.
         geometry: The analysis.
         segments: The strain.
-        plan: The plan of its background, or None.
+        plan: Plan of the timeslides, or None.
     """
-    # Whoever reads results need not know where files lie.
+    # Only file names: the results must not publish local directories.
     sources = sorted({Path(segment.source).name for segment in segments})
     return Run(
         name=one_line(name),
@@ -52,10 +52,10 @@ def run_body(
 
 
 def injections_body(signals: ProjectedSignals) -> InjectionSet:
-    """A set of injections.
+    """Request body of an injection set.
 
     Raises:
-        SignalError: The API would not take one of them.
+        SignalError: A signal's time, SNR or parameters are outside the API's limits.
     """
     try:
         injections = [
@@ -73,12 +73,12 @@ def injections_body(signals: ProjectedSignals) -> InjectionSet:
         return InjectionSet(injections=injections, population=_population(signals))
     except ValidationError as error:
         raise SignalError(
-            f"signals that the results API does not take: {error}"
+            f"expected signals within the limits of the results API, found: {error}"
         ) from None
 
 
 def _population(signals: ProjectedSignals) -> PopulationBody | None:
-    """What the signals were drawn from, if they were drawn in volume by chirpwatch."""
+    """The population, if `chirpwatch` drew the signals by volume; otherwise None."""
     settings = json.loads(signals.attributes.get("settings", "{}"))
     names = PopulationBody.model_fields.keys() - {"rejected"}
     if not names <= settings.keys() or settings.get("snr_range") is not None:

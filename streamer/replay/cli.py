@@ -1,4 +1,4 @@
-"""``chirpwatch replay``: recorded or simulated strain through the detector."""
+"""``chirpwatch replay``: search recorded or simulated strain."""
 
 import contextlib
 import logging
@@ -49,23 +49,23 @@ log = logging.getLogger("chirpwatch.replay")
     "signals_files",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Projected test signals, injected into a copy of the zero-lag data. May be "
-    "given several times; each file is a set with a copy of its own.",
+    help="Projected test signals, injected into a copy of the zero-lag strain. May be "
+    "given several times; each file is an injection set with a copy of its own.",
 )
 @click.option(
     "--slides",
     type=click.IntRange(0),
     default=100,
     show_default=True,
-    help="Timeslides for the background, as many as the strain gives: each detector "
-    "read later than the one before it, circularly in stretches of "
-    f"{STRETCH_LENGTH:g} s at most.",
+    help="Most timeslides for the background; short strain allows fewer. Each detector "
+    "is shifted against the previous detector, circularly within stretches of at most "
+    f"{STRETCH_LENGTH:g} s.",
 )
 @click.option(
     "--slide-length",
     type=click.FloatRange(0, min_open=True),
     show_default="the least possible",
-    help="Step between two slides, s; whole feature frames of 1/64 s.",
+    help="Step between two slides, s; a multiple of a feature frame (1/64 s).",
 )
 @far_option(
     JULIAN_YEAR / 3600,
@@ -77,19 +77,19 @@ log = logging.getLogger("chirpwatch.replay")
     type=click.FloatRange(0, min_open=True),
     default=64.0,
     show_default=True,
-    help="Strain in one request, s; the scores do not depend on it.",
+    help="Length of strain in a request, s; the scores do not depend on it.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1),
     default=2,
     show_default=True,
-    help="Sequences under way at once.",
+    help="Number of sequences to score at the same time.",
 )
 @directory_option(
     "runs",
-    "Where logs, the database of an API started here, and results that the API "
-    "has not taken yet are kept.",
+    "Directory for logs, undelivered results, and the database of an API that this "
+    "command starts.",
 )
 @with_options([TRITON, REPOSITORY], RESULTS, [LOG_FORMAT])
 def replay(
@@ -103,8 +103,8 @@ def replay(
 ) -> None:
     """Search recorded or simulated strain, and measure the background with timeslides.
 
-    Every score is computed by the Triton server; events, false-alarm rates and found
-    injections come from the results API. Give either --strain or --background.
+    The Triton server computes the scores. The results API computes false-alarm rates
+    and found injections. Give either --strain or --background.
     """
     source = chosen(strain_files, background_file, split)
     search(
@@ -133,28 +133,29 @@ def search(
     json_file: Path | None,
     keep: bool,
 ) -> None:
-    """Start what is not running, replay, report.
+    """Replay strain and print the results; start the servers that are not given.
 
     Args:
-        load: Gives the segments, once the served geometry is known.
-        signals_files: Projected test signals, a set of each segment in each file.
-        name: What people call the run.
-        api: Where a running API is; None starts one.
-        slides: Number of timeslides.
-        slide_length: Step between two of them, s; None for the least possible.
-        request_length: Strain in one request, s.
-        workers: Sequences under way at once.
-        far: False-alarm rate at which injections count as found, per year.
-        triton: Address of a running server; None starts one on ``repository``.
-        repository: Model repository for that.
-        directory: Where logs, database and undelivered results are kept.
-        json_file: File for the result, or None.
-        keep: Leave the servers up until interrupted.
+        load: Returns the segments for the served geometry.
+        signals_files: Files of projected test signals, each with a set for each
+            segment.
+        name: Name of the run for people.
+        api: Address of a running results API; None starts an API.
+        slides: Most timeslides.
+        slide_length: Step between two timeslides, s; None for the smallest possible.
+        request_length: Length of strain in a request, s.
+        workers: Number of sequences to score at the same time.
+        far: False-alarm rate at which injections count as found, per Julian year.
+        triton: gRPC address of a running Triton server; None starts a server.
+        repository: Model repository of a server that is started.
+        directory: Directory for logs, database and undelivered results.
+        json_file: File for the results, or None.
+        keep: Whether to leave the servers up until interrupted.
 
     Raises:
-        ChirpwatchError: Bad input, or a part that failed.
+        ChirpwatchError: The input is bad, or a server or the replay failed.
     """
-    from chirpwatch.streamer.client import Detector
+    from chirpwatch.streamer.client import ScoreClient
     from chirpwatch.streamer.delivery import check_delivered, deliver
     from chirpwatch.streamer.outbox import Outbox
     from chirpwatch.streamer.replay.inputs import Replay
@@ -169,14 +170,14 @@ def search(
         address, server = stack.enter_context(
             triton_server(triton, repository, directory / "triton.log")
         )
-        geometry = Detector(address).geometry
+        geometry = ScoreClient(address).geometry
         segments = load(geometry)
         signals = _read_signals(signals_files, segments, geometry)
         plan = Replay(segments, slides, slide_length, signals, request_length, workers)
         _, left_out = plan.jobs(geometry)
         _, without_slides = plan.background(geometry)
-        for what in left_out + without_slides:
-            log.warning("left out: %s", what)
+        for reason in left_out + without_slides:
+            log.warning("left out: %s", reason)
         results = stack.enter_context(results_api(api, directory))
         outbox = stack.enter_context(Outbox(directory / "outbox", results.client))
         try:
@@ -198,16 +199,16 @@ def search(
 def _read_signals(
     paths: Sequence[Path], segments: "Sequence[Segment]", geometry: "Geometry"
 ) -> "dict[str, dict[str, ProjectedSignals]]":
-    """The sets of test signals of each segment, one for each file."""
+    """Read the injection sets of each segment, a set from each file."""
     from chirpwatch.signals import read_test_signals
 
-    still = (0.0,) * len(geometry.ifos)
+    unshifted = (0.0,) * len(geometry.ifos)
     return {
         segment.name: {
             f"injections{number}_{segment.name.replace('.', 'p')}": read_test_signals(
                 path,
                 segment.name,
-                still,
+                unshifted,
                 geometry.ifos,
                 geometry.sample_rate,
                 stored=True,

@@ -1,10 +1,9 @@
-"""Sets of injected signals on one background, in rows that come and go.
+"""Injection sets in additional rows of the requests, only where signals are.
 
-A signal changes only the scores that see it: those of its own duration and of the
-kernel and the filter after it. So only that stretch is scored a second time, as a
-further row of the requests it lies in; and signals of several sets share a row, one
-after the other. A row that was not there in the request before continues row 0, which
-is what a copy of the strain without an earlier signal would be.
+A signal changes only the scores whose kernel and whitening filter overlap it. Only
+these scores are computed again, in an additional row of their requests, and signals of
+several sets share a row one after the other. A row that the previous request did not
+have continues row 0, which is identical before its signal.
 """
 
 import heapq
@@ -27,18 +26,18 @@ from chirpwatch.streamer.replay.injections import (
 )
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What the results API takes as the name of an injection set."""
+"""Names of injection sets that the results API accepts."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Signals of one set that interact, and the scores that depend on them.
+    """A group of a set's signals that affect the same scores.
 
     Attributes:
-        name: The injection set.
-        row: Row of the requests that has them, from 1.
-        start, stop: Strides of the sequence whose scores depend on them.
-        begin, end: Samples of the sequence that they add to.
+        name: Name of the injection set.
+        row: Row of the requests with these signals, from 1.
+        start, stop: Range of the sequence's strides whose scores they affect.
+        begin, end: Range of the sequence's samples that they cover.
     """
 
     name: str
@@ -51,17 +50,17 @@ class Span:
 
 @dataclass(frozen=True)
 class Foreground:
-    """Where the signals of several sets go.
+    """Places the signals of several injection sets in rows of the requests.
 
     Attributes:
-        sets: The signals of each set by its name.
+        sets: Signals of each set by its name.
         geometry: The served model's geometry.
         t0_ns: GPS time of the sequence's first sample, integer nanoseconds.
-        strides: Length of the sequence.
+        strides: Length of the sequence in strides.
 
     Raises:
-        SignalError: The signals' sample rate or detectors are others, or the API would
-            not take the name of a set.
+        SignalError: Signals have another sample rate or other detectors than the
+            geometry, or the results API does not accept the name of a set.
     """
 
     sets: Mapping[str, ProjectedSignals]
@@ -74,8 +73,8 @@ class Foreground:
         for name, signals in self.sets.items():
             if not NAME.fullmatch(name):
                 raise SignalError(
-                    "expected a name of an injection set of 1 to 64 letters, digits, "
-                    f"'_' and '-', found {name!r}"
+                    "injection set: expected a name of 1 to 64 letters, digits, '_' "
+                    f"and '-', found {name!r}; rename it"
                 )
             if signals.sample_rate != rate or signals.ifos != ifos:
                 raise SignalError(
@@ -93,19 +92,20 @@ class Foreground:
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:
-        """All spans by their start, in as few rows as hold them.
+        """All spans, ordered by start, in the smallest number of rows.
 
-        No two in a row overlap, so the strain that the first score of a span looks back
-        at has nothing of the one before it.
+        Spans in the same row do not overlap, so that no score of a span sees a signal
+        of the previous span in its row.
         """
-        found = [span for name in self.sets for span in self._merged(name)]
-        found.sort(key=lambda span: span[:2])
-        # Taken by their start, intervals fit in as many rows as ever overlap. The
-        # lowest free row is taken, as a request runs all rows up to its highest.
+        merged = [span for name in self.sets for span in self._merged(name)]
+        merged.sort(key=lambda span: span[:2])
+        # In order of their start, intervals need only as many rows as the most that
+        # overlap. The lowest free row is used: a request has all rows up to its
+        # highest.
         spans: list[Span] = []
         in_use: list[tuple[int, int]] = []
         free: list[int] = []
-        for start, stop, begin, end, name in found:
+        for start, stop, begin, end, name in merged:
             while in_use and in_use[0][0] <= start:
                 heapq.heappush(free, heapq.heappop(in_use)[1])
             row = heapq.heappop(free) if free else len(in_use) + 1
@@ -114,10 +114,10 @@ class Foreground:
         return tuple(spans)
 
     def _merged(self, name: str) -> list[tuple[int, int, int, int, str]]:
-        """Start, stop, begin and end of a set's signals that interact, and its name."""
+        """A set's spans without rows: (start, stop, begin, end, name) of each."""
         geometry = self.geometry
         stride_size = geometry.stride_size
-        # Score i looks at strain from (i + 1) strides less this, to (i + 1) strides.
+        # Score i sees this many samples before the end of stride i.
         reach_size = geometry.kernel_size + geometry.filter_size
         merged: list[tuple[int, int, int, int, str]] = []
         for begin in self._starts[name].tolist():
@@ -138,24 +138,24 @@ class Foreground:
         return starts, stops
 
     def _touching(self, start: int, stop: int) -> list[Span]:
-        """Spans that have some of the strides ``start`` to ``stop``."""
+        """Spans that overlap the strides ``start`` to ``stop``."""
         starts, stops = self._edges
         touching = np.flatnonzero((starts < stop) & (stops > start))
         return [self.spans[i] for i in touching]
 
     def rows(self, start: int, stop: int) -> int:
-        """Rows of a request for the strides ``start`` to ``stop``, row 0 included."""
+        """Number of rows of a request for the strides ``start`` to ``stop``."""
         return 1 + max((span.row for span in self._touching(start, stop)), default=0)
 
     def inject(self, strain: NDArray[Any], start: int) -> NDArray[Any]:
-        """Add the rows with signals to a piece of strain.
+        """Build the rows of a request: the strain, and copies with signals.
 
         Args:
-            strain: Piece of the strain, [ifos, size].
-            start: Sample of the sequence at which it begins.
+            strain: Part of the sequence's strain, [ifos, size].
+            start: The part's first sample in the sequence.
 
         Returns:
-            float32 [rows, ifos, size]; row 0 is the strain as it is.
+            float32 [rows, ifos, size]; row 0 is the strain without injections.
         """
         stride_size, stop = self.geometry.stride_size, start + strain.shape[1]
         first, last = start // stride_size, -(-stop // stride_size)
@@ -163,7 +163,7 @@ class Foreground:
             strain.astype(np.float32)[None], self.rows(first, last), axis=0
         )
         for span in self._touching(first, last):
-            # The whole signal is read from the piece, so that it is rounded once.
+            # Signals are added to the original strain: each sum is rounded once.
             begin, end = max(span.begin, start), min(span.end, stop)
             if begin < end:
                 piece = slice(begin - start, end - start)
@@ -175,21 +175,21 @@ class Foreground:
                 )
         return rows
 
-    def scores(self, name: str, answer: Scores) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Score and delay of one set: what a row with all of its signals would have.
+    def scores(self, name: str, scores: Scores) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Select a set's scores, as if a row had all of its signals.
 
         Args:
-            name: The injection set.
-            answer: What the server answered to a request.
+            name: Name of the injection set.
+            scores: The server's response to a request.
 
         Returns:
-            Score and delay, [strides] each.
+            Score and delay (s), [strides] each.
         """
-        score, delay = answer.score[0].copy(), answer.delay[0].copy()
-        first = answer.first
+        score, delay = scores.score[0].copy(), scores.delay[0].copy()
+        first = scores.first
         for span in self._touching(first, first + len(score)):
             if span.name == name:
                 own = slice(max(span.start - first, 0), span.stop - first)
-                score[own] = answer.score[span.row][own]
-                delay[own] = answer.delay[span.row][own]
+                score[own] = scores.score[span.row][own]
+                delay[own] = scores.delay[span.row][own]
         return score, delay

@@ -1,4 +1,4 @@
-"""Known signals added to strain, exactly, however the strain is cut."""
+"""Adds signals to strain, with the same result however the strain is cut."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from chirpwatch.strain import NANOSECONDS
 
 
 def signal_starts(signals: ProjectedSignals, t0_ns: int) -> NDArray[Any]:
-    """Sample, counted from ``t0_ns``, at which each signal's array begins.
+    """Sample at which each signal's array begins, counted from ``t0_ns``.
 
     The merger lands on the sample nearest to its GPS time.
 
@@ -22,7 +22,7 @@ def signal_starts(signals: ProjectedSignals, t0_ns: int) -> NDArray[Any]:
     Returns:
         int64 [n]; negative where a signal begins before the stretch.
     """
-    # Integers throughout: GPS seconds as floats are good to 0.2 microseconds only.
+    # Integers throughout: a float64 of GPS seconds resolves only 0.2 microseconds.
     scaled = (signals.gps_time_ns - t0_ns) * signals.sample_rate
     merger: NDArray[Any] = (scaled + NANOSECONDS // 2) // NANOSECONDS
     return merger - signals.merger_size
@@ -31,22 +31,22 @@ def signal_starts(signals: ProjectedSignals, t0_ns: int) -> NDArray[Any]:
 def add_signals(
     strain: NDArray[Any], start: int, signals: ProjectedSignals, starts: NDArray[Any]
 ) -> NDArray[Any]:
-    """Add every signal that overlaps a piece of strain.
+    """Add the signals that overlap a part of a stretch.
 
-    Each sample receives the signals that cover it in their order, so that a piece
-    equals the same piece of the whole stretch to the last bit.
+    Overlapping signals are always added in the same order, so that the parts of a
+    stretch are bitwise equal to the stretch injected as a whole.
 
     Args:
-        strain: Piece of strain, [ifos, size]; it is not changed.
-        start: Sample of the stretch at which the piece begins.
-        signals: The signals.
-        starts: What ``signal_starts`` says, [n].
+        strain: Part of the stretch, [ifos, size]; it is not changed.
+        start: The part's first sample in the stretch.
+        signals: The signals, ordered by time.
+        starts: First sample of each signal, from ``signal_starts``, int64 [n].
 
     Returns:
         float32 [ifos, size].
 
     Raises:
-        SignalError: The signals are for another number of detectors.
+        SignalError: The signals have another number of detectors than the strain.
     """
     if len(signals.ifos) != len(strain):
         raise SignalError(

@@ -8,25 +8,25 @@ from chirpwatch.errors import ConfigurationError, SignalError, StrainError
 from chirpwatch.geometry import Geometry
 from chirpwatch.signals import ProjectedSignals
 from chirpwatch.strain import Segment
-from chirpwatch.streamer.background.plan import Plan, make_plan, most_slides
-from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.background.plan import Plan, make_plan, max_slides
+from chirpwatch.streamer.replay.jobs import SequenceJob
 
 MAX_REQUEST_STRIDES = 32_768
-"""A chunk holds the scores of a request, and the API bounds what it takes."""
+"""Most strides in a request: its scores become a chunk, whose size the API limits."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay analyses, and how.
+    """Input and settings of a replay.
 
     Attributes:
         segments: The strain.
         slides: Most timeslides of each stretch of strain.
-        slide_length: Step of their shifts, s; the least possible where it is None.
-        signals: For each segment's name the sets of signals that are injected into its
-            zero-lag data, by names that no other segment's sets have.
-        request_length: Strain in one request, s.
-        workers: Sequences under way at once.
+        slide_length: Step between two timeslides, s; None for the smallest possible.
+        signals: For each segment's name, its injection sets by name. Names are unique
+            over all segments.
+        request_length: Length of strain in a request, s.
+        workers: Number of sequences to score at the same time.
     """
 
     segments: Sequence[Segment]
@@ -36,19 +36,20 @@ class Replay:
     request_length: float = 64.0
     workers: int = 2
 
-    def jobs(self, geometry: Geometry) -> tuple[list[Job], list[str]]:
-        """Each segment as it is, with its injections, if it is long enough.
+    def jobs(self, geometry: Geometry) -> tuple[list[SequenceJob], list[str]]:
+        """Zero-lag jobs with their injection sets, for segments that are long enough.
 
         Returns:
-            The jobs, and what was left out and why.
+            The jobs, and for each segment that was left out the reason.
 
         Raises:
-            StrainError: No segment is as long as the warm-up; or see ``Job``.
-            ConfigurationError: The length of a request is no whole number of strides.
+            StrainError: No segment is as long as the warm-up; or see ``SequenceJob``.
+            ConfigurationError: The length of a request is not a whole number of
+                strides, or too long.
             SignalError: Two segments have an injection set of the same name.
         """
         self._check(geometry)
-        still = (0.0,) * len(geometry.ifos)
+        unshifted = (0.0,) * len(geometry.ifos)
         jobs, left_out = [], []
         for segment in self.segments:
             if segment.duration < geometry.psd_min_length:
@@ -58,39 +59,43 @@ class Replay:
                 )
                 continue
             signals = self.signals.get(segment.name, {})
-            jobs.append(Job(segment, geometry, still, signals))
+            jobs.append(SequenceJob(segment, geometry, unshifted, signals))
         if not jobs:
-            raise StrainError(left_out[0] if left_out else "no segments to analyse")
+            raise StrainError(
+                left_out[0] if left_out else "expected strain, found no segment"
+            )
         return jobs, left_out
 
     def background(self, geometry: Geometry) -> tuple[Plan | None, list[str]]:
-        """The timeslides of each segment, as many as were asked for and fit in.
+        """Plan up to ``slides`` timeslides of each stretch.
 
         Returns:
-            The plan, none without slides, and what was left out and why.
+            The plan, or None without timeslides; and for each part that was left out
+            the reason.
 
         Raises:
             ChirpwatchError: See ``make_plan``.
         """
         if not self.slides:
             return None, []
-        most, left_out = most_slides(
+        limit, left_out = max_slides(
             self.segments, geometry, step_length=self.slide_length
         )
-        if not most:
-            return None, [f"of timeslides, {what}" for what in left_out]
+        if not limit:
+            return None, [f"timeslides of {reason}" for reason in left_out]
         plan = make_plan(
             self.segments,
             geometry,
-            slides=min(self.slides, most),
+            slides=min(self.slides, limit),
             step_length=self.slide_length,
         )
-        if most < self.slides:
+        left_out = [f"timeslides of {reason}" for reason in left_out]
+        if limit < self.slides:
             left_out.append(
-                f"timeslides {most + 1} to {self.slides}: the longest stretch gives "
-                f"{most}"
+                f"timeslides {limit + 1} to {self.slides}: the longest stretch allows "
+                f"{limit}"
             )
-        return plan, [f"of timeslides, {what}" for what in left_out]
+        return plan, left_out
 
     def _check(self, geometry: Geometry) -> None:
         strides = self.request_length * geometry.inference_sampling_rate
@@ -101,9 +106,9 @@ class Replay:
                 f"{self.request_length:g} s"
             )
         names = Counter(name for sets in self.signals.values() for name in sets)
-        twice = [name for name, count in names.items() if count > 1]
-        if twice:
+        repeated = [name for name, count in names.items() if count > 1]
+        if repeated:
             raise SignalError(
-                "expected the names of injection sets once each, found "
-                f"{', '.join(twice)} in several segments"
+                "expected unique names of injection sets, found "
+                f"{', '.join(repeated)} in several segments; rename them"
             )

@@ -1,4 +1,4 @@
-"""A job: one segment at one set of shifts, with sets of injections or without."""
+"""A job of a replay: a segment at given shifts, with or without injection sets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,28 +19,27 @@ from chirpwatch.streamer.replay.foreground import Foreground
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one sequence of requests analyses.
+class SequenceJob:
+    """A segment that is scored as a single sequence of requests.
 
-    At analysis time *t* a detector shifted by *s* seconds gives its strain of *t + s*,
-    so only the time that all shifted detectors have is analysed: a slide neither wraps
-    around nor pads. Each detector is whitened as it is at zero-lag: its PSD looks back
-    into what it has seen before the analysis begins.
+    At analysis time *t*, a detector with shift *s* provides its strain at *t + s*. Only
+    the time that all shifted detectors cover is analysed, without wrapping around or
+    padding. Each detector is whitened as at zero-lag: its PSD includes its strain from
+    before the analysis begins.
 
     Attributes:
         segment: The strain.
         geometry: The served model's geometry.
-        shifts: Shift of each detector, s, whole samples, negative ones too.
-        signals: Sets of signals by name, each injected into a copy of the strain of
-            its own; their arrival times are those of the analysis.
+        shifts: Shift of each detector, s, a whole number of samples; may be negative.
+        signals: Injection sets by name, each injected into its own copy of the strain
+            at analysis times.
 
     Raises:
-        StrainError: A detector is missing, the sample rate is another one, or what the
-            shifts leave is no longer than the warm-up.
-        ShiftError: The shifts differ by no whole number of feature frames, or are
-            longer than the segment.
-        SignalError: The signals' sample rate or detectors are others, or a set has a
-            name that the results API does not take.
+        StrainError: A detector is missing, the sample rate differs from the geometry's,
+            or the strain left by the shifts is shorter than the warm-up.
+        ShiftError: The number of shifts is wrong, they do not differ by whole feature
+            frames, or they are longer than the segment.
+        SignalError: See ``Foreground``.
     """
 
     segment: Segment
@@ -68,8 +67,8 @@ class Job:
                 f"{self.shifts}"
             )
         for shift in self.shifts:
-            frames = (shift - min(self.shifts)) * geometry.sample_rate
-            if frames % geometry.frame_size:
+            shift_size = (shift - min(self.shifts)) * geometry.sample_rate
+            if shift_size % geometry.frame_size:
                 raise ShiftError(
                     "expected shifts that differ by whole feature frames of "
                     f"{geometry.frame_size / geometry.sample_rate:g} s, found "
@@ -77,56 +76,57 @@ class Job:
                 )
         if self.size <= 0:
             raise ShiftError(
-                f"{where}: the shifts {self.shifts} s are longer than its "
-                f"{self.segment.duration:g} s"
+                f"{where}: expected shifts that differ by less than its "
+                f"{self.segment.duration:g} s, found {self.shifts} s"
             )
         if self.strides <= geometry.warmup_strides:
             raise StrainError(
-                f"{where} at shifts {self.shifts}: {self.size / geometry.sample_rate:g}"
-                f" s are left, expected at least {geometry.psd_min_length:g} s, the "
-                "warm-up of the PSD"
+                f"{where} at shifts {self.shifts} s: expected at least "
+                f"{geometry.psd_min_length:g} s that all detectors cover, the warm-up "
+                f"of the PSD, found {self.size / geometry.sample_rate:g} s"
             )
-        # Made now, so that signals that do not fit are refused before anything runs.
+        # Built now, so that invalid signals are refused before anything runs.
         _ = self.foreground
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Samples of each detector's strain before the analysis begins."""
+        """Number of samples of each detector's strain before the analysis begins."""
         first = min(self.shifts)
         rate = self.geometry.sample_rate
         return tuple(round((shift - first) * rate) for shift in self.shifts)
 
     @property
     def size(self) -> int:
-        """Samples that all shifted detectors have."""
+        """Number of samples that all shifted detectors cover."""
         return self.segment.size - max(self.offsets)
 
     @property
     def strides(self) -> int:
-        """Whole strides of it, each of which gives a score."""
+        """Number of whole strides, each with a score."""
         return self.size // self.geometry.stride_size
 
     @property
     def t0_ns(self) -> int:
-        """Analysis time of the first sample, GPS, integer nanoseconds."""
+        """Analysis time of the first sample, GPS ns."""
         return self.segment.t0_ns - round(min(self.shifts) * NANOSECONDS)
 
     @cached_property
     def foreground(self) -> Foreground:
-        """Where the injected signals go."""
+        """The injected signals, placed in rows of the requests."""
         return Foreground(self.signals, self.geometry, self.t0_ns, self.strides)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Strain of samples ``start`` to ``stop``: float32 [rows, ifos, stop - start].
+        """Strain of samples ``start`` to ``stop``, with the rows of ``Foreground``.
 
-        Row 0 is the strain as it is; further rows have the injections that lie there,
-        see ``Foreground``, and are none where there is none. Before sample 0 there is
-        strain of the detectors alone that are read later than another one; that one's
-        is zero.
+        Before sample 0, only detectors that are shifted against the earliest one have
+        strain; the others are zero.
+
+        Returns:
+            float32 [rows, ifos, stop - start]; row 0 is without injections.
 
         Raises:
-            StrainError: A sample is not finite, or a detector gives the same value for
-                a whole stride, as one does that is off.
+            StrainError: A sample is not finite, or a detector has a constant value for
+                a whole stride, as when it is off.
         """
         strain = np.zeros((len(self.offsets), stop - start), np.float32)
         for row, ifo, offset in zip(
@@ -137,18 +137,18 @@ class Job:
         return self.foreground.inject(strain, start)
 
     def _read(self, ifo: str, begin: int, end: int) -> NDArray[Any]:
-        """Samples of the segment, from a detector that is on."""
+        """Read a detector's samples of the segment; refuse constant strides."""
         strain = self.segment.read(ifo, begin, end)
         stride_size = self.geometry.stride_size
-        whole = len(strain) // stride_size * stride_size
-        strides = strain[:whole].reshape(-1, stride_size)
+        size = len(strain) // stride_size * stride_size
+        strides = strain[:size].reshape(-1, stride_size)
         dead = np.flatnonzero(strides.max(axis=1) == strides.min(axis=1))
         if len(dead):
             sample = begin + int(dead[0]) * stride_size
             raise StrainError(
                 f"{self.segment.source}, segment {self.segment.name}: expected strain, "
-                f"found the same value from GPS "
-                f"{self.segment.time_ns(sample) / NANOSECONDS:.6f} on in {ifo}: is it "
-                "off? Cut the segment there"
+                f"found a constant value from GPS "
+                f"{self.segment.time_ns(sample) / NANOSECONDS:.6f} on in {ifo}: the "
+                "detector may be off; cut the segment there"
             )
         return strain

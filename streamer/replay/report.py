@@ -1,6 +1,6 @@
-"""What a replay found, as a table for people and as JSON for scripts.
+"""A replay's results, as tables for people and as JSON for scripts.
 
-Every number comes from the results API, so that this and the page never disagree.
+All numbers but the speed come from the results API, so that they equal the page's.
 """
 
 from typing import Any
@@ -12,30 +12,31 @@ from chirpwatch.api.client import (
     ApiClient,
     ApiRefused,
 )
-from chirpwatch.streamer.replay.speed import Measured
+from chirpwatch.streamer.replay.speed import ReplaySpeed
 from chirpwatch.units import JULIAN_YEAR
 
 CANDIDATES = 200
-"""Zero-lag events that the report lists, the loudest."""
+"""Number of loudest zero-lag events in the report."""
 
 
 def collect(
-    client: ApiClient, run: str, measured: Measured, far_per_year: float
+    client: ApiClient, run: str, speed: ReplaySpeed, far_per_year: float
 ) -> dict[str, Any]:
-    """Ask the API for the results of a run.
+    """Collect a run's results from the API.
 
     Args:
-        client: The API.
+        client: The results API.
         run: Identifier of the run.
-        measured: How fast it was.
-        far_per_year: False-alarm rate at which an injection counts as found.
+        speed: Throughput and latency of the replay.
+        far_per_year: False-alarm rate at which an injection counts as found, per Julian
+            year.
 
     Returns:
-        Plain values, ready for JSON: ``run``, ``model``, ``simulated``, ``data``,
-        ``zero_lag`` (the loudest events) of ``zero_lag_events``, ``livetime`` (s),
-        ``background``, ``injections`` (``null`` without any), ``throughput`` (s of
-        strain per s), ``slides_throughput`` (s of all slides per s, ``null`` without
-        any) and ``latency`` (ms, of 1/8 s updates).
+        JSON values: ``run``, ``model``, ``simulated``, ``data``, ``zero_lag_events``
+        (their number), ``zero_lag`` (the loudest), ``livetime`` (s), ``background``,
+        ``injections`` (``null`` without injections), ``throughput`` (s of strain per
+        s), ``slides_throughput`` (s of all slides per s, ``null`` without slides) and
+        ``latency`` (ms, of updates of 1/8 s).
     """
     status = client.run(run)
     candidates = client.candidates(run, limit=CANDIDATES)
@@ -44,10 +45,10 @@ def collect(
     injections: dict[str, Any] | None = None
     if status.injections.streams:
         try:
-            answer = client.injections(run, far_per_year).model_dump(mode="json")
-            injections = {"unavailable": None} | answer
+            efficiency = client.injections(run, far_per_year).model_dump(mode="json")
+            injections = {"unavailable": None} | efficiency
         except ApiRefused as error:
-            # Too little background for that rate: the reason stands in the report.
+            # The background is too short for this rate: report the reason instead.
             injections = {"far_per_year": far_per_year, "unavailable": str(error)}
     return {
         "run": run,
@@ -71,14 +72,20 @@ def collect(
         },
         "background": background.model_dump(mode="json"),
         "injections": injections,
-        "throughput": measured.throughput,
-        "slides_throughput": measured.slides_throughput,
-        "latency": measured.latency_ms,
+        "throughput": speed.throughput,
+        "slides_throughput": speed.slides_throughput,
+        "latency": speed.latency_ms,
     }
 
 
 def show(result: dict[str, Any], page: str, console: Console) -> None:
-    """Print the results as tables."""
+    """Print the results as tables.
+
+    Args:
+        result: The results from ``collect``.
+        page: URL of the results page.
+        console: Where to print.
+    """
     kind = "simulated strain" if result["simulated"] else "recorded strain"
     console.print(f"\n[bold]{result['data']}[/bold] ({kind}, model {result['model']})")
     livetime, background = result["livetime"], result["background"]
@@ -115,9 +122,7 @@ def show(result: dict[str, Any], page: str, console: Console) -> None:
         )
     console.print(table)
     if any(event["saturated"] for event in result["zero_lag"][:5]):
-        console.print(
-            "< : louder than all background; the rate is limited by its livetime"
-        )
+        console.print("<: upper limit; the event is louder than all background")
 
     injections = result["injections"]
     if injections is not None:
@@ -128,20 +133,20 @@ def show(result: dict[str, Any], page: str, console: Console) -> None:
             table = Table(title=f"Injections found at a FAR of {rate:.3g} an hour")
             for column in ("network SNR", "injected", "found", "efficiency (68 %)"):
                 table.add_column(column, justify="right")
-            for one in injections["efficiency"]:
-                if one["injections"]:
-                    high = one["high_edge"]
+            for snr_bin in injections["efficiency"]:
+                if snr_bin["injections"]:
+                    high = snr_bin["high_edge"]
                     table.add_row(
-                        f"{one['low_edge']:g} to {high:g}"
+                        f"{snr_bin['low_edge']:g} to {high:g}"
                         if high is not None
-                        else f"from {one['low_edge']:g}",
-                        str(one["injections"]),
-                        str(one["found"]),
-                        f"{one['efficiency']:.2f} ({one['low']:.2f} to "
-                        f"{one['high']:.2f})",
+                        else f"from {snr_bin['low_edge']:g}",
+                        str(snr_bin["injections"]),
+                        str(snr_bin["found"]),
+                        f"{snr_bin['efficiency']:.2f} ({snr_bin['low']:.2f} to "
+                        f"{snr_bin['high']:.2f})",
                     )
-            found = len(injections["found"])
+            found_count = len(injections["found"])
             table.add_section()
-            table.add_row("all", str(injections["total"]), str(found), "")
+            table.add_row("all", str(injections["total"]), str(found_count), "")
             console.print(table)
     console.print(f"\nThe page: [link={page}]{page}[/link]")

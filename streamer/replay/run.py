@@ -1,4 +1,4 @@
-"""Replay: segments through the served detector, as fast as it answers."""
+"""Runs a replay: scores its segments, and sends the results to the API."""
 
 import threading
 import time
@@ -10,13 +10,13 @@ import numpy as np
 
 from chirpwatch.api.contract.requests import LatencyMs, RunUpdate, ended_by
 from chirpwatch.streamer.background.directory import JobResult
-from chirpwatch.streamer.background.plan import Job as SlideJob
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.background.plan import SlideJob
+from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.streamer.outbox import Outbox
 from chirpwatch.streamer.replay.bodies import injections_body, run_body
 from chirpwatch.streamer.replay.inputs import Replay
-from chirpwatch.streamer.replay.jobs import Job
-from chirpwatch.streamer.replay.speed import Measured, measure_latency
+from chirpwatch.streamer.replay.jobs import SequenceJob
+from chirpwatch.streamer.replay.speed import ReplaySpeed, measure_latency
 from chirpwatch.streamer.replay.streams import JobStream
 from chirpwatch.streamer.run_ids import new_run_id
 from chirpwatch.streamer.served import other_model
@@ -25,20 +25,20 @@ from chirpwatch.streamer.timeslides import Timeslides
 
 
 class ReplayRun:
-    """A replay under way, whose results are sent to the API.
+    """Runs a replay, and sends its results to the API.
 
     Args:
-        replay: What to analyse.
-        address: gRPC address of the server.
-        outbox: Where results go.
-        name: What people call the run.
-        progress: Called with the strain scored and to be scored, s, now and then.
+        replay: Input and settings.
+        address: gRPC address of the Triton server.
+        outbox: Sends the results.
+        name: Name of the run for people.
+        progress: Called with the strain that is scored and the total, s.
 
     Attributes:
         id: The run's identifier.
 
     Raises:
-        ChirpwatchError: The input is bad, or there is no server.
+        ChirpwatchError: The input is bad, or the server is unreachable.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class ReplayRun:
     ) -> None:
         self._replay, self._address, self._outbox = replay, address, outbox
         self._name, self._progress = name, progress
-        detector = Detector(address)
-        self._geometry, self._model = detector.geometry, detector.model
+        score_client = ScoreClient(address)
+        self._geometry, self._model = score_client.geometry, score_client.model
         self._jobs, _ = replay.jobs(self._geometry)
         self._plan, _ = replay.background(self._geometry)
         self._slide_jobs = self._plan.jobs if self._plan else ()
@@ -65,7 +65,7 @@ class ReplayRun:
 
     @property
     def strain_length(self) -> float:
-        """Strain to be scored in sequences, s; once more for each injection set."""
+        """Strain to score in sequences, s; each injection set counts again."""
         return sum(
             (1 + len(job.signals)) * job.strides * self._geometry.stride_length
             for job in self._jobs
@@ -73,20 +73,20 @@ class ReplayRun:
 
     @property
     def slides_length(self) -> float:
-        """Strain to be scored in timeslides, s."""
+        """Strain to score in timeslides, s."""
         if self._plan is None:
             return 0.0
         return sum(self._plan.length(job) for job in self._slide_jobs)
 
-    def run(self) -> Measured:
-        """Analyse everything.
+    def run(self) -> ReplaySpeed:
+        """Score all jobs and timeslides.
 
         Returns:
-            How fast it was.
+            Throughput and latency.
 
         Raises:
             ChirpwatchError: The input is bad, the server failed, or the API refused a
-                result. A run that was begun is then marked as failed.
+                result. A run that has begun is then marked as failed.
         """
         outbox = self._outbox
         injections = {
@@ -109,7 +109,7 @@ class ReplayRun:
         except BaseException as error:
             outbox.update_run(self.id, ended_by(error))
             raise
-        measured = Measured(
+        speed = ReplaySpeed(
             self.strain_length,
             wall_length,
             self.slides_length,
@@ -120,14 +120,14 @@ class ReplayRun:
             self.id,
             RunUpdate(
                 state="complete",
-                throughput=measured.throughput,
-                latency_ms=LatencyMs(**measured.latency_ms),
+                throughput=speed.throughput,
+                latency_ms=LatencyMs(**speed.latency_ms),
             ),
         )
-        return measured
+        return speed
 
     def _run_all(self, work: Callable[[Any], None], jobs: Sequence[Any]) -> float:
-        """Do jobs, several at once; return the time it took, s."""
+        """Do jobs in parallel; return the wall time, s."""
         begin = time.perf_counter()
         with ThreadPoolExecutor(self._replay.workers) as pool:
             futures = [pool.submit(work, job) for job in jobs]
@@ -140,19 +140,19 @@ class ReplayRun:
                 raise
         return time.perf_counter() - begin
 
-    def _search(self, job: Job) -> None:
-        """Score a job's strain, zero-lag and with each of its injection sets."""
+    def _search(self, job: SequenceJob) -> None:
+        """Score a job's strain, at zero-lag and with each injection set."""
         streams = [
             JobStream(self.id, job, set_name, self._outbox, self._loudest)
             for set_name in (None, *job.signals)
         ]
         geometry = self._geometry
-        detector = Detector(self._address)
-        self._check(detector.model)
+        score_client = ScoreClient(self._address)
+        self._check(score_client.model)
         request_strides = round(
             self._replay.request_length * geometry.inference_sampling_rate
         )
-        for scores in detector.stream(
+        for scores in score_client.stream(
             job.read, job.strides, request_strides, offsets=job.offsets
         ):
             if self._failed.is_set():
@@ -180,13 +180,13 @@ class ReplayRun:
         self._count(plan.length(job))
 
     def _check(self, model: str) -> None:
-        """Refuse to go on where results cannot be sent, or with another model."""
+        """Raise if the API refused a result, or if the served model changed."""
         self._outbox.check()
         if model != self._model:
             raise other_model(self._address, self._model, model)
 
     def _count(self, length: float) -> None:
-        """Count strain that was scored, s."""
+        """Add to the strain that is scored, s."""
         with self._counting:
             self._done += length
             self._progress(self._done, self._total)

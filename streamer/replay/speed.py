@@ -1,4 +1,4 @@
-"""How fast a replay is: throughput and latency."""
+"""Throughput and latency of a replay."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,24 +6,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chirpwatch.streamer.client import Detector
-from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.client import ScoreClient
+from chirpwatch.streamer.replay.jobs import SequenceJob
 
 LATENCY_STRIDES = 400
-"""Single-stride updates that the latency is measured with."""
+"""Number of single-stride requests that measure the latency."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """How fast a replay was.
+class ReplaySpeed:
+    """Throughput and latency of a replay.
 
     Attributes:
-        strain_length: Strain searched, s: every sequence once for its row 0, and once
-            for each of its injection sets.
-        wall_length: Time it took, s.
-        slides_length: Strain searched in timeslides, every slide counted, s.
-        slides_wall_length: Time that took, s.
-        latencies: Of single-stride updates, one at a time, s.
+        strain_length: Strain searched in sequences, s; each injection set counts again.
+        wall_length: Wall time of the sequences, s.
+        slides_length: Strain searched in timeslides, s; every slide counts.
+        slides_wall_length: Wall time of the timeslides, s.
+        latencies: Latencies of single-stride requests, one at a time, s.
     """
 
     strain_length: float
@@ -56,9 +55,17 @@ class Measured:
         }
 
 
-def measure_latency(address: str, job: Job) -> NDArray[Any]:
-    """Time single-stride updates of a job, one at a time."""
+def measure_latency(address: str, job: SequenceJob) -> NDArray[Any]:
+    """Measure the latency of a job's single-stride requests, one at a time.
+
+    Args:
+        address: gRPC address of the Triton server.
+        job: The job whose strain is sent.
+
+    Returns:
+        Latencies, s, without those of the warm-up.
+    """
     strides = min(LATENCY_STRIDES, job.strides)
-    pieces = Detector(address, window=1).stream(job.read, strides, 1)
-    # The first answers include the set-up of stream and sequence.
-    return np.array([piece.latency for piece in pieces][min(8, strides // 2) :])
+    answers = ScoreClient(address, window=1).stream(job.read, strides, 1)
+    # The first requests include the set-up of the stream and the sequence.
+    return np.array([scores.latency for scores in answers][min(8, strides // 2) :])

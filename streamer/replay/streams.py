@@ -1,4 +1,4 @@
-"""A job's scores on their way to the API: zero-lag, or with an injection set."""
+"""Sends a job's scores to the API: at zero-lag, or with an injection set."""
 
 from typing import Any
 
@@ -10,25 +10,25 @@ from chirpwatch.clustering import CLUSTER_LENGTH
 from chirpwatch.streamer.chunks import Chunker
 from chirpwatch.streamer.client import Scores
 from chirpwatch.streamer.outbox import Outbox
-from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.replay.jobs import SequenceJob
 from chirpwatch.streamer.snippets import Loudest
 
 
 class JobStream:
-    """A stream of a job's scores; a chunk is sent as soon as its events are decided.
+    """A stream of a job's scores; each chunk is sent once its events are decided.
 
     Args:
-        run: The run's identifier.
+        run: Identifier of the run.
         job: The job.
-        set_name: The injection set that is in the strain; None for zero-lag.
-        outbox: Where chunks go.
-        loudest: Where zero-lag events are offered.
+        set_name: Name of the injection set in the strain; None for zero-lag.
+        outbox: Sends the chunks.
+        loudest: Collects the strain around the loudest zero-lag events.
     """
 
     def __init__(
         self,
         run: str,
-        job: Job,
+        job: SequenceJob,
         set_name: str | None,
         outbox: Outbox,
         loudest: Loudest,
@@ -57,7 +57,7 @@ class JobStream:
 
     def push(self, scores: Scores) -> None:
         """Take the next scores of the job's sequence."""
-        score, delay = self._own(scores)
+        score, delay = self._select(scores)
         self._chunker.push(score, delay, scores.valid)
         self._send(last=False)
 
@@ -66,8 +66,8 @@ class JobStream:
         self._chunker.finish()
         self._send(last=True)
 
-    def _own(self, scores: Scores) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Score and delay of the row, or rows, that this stream is made of."""
+    def _select(self, scores: Scores) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Score and delay of this stream's zero-lag row or injection set, [strides]."""
         if self._set_name is None:
             return scores.score[0], scores.delay[0]
         return self._job.foreground.scores(self._set_name, scores)

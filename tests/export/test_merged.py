@@ -9,8 +9,8 @@ from chirpwatch.errors import ServerError
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.streamer.client import (
-    Detector,
     OpenSequence,
+    ScoreClient,
     Scores,
 )
 from chirpwatch.streamer.timeslides import Timeslides
@@ -38,7 +38,7 @@ def scores(
     """
     answers = []
     stride = first
-    with OpenSequence(Detector(address), offsets) as sequence:
+    with OpenSequence(ScoreClient(address), offsets) as sequence:
         for i, (cut, count) in enumerate(zip(cuts, rows, strict=True)):
             begin = (stride - first) * STRIDE
             piece = strain[:count, :, begin : begin + cut * STRIDE]
@@ -101,7 +101,7 @@ def test_a_position_that_jumps_is_refused(
     """After the refusal, the sequence continues at its position."""
     address = request.getfixturevalue(served).address
     whole = scores(address, noise, [400, 400], [2, 2], 0, (0, 0))
-    detector = Detector(address)
+    detector = ScoreClient(address)
     for jump in ((STRIDE, 0), (0, STRIDE), (-1, -1)):
         with OpenSequence(detector, (0, 0)) as sequence:
             sequence.send(noise[..., : 400 * STRIDE], 0, 400)
@@ -121,7 +121,7 @@ def test_positions_are_exact_beyond_the_range_of_float32(
 ) -> None:
     """After four months of samples a jump by one sample is refused, either way."""
     strides = 10_000_000 * 8
-    detector = Detector(wired_server.address)
+    detector = ScoreClient(wired_server.address)
     for jump in (-1, 1):
         with OpenSequence(detector, (0, 7)) as sequence:
             sequence.send(noise[..., : 8 * STRIDE], strides, strides + 8)
@@ -211,7 +211,7 @@ def test_strain_of_a_fraction_of_a_stride_is_refused(
 ) -> None:
     """The state is unchanged, and the sequence continues with whole strides."""
     address = request.getfixturevalue(served).address
-    with OpenSequence(Detector(address), (0, 0)) as sequence:
+    with OpenSequence(ScoreClient(address), (0, 0)) as sequence:
         sequence.send(noise[..., : 8 * STRIDE], 0, 8)
         sequence.receive()
         sequence.send(noise[..., :size], 8, 9)

@@ -17,8 +17,8 @@ from chirpwatch.export import reference
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.strain import Segment
-from chirpwatch.streamer.client import Detector
-from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.client import ScoreClient
+from chirpwatch.streamer.replay.jobs import SequenceJob
 from chirpwatch.streamer.served import describe
 from chirpwatch.streamer.timeslides import Timeslides
 
@@ -42,9 +42,11 @@ def one_by_one(
     segment = Segment(
         0, geometry.sample_rate, dict(zip(geometry.ifos, strain, strict=True))
     )
-    job = Job(segment, geometry, (0.0, shift * FRAME_LENGTH))
+    job = SequenceJob(segment, geometry, (0.0, shift * FRAME_LENGTH))
     pieces = list(
-        Detector(server.address).stream(job.read, job.strides, 256, offsets=job.offsets)
+        ScoreClient(server.address).stream(
+            job.read, job.strides, 256, offsets=job.offsets
+        )
     )
     first, rest = divmod(job.offsets[0], geometry.stride_size)
     assert rest == 0
@@ -120,10 +122,10 @@ def test_a_slide_that_starts_in_the_middle_has_the_same_scores(
     server, geometry, noise, shift, first
 ):
     segment = Segment(0, 2048, dict(zip(geometry.ifos, noise[0], strict=True)))
-    job = Job(segment, geometry, (0.0, shift * FRAME_LENGTH))
+    job = SequenceJob(segment, geometry, (0.0, shift * FRAME_LENGTH))
     whole, part = (
         list(
-            Detector(server.address).stream(
+            ScoreClient(server.address).stream(
                 job.read, job.strides, strides, first=begin, offsets=job.offsets
             )
         )
@@ -140,7 +142,7 @@ def test_a_slide_that_starts_in_the_middle_has_the_same_scores(
 @pytest.mark.parametrize("shift", [1, -2001, 777])
 def test_samples_before_a_detectors_data_are_ignored(server, geometry, noise, shift):
     segment = Segment(0, 2048, dict(zip(geometry.ifos, noise[0], strict=True)))
-    job = Job(segment, geometry, (0.0, shift * FRAME_LENGTH))
+    job = SequenceJob(segment, geometry, (0.0, shift * FRAME_LENGTH))
 
     def spoiled(start: int, stop: int) -> np.ndarray:
         strain = job.read(start, stop)
@@ -150,7 +152,7 @@ def test_samples_before_a_detectors_data_are_ignored(server, geometry, noise, sh
 
     clean, other = (
         list(
-            Detector(server.address).stream(
+            ScoreClient(server.address).stream(
                 read, job.strides, requests, offsets=job.offsets
             )
         )

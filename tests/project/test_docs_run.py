@@ -125,7 +125,7 @@ def test_first_hour(folder: Path, triton: str) -> None:
         assert line in printed
         assert line in shown
     assert "1126259462.41" in printed
-    assert "left out: of timeslides" in printed
+    assert "left out: timeslides" in printed
     assert "one an hour" in printed
     assert (folder / "runs/days/background.hdf5").exists()
 

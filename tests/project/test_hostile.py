@@ -20,8 +20,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from chirpwatch.api.process import ApiProcess
 from chirpwatch.export.repository import MODELS
 from chirpwatch.streamer.client import (
-    Detector,
     OpenSequence,
+    ScoreClient,
 )
 from tests.builders import RUN, ZERO_LAG
 
@@ -137,7 +137,7 @@ def test_triton_answers_any_request(
     ask()
     assert leaks == []
     assert {one.pid for one in psutil.Process(server.pid).children()} == before
-    detector = Detector(server.address)
+    detector = ScoreClient(server.address)
     data = np.random.default_rng(1).normal(0, 1e-21, (1, 2, 12 * 2048))
     with OpenSequence(detector, (0, 0)) as sequence:
         sequence.send(data, 0, 96, end=True)

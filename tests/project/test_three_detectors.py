@@ -35,9 +35,9 @@ from chirpwatch.signals import (
 )
 from chirpwatch.strain import Segment
 from chirpwatch.streamer.background.plan import make_plan
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.streamer.live.channels import chosen_channels
-from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.replay.jobs import SequenceJob
 from chirpwatch.streamer.timeslides import Timeslides
 from chirpwatch.train.data.noise.lines import detector_lines
 from chirpwatch.train.data.signals.waveforms import (
@@ -184,7 +184,7 @@ def score_rows(server: TritonServer, rows: np.ndarray) -> tuple[np.ndarray, np.n
     """Scores of rows [rows, ifos, size] of one sequence, and their validity."""
     strides = rows.shape[-1] // GEOMETRY.stride_size
     pieces = list(
-        Detector(server.address).stream(lambda a, b: rows[..., a:b], strides, 512)
+        ScoreClient(server.address).stream(lambda a, b: rows[..., a:b], strides, 512)
     )
     return (
         np.concatenate([piece.score for piece in pieces], 1),
@@ -238,7 +238,7 @@ def test_mergers_reach_each_detector_when_light_does(signals) -> None:
 
 
 def test_an_injection_lies_in_each_detector_at_its_own_time(segment, signals) -> None:
-    job = Job(segment, GEOMETRY, (0.0, 0.0, 0.0), {"set": signals})
+    job = SequenceJob(segment, GEOMETRY, (0.0, 0.0, 0.0), {"set": signals})
     late = int(np.argmax(signals.parameters["delay_V1"]))
     at = (int(signals.gps_time_ns[late]) - job.t0_ns) * RATE // 10**9
     rows = job.read(at - RATE, at + RATE)
@@ -265,7 +265,7 @@ def test_each_detector_counts_for_the_score(server, segment, signals) -> None:
 
     All are rows of one sequence, whose first gives the PSD: the strain alone differs.
     """
-    job = Job(segment, GEOMETRY, (0.0, 0.0, 0.0), {"set": signals})
+    job = SequenceJob(segment, GEOMETRY, (0.0, 0.0, 0.0), {"set": signals})
     quiet = strain_of(segment)
     loud = job.read(0, segment.size)[1]
     rows = np.stack([quiet, loud, loud, loud, loud])
@@ -315,9 +315,11 @@ def test_a_slide_scores_what_the_shifted_detectors_score(server, segment) -> Non
     """Against one sequence of the strain that is left where none wraps around."""
     strain, shift = strain_of(segment), 8 * 40
     slides = Timeslides(server.address).scores(strain, np.array([[shift, 2 * shift]]))
-    job = Job(segment, GEOMETRY, (0.0, shift / 64, 2 * shift / 64))
+    job = SequenceJob(segment, GEOMETRY, (0.0, shift / 64, 2 * shift / 64))
     pieces = list(
-        Detector(server.address).stream(job.read, job.strides, 512, offsets=job.offsets)
+        ScoreClient(server.address).stream(
+            job.read, job.strides, 512, offsets=job.offsets
+        )
     )
     alone = np.concatenate([piece.score[0] for piece in pieces])
     valid = np.concatenate([piece.valid for piece in pieces])

@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.client import ScoreClient
 from tests import needs
 from tests.builders import join
 
@@ -95,7 +95,7 @@ def expected(
     stream_server: TritonServer, noise: np.ndarray, geometry: Geometry
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores, delays and validity of background and injections, from ``detector``."""
-    detector = Detector(stream_server.address)
+    detector = ScoreClient(stream_server.address)
     strides = noise.shape[-1] // geometry.stride_size
     return join(list(detector.stream(lambda a, b: noise[..., a:b], strides, 64)))
 

@@ -23,8 +23,8 @@ from chirpwatch.export import reference
 from chirpwatch.geometry import Geometry
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.streamer.client import (
-    Detector,
     OpenSequence,
+    ScoreClient,
 )
 from chirpwatch.train.networks.network import Network
 from tests.builders import join
@@ -41,7 +41,7 @@ def whole(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Three minutes, scored in requests of 64 s."""
     strides = noise.shape[-1] // geometry.stride_size
-    detector = Detector(server.address)
+    detector = ScoreClient(server.address)
     pieces = detector.stream(lambda a, b: noise[..., a:b], strides, 512)
     return join(list(pieces))
 
@@ -51,7 +51,7 @@ def test_request_length_does_not_matter(
     server: TritonServer, noise: np.ndarray, geometry: Geometry, whole, length: float
 ) -> None:
     strides = noise.shape[-1] // geometry.stride_size
-    detector = Detector(server.address)
+    detector = ScoreClient(server.address)
     pieces = list(
         detector.stream(
             lambda a, b: noise[..., a:b],
@@ -92,7 +92,7 @@ def test_scores_do_not_depend_on_the_cut_into_requests(
     rows = data.draw(st.integers(1, 2), label="rows")
     cut = data.draw(st.integers(1, strides), label="request")
     strain = noise[:rows, :, start:]
-    detector = Detector(server.address)
+    detector = ScoreClient(server.address)
     one = join(list(detector.stream(lambda a, b: strain[..., a:b], strides, 512)))
     other = join(list(detector.stream(lambda a, b: strain[..., a:b], strides, cut)))
     valid = one[2]
@@ -105,7 +105,7 @@ def test_a_signal_does_not_change_the_background_row(
     server: TritonServer, noise: np.ndarray, geometry: Geometry, whole
 ) -> None:
     strides = noise.shape[-1] // geometry.stride_size
-    detector = Detector(server.address)
+    detector = ScoreClient(server.address)
     alone = join(list(detector.stream(lambda a, b: noise[:1, :, a:b], strides, 64)))
     assert np.abs(alone[0][0] - whole[0][0])[whole[2]].max() < 1e-4
 
@@ -114,7 +114,7 @@ def test_a_resumed_sequence_gives_the_same_scores(
     server: TritonServer, noise: np.ndarray, geometry: Geometry, whole
 ) -> None:
     strides = noise.shape[-1] // geometry.stride_size
-    detector = Detector(server.address)
+    detector = ScoreClient(server.address)
     for first in (1, 63, 700, 1100, strides - 1):
         pieces = list(detector.stream(lambda a, b: noise[..., a:b], strides, 56, first))
         score, _, valid = join(pieces)
@@ -129,7 +129,7 @@ def test_a_sequence_survives_the_loss_of_its_state(
     strides = noise.shape[-1] // geometry.stride_size
     with TritonServer(repository) as first:
         port = int(first.address.split(":")[1])
-        detector = Detector(first.address)
+        detector = ScoreClient(first.address)
         stream = detector.stream(lambda a, b: noise[..., a:b], strides, 64)
         pieces = [next(stream) for _ in range(12)]
         os.kill(first.pid, signal.SIGKILL)
@@ -148,7 +148,9 @@ def test_a_server_that_comes_back_with_another_model_is_refused(
 ) -> None:
     with TritonServer(repository) as first:
         port = int(first.address.split(":")[1])
-        stream = Detector(first.address).stream(lambda a, b: noise[..., a:b], 800, 64)
+        stream = ScoreClient(first.address).stream(
+            lambda a, b: noise[..., a:b], 800, 64
+        )
         next(stream)
         # Asked to end, it would wait 10 s for the sequence.
         os.kill(first.pid, signal.SIGKILL)
@@ -169,7 +171,7 @@ def test_an_impulse_is_found_at_its_time(
     for sample in (20 * rate, 23 * rate + 77, 25 * rate + 1717):
         struck = strain.copy()
         struck[..., sample] += 1e-19
-        detector = Detector(energy_server.address)
+        detector = ScoreClient(energy_server.address)
         score, delay, valid = join(
             list(detector.stream(partial(_cut, struck), 240, requests))
         )
@@ -186,7 +188,7 @@ def test_an_impulse_is_found_at_its_time(
 
 def test_a_missing_server_and_a_missing_detector_have_different_errors() -> None:
     with pytest.raises(ServerError, match=r"no Triton server at 127\.0\.0\.1:1"):
-        Detector("127.0.0.1:1")
+        ScoreClient("127.0.0.1:1")
 
 
 def test_a_server_without_the_detector_is_refused(
@@ -195,7 +197,7 @@ def test_a_server_without_the_detector_is_refused(
     other = tmp_path / "repository"
     shutil.copytree(repository / "frontend", other / "frontend")
     with TritonServer(other) as server, pytest.raises(ModelError, match="detector"):
-        Detector(server.address)
+        ScoreClient(server.address)
 
 
 def test_a_sequence_that_the_server_dropped_is_restarted(
@@ -218,7 +220,7 @@ def test_a_sequence_that_the_server_dropped_is_restarted(
         return noise[..., start:stop]
 
     with TritonServer(impatient) as server:
-        detector = Detector(server.address, window=1)
+        detector = ScoreClient(server.address, window=1)
         pieces = list(detector.stream(read, 800, 8))
     score, _, valid = join(pieces)
     assert starts.count(pause) == 2
@@ -230,7 +232,7 @@ def test_a_server_that_does_not_answer_fails_the_request_in_time(
     repository: Path, noise: np.ndarray
 ) -> None:
     with TritonServer(repository) as server:
-        detector = Detector(server.address, deadline=1)
+        detector = ScoreClient(server.address, deadline=1)
         stream = detector.stream(lambda a, b: noise[..., a:b], 400, 8)
         next(stream)
         os.kill(server.pid, signal.SIGSTOP)
@@ -256,7 +258,7 @@ def test_the_state_is_one_tensor(repository: Path) -> None:
 
 def test_a_sequence_that_ended_leaves_no_thread(energy_server: TritonServer) -> None:
     """Whether it failed or not; a live search opens a sequence after each gap."""
-    detector = Detector(energy_server.address)
+    detector = ScoreClient(energy_server.address)
     nothing = np.zeros((1, 2, 2048), np.float32)
 
     def open_some() -> None:

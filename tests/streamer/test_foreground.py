@@ -16,14 +16,14 @@ from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.signals import ProjectedSignals
 from chirpwatch.strain import Segment
 from chirpwatch.streamer.client import (
-    Detector,
+    ScoreClient,
     Scores,
 )
 from chirpwatch.streamer.replay.injections import (
     add_signals,
     signal_starts,
 )
-from chirpwatch.streamer.replay.jobs import Job
+from chirpwatch.streamer.replay.jobs import SequenceJob
 from tests.builders import T0_NS, join, random_signals
 
 GEOMETRY = Geometry()
@@ -65,7 +65,7 @@ def quiet(noise: np.ndarray) -> Segment:
     return Segment(T0_NS, RATE, strain)
 
 
-def whole_row(job: Job, name: str) -> Callable[[int, int], np.ndarray]:
+def whole_row(job: SequenceJob, name: str) -> Callable[[int, int], np.ndarray]:
     """Read row 0, and a set's own row over the complete segment."""
     starts = signal_starts(job.signals[name], job.t0_ns)
 
@@ -76,7 +76,9 @@ def whole_row(job: Job, name: str) -> Callable[[int, int], np.ndarray]:
     return read
 
 
-def picked(job: Job, name: str, answers: list[Scores]) -> tuple[np.ndarray, ...]:
+def picked(
+    job: SequenceJob, name: str, answers: list[Scores]
+) -> tuple[np.ndarray, ...]:
     pairs = [job.foreground.scores(name, answer) for answer in answers]
     score, delay = zip(*pairs, strict=True)
     return np.concatenate(score), np.concatenate(delay)
@@ -95,8 +97,8 @@ def test_each_set_has_the_scores_of_a_complete_row(
     sets: dict[str, ProjectedSignals],
     request_strides: int,
 ) -> None:
-    job = Job(quiet, GEOMETRY, (0.0, 0.0), sets)
-    detector = Detector(server.address)
+    job = SequenceJob(quiet, GEOMETRY, (0.0, 0.0), sets)
+    detector = ScoreClient(server.address)
     answers = list(detector.stream(job.read, STRIDES, request_strides))
     valid = np.concatenate([answer.valid for answer in answers])
     for name in sets:
@@ -119,7 +121,7 @@ def test_a_sets_scores_use_only_the_sets_strain(
 
     The test follows the server's state of each row: a new row continues row 0.
     """
-    job = Job(quiet, GEOMETRY, (0.0, 0.0), sets)
+    job = SequenceJob(quiet, GEOMETRY, (0.0, 0.0), sets)
     stride_size = GEOMETRY.stride_size
     own = {name: whole_row(job, name)(0, SIZE)[1] for name in sets}
     past = np.zeros((1, 2, 0), np.float32)
@@ -155,7 +157,7 @@ def test_no_two_spans_of_a_row_overlap_and_no_row_is_wasted(
     sets: dict[str, ProjectedSignals],
 ) -> None:
     ramp = np.arange(SIZE, dtype=np.float32)
-    job = Job(
+    job = SequenceJob(
         Segment(T0_NS, RATE, {"H1": ramp, "L1": ramp}), GEOMETRY, (0.0, 0.0), sets
     )
     in_use = np.zeros((len(sets) + 1, STRIDES), int)
@@ -171,7 +173,7 @@ def test_only_strides_with_an_injection_are_scored_twice(quiet: Segment) -> None
     size = RATE // 4
     mergers = [10 * RATE + size * 3 // 4, 20 * RATE + size * 3 // 4]
     sets = {"a": loud(mergers[:1], size, 0), "b": loud(mergers[1:], size, 1)}
-    job = Job(quiet, GEOMETRY, (0.0, 0.0), sets)
+    job = SequenceJob(quiet, GEOMETRY, (0.0, 0.0), sets)
     rows = [job.foreground.rows(i, i + 1) for i in range(STRIDES)]
     # Two strides of the signal, plus kernel and filter, minus a stride.
     needed = 2 + REACH // GEOMETRY.stride_size - 1
@@ -190,8 +192,8 @@ def test_a_sequence_resumed_within_an_injection_gives_the_same(
         "a": loud([k * RATE for k in range(20, 170, 3)], 4 * RATE, 0),
         "b": loud([k * RATE for k in range(20, 170, 24)], 4 * RATE, 1),
     }
-    job = Job(Segment(T0_NS, RATE, strain), GEOMETRY, (0.0, 0.0), sets)
-    detector = Detector(server.address)
+    job = SequenceJob(Segment(T0_NS, RATE, strain), GEOMETRY, (0.0, 0.0), sets)
+    detector = ScoreClient(server.address)
     undisturbed = list(detector.stream(job.read, strides, 64))
     for first in (161, 700, 1100, 1331):
         resumed = list(detector.stream(job.read, strides, 56, first))

@@ -7,7 +7,7 @@ import pytest
 
 from chirpwatch.errors import ServerError
 from chirpwatch.serve.embedded import TritonServer
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.streamer.live.sequence import LiveSequence
 from chirpwatch.streamer.timeslides import Timeslides
 from tests.streamer.between import (
@@ -59,7 +59,7 @@ def test_a_sequence_restarts_after_an_answer_without_an_output(
     between: Between, noise: np.ndarray, damage: Damage
 ) -> None:
     """It restarts as when the server loses its state, and has the same scores."""
-    detector = Detector(between.address)
+    detector = ScoreClient(between.address)
 
     def stream() -> np.ndarray:
         pieces = detector.stream(lambda a, b: noise[..., a:b], 400, 40)
@@ -83,7 +83,7 @@ def test_a_live_sequence_restarts_after_an_answer_without_an_output(
     failures: list[ServerError] = []
 
     def scores() -> np.ndarray:
-        detector = Detector(between.address)
+        detector = ScoreClient(between.address)
         with LiveSequence(detector, failures.append, lambda length: False) as sequence:
             seconds = [
                 sequence.push(noise[0, :, second * 2048 : (second + 1) * 2048])

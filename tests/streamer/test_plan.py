@@ -16,8 +16,8 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.strain import NANOSECONDS, Segment
 from chirpwatch.streamer.background.plan import (
     Plan,
-    least_step,
     make_plan,
+    min_step,
     valid_ranges,
 )
 from tests.builders import START, valid_by_hand
@@ -102,7 +102,7 @@ def test_no_pair_of_data_is_used_twice(drawn, slides):
         assume(False)
         raise
     ifos = drawn["ifos"]
-    least = least_step(GEOMETRIES[ifos])
+    least = min_step(GEOMETRIES[ifos])
     for one, other in itertools.combinations(range(ifos), 2):
         for number, stretch in enumerate(plan.stretches):
             frames = stretch.strides * FRAMES_PER_STRIDE
@@ -144,7 +144,7 @@ def test_the_plan_has_no_more_slides_than_the_livetime_needs(drawn, livetime):
     largest = max(max(job.strides) for job in plan.jobs)
     assert livetime <= plan.livetime <= livetime + (largest + 1) / 8
     assert smallest > 0
-    assert plan.livetime <= plan.most_livetime
+    assert plan.livetime <= plan.max_livetime
     assert [job.number for job in plan.jobs] == list(range(len(plan.jobs)))
 
 
@@ -156,7 +156,7 @@ def test_the_largest_livetime_is_that_of_all_slides(drawn):
     except ConfigurationError:
         assume(False)
         raise
-    most = least.most_livetime
+    most = least.max_livetime
     plan = plan_of(**drawn, livetime=most)
     assert plan.livetime == most
     further = drawn["ifos"] - 1
@@ -216,7 +216,7 @@ def test_slides_come_in_rounds_over_all_stretches(geometry):
 
 def test_the_smallest_step_covers_kernel_filter_and_light_travel(geometry):
     # 1 s, 1 s, and 42.55 ms through the Earth, in frames of 1/64 s.
-    assert least_step(geometry) == 131
+    assert min_step(geometry) == 131
     assert make_plan([segment(60)], geometry, slides=1).step == 131
 
 

@@ -18,7 +18,7 @@ from chirpwatch.api.contract.requests import (
     GeometryBody,
     Run,
 )
-from chirpwatch.streamer.client import Detector
+from chirpwatch.streamer.client import ScoreClient
 from chirpwatch.streamer.live.frame_writer import FrameWriter
 
 GPS = 1_262_304_000
@@ -41,7 +41,7 @@ def with_bursts():
 
 def with_background(client, address):
     """Store a year's background of the model, with statistics of 1 to 30."""
-    detector = Detector(address)
+    detector = ScoreClient(address)
     client.put_run(
         "noise",
         Run(
@@ -150,7 +150,7 @@ def expected_scores(address, strain, start, stop):
     """Score a span offline, as a single sequence; return scores and right edges, s."""
     part = strain[:, start * RATE : stop * RATE].astype(np.float32)
     strides = 8 * (stop - start)
-    pieces = Detector(address).stream(lambda a, b: part[None, :, a:b], strides, 64)
+    pieces = ScoreClient(address).stream(lambda a, b: part[None, :, a:b], strides, 64)
     score, valid = (
         np.concatenate(parts)
         for parts in zip(*((one.score[0], one.valid) for one in pieces), strict=True)

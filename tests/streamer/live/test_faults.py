@@ -33,8 +33,8 @@ from chirpwatch.errors import (
 )
 from chirpwatch.serve.embedded import TritonServer
 from chirpwatch.streamer.client import (
-    Detector,
     OpenSequence,
+    ScoreClient,
 )
 from chirpwatch.streamer.live.frame_writer import FrameWriter
 from tests.needs import missing
@@ -327,7 +327,7 @@ def test_a_full_disk(energy_repository, strain, tmp_path, whose):
                     with filled(disk):
                         time.sleep(8)
                 out = check_all(servers, search, strain)
-    assert whose == "service" or "waiting for room on the disk" in out
+    assert whose == "service" or "the disk is full, waiting for space" in out
 
 
 @pytest.mark.parametrize("step", [3600, -3600])
@@ -465,8 +465,8 @@ def test_damaged_frames(servers, strain, tmp_path):
         # The status that the page shows.
         last = max(lost)
         assert run.message == (
-            f"4 s lost in 4 gaps, the last of 1 s from GPS {GPS + last}: no frame of "
-            f"{IFOS[last % 2]}"
+            f"4 s lost in 4 gaps, the last of 1 s from GPS {GPS + last}: no frame "
+            f"file from {IFOS[last % 2]}"
         )
         assert run.latency_ms.p50 > 0
     unreadable = sum(
@@ -484,7 +484,7 @@ def test_two_thousand_sequences_at_once(energy_server, strain):
     not of the server.
     """
     count, strides, step = 2000, 80, 40
-    detector = Detector(energy_server.address)
+    detector = ScoreClient(energy_server.address)
     size = detector.geometry.stride_size
     pieces = [
         strain[None, :, 61 * number :][..., : strides * size].astype(np.float32)

@@ -125,11 +125,11 @@ def test_missing_late_and_invalid_frames_are_counted_gaps(
     assert metrics["chirpwatch_live_seconds_total", "gap"] == 4
     assert metrics["chirpwatch_live_seconds_total", "analysed"] == 76
     assert metrics["chirpwatch_live_sequences_total",] == 3
-    assert f"gap of 1 s from GPS {GPS + 23}: no frame of L1" in out
+    assert f"gap of 1 s from GPS {GPS + 23}: no frame file from L1" in out
     assert f"gap of 1 s from GPS {GPS + 50}: H1 off" in out
-    assert out.count(" INFO live: a stretch begins at GPS ") == 3
+    assert out.count(" INFO live: stretch begins at GPS ") == 3
     assert f"WARNING live: L-L1_llhoft-{GPS + 22}-1.gwf: cannot be read" in out
-    progress = ", lost: 4 s, gaps: 4, candidates: 0, results that wait: "
+    progress = ", lost: 4 s, gaps: 4, candidates: 0, waiting results: "
     assert "INFO live: 76 s analysed (latency " in out and progress in out
 
 

@@ -40,9 +40,9 @@ from chirpwatch.streamer.live.channels import Channels
 from chirpwatch.streamer.live.coincide import (
     MAX_LEAP,
     Assembler,
+    CoincidentSecond,
+    DetectorSecond,
     Gap,
-    Second,
-    Together,
     blocks,
 )
 from chirpwatch.streamer.live.decimate import Decimator
@@ -68,7 +68,7 @@ CHANNELS = {
 
 
 def second(number=0):
-    return Second(np.full(4, float(number)), 0.0)
+    return DetectorSecond(np.full(4, float(number)), 0.0)
 
 
 def told(assembler, now):
@@ -80,7 +80,7 @@ def told(assembler, now):
 
 def test_blocks_hold_each_second_once_and_end_at_gaps_and_other_rates():
     def together(gps, rate):
-        return Together(gps, (np.zeros(rate), np.zeros(rate)), 0.0)
+        return CoincidentSecond(gps, (np.zeros(rate), np.zeros(rate)), 0.0)
 
     told = [together(GPS + number, 4) for number in range(5)]
     gap = Gap(GPS + 5, 2, "off")
@@ -110,7 +110,7 @@ def test_a_missing_frame_is_a_gap_after_the_patience():
     assembler.offer("L1", GPS + 1, second(), 1)
     assert told(assembler, 9.9) == []
     gap, after = told(assembler, 10)
-    assert gap == Gap(GPS, 1, "no frame of L1")
+    assert gap == Gap(GPS, 1, "no frame file from L1")
     assert after.gps == GPS + 1
     # Now the frame is late; a repeated frame counts once.
     assembler.offer("L1", GPS, second(), 11)
@@ -126,7 +126,7 @@ def test_seconds_without_any_frame_are_a_gap_only_once_data_resume():
         assembler.offer(ifo, GPS + 500, second(), 1000)
     assert told(assembler, 1009) == []
     gap, after = told(assembler, 1010)
-    assert gap == Gap(GPS, 500, "no frame of H1, L1")
+    assert gap == Gap(GPS, 500, "no frame file from H1, L1")
     assert after.gps == GPS + 500
 
 
@@ -147,7 +147,7 @@ def test_a_frame_from_the_future_does_not_make_a_gap():
 
 def test_a_second_with_a_detector_off_is_a_gap_with_its_reason():
     assembler = Assembler(IFOS, 10)
-    assembler.offer("H1", GPS, Second(None, 0.0, "off"), 0)
+    assembler.offer("H1", GPS, DetectorSecond(None, 0.0, "off"), 0)
     assembler.offer("L1", GPS, second(), 0)
     assert told(assembler, 0) == [Gap(GPS, 1, "H1 off")]
 
@@ -178,7 +178,7 @@ def test_each_second_is_released_once_and_in_order(data):
     position = GPS
     for one in answers:
         assert one.gps == position
-        if isinstance(one, Together):
+        if isinstance(one, CoincidentSecond):
             assert one.gps in came["H1"] & came["L1"]
             assert [part[0] for part in one.strain] == [one.gps - GPS] * 2
             position += 1
@@ -639,15 +639,15 @@ def test_a_reader_killed_while_sending_does_not_block_the_end():
 def test_a_summary_is_a_single_line_and_sent_once():
     summary = Summary()
     assert summary.update() is None
-    summary.gap(Gap(GPS, 3, "no frame of L1"))
+    summary.gap(Gap(GPS, 3, "no frame file from L1"))
     summary.failure(RuntimeError("the server\nsaid:\x07 " + "x" * 1000))
     summary.scored(0.02)
     update = summary.update()
     assert update is not None
     assert update.message is not None
     assert update.message.startswith(
-        f"3 s lost in 1 gap, the last of 3 s from GPS {GPS}: no frame of L1; Triton "
-        "failed 1 time and was asked again, the last: the server said: xxx"
+        f"3 s lost in 1 gap, the last of 3 s from GPS {GPS}: no frame file from L1; "
+        "Triton failed 1 time and was retried, the last: the server said: xxx"
     )
     assert update.latency_ms is not None
     assert update.latency_ms.p50 == 20
