@@ -668,7 +668,7 @@ def refusal(run: Running, **options: object) -> str:
 @pytest.mark.parametrize("system", ["slurm", "htcondor"])
 def test_a_cluster_that_is_not_configured_is_refused(run, system):
     message = refusal(run, cluster=system)
-    assert "expected Dask's configuration to say what a job asks for" in message
+    assert "expected the resources of its jobs in Dask's configuration" in message
     assert f"jobqueue.{system}" in message
 
 
