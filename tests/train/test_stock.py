@@ -18,7 +18,7 @@ from chirpwatch.train.fitting import stock
 from chirpwatch.train.fitting.fit import fit
 from chirpwatch.train.fitting.stock import (
     ARRAYS,
-    SAYING,
+    MANIFEST,
     StockStream,
     identity,
     make_stock,
@@ -153,13 +153,13 @@ def test_a_stock_is_kept_or_made_anew_by_what_it_is_of(network, folder) -> None:
         yield
 
     make_stock(folder, network, refuse(), BATCHES, "key")
-    saying = (folder / SAYING).read_text()
+    manifest = (folder / MANIFEST).read_text()
     with pytest.raises(AssertionError, match="made again"):
         make_stock(folder, network, refuse(), BATCHES, "another")
     # What is half-made is no stock, and is made anew.
-    assert not (folder / SAYING).exists()
+    assert not (folder / MANIFEST).exists()
     make_stock(folder, network, map(batch, range(BATCHES)), BATCHES, "key")
-    assert (folder / SAYING).read_text() == saying
+    assert (folder / MANIFEST).read_text() == manifest
 
 
 def test_what_frames_depend_on_makes_another_stock(network) -> None:
@@ -211,7 +211,7 @@ def test_killed_training_from_a_stock_goes_on_to_the_same_weights(
     fit(whole, ["matched"], arguments=arguments)
     assert not (whole / "stock").exists()
     train_and_kill(parts, "matched", arguments)
-    assert json.loads((parts / "stock" / "0" / SAYING).read_text())["batches"] == 4
+    assert json.loads((parts / "stock" / "0" / MANIFEST).read_text())["batches"] == 4
     # What is there is drawn from on.
     monkeypatch.setattr(stock, "_write_frames", None)
     fit(parts, resume=True)
