@@ -139,7 +139,7 @@ def test_slides_of_a_network_without_cheap_ones_are_the_same(
     # Kernels end where a slide does, frames reach beyond: a few scores fewer.
     assert 0.98 * cheap.livetime < plain.livetime < cheap.livetime
     found, expected = (
-        dict(zip(map(tuple, x.places.T), x.statistics, strict=True))
+        dict(zip(map(tuple, x.times.T), x.statistics, strict=True))
         for x in (plain, cheap)
     )
     common = found.keys() & expected.keys()
@@ -153,9 +153,9 @@ def test_places_tell_where_an_event_comes_from(split: Network, validation) -> No
     loudest = int(slides.statistics.argmax())
     # The same kernels of the same stretch, put together anew.
     apart = 2 * validation._size / 2048
-    number = int(slides.places[0, loudest] // apart)
+    number = int(slides.times[0, loudest] // apart)
     strain = validation._background[number]
-    starts = (slides.places[:, loudest] - number * apart) * 2048
+    starts = (slides.times[:, loudest] - number * apart) * 2048
     pair = [strain[i, int(start) : int(start) + 2048] for i, start in enumerate(starts)]
     with torch.inference_mode():
         score = float(split.fused()(torch.stack(pair)[None]))

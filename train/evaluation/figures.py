@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from chirpwatch.efficiency import wilson_interval
 from chirpwatch.train.data.signals.waveforms import chirp_mass
 
-LEAST_RATE = 1e-7
+MIN_RATE = 1e-7
 RESOLUTION = 144
 """Dots an inch: sharp on a screen of twice the common density."""
 
@@ -168,9 +168,9 @@ def roc(result: Mapping[str, Any]) -> Draw:
                 label = f"SNR {float(snr):g}"
                 axes.plot(rates, shares, color=colour, label=label)
             if rates:
-                axes.axvspan(LEAST_RATE, min(rates), color=theme.grid, zorder=0)
+                axes.axvspan(MIN_RATE, min(rates), color=theme.grid, zorder=0)
             axes.plot([], [], color=theme.grid, lw=8, label="too little noise")
-            limits = {"xlim": (LEAST_RATE, 1), "ylim": (0, 1.01), "xscale": "log"}
+            limits = {"xlim": (MIN_RATE, 1), "ylim": (0, 1.01), "xscale": "log"}
             axes.set(title=KINDS[kind], xlabel="false-positive rate a window", **limits)
             axes.legend(loc="lower right")
         figure.axes[0].set_ylabel("share of mergers found")

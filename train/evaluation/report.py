@@ -17,7 +17,7 @@ from chirpwatch.atomic import replacing
 from chirpwatch.efficiency import wilson_interval
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.train.evaluation import figures
-from chirpwatch.train.evaluation.deployment import LEAST_EVENTS
+from chirpwatch.train.evaluation.deployment import MIN_EVENTS
 from chirpwatch.train.evaluation.figures import (
     DARK,
     KINDS,
@@ -268,7 +268,7 @@ def _pictures(
         noise = (
             f"{figure['noise_windows']:,} noise windows of simulated {figure['run']} "
             f"noise, {figure['glitch_windows']:,} of windows with a glitch; no rate is "
-            f"shown that fewer than {LEAST_EVENTS} clusters of windows exceed (windows "
+            f"shown that fewer than {MIN_EVENTS} clusters of windows exceed (windows "
             "that overlap are one)."
         )
     has = {

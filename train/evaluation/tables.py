@@ -7,7 +7,7 @@ from typing import Any
 
 from chirpwatch.atomic import replacing
 from chirpwatch.efficiency import wilson_interval
-from chirpwatch.train.evaluation.deployment import LEAST_EVENTS
+from chirpwatch.train.evaluation.deployment import MIN_EVENTS
 from chirpwatch.train.evaluation.thresholds import MASSES
 from chirpwatch.train.evaluation.validation import GLITCH_SHARE
 
@@ -95,7 +95,7 @@ def preamble(result: dict[str, Any]) -> str:
         f"{result['noise_windows']:,} windows of {result['noise_length']:,.0f} s of "
         f"noise of each detector in {result['slides']} pairings, whitened with PSDs of "
         f"{settings['psd_min_length']:g} to {settings['psd_length']:g} s; none is "
-        f"given that fewer than {LEAST_EVENTS} clusters of windows exceed. In the last "
+        f"given that fewer than {MIN_EVENTS} clusters of windows exceed. In the last "
         f"{len(TABLE_RATES)} columns {100 * GLITCH_SHARE:g} % of all windows, with and "
         f"without a signal, have a glitch of SNR {settings['min_glitch_snr']:g} to "
         f"{settings['max_disturbance_snr']:g} in one detector.\n" + timed

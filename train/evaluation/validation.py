@@ -28,7 +28,7 @@ from chirpwatch.train.evaluation.effort import (
     SNRS,
     Effort,
     effort_of,
-    most_slides,
+    max_slides,
 )
 from chirpwatch.train.evaluation.heldout import OtherNoise
 from chirpwatch.train.evaluation.optimal import optimal_curves
@@ -42,7 +42,7 @@ from chirpwatch.train.evaluation.thresholds import (
     MASSES,
     RATES,
     FalsePositives,
-    Scores,
+    WindowScores,
     roc_curves,
     shares_found,
 )
@@ -381,7 +381,7 @@ def scatter(validation: Validation, n: int) -> dict[str, list[float]]:
     }
 
 
-def _score(validation: Validation, effort: Effort) -> Scores:
+def _score(validation: Validation, effort: Effort) -> WindowScores:
     """Score noise and the reference masses; replaces the bank of waveforms."""
     noise = validation.noise_scores(effort.noise_length, effort.slides)
     shapes = validation.draw_glitches(effort.glitch_windows)
@@ -405,7 +405,7 @@ def _score(validation: Validation, effort: Effort) -> Scores:
         "gaussian": FalsePositives(noise, glitch, 0, strides, shapes),
         "glitches": FalsePositives(noise, glitch, GLITCH_SHARE, strides, shapes),
     }
-    return Scores(kinds, signals, noise.numel())
+    return WindowScores(kinds, signals, noise.numel())
 
 
 def validate(
@@ -447,7 +447,7 @@ def validate(
     """
     effort = replace(effort_of(network, quick), **sizes)
     ifos = len(network.geometry.ifos)
-    most = most_slides(effort.stretches, ifos)
+    most = max_slides(effort.stretches, ifos)
     if effort.slides > most:
         raise ConfigurationError(
             f"validation: expected at most {most} slides of {effort.stretches} noise "
@@ -549,7 +549,7 @@ def _scores_of_others(
     effort: Effort,
     noises: Sequence[OtherNoise],
     processes: int,
-) -> Iterator[Iterator[Scores]]:
+) -> Iterator[Iterator[WindowScores]]:
     """Score further kinds of noise, meanwhile in as many processes, or when asked."""
     if not (processes and noises):
         yield (
@@ -567,7 +567,7 @@ def _scores_of_others(
 def _other_noise(
     noise: OtherNoise,
     effort: Effort,
-    scores: Scores,
+    scores: WindowScores,
     held: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
     """What is found in one further kind of noise."""

@@ -30,8 +30,8 @@ from chirpwatch.errors import (
 )
 from chirpwatch.text import one_line
 from chirpwatch.train.evaluation.deployment import (
-    LEAST_EVENTS,
-    LEAST_WINDOWS,
+    MIN_EVENTS,
+    MIN_WINDOWS,
     SELECTION_SEED,
 )
 from chirpwatch.train.evaluation.heldout import (
@@ -384,14 +384,14 @@ class TrainingCLI(LightningCLI):
         """Print a note if the best weights cannot be chosen, or if versions changed."""
         data, monitor = self.config.data, self.config.monitor
         missing, slides = "", has_slides(self.model.network)
-        if monitor == "valid_auroc" and data.validation_windows < LEAST_WINDOWS:
-            missing = f"data.validation_windows of {LEAST_WINDOWS} or more"
+        if monitor == "valid_auroc" and data.validation_windows < MIN_WINDOWS:
+            missing = f"data.validation_windows of {MIN_WINDOWS} or more"
         elif "found" in monitor and len(data.geometry.ifos) < 2:
             missing = "two detectors to shift against each other"
         elif "found" in monitor and not (slides or data.validation_plain_slides):
             missing = (
                 "data.validation_plain_slides that give at least "
-                f"{LEAST_EVENTS} background events"
+                f"{MIN_EVENTS} background events"
             )
         if missing:
             click.echo(
