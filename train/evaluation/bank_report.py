@@ -43,7 +43,7 @@ SIZE = (9.0, 4.0)
 
 
 @dataclass(frozen=True)
-class Judgement:
+class FittingFactors:
     """Fitting factors of a bank for signals that its templates were not chosen from.
 
     Attributes:
@@ -60,7 +60,7 @@ class Judgement:
     own: NDArray[Any]
 
 
-def judge(bank: Bank, geometry: Geometry, signals: int) -> Judgement:
+def measure(bank: Bank, geometry: Geometry, signals: int) -> FittingFactors:
     """Measure a bank's fitting factors on an independent draw from its population.
 
     Args:
@@ -77,7 +77,7 @@ def judge(bank: Bank, geometry: Geometry, signals: int) -> Judgement:
         grid.match(*pair).amax(0)
         for pair in zip(spectra.split(CHUNK), own.split(CHUNK), strict=True)
     ]
-    return Judgement(
+    return FittingFactors(
         masses, best_matches(grid, spectra, bank).mean(0), torch.cat(matches).numpy()
     )
 
@@ -96,11 +96,11 @@ def write_bank(
         signals: Number of signals to measure fitting factors with.
         command: Command that made the bank, for the report.
     """
-    judgement = judge(bank, geometry, signals)
+    factors = measure(bank, geometry, signals)
     figure = path.with_suffix(".png")
-    text = report(bank, judgement, geometry, command, figure.name)
+    text = report(bank, factors, geometry, command, figure.name)
     with replacing(figure) as temporary:
-        temporary.write_bytes(render(planes(bank, judgement), LIGHT, SIZE))
+        temporary.write_bytes(render(planes(bank, factors), LIGHT, SIZE))
     with replacing(path.with_suffix(".md")) as temporary:
         temporary.write_text(text)
     with replacing(path) as temporary:
@@ -108,13 +108,13 @@ def write_bank(
 
 
 def report(
-    bank: Bank, judgement: Judgement, geometry: Geometry, command: str, figure: str
+    bank: Bank, factors: FittingFactors, geometry: Geometry, command: str, figure: str
 ) -> str:
     """Report on a bank's settings and fitting factors, Markdown.
 
     Args:
         bank: Bank to report on.
-        judgement: Its fitting factors.
+        factors: Its fitting factors.
         geometry: Sample rate and highpass.
         command: Command that made the bank.
         figure: Path of the figure, relative to the report.
@@ -139,22 +139,20 @@ def report(
         f"{geometry.highpass:g} Hz that the best template recovers, averaged over "
         "the merger's position between two filter outputs "
         f"({rate:g} outputs per second). It was measured "
-        f"with {len(judgement.masses)} complete signals that the templates were not "
+        f"with {len(factors.masses)} complete signals that the templates were not "
         "chosen from. *Own template* is the match with a template of the signal's own "
         "masses and spins, truncated like those of the bank. It loses SNR by the "
         "truncation only; more templates could recover what the bank loses beyond it. "
         "Where the truncation costs much SNR, a template of other masses can match "
         "better than the signal's own.\n\n"
-        f"{table(bank, judgement)}\n"
+        f"{table(bank, factors)}\n"
         f"![Fitting factor by component masses]({figure})\n"
     )
 
 
-def table(bank: Bank, judgement: Judgement) -> str:
+def table(bank: Bank, factors: FittingFactors) -> str:
     """Fitting factors by chirp mass as a Markdown table."""
-    signals, templates = (
-        chirp_mass(*mergers.masses.T) for mergers in (judgement, bank)
-    )
+    signals, templates = (chirp_mass(*mergers.masses.T) for mergers in (factors, bank))
     all_masses = (0.0, float("inf"))
     bins = list(pairwise(CHIRP_MASSES))
     names = ["mean", *(f"{_ordinal(rank)} percentile" for rank in PERCENTILES)]
@@ -174,8 +172,8 @@ def table(bank: Bank, judgement: Judgement) -> str:
             "all" if (low, high) == all_masses else f"{low:g} to {high:g}",
             str(inside.sum()),
             str(((templates >= low) & (templates < high)).sum()),
-            *_cells(judgement.fitting[inside]),
-            *_cells(judgement.own[inside]),
+            *_cells(factors.fitting[inside]),
+            *_cells(factors.own[inside]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -185,28 +183,28 @@ def _ordinal(rank: int) -> str:
     return f"{rank}{'st' if rank == 1 else 'th'}"
 
 
-def _cells(factors: NDArray[Any]) -> Sequence[str]:
+def _cells(matches: NDArray[Any]) -> Sequence[str]:
     """Mean and percentiles; a percentile needs at least one signal below it."""
-    values = [factors.mean() if len(factors) else None]
+    values = [matches.mean() if len(matches) else None]
     values += [
-        np.percentile(factors, rank) if len(factors) * rank >= 100 else None
+        np.percentile(matches, rank) if len(matches) * rank >= 100 else None
         for rank in PERCENTILES
     ]
     return [NOT_MEASURED if value is None else f"{value:.3f}" for value in values]
 
 
-def planes(bank: Bank, judgement: Judgement) -> Draw:
+def planes(bank: Bank, factors: FittingFactors) -> Draw:
     """Figure of the fitting factor in the mass plane: bank and own templates."""
     low, high = bank.settings.min_mass, bank.settings.max_mass
     edges = np.geomspace(low, high, CELLS + 1)
 
     def draw(figure: Figure, theme: Theme) -> None:
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-        for axes, title, factors in (
-            (left, "Fitting factor of the bank", judgement.fitting),
-            (right, "Own template, truncated", judgement.own),
+        for axes, title, values in (
+            (left, "Fitting factor of the bank", factors.fitting),
+            (right, "Own template, truncated", factors.own),
         ):
-            mean, *_ = binned_statistic_2d(*judgement.masses.T, factors, bins=edges)
+            mean, *_ = binned_statistic_2d(*factors.masses.T, values, bins=edges)
             cells = axes.pcolormesh(
                 edges, edges, mean.T, cmap="cividis",
                 vmin=COLOUR_RANGE[0], vmax=COLOUR_RANGE[1],

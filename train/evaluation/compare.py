@@ -115,9 +115,9 @@ def window_cost(network: Scorer) -> Cost:
             windows = fused(strain).numel()
         lengths = []
         for _ in range(REPEATS):
-            begin = time.process_time()
+            start = time.process_time()
             fused(strain)
-            lengths.append(time.process_time() - begin)
+            lengths.append(time.process_time() - start)
     return Cost(
         counter.get_total_flops() / windows / 1e6,
         1e6 * statistics.median(lengths) / windows,

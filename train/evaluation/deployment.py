@@ -448,17 +448,17 @@ class DeployedValidation:
         self.geometry, self.settings = geometry, settings
         self.slides, self.plain_slides = slides, plain_slides
         self._rng = np.random.default_rng([seed, DEPLOYED])
-        each = round(length / stretches * geometry.inference_sampling_rate)
-        self._size = each * geometry.stride_size
-        usable = each - geometry.warmup_strides
+        strides = round(length / stretches * geometry.inference_sampling_rate)
+        self._size = strides * geometry.stride_size
+        usable = strides - geometry.warmup_strides
         # The last detector's largest shift stays one step short of a full circle.
         steps = (len(geometry.ifos) - 1) * max(slides, plain_slides) + 1
         step = usable // steps * geometry.stride_length
         # So far apart, kernels and filters of two slides share no strain.
-        least = geometry.kernel_length + geometry.fduration + geometry.stride_length
-        if step < least:
+        min_step = geometry.kernel_length + geometry.fduration + geometry.stride_length
+        if step < min_step:
             raise ConfigurationError(
-                f"validation: expected at least {least:g} s between two of the "
+                f"validation: expected at least {min_step:g} s between two of the "
                 f"{max(slides, plain_slides)} slides, found {step:g} s in {stretches} "
                 f"stretches of {self._size / geometry.sample_rate:g} s; use fewer "
                 "slides or more strain"
@@ -798,10 +798,10 @@ class DeployedValidation:
             else:
                 tensor, peaks = score_stretch(network, stretch.strain)
             scores = tensor.cpu().numpy()
-            places = np.arange(len(scores)) * float(geometry.stride_size)
+            positions = np.arange(len(scores)) * float(geometry.stride_size)
             if peaks is not None:
-                places += peaks.cpu().numpy() * geometry.frame_size
-            scored.append((scores, places))
+                positions += peaks.cpu().numpy() * geometry.frame_size
+            scored.append((scores, positions))
             # Calibrate the merger's offset from the loudest of the kernels it lies in,
             # with the louder half of the injections.
             for merger, snr in zip(stretch.mergers, stretch.snrs, strict=True):
@@ -809,15 +809,15 @@ class DeployedValidation:
                 first = max(0, last - geometry.kernel_size // geometry.stride_size + 1)
                 if snr >= np.median(stretch.snrs) and first < len(scores):
                     best = first + int(scores[first : last + 1].argmax())
-                    residuals.append(merger - places[best])
+                    residuals.append(merger - positions[best])
         offset = float(np.median(residuals))
         result = []
-        for stretch, (scores, places) in zip(self.injections, scored, strict=True):
+        for stretch, (scores, positions) in zip(self.injections, scored, strict=True):
             chosen = np.flatnonzero(find_events(scores, reach))
             nanoseconds = 1e9 / geometry.sample_rate
             matched = match_injections(
                 (stretch.mergers * nanoseconds).astype(np.int64),
-                ((places[chosen] + offset) * nanoseconds).astype(np.int64),
+                ((positions[chosen] + offset) * nanoseconds).astype(np.int64),
                 scores[chosen],
                 MATCH_WINDOW,
             )

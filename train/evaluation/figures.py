@@ -240,7 +240,7 @@ def efficiency(result: Mapping[str, Any], rate: str) -> Draw:
                 )  # fmt: skip
             axes.set(title=_words(pair), xlim=(3.5, 16.5), ylim=(0, 1.02))
         grid[0, 0].legend(loc="lower right")
-        _label(grid, "network SNR", "share found")
+        _label(grid, "network SNR", "efficiency")
 
     return draw
 
@@ -274,7 +274,7 @@ def efficiency_by_rate(result: Mapping[str, Any]) -> Draw:
                 axes.plot([], [], color=theme.muted, ls="--", lw=1, label=label)
             axes.set(title=_words(pair), xlim=(3.5, 16.5), ylim=(0, 1.02))
         grid[0, 0].legend(loc="lower right")
-        _label(grid, "network SNR", "share found")
+        _label(grid, "network SNR", "efficiency")
 
     return draw
 

@@ -157,11 +157,13 @@ def _slides(
     step = geometry.stride_size // geometry.frame_size
     # Kernels this far apart share neither strain nor whitening filter, and the light
     # travel time between detectors is far shorter.
-    least = (geometry.kernel_size + geometry.filter_size) // geometry.stride_size + 1
+    min_shift = (
+        geometry.kernel_size + geometry.filter_size
+    ) // geometry.stride_size + 1
     slides, quiet = [], []
     later = len(frames) - 1
     longest = (kernels - 1) // later
-    for shift in [*range(least, longest + 1), *range(-longest, 1 - least)]:
+    for shift in [*range(min_shift, longest + 1), *range(-longest, 1 - min_shift)]:
         starts = [i * shift - min(0, later * shift) for i in range(len(frames))]
         count = kernels - later * abs(shift)
         size = (count - 1) * step + kernel
@@ -177,7 +179,7 @@ def _slides(
 
 
 def _tally(parts: list[NDArray[Any]], statistic: float) -> dict[str, Any]:
-    """Count kernels, and those that score at least the event's statistic."""
+    """Count kernels, and those that score at min_shift the event's statistic."""
     scores = np.concatenate(parts) if parts else np.empty(0)
     return {
         "windows": len(scores),

@@ -253,7 +253,7 @@ def _training_caption(training: bool | None) -> str:
     noise = {
         True: "simulated noise",
         False: "recorded strain with simulated mergers and glitches",
-        None: "noise of unknown origin (there is no checkpoint)",
+        None: "noise of unknown origin",
     }[training]
     return (
         "Loss of single training batches, and of the validation's windows, both in "

@@ -200,7 +200,7 @@ class StockStream(Dataset[FrameBatch]):
         # Sorted rows: reads from disk are then sequential.
         mergers = np.sort(rng.choice(self.mergers, half, p=self.odds))
         ifos = self.arrays["power"].shape[1]
-        # Independent rows for each detector, so that no two come from one window.
+        # Independent rows for each detector: every combination is a new window.
         noise = np.stack([rng.choice(self.noise, half) for _ in range(ifos)], 1)
 
         def detectors(name: str) -> NDArray[Any]:
