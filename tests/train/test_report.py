@@ -185,7 +185,7 @@ ALL_SIMULATED = "All noise, glitches and mergers in this report are simulated."
 @pytest.mark.parametrize(
     ("training", "recorded", "told"),
     [
-        (True, [], (ALL_SIMULATED, "both of simulated noise")),
+        (True, [], (ALL_SIMULATED, "both in simulated noise")),
         (
             False,
             [],
