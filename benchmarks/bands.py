@@ -39,7 +39,7 @@ from chirpwatch.train.data.noise.pycbc_series import read_series
 from chirpwatch.train.data.noise.spectra import coloured_noise
 from chirpwatch.train.data.signals.injections import MERGER_LENGTH
 from chirpwatch.train.evaluation.deployment import (
-    LEAST_EVENTS,
+    MIN_EVENTS,
     apply_filters,
     project_mergers,
     stretch_filters,
@@ -308,7 +308,7 @@ class NoiseScores:
             all detectors at the same time.
 
     Attributes:
-        thresholds: Threshold at each of ``RATES``, NaN if fewer than ``LEAST_EVENTS``
+        thresholds: Threshold at each of ``RATES``, NaN if fewer than ``MIN_EVENTS``
             windows are above it, [rates]; and with each block left out, [blocks,
             rates].
     """
@@ -343,7 +343,7 @@ class NoiseScores:
 
 def _threshold(descending: np.ndarray, rate: float) -> float:
     place = round(rate * len(descending))
-    return float(descending[place]) if place >= LEAST_EVENTS else np.nan
+    return float(descending[place]) if place >= MIN_EVENTS else np.nan
 
 
 def _shares(descending: np.ndarray, limits: np.ndarray) -> list[float]:

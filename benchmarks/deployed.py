@@ -36,8 +36,8 @@ from chirpwatch.train.data.window_settings import WindowSettings
 from chirpwatch.train.evaluation.deployment import (
     GLITCH_LENGTH,
     INJECTION_SPACING,
-    LEAST_CAUSES,
-    LEAST_EVENTS,
+    MIN_CAUSES,
+    MIN_EVENTS,
     SPACINGS,
     DeployedValidation,
     Glitch,
@@ -251,13 +251,13 @@ class WindowRates:
         Returns:
             ``threshold``; ``clusters`` and ``windows``, their numbers above it; and
             ``low`` and ``high``, the thresholds if √n fewer or more of the n clusters
-            were above. None if there are fewer than ``LEAST_EVENTS`` clusters.
+            were above. None if there are fewer than ``MIN_EVENTS`` clusters.
         """
         threshold = self.threshold(rate)
         if threshold is None:
             return None
         clusters = self.clusters(threshold)
-        if clusters < LEAST_EVENTS:
+        if clusters < MIN_EVENTS:
             return None
         error = 1 / math.sqrt(clusters)
         low, high = (self.threshold(rate * (1 + sign * error)) for sign in (-1, 1))
@@ -394,7 +394,7 @@ def efficiency_at(
         binomial interval of ``share`` (68 %).
     """
     background, rate = slides.background, JULIAN_YEAR / spacing
-    if slides.livetime < LEAST_EVENTS * spacing:
+    if slides.livetime < MIN_EVENTS * spacing:
         return {"events": 0, "causes": 0, "clusters": 0.0}
     threshold = background.threshold_at_far(rate)
     clusters = slides.effective_count(threshold)
@@ -403,7 +403,7 @@ def efficiency_at(
         "causes": slides.causes(threshold),
         "clusters": clusters,
     }
-    if result["causes"] < LEAST_CAUSES:
+    if result["causes"] < MIN_CAUSES:
         return result
     least = background.lowest_far_per_year
     assert least is not None

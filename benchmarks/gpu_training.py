@@ -28,11 +28,11 @@ from benchmarks.markdown import lay_out
 from chirpwatch.atomic import replacing
 from chirpwatch.process import process_pool
 from chirpwatch.train.evaluation.report import (
-    FIGURES,
     LOG,
     NETWORK,
-    read_figures,
+    RESULTS,
     read_log,
+    read_results,
 )
 from chirpwatch.train.evaluation.tables import NOT_MEASURED
 from chirpwatch.train.evaluation.thresholds import MASSES
@@ -111,9 +111,9 @@ def train_seeds(
 
 def judge(folder: Path) -> None:
     """Validate one network on one core, unless that was done before."""
-    if (folder / FIGURES).exists():
+    if (folder / RESULTS).exists():
         return
-    command = ["train", "validate", str(folder / NETWORK), str(folder / FIGURES)]
+    command = ["train", "validate", str(folder / NETWORK), str(folder / RESULTS)]
     subprocess.run(
         [sys.executable, "-m", "chirpwatch", *command, "--quick"],
         check=True,
@@ -131,7 +131,7 @@ def summary(folder: Path) -> dict[str, Any]:
         column = log.get(name)
         values = [] if column is None else [x for x in column.tolist() if x == x]
         result[name] = values[-1] if values else None
-    figures = read_figures(folder / FIGURES)
+    figures = read_results(folder / RESULTS)
     result["found"] = None
     if figures:
         result["found"] = {

@@ -18,8 +18,8 @@ import torch
 
 from chirpwatch.train.evaluation.compare import SNR
 from chirpwatch.train.evaluation.report import (
-    FIGURES,
     NETWORK,
+    RESULTS,
 )
 from chirpwatch.train.evaluation.tables import write_report
 from chirpwatch.train.evaluation.validation import validate
@@ -87,7 +87,7 @@ def train(folder: Path, model: str, seed: int) -> None:
 
 def judge(folder: Path) -> None:
     """Measure one network's efficiency in a process of its own."""
-    if not (folder / FIGURES).exists():
+    if not (folder / RESULTS).exists():
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "benchmarks.networks", "--judge", str(folder)]
         subprocess.run(command, check=True, env=environment)
@@ -98,7 +98,7 @@ def judge_here(folder: Path) -> None:
     torch.set_num_threads(1)
     network, details = load_checkpoint(folder / NETWORK)
     result = validate(network, **JUDGEMENT)
-    write_report(folder / FIGURES, {"checkpoint": details} | result)
+    write_report(folder / RESULTS, {"checkpoint": details} | result)
 
 
 def main(arguments: Sequence[str]) -> None:

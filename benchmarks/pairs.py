@@ -42,7 +42,7 @@ GROUP = 64
 """Slides in one run of the model ``slides``, to limit memory."""
 
 APART = 1e6
-"""Distance between two stretches in ``Slides.places``, s."""
+"""Distance between two stretches in ``Slides.times``, s."""
 
 
 @dataclass(frozen=True, eq=False)

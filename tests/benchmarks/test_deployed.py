@@ -133,7 +133,7 @@ def test_repeated_strain_counts_once() -> None:
     glitch = Slides(np.ones(400), np.stack([places[0] * 0 + 7, places[1]]), 1e6, 2.0)
     quiet = Slides(
         np.concatenate([np.ones(400), np.zeros(400)]),
-        np.concatenate([glitch.places, places], 1),
+        np.concatenate([glitch.times, places], 1),
         1e6,
         2.0,
     )

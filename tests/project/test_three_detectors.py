@@ -491,14 +491,14 @@ def test_validation_slides_each_detector_against_each_other(checkpoint) -> None:
     with torch.inference_mode():
         frames = frames_of(network.fused(), validation._background[0]).shape[-1]
     # L1 is read later than H1, and V1 than L1, by as much, around the circle.
-    later = np.diff(slides.places, axis=0) * 64 % frames
+    later = np.diff(slides.times, axis=0) * 64 % frames
     assert later.shape[0] == 2 and (later[0] == later[1]).all()
     steps = np.unique(later)
     assert len(steps) == 5 and (np.diff(steps) == steps[0]).all() and steps[0] > 128
     # The same kernels of the same stretch, put together anew.
     loudest, size = int(slides.statistics.argmax()), 2 * validation._size
-    number = int(slides.places[0, loudest] * RATE // size)
-    begins = np.round(slides.places[:, loudest] * RATE).astype(int) - number * size
+    number = int(slides.times[0, loudest] * RATE // size)
+    begins = np.round(slides.times[:, loudest] * RATE).astype(int) - number * size
     rows = zip(validation._background[number], begins, strict=True)
     windows = torch.stack([row[begin : begin + RATE] for row, begin in rows])
     with torch.inference_mode():

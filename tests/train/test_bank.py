@@ -21,7 +21,7 @@ from chirpwatch.errors import (
 from chirpwatch.geometry import Geometry
 from chirpwatch.train.cli import bank as command
 from chirpwatch.train.data.signals.waveforms import chirp_mass
-from chirpwatch.train.evaluation.bank_report import judge
+from chirpwatch.train.evaluation.bank_report import measure
 from chirpwatch.train.networks.bank import (
     MERGER_LENGTH,
     OVERSAMPLING,
@@ -133,14 +133,14 @@ def test_templates_recover_their_own_mergers(bank: Bank) -> None:
 
 
 def test_another_template_may_win_back_what_truncation_loses(bank: Bank) -> None:
-    judgement = judge(bank, GEOMETRY, 40)
-    factors, own = judgement.fitting, judgement.own
+    factors = measure(bank, GEOMETRY, 40)
+    factors, own = factors.fitting, factors.own
     assert (own > 0.7).all() and (own < 1).all()
     assert factors.mean() < own.mean()
     assert (factors < own + 0.05).all()
     whole = Bank(WHOLE, bank.masses, bank.spins, bank.shift, bank.share)
-    heavy = chirp_mass(*judgement.masses.T) > 20
-    assert (judge(whole, GEOMETRY, 40).own[heavy] > 0.998).all()
+    heavy = chirp_mass(*factors.masses.T) > 20
+    assert (measure(whole, GEOMETRY, 40).own[heavy] > 0.998).all()
 
 
 def test_fitting_factors_of_truncated_templates_agree_with_pycbc(

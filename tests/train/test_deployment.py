@@ -139,7 +139,7 @@ def test_slides_without_a_separate_head_are_the_same(
     # A kernel must end within its slide, a frame need not: a few scores fewer.
     assert 0.98 * cheap.livetime < plain.livetime < cheap.livetime
     found, expected = (
-        dict(zip(map(tuple, x.places.T), x.statistics, strict=True))
+        dict(zip(map(tuple, x.times.T), x.statistics, strict=True))
         for x in (plain, cheap)
     )
     common = found.keys() & expected.keys()
@@ -155,9 +155,9 @@ def test_an_event_has_its_place_in_each_detectors_strain(
     loudest = int(slides.statistics.argmax())
     # The same kernels of the same stretch, combined again by hand.
     apart = 2 * validation._size / 2048
-    number = int(slides.places[0, loudest] // apart)
+    number = int(slides.times[0, loudest] // apart)
     strain = validation._background[number]
-    starts = (slides.places[:, loudest] - number * apart) * 2048
+    starts = (slides.times[:, loudest] - number * apart) * 2048
     pair = [strain[i, int(start) : int(start) + 2048] for i, start in enumerate(starts)]
     with torch.inference_mode():
         score = float(split.fused()(torch.stack(pair)[None]))

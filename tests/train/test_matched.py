@@ -31,7 +31,7 @@ from chirpwatch.train.data.window_settings import WindowSettings
 from chirpwatch.train.data.windows import Batch
 from chirpwatch.train.fitting.fit import fit
 from chirpwatch.train.fitting.module import (
-    Detector,
+    TrainingModule,
     cross_entropy,
 )
 from chirpwatch.train.networks.bank import MERGER_LENGTH, Bank, BankSettings
@@ -337,7 +337,7 @@ def test_the_frontends_weights_are_copied_from_a_split_network(network) -> None:
 
 
 def test_slides_weigh_each_kind_of_window_by_its_share(network) -> None:
-    detector = Detector(
+    detector = TrainingModule(
         "split", slides=4, disturbed_shares=(0.1, 0.02, 0.03), geometry=Geometry()
     )
     negatives = 60
@@ -392,7 +392,7 @@ def test_a_training_of_all_parts_lowers_the_loss(bank: Bank, tmp_path) -> None:
     path.write_text(bank.to_json())
     torch.manual_seed(3)
     sizes = SIZES | {"width": 8, "channels": 8, "hidden": 8}
-    detector = Detector(
+    detector = TrainingModule(
         "matched",
         sizes,
         slides=2,
@@ -474,20 +474,20 @@ def test_a_training_starts_from_a_trained_matched_network(bank: Bank, tmp_path) 
         "geometry": GEOMETRY,
         "initial": str(path),
     }
-    weights = Detector(**going_on).network.state_dict()
+    weights = TrainingModule(**going_on).network.state_dict()
     for name, weight in before.state_dict().items():
         assert torch.equal(weights[name], weight), name
-    with pytest.raises(ConfigurationError, match=r"model\.bank: expected none, since"):
-        Detector(**going_on, bank="bank.json")
+    with pytest.raises(ConfigurationError, match=r"model\.bank: expected null, since"):
+        TrainingModule(**going_on, bank="bank.json")
     for changes, message in (
         ({"geometry": dataclasses.replace(GEOMETRY, highpass=30.0)}, "the geometry"),
         ({"hyperparameters": before.hyperparameters | {"width": 8}}, "'width': 8"),
     ):
         with pytest.raises(ModelError, match=message):
-            Detector(**going_on | changes)
+            TrainingModule(**going_on | changes)
     save_checkpoint(path, SeedResNet(GEOMETRY, width=16), {})
     with pytest.raises(ModelError, match="the model split or matched, found seed"):
-        Detector(**going_on)
+        TrainingModule(**going_on)
 
 
 @pytest.mark.parametrize(
@@ -512,16 +512,16 @@ def test_sizes_that_do_not_fit_are_refused(sizes, message) -> None:
     ("changes", "message"),
     [
         ({"model": "seed", "slides": 2}, "model.slides: expected 0 for the model seed"),
-        ({"bank": "x.json"}, "model.bank: expected none for the model split"),
-        ({"initial": "x.ckpt"}, "model.initial: expected none for the model split"),
-        ({"disturbed_shares": (0.5, 0.3, 0.2)}, "disturbed_shares below 1"),
+        ({"bank": "x.json"}, "model.bank: expected null for the model split"),
+        ({"initial": "x.ckpt"}, "model.initial: expected null for the model split"),
+        ({"disturbed_shares": (0.5, 0.3, 0.2)}, "disturbed_shares with a sum below 1"),
         ({"model": "matched", "bank": "nowhere.json"}, "nowhere.json: expected a bank"),
     ],
 )
 def test_settings_that_contradict_the_model_are_refused(changes, message) -> None:
     sizes = {"model": "split", "geometry": GEOMETRY} | changes
     with pytest.raises(ConfigurationError, match=re.escape(message)):
-        Detector(**sizes)
+        TrainingModule(**sizes)
 
 
 def test_strain_of_another_rate_is_refused(bank: Bank) -> None:

@@ -1,5 +1,6 @@
 """The report of a training: an HTML page that opens from disk."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -132,7 +133,8 @@ def test_missing_measurements_are_left_out_and_reported(run: Path, tmp_path) -> 
         del result[name]
     (tmp_path / "validation.json").write_text(json.dumps(result))
     page = write_run_report(tmp_path).read_text()
-    assert "has no such figures" in page and "No limits were measured" in page
+    assert "lacks the results for this figure" in page
+    assert "No limits were measured" in page
     assert "There is no metrics.csv." in page
     assert page.count("<img") == 3
 
@@ -141,7 +143,7 @@ def test_missing_measurements_are_left_out_and_reported(run: Path, tmp_path) -> 
     ("name", "text", "told"),
     [
         ("validation.json", "{", "expected JSON"),
-        ("validation.json", "[]", "expected figures of 'chirpwatch train validate'"),
+        ("validation.json", "[]", "expected results of 'chirpwatch train validate'"),
         ("metrics.csv", "loss\n1\n", "expected a column 'step', found loss"),
         ("metrics.csv", "step,loss\n1,no\n", "line 2: expected a number for loss"),
     ],
@@ -171,31 +173,31 @@ def test_figures_from_other_weights_are_refused(run: Path, tmp_path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     save_checkpoint(folder / "network.ckpt", Network(Geometry()), {})
-    with pytest.raises(ConfigurationError, match=r"validation\.json: expected figures"):
+    with pytest.raises(ConfigurationError, match=r"validation\.json: expected results"):
         write_run_report(folder)
     with pytest.raises(ConfigurationError, match="validate again"):
         write_comparison([folder], tmp_path / "table.md")
 
 
-ALL_SIMULATED = "All noise, glitches and mergers of this page are simulated."
+ALL_SIMULATED = "All noise, glitches and mergers in this report are simulated."
 
 
 @pytest.mark.parametrize(
     ("training", "recorded", "told"),
     [
-        (True, [], (ALL_SIMULATED, "both of simulated noise")),
+        (True, [], (ALL_SIMULATED, "both in simulated noise")),
         (
             False,
             [],
             (
-                "the noise of the training was recorded",
-                "strain that detectors recorded",
+                "the training's noise is recorded strain",
+                "recorded strain with simulated mergers",
             ),
         ),
         (
             True,
             ["glitches"],
-            ("recorded: glitches of the validation in elsewhere", "simulated noise"),
+            ("recorded data: the validation's glitches (elsewhere)", "simulated noise"),
         ),
     ],
 )
@@ -213,7 +215,7 @@ def test_a_page_names_its_simulated_parts(
     result["noises"] = [other | {"held_rates": {"gaussian": {}, "glitches": {}}}]
     (tmp_path / "validation.json").write_text(json.dumps(result))
     (tmp_path / "metrics.csv").write_text(LOG)
-    page = write_run_report(tmp_path).read_text()
+    page = html.unescape(write_run_report(tmp_path).read_text())
     for words in told:
         assert words in page
     everything = training is not False and not recorded
@@ -226,16 +228,16 @@ def test_a_page_without_a_checkpoint_claims_nothing(tmp_path) -> None:
     (tmp_path / "metrics.csv").write_text(LOG)
     page = write_run_report(tmp_path).read_text()
     assert '<span class="badge">' not in page and ALL_SIMULATED not in page
-    assert "noise of a kind that no checkpoint here tells" in page
+    assert "noise of unknown origin" in page
 
 
 def test_shipped_figures_make_a_page(tmp_path) -> None:
     shipped = Path(__file__).parents[2] / "train" / "checkpoints" / "matched"
     for name in ("validation.json", "network.ckpt"):
         shutil.copy(shipped / name, tmp_path)
-    page = write_run_report(tmp_path).read_text()
-    assert "the noise of the training is simulated" in page
-    assert "strain of the validation in strain of o3a.hdf5" in page
+    page = html.unescape(write_run_report(tmp_path).read_text())
+    assert "the training's noise is simulated" in page
+    assert "the validation's strain (strain of o3a.hdf5)" in page
 
 
 def _with(folder: Path, **changes: Any) -> Path:
@@ -314,7 +316,7 @@ def test_comparison_puts_seeds_of_one_network_together(
         ({"seed": 6}, "expected seed = 5 as in"),
         ({"run": "O4"}, "expected run = O3 as in"),
         ({"quick": True}, "expected quick = False as in"),
-        ({"weights": "0" * 64}, "found those of 000000000000…"),
+        ({"weights": "0" * 64}, "found results for 000000000000…"),
     ],
 )
 def test_figures_from_different_validations_are_not_compared(
@@ -334,7 +336,7 @@ def test_figures_without_a_hash_of_their_weights_are_not_compared(
     result = json.loads(path.read_text())
     del result["weights"]
     path.write_text(json.dumps(result))
-    with pytest.raises(ConfigurationError, match="unknown ones; validate again"):
+    with pytest.raises(ConfigurationError, match="unknown weights; validate again"):
         write_comparison(seeds, tmp_path / "table.md")
 
 

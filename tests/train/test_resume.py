@@ -77,7 +77,7 @@ def test_a_finished_training_is_only_validated_again(tmp_path, capsys) -> None:
     _, after = load_checkpoint(folder / "network.ckpt")
     assert 0 < after["cpu_time_length"] <= before["cpu_time_length"]
     assert 0 < after["wall_time_length"] <= before["wall_time_length"]
-    assert "began with torch 1.0, this is" in capsys.readouterr().out
+    assert "started with torch 1.0 and resumes with" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -114,15 +114,15 @@ def test_full_disk_is_reported_and_keeps_the_previous_checkpoint(
             ModelError,
             'of the geometry .*highpass": 20.* found .*highpass": 32',
         ),
-        ("--steps=24", ConfigurationError, "steps: .* has 12, found 24"),
-        ("--trainer.devices=2", ConfigurationError, "devices: .* has 1, found 2"),
+        ("--steps=24", ConfigurationError, "steps: expected 12 .*, found 24"),
+        ("--trainer.devices=2", ConfigurationError, "devices: expected 1 .*, found 2"),
         ("--monitor=valid_found_day", ConfigurationError, "monitor: .*found_day"),
         (
             "--data.validation_windows=9",
             ConfigurationError,
             "validation: .*'windows': 9",
         ),
-        ("--seed_everything=5", ConfigurationError, "seed: .* has 1, found 5"),
+        ("--seed_everything=5", ConfigurationError, "seed: expected 1 .*, found 5"),
     ],
 )
 def test_a_training_with_other_settings_is_not_resumed(

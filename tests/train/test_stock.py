@@ -18,7 +18,7 @@ from chirpwatch.train.fitting import stock
 from chirpwatch.train.fitting.fit import fit
 from chirpwatch.train.fitting.stock import (
     ARRAYS,
-    SAYING,
+    MANIFEST,
     StockStream,
     identity,
     make_stock,
@@ -153,13 +153,13 @@ def test_a_stock_is_reused_only_with_the_same_key(network, folder) -> None:
         yield
 
     make_stock(folder, network, refuse(), BATCHES, "key")
-    saying = (folder / SAYING).read_text()
+    manifest = (folder / MANIFEST).read_text()
     with pytest.raises(AssertionError, match="made again"):
         make_stock(folder, network, refuse(), BATCHES, "another")
     # An incomplete stock is made again.
-    assert not (folder / SAYING).exists()
+    assert not (folder / MANIFEST).exists()
     make_stock(folder, network, map(batch, range(BATCHES)), BATCHES, "key")
-    assert (folder / SAYING).read_text() == saying
+    assert (folder / MANIFEST).read_text() == manifest
 
 
 def test_a_stocks_key_depends_on_filters_frontend_and_windows(network) -> None:
@@ -211,7 +211,7 @@ def test_killed_training_from_a_stock_resumes_to_the_same_weights(
     fit(whole, ["matched"], arguments=arguments)
     assert not (whole / "stock").exists()
     train_and_kill(parts, "matched", arguments)
-    assert json.loads((parts / "stock" / "0" / SAYING).read_text())["batches"] == 4
+    assert json.loads((parts / "stock" / "0" / MANIFEST).read_text())["batches"] == 4
     # The stock is reused.
     monkeypatch.setattr(stock, "_write_frames", None)
     fit(parts, resume=True)

@@ -19,7 +19,7 @@ from chirpwatch.train.data.noise.background import simulate_background
 from chirpwatch.train.data.recorded import RecordedStretches
 from chirpwatch.train.evaluation.bank_filter import BankFilters
 from chirpwatch.train.evaluation.deployment import (
-    LEAST_EVENTS,
+    MIN_EVENTS,
     whiten_stretch,
 )
 from chirpwatch.train.evaluation.effort import Effort, effort_of
@@ -194,7 +194,7 @@ def test_default_efforts_reach_the_rates_of_the_table(
     for quick, rate in ((False, TABLE_RATES[-1]), (True, TABLE_RATES[0])):
         effort = effort_of(network, quick)
         windows = effort.noise_length * effort.slides * windows_per_second
-        assert int(windows * rate) >= LEAST_EVENTS * windows_per_cluster
+        assert int(windows * rate) >= MIN_EVENTS * windows_per_cluster
 
 
 def test_scores_of_single_windows_differ() -> None:

@@ -1,1 +1,1 @@
-"""What a network finds: validation, search, bank's limit, reports."""
+"""Evaluation of networks: validation, matched-filter limits, comparison, reports."""

@@ -1,4 +1,4 @@
-"""Matched filters of a whole bank: likelihoods added as the population has them."""
+"""Detection statistic of a template bank: likelihood averaged over its population."""
 
 import math
 from typing import Any
@@ -20,34 +20,36 @@ from chirpwatch.train.data.signals.waveforms import (
 from chirpwatch.train.networks.bank import Bank
 
 BANK_LENGTH = 8.0
-"""Length of a bank's templates, and of the noise that they filter at once, s."""
+"""Length of the templates, and of the noise blocks that they filter, s."""
 
 BANK_BLOCKS = 40
-"""Stretches of noise of each detector that are kept at once."""
+"""Noise blocks of each detector held in memory."""
 
-FINENESS = 8
-"""Places between two outputs at which a bank's mergers may lie."""
+UPSAMPLING = 8
+"""Possible merger times per filter output."""
 
 BANK_SLIDES = 8
-"""Stretches of one detector's noise that each of another's meets: a fluctuation in one
-detector is loud in all of them."""
+"""Pairings of each detector's noise blocks with those of the others.
+
+Few, since a loud fluctuation in one detector is loud in all its pairings.
+"""
 
 BANK_BATCH = 64
-"""Templates that filter at once."""
+"""Templates filtered at once."""
 
 
 class BankFilters:
-    """The filters of a whole bank in the detectors' noise, as one search.
+    """Search with all templates of a bank; its statistic is their mean likelihood.
 
     Args:
-        geometry: Detectors, rate, and the frequency from which SNR is counted.
-        bank: Templates, and the share of the population that each stands for.
-        run: Observing run whose noise curves are used.
-        window_length: Times that the merger may have, s.
-        seed: Seed of noise and orientations.
+        geometry: Detectors, sample rate and highpass.
+        bank: Templates, and the share of the population that each represents.
+        run: Observing run of the noise curves.
+        window_length: Range of merger times that the likelihood is averaged over, s.
+        seed: Seed of noise, sky positions and orientations.
 
     Attributes:
-        step: Samples of the strain between two of the filters' outputs.
+        step: Strain samples per filter output.
     """
 
     step = 2
@@ -69,8 +71,8 @@ class BankFilters:
     def _whitened(self, masses: NDArray[Any], spins: NDArray[Any]) -> Tensor:
         """Whitened spectra of face-on mergers at time 0, complex, [n, ifos, bins].
 
-        Up to half of the outputs' rate; the noise is white of unit variance in each of
-        them, and the norm is the optimal SNR, up to a factor common to all.
+        The bins end at half the output rate. The norm over bins is the optimal SNR, up
+        to a factor common to all mergers and detectors.
         """
         rate, ifos = self.geometry.sample_rate, self.geometry.ifos
         merger = self.size - rate // 2
@@ -89,27 +91,28 @@ class BankFilters:
             weights = np.where(frequencies >= self.geometry.highpass, 1 / asd, 0)
             whitened.append(spectra * torch.from_numpy(weights))
         result = torch.stack(whitened, 1)
-        # Any common factor will do: numbers that single precision can hold.
+        # Any common factor will do; this one keeps values in single precision's range.
         return (result / result.abs().max()).to(torch.complex64)
 
     def _noise(self) -> Tensor:
-        """Spectrum of white noise, complex, unit variance each part, [bins]."""
+        """Draw a white noise spectrum; both parts have unit variance, [bins]."""
         shape = (self.templates.shape[-1], 2)
         return torch.view_as_complex(torch.randn(shape, generator=self.generator))
 
-    def _outputs(self, spectrum: Tensor, ifo: int, fineness: int = 1) -> Tensor:
-        """Outputs of all templates, of unit variance each part in noise.
+    def _outputs(self, spectrum: Tensor, ifo: int, upsampling: int = 1) -> Tensor:
+        """Filter one detector's strain with all templates.
 
         Args:
-            spectrum: Of whitened strain of one detector, [bins].
-            ifo: Which.
-            fineness: Outputs for each one of the filters.
+            spectrum: Spectrum of whitened strain, [bins].
+            ifo: Index of the detector.
+            upsampling: Factor by which the output rate is raised.
 
         Returns:
-            Complex, circular in time, [templates, time].
+            Complex outputs, periodic in time, [templates, time]. In noise both parts
+            have unit variance.
         """
-        # Positive frequencies alone: the series is analytic.
-        size = fineness * self.size // self.step
+        # Only positive frequencies, so that the output is the analytic signal.
+        size = upsampling * self.size // self.step
         return torch.cat(
             [
                 torch.fft.ifft(spectrum * filters.conj(), size, dim=-1) * size
@@ -118,14 +121,17 @@ class BankFilters:
         )
 
     def _single(self, outputs: Tensor, ifo: int) -> tuple[Tensor, Tensor]:
-        """One detector's likelihoods at the first one's times.
+        """One detector's likelihoods by merger time at the first detector.
+
+        Further detectors' likelihoods are averaged over the light travel time.
 
         Args:
-            outputs: Of all templates, [templates, time]; the time is a circle.
-            ifo: Which detector.
+            outputs: Outputs of all templates, periodic in time, [templates, time].
+            ifo: Index of the detector.
 
         Returns:
-            Likelihoods over a common factor, [templates, time], and its logarithm.
+            Likelihoods divided by their maximum, [templates, time], and the maximum's
+            logarithm.
         """
         logarithms = outputs.abs().square() / 2
         largest = logarithms.max()
@@ -136,32 +142,32 @@ class BankFilters:
         return series, largest
 
     def _statistic(self, single: list[tuple[Tensor, Tensor]], size: int) -> Tensor:
-        """Logarithm of the mean likelihood within pieces of ``size`` outputs."""
+        """Logarithm of the mean likelihood in each window of ``size`` outputs."""
         joint = self.prior[:, None] * single[0][0]
         for series, _ in single[1:]:
             joint = joint * series
         total = joint.sum(0)
-        pieces = total[: len(total) // size * size].reshape(-1, size).mean(1)
+        windows = total[: len(total) // size * size].reshape(-1, size).mean(1)
         factors = [largest for _, largest in single]
-        return pieces.clamp(min=1e-37).log() + torch.stack(factors).sum()
+        return windows.clamp(min=1e-37).log() + torch.stack(factors).sum()
 
     def noise_statistics(self, windows: int) -> NDArray[Any]:
-        """Statistics of noise windows, with detectors shifted against each other.
+        """Draw the statistic in noise windows; noise blocks are reused in timeslides.
 
         Args:
-            windows: How many.
+            windows: Number of windows.
 
         Returns:
-            Logarithm of the bank's mean likelihood in each, [windows].
+            Logarithm of the bank's mean likelihood in each window, [windows].
         """
         ifos = len(self.geometry.ifos)
         size = round(self.window_length * self.rate)
-        each = (self.size // self.step) // size
+        count = (self.size // self.step) // size
         result: list[Tensor] = []
         while sum(map(len, result)) < windows:
-            left = (windows - sum(map(len, result))) / each
+            needed = (windows - sum(map(len, result))) / count
             slides = 1 if ifos == 1 else BANK_SLIDES
-            blocks = min(BANK_BLOCKS, max(slides * ifos, math.ceil(left / slides)))
+            blocks = min(BANK_BLOCKS, max(slides * ifos, math.ceil(needed / slides)))
             single = [
                 [
                     self._single(self._outputs(self._noise(), i), i)
@@ -173,8 +179,8 @@ class BankFilters:
                 result += [
                     self._statistic(
                         [
-                            one[(block + i * slide) % blocks]
-                            for i, one in enumerate(single)
+                            series[(block + i * slide) % blocks]
+                            for i, series in enumerate(single)
                         ],
                         size,
                     )
@@ -186,11 +192,11 @@ class BankFilters:
     def signal_statistics(
         self, masses: tuple[float, float], n: int, snrs: NDArray[Any]
     ) -> NDArray[Any]:
-        """Statistics of windows with a merger, sky and orientation isotropic.
+        """Draw the statistic in windows with a merger of isotropic orientation.
 
         Args:
-            masses: Heavier and lighter, detector frame, solar masses; no spins.
-            n: Mergers, the same ones at each SNR, in the same noise.
+            masses: Heavier and lighter mass, detector frame, solar masses; no spins.
+            n: Number of mergers. All SNRs share the same mergers and noise.
             snrs: Network SNRs, [k].
 
         Returns:
@@ -199,39 +205,41 @@ class BankFilters:
         ifos, reach = self.geometry.ifos, max(self.reaches)
         wave = self._whitened(np.array([masses]), np.zeros((1, 2)))[0]
         size = round(self.window_length * self.rate)
-        each = (self.size // self.step) // size - 2
+        count = (self.size // self.step) // size - 2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=self.generator)))
-            angles, places = sky(n), torch.rand(n, 1)
+            angles, fractions = sky(n), torch.rand(n, 1)
         factors = antenna_amplitudes(angles, ifos)
         sizes = (factors.abs() * wave.norm(dim=-1)).norm(dim=1, keepdim=True)
         factors = (factors / sizes).to(torch.complex64)
         delays = arrival_delays(angles, ifos)
-        # At the first detector the merger lies within the window.
-        times = self.window_length * places + delays - delays[:, :1]
-        # What each template makes of the merger, from where it may begin to its end.
-        fine = FINENESS * self.rate
+        # The window is that of the merger's time at the first detector.
+        times = self.window_length * fractions + delays - delays[:, :1]
+        # Templates' response to the merger alone, upsampled, with the merger in the
+        # middle, so that any window around it can be cut out.
+        fine = UPSAMPLING * self.rate
         merger = round((2 * self.window_length + reach / self.rate) * fine)
         responses = [
-            self._outputs(wave[i], i, FINENESS).roll(merger, -1)[:, : 2 * merger]
+            self._outputs(wave[i], i, UPSAMPLING).roll(merger, -1)[:, : 2 * merger]
             for i in range(len(ifos))
         ]
         result = np.empty((len(snrs), n))
         for row in range(n):
-            if row % each == 0:
+            if row % count == 0:
                 noise = [self._outputs(self._noise(), i) for i in range(len(ifos))]
-            begin = (1 + row % each) * size - reach
-            seen, added = [], []
+            start = (1 + row % count) * size - reach
+            noise_cut, signal = [], []
             for i in range(len(ifos)):
                 first = merger - round(
                     (float(times[row, i]) + reach / self.rate) * fine
                 )
-                stop = first + FINENESS * (size + 2 * reach)
-                added.append(responses[i][:, first:stop:FINENESS] * factors[row, i])
-                seen.append(noise[i][:, begin : begin + size + 2 * reach])
+                stop = first + UPSAMPLING * (size + 2 * reach)
+                signal.append(responses[i][:, first:stop:UPSAMPLING] * factors[row, i])
+                noise_cut.append(noise[i][:, start : start + size + 2 * reach])
             for k, snr in enumerate(snrs.tolist()):
                 single = [
-                    self._single(seen[i] + snr * added[i], i) for i in range(len(ifos))
+                    self._single(noise_cut[i] + snr * signal[i], i)
+                    for i in range(len(ifos))
                 ]
                 inside = [(x[:, reach : reach + size], y) for x, y in single]
                 result[k, row] = float(self._statistic(inside, size))

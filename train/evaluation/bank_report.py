@@ -1,4 +1,4 @@
-"""What a bank of templates recovers: a table and a figure beside its file."""
+"""Fitting factors of a template bank: measurement, table and figure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,25 +32,27 @@ CHIRP_MASSES = (4.0, 6.0, 8.0, 10.0, 13.0, 18.0, 30.0, 60.0, 175.0)
 
 PERCENTILES = (10, 1)
 CHUNK = 256
-"""Signals that are matched at once."""
+"""Signals matched at once."""
 
 COLOUR_RANGE = (0.7, 1.0)
 CELLS = 26
-"""Cells of the plane along each axis."""
+"""Bins of the mass plane along each axis."""
 
 SIZE = (9.0, 4.0)
+"""Width and height of the figure, inches."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """Signals that a bank was not placed by, and what it recovers of them.
+class FittingFactors:
+    """Fitting factors of a bank for signals that its templates were not chosen from.
 
     Attributes:
-        masses: Heavier and lighter, detector frame, solar masses, [n, 2].
-        fitting: Fitting factor of the bank, see ``templates.best_matches``,
-            [n].
-        own: Match with a template of the signal's own masses and spins, cut as those
-            of the bank, [n].
+        masses: Heavier and lighter mass of each signal, detector frame, solar masses,
+            [n, 2].
+        fitting: Bank's fitting factor for each signal, see
+            ``templates.best_matches``, [n].
+        own: Match with a template of the signal's own masses and spins, truncated
+            like those of the bank, [n].
     """
 
     masses: NDArray[Any]
@@ -58,13 +60,13 @@ class Judgement:
     own: NDArray[Any]
 
 
-def judge(bank: Bank, geometry: Geometry, signals: int) -> Judgement:
-    """Measure a bank on an independent draw from its population.
+def measure(bank: Bank, geometry: Geometry, signals: int) -> FittingFactors:
+    """Measure a bank's fitting factors on an independent draw from its population.
 
     Args:
-        bank: What is measured.
-        geometry: Sample rate, and the frequency from which SNR is counted.
-        signals: How many are drawn.
+        bank: Bank to measure.
+        geometry: Sample rate and highpass.
+        signals: Number of signals to draw.
     """
     settings = bank.settings
     masses, spins = draw_mergers(signals, settings, JUDGEMENT)
@@ -75,7 +77,7 @@ def judge(bank: Bank, geometry: Geometry, signals: int) -> Judgement:
         grid.match(*pair).amax(0)
         for pair in zip(spectra.split(CHUNK), own.split(CHUNK), strict=True)
     ]
-    return Judgement(
+    return FittingFactors(
         masses, best_matches(grid, spectra, bank).mean(0), torch.cat(matches).numpy()
     )
 
@@ -83,20 +85,22 @@ def judge(bank: Bank, geometry: Geometry, signals: int) -> Judgement:
 def write_bank(
     path: Path, bank: Bank, geometry: Geometry, signals: int, command: str
 ) -> None:
-    """Write a bank, and beside it a table (``.md``) and a figure (``.png``).
+    """Write a bank as JSON, with a report of its fitting factors beside it.
+
+    The report has the suffix ``.md``, its figure ``.png``.
 
     Args:
-        path: The JSON file.
-        bank: What is written.
-        geometry: Sample rate, and the frequency from which SNR is counted.
-        signals: Signals that the bank is measured with.
-        command: How it was made.
+        path: JSON file to write.
+        bank: Bank to write.
+        geometry: Sample rate and highpass.
+        signals: Number of signals to measure fitting factors with.
+        command: Command that made the bank, for the report.
     """
-    judgement = judge(bank, geometry, signals)
+    factors = measure(bank, geometry, signals)
     figure = path.with_suffix(".png")
-    text = report(bank, judgement, geometry, command, figure.name)
+    text = report(bank, factors, geometry, command, figure.name)
     with replacing(figure) as temporary:
-        temporary.write_bytes(render(planes(bank, judgement), LIGHT, SIZE))
+        temporary.write_bytes(render(planes(bank, factors), LIGHT, SIZE))
     with replacing(path.with_suffix(".md")) as temporary:
         temporary.write_text(text)
     with replacing(path) as temporary:
@@ -104,45 +108,52 @@ def write_bank(
 
 
 def report(
-    bank: Bank, judgement: Judgement, geometry: Geometry, command: str, figure: str
+    bank: Bank, factors: FittingFactors, geometry: Geometry, command: str, figure: str
 ) -> str:
-    """The page about a bank, Markdown."""
+    """Report on a bank's settings and fitting factors, Markdown.
+
+    Args:
+        bank: Bank to report on.
+        factors: Its fitting factors.
+        geometry: Sample rate and highpass.
+        command: Command that made the bank.
+        figure: Path of the figure, relative to the report.
+    """
     settings = bank.settings
     rate = Grid(settings, geometry).rate
     return (
-        f"# Bank of templates {bank.digest}\n\n"
+        f"# Template bank {bank.digest}\n\n"
         f"```\n{command}\n```\n\n"
-        f"{settings.templates} templates, chosen from {settings.candidates} mergers "
-        f"by the mean of the best match to the power of {settings.emphasis:g}. "
-        f"Component masses from {settings.min_mass:g} to {settings.max_mass:g} solar "
-        f"masses, detector frame, {100 * settings.logarithmic_share:.0f} % of the "
-        "mergers uniform in their logarithm and the others uniform; isotropic spins "
-        f"up to {settings.max_spin:g}; IMRPhenomD. A template holds "
+        f"The bank has {settings.templates} templates. They were chosen from "
+        f"{settings.candidates} mergers, one by one, to maximise the mean of the best "
+        f"match to the power of {settings.emphasis:g}. Component masses are from "
+        f"{settings.min_mass:g} to {settings.max_mass:g} solar masses (detector "
+        f"frame), log-uniform for {100 * settings.logarithmic_share:.0f} % of the "
+        "mergers and uniform for the others. Spins are isotropic up to "
+        f"{settings.max_spin:g}. The waveform model is IMRPhenomD. A template covers "
         f"{settings.before_length:g} s before its merger and "
         f"{settings.after_length:g} s after it, from {geometry.highpass:g} to "
-        f"{settings.max_frequency:g} Hz, whitened by the mean inverse PSD of H1 and "
-        f"L1 in {' and '.join(settings.runs)}.\n\n"
+        f"{settings.max_frequency:g} Hz. It is whitened by the mean inverse PSD of H1 "
+        f"and L1 in {' and '.join(settings.runs)}.\n\n"
         "The fitting factor is the share of a signal's SNR above "
-        f"{geometry.highpass:g} Hz that the best template recovers, the mean over "
-        f"where the merger falls between two of the {rate:g} outputs a second. "
-        "It was measured "
-        f"with {len(judgement.masses)} signals that the templates were not chosen "
-        "from, each of them whole. *Own template* is the same with a template of the "
-        "signal's own masses and spins, cut as those of the bank. Its loss is that of "
-        "the cut alone; what the bank loses beyond it, more templates could recover. "
-        "Where the cut takes much, a template of other masses may match better than "
-        "the signal's own.\n\n"
-        f"{table(bank, judgement)}\n"
-        f"![Fitting factor over the plane of the component masses]({figure})\n"
+        f"{geometry.highpass:g} Hz that the best template recovers, averaged over "
+        "the merger's position between two filter outputs "
+        f"({rate:g} outputs per second). It was measured "
+        f"with {len(factors.masses)} complete signals that the templates were not "
+        "chosen from. *Own template* is the match with a template of the signal's own "
+        "masses and spins, truncated like those of the bank. It loses SNR by the "
+        "truncation only; more templates could recover what the bank loses beyond it. "
+        "Where the truncation costs much SNR, a template of other masses can match "
+        "better than the signal's own.\n\n"
+        f"{table(bank, factors)}\n"
+        f"![Fitting factor by component masses]({figure})\n"
     )
 
 
-def table(bank: Bank, judgement: Judgement) -> str:
-    """Fitting factors by chirp mass, a Markdown table."""
-    signals, templates = (
-        chirp_mass(*mergers.masses.T) for mergers in (judgement, bank)
-    )
-    everything = (0.0, float("inf"))
+def table(bank: Bank, factors: FittingFactors) -> str:
+    """Fitting factors by chirp mass as a Markdown table."""
+    signals, templates = (chirp_mass(*mergers.masses.T) for mergers in (factors, bank))
+    all_masses = (0.0, float("inf"))
     bins = list(pairwise(CHIRP_MASSES))
     names = ["mean", *(f"{_ordinal(rank)} percentile" for rank in PERCENTILES)]
     heads = [
@@ -155,14 +166,14 @@ def table(bank: Bank, judgement: Judgement) -> str:
         *names[1:],
     ]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for low, high in [everything, *bins]:
+    for low, high in [all_masses, *bins]:
         inside = (signals >= low) & (signals < high)
         cells = [
-            "all" if (low, high) == everything else f"{low:g} to {high:g}",
+            "all" if (low, high) == all_masses else f"{low:g} to {high:g}",
             str(inside.sum()),
             str(((templates >= low) & (templates < high)).sum()),
-            *_cells(judgement.fitting[inside]),
-            *_cells(judgement.own[inside]),
+            *_cells(factors.fitting[inside]),
+            *_cells(factors.own[inside]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -172,28 +183,28 @@ def _ordinal(rank: int) -> str:
     return f"{rank}{'st' if rank == 1 else 'th'}"
 
 
-def _cells(factors: NDArray[Any]) -> Sequence[str]:
-    """Mean and percentiles, as far as one signal at least lies below them."""
-    values = [factors.mean() if len(factors) else None]
+def _cells(matches: NDArray[Any]) -> Sequence[str]:
+    """Mean and percentiles; a percentile needs at least one signal below it."""
+    values = [matches.mean() if len(matches) else None]
     values += [
-        np.percentile(factors, rank) if len(factors) * rank >= 100 else None
+        np.percentile(matches, rank) if len(matches) * rank >= 100 else None
         for rank in PERCENTILES
     ]
     return [NOT_MEASURED if value is None else f"{value:.3f}" for value in values]
 
 
-def planes(bank: Bank, judgement: Judgement) -> Draw:
-    """Draw what the bank and the signals' own templates recover, by masses."""
+def planes(bank: Bank, factors: FittingFactors) -> Draw:
+    """Figure of the fitting factor in the mass plane: bank and own templates."""
     low, high = bank.settings.min_mass, bank.settings.max_mass
     edges = np.geomspace(low, high, CELLS + 1)
 
     def draw(figure: Figure, theme: Theme) -> None:
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-        for axes, title, factors in (
-            (left, "Fitting factor of the bank", judgement.fitting),
-            (right, "Own template, truncated", judgement.own),
+        for axes, title, values in (
+            (left, "Fitting factor of the bank", factors.fitting),
+            (right, "Own template, truncated", factors.own),
         ):
-            mean, *_ = binned_statistic_2d(*judgement.masses.T, factors, bins=edges)
+            mean, *_ = binned_statistic_2d(*factors.masses.T, values, bins=edges)
             cells = axes.pcolormesh(
                 edges, edges, mean.T, cmap="cividis",
                 vmin=COLOUR_RANGE[0], vmax=COLOUR_RANGE[1],
@@ -209,7 +220,7 @@ def planes(bank: Bank, judgement: Judgement) -> Draw:
         left.legend(loc="upper left")
         left.set_ylabel("lighter mass, solar masses")
         bar = figure.colorbar(cells, ax=[left, right], pad=0.01, extend="min")
-        bar.set_label("share of the SNR, mean over the cell's signals")
+        bar.set_label("share of the SNR, mean over the bin's signals")
 
     return draw
 

@@ -1,4 +1,4 @@
-"""Networks side by side: what they find, and what they cost."""
+"""Comparison of trained networks: efficiency and cost."""
 
 import json
 import statistics
@@ -20,10 +20,10 @@ from chirpwatch.train.evaluation.figures import (
     render,
 )
 from chirpwatch.train.evaluation.report import (
-    FIGURES,
     NETWORK,
+    RESULTS,
     check_weights,
-    read_figures,
+    read_results,
 )
 from chirpwatch.train.evaluation.tables import NOT_MEASURED, TABLE_RATES
 from chirpwatch.train.evaluation.thresholds import MASSES
@@ -36,24 +36,27 @@ from chirpwatch.train.networks.models import (
 )
 
 SNR = 8.0
+"""Network SNR at which networks are compared."""
+
 CLEAN, GLITCHES = "gaussian", "glitches"
-ALIKE = ("seed", "run", "quick")
-"""What validations must have in common: they draw the same noise then."""
+SAME_KEYS = ("seed", "run", "quick")
+"""Validations with the same values draw the same noise, and can be compared."""
 
 SHARES = ("found", "found_low", "found_high")
 COST_LENGTH = 16
-"""Strain that the cost of a window is measured on, s."""
+"""Strain on which the cost of a window is measured, s."""
 
 REPEATS = 5
+"""Timed repetitions; the median counts."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a score costs in a running search, one every 1/8 s.
+    """Cost of one score in a continuous search, at one score every 1/8 s.
 
     Attributes:
-        mflop: Multiplications and additions.
-        microseconds: Of one core of this machine, in fp32 PyTorch.
+        mflop: Multiplications and additions, in millions.
+        microseconds: CPU time on this machine with PyTorch in single precision, µs.
     """
 
     mflop: float
@@ -61,13 +64,13 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Shares of mergers that one network finds.
+class Efficiency:
+    """Efficiency of one network, with the error of its threshold.
 
     Attributes:
-        share: At the threshold.
-        low, high: At the thresholds if √n fewer or more of the n clusters of noise
-            windows above it had been found.
+        share: Efficiency at the threshold.
+        low, high: Efficiency at thresholds with n - √n and n + √n clusters of noise
+            windows above them, in place of n.
     """
 
     share: float
@@ -77,30 +80,30 @@ class Found:
 
 @dataclass
 class Group:
-    """Trainings of one network with several seeds.
+    """Trainings of the same network with several seeds.
 
     Attributes:
-        parameters: Numbers that were learned.
-        cost: Of a window.
-        cpu_times: CPU time of each training, s; wall time times cores is not the same.
-        shares: Shares found by kind of noise, rate and masses, one for each seed; with
-            glitches, none for a seed whose noise did not suffice.
+        parameters: Number of trainable parameters.
+        cost: Cost of a window.
+        cpu_times: CPU time of each training, s.
+        shares: Efficiencies by kind of noise, rate and masses, one for each seed. A
+            seed with too little noise with glitches has none there.
     """
 
     parameters: int
     cost: Cost
     cpu_times: list[float] = field(default_factory=list)
-    shares: dict[tuple[str, float, tuple[float, float]], list[Found]] = field(
+    shares: dict[tuple[str, float, tuple[float, float]], list[Efficiency]] = field(
         default_factory=dict
     )
 
 
 def window_cost(network: Scorer) -> Cost:
-    """Measure what a window costs.
+    """Measure the cost of a window on random strain of ``COST_LENGTH``.
 
     Args:
-        network: Run once over ``COST_LENGTH`` of strain if it can, on each window
-            by itself if not.
+        network: Network to measure. It runs over the continuous strain, or on single
+            windows if it can't do so.
     """
     fused, geometry = network.fused(), network.geometry
     size, step = geometry.kernel_size, geometry.stride_size
@@ -112,9 +115,9 @@ def window_cost(network: Scorer) -> Cost:
             windows = fused(strain).numel()
         lengths = []
         for _ in range(REPEATS):
-            begin = time.process_time()
+            start = time.process_time()
             fused(strain)
-            lengths.append(time.process_time() - begin)
+            lengths.append(time.process_time() - start)
     return Cost(
         counter.get_total_flops() / windows / 1e6,
         1e6 * statistics.median(lengths) / windows,
@@ -122,86 +125,91 @@ def window_cost(network: Scorer) -> Cost:
 
 
 def gather(folders: Sequence[Path]) -> dict[str, Group]:
-    """Put trainings of the same network together.
+    """Group trainings by network.
 
     Args:
-        folders: Of trainings, with ``network.ckpt`` and ``validation.json``.
+        folders: Folders of trainings, with ``network.ckpt`` and ``validation.json``.
 
     Returns:
-        Groups by the network's name and, where it is needed, its hyper-parameters.
+        Groups by the network's name, with its hyper-parameters if trainings with other
+        ones are compared as well.
 
     Raises:
-        ConfigurationError: A folder has no figures, not those at SNR 8, or those of
-            other weights; or two were validated otherwise.
+        ConfigurationError: A folder has no results, no efficiency at SNR 8, or results
+            for other weights; or the validations differ in seed, run or effort.
         ModelError: A folder has no network.
     """
     loaded: list[tuple[Path, Scorer, dict[str, Any], dict[str, Any], str, str]] = []
     for folder in folders:
         network, details = load_checkpoint(folder / NETWORK)
-        result = read_figures(folder / FIGURES)
+        result = read_results(folder / RESULTS)
         if result is None:
             raise ConfigurationError(
-                f"{folder}: expected {FIGURES} of 'chirpwatch train validate', found "
-                "none"
+                f"{folder}: expected {RESULTS}, found none; validate with "
+                "'chirpwatch train validate'"
             )
         check_weights(folder, network, result)
-        _check_alike(folder, result, folders[0], loaded[0][3] if loaded else result)
+        _check_same(folder, result, folders[0], loaded[0][3] if loaded else result)
         kind = model_name(network)
         key = json.dumps(network.hyperparameters, sort_keys=True)
         loaded.append((folder, network, details, result, kind, key))
-    keys = {kind: {one[5] for one in loaded if one[4] == kind} for kind in MODELS}
+    keys: dict[str, set[str]] = {kind: set() for kind in MODELS}
+    for *_, kind, key in loaded:
+        keys[kind].add(key)
     groups: dict[str, Group] = {}
     for folder, network, details, result, kind, key in loaded:
         name = kind if len(keys[kind]) == 1 else f"{kind} {key}"
         if name not in groups:
-            learned = sum(weight.numel() for weight in network.parameters())
-            groups[name] = Group(learned, window_cost(network))
+            parameters = sum(weight.numel() for weight in network.parameters())
+            groups[name] = Group(parameters, window_cost(network))
         _add(groups[name], folder, details, result)
     return groups
 
 
-def _check_alike(
+def _check_same(
     folder: Path, result: dict[str, Any], first: Path, reference: dict[str, Any]
 ) -> None:
-    for name in ALIKE:
+    """Check that two validations drew the same noise."""
+    for name in SAME_KEYS:
         if name not in result:
             raise ConfigurationError(
-                f"{folder / FIGURES}: expected its {name!r}, found none; validate "
+                f"{folder / RESULTS}: expected the key {name!r}, found none; validate "
                 "again with 'chirpwatch train validate'"
             )
         if result[name] != reference[name]:
             raise ConfigurationError(
-                f"{folder / FIGURES}: expected {name} = {reference[name]} as in "
-                f"{first}, found {result[name]}; validate both alike"
+                f"{folder / RESULTS}: expected {name} = {reference[name]} as in "
+                f"{first}, found {result[name]}; validate both with the same options"
             )
 
 
 def _add(
     group: Group, folder: Path, details: dict[str, Any], result: dict[str, Any]
 ) -> None:
+    """Add a training's CPU time and efficiencies to its group."""
     if "cpu_time_length" in details:
         group.cpu_times.append(details["cpu_time_length"])
     for kind in (CLEAN, GLITCHES):
         for rate in TABLE_RATES:
             for pair in MASSES:
-                found = [
-                    Found(*(entry[name][str(rate)] for name in SHARES))
+                efficiencies = [
+                    Efficiency(*(entry[name][str(rate)] for name in SHARES))
                     for entry in result["found"][kind]
                     if (entry["mass_1"], entry["mass_2"]) == pair
                     and entry["snr"] == SNR
                     and all(str(rate) in entry.get(name, {}) for name in SHARES)
                 ]
-                if not found and kind == CLEAN:
+                if not efficiencies and kind == CLEAN:
                     raise ConfigurationError(
-                        f"{folder / FIGURES}: expected the share of {pair} found at "
-                        f"SNR {SNR:g} and {rate_words(rate)}, found none; validate "
-                        "with more noise"
+                        f"{folder / RESULTS}: expected the efficiency for the masses "
+                        f"{pair} at SNR {SNR:g} and {rate_words(rate)}, found none; "
+                        "validate with more noise"
                     )
-                group.shares.setdefault((kind, rate, pair), []).extend(found)
+                group.shares.setdefault((kind, rate, pair), []).extend(efficiencies)
 
 
 def comparison_table(groups: dict[str, Group]) -> str:
-    """Lay out what the networks are and cost as Markdown."""
+    """Markdown table of the networks' seeds, sizes and costs."""
     lines = [
         "| Network | seeds | parameters | MFLOP a window | µs a window | training, CPU "
         "minutes |",
@@ -218,15 +226,15 @@ def comparison_table(groups: dict[str, Group]) -> str:
 
 
 def shares_table(groups: dict[str, Group], kind: str) -> str:
-    """Lay out as Markdown what the networks find in one kind of noise.
+    """Markdown table of the networks' efficiencies in one kind of noise.
 
     Args:
         groups: From ``gather``.
-        kind: A key of ``figures.KINDS``.
+        kind: Kind of noise, a key of ``figures.KINDS``.
 
     Returns:
-        Mean and standard deviation over the seeds, and in brackets the means at the
-        thresholds of fewer and of more clusters, see ``Found``.
+        Table with the mean and standard deviation over the seeds, per cent, and in
+        brackets the means of ``Efficiency.low`` and ``Efficiency.high``.
     """
     columns = [(rate, pair) for rate in TABLE_RATES for pair in MASSES]
     heads = [f"{a:g}, {b:g} at {rate_words(rate)}" for rate, (a, b) in columns]
@@ -241,18 +249,20 @@ def shares_table(groups: dict[str, Group], kind: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(found: Sequence[Found], seeds: int) -> str:
-    if len(found) < seeds:
+def _cell(efficiencies: Sequence[Efficiency], seeds: int) -> str:
+    """Cell of the table; not measured unless all seeds have a value."""
+    if len(efficiencies) < seeds:
         return NOT_MEASURED
     low, high = (
-        statistics.mean(100 * getattr(one, end) for one in found)
+        statistics.mean(100 * getattr(efficiency, end) for efficiency in efficiencies)
         for end in ("low", "high")
     )
-    spread = _spread([100 * one.share for one in found], 1)
+    spread = _spread([100 * efficiency.share for efficiency in efficiencies], 1)
     return f"{spread} ({low:.1f} to {high:.1f})"
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard deviation."""
     if not values:
         return NOT_MEASURED
     text = f"{statistics.mean(values):.{digits}f}"
@@ -262,34 +272,40 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def write_comparison(folders: Sequence[Path], path: Path) -> None:
-    """Write the table of trained networks, and a figure beside it.
+    """Write a comparison of trained networks as Markdown, with a figure beside it.
 
     Args:
-        folders: Of trainings, see ``gather``.
-        path: The Markdown file; the figure has the suffix ``.png``.
+        folders: Folders of trainings, see ``gather``.
+        path: Markdown file; the figure has the suffix ``.png``.
+
+    Raises:
+        ConfigurationError, ModelError: See ``gather``.
     """
     groups, rate = gather(folders), TABLE_RATES[-1]
     text = (
-        "The cost of a window is that in a running search, one every 1/8 s, of one "
-        f"core in fp32 PyTorch.\n\n{comparison_table(groups)}\n"
-        f"Per cent of simulated mergers found in single windows at SNR {SNR:g}, by "
-        "masses (solar masses, detector frame) and false-positive rate a window, in "
-        "simulated Gaussian noise: mean ± standard deviation over the seeds. In "
-        "brackets, the same at the thresholds if √n fewer or more of the n clusters "
-        "of noise windows above them had been found: of this error, seeds that were "
-        f"validated alike share a part.\n\n{shares_table(groups, CLEAN)}\n"
-        "The same where 10 % of the windows, with and without a merger, have a "
+        "The cost of a window is that of one score in a continuous search, at one "
+        "score every 1/8 s, on one core with PyTorch in single precision.\n\n"
+        f"{comparison_table(groups)}\n"
+        f"Efficiency in per cent for simulated mergers in single windows at SNR "
+        f"{SNR:g} in simulated Gaussian noise, by masses (solar masses, detector "
+        "frame) and false-positive rate a window: mean ± standard deviation over the "
+        "seeds. In brackets: the mean at thresholds with n - √n and n + √n clusters "
+        "of noise windows above them, in place of n. Validations with the same noise "
+        f"share a part of this error.\n\n{shares_table(groups, CLEAN)}\n"
+        "The same, where 10 % of the windows, with and without a merger, have a "
         f"simulated glitch:\n\n{shares_table(groups, GLITCHES)}"
     )
     draw = comparison(
         {
             name: {
-                pair: [one.share for one in group.shares[CLEAN, rate, pair]]
+                pair: [
+                    efficiency.share for efficiency in group.shares[CLEAN, rate, pair]
+                ]
                 for pair in MASSES
             }
             for name, group in groups.items()
         },
-        f"share found at SNR {SNR:g} and {rate_words(rate)}",
+        f"efficiency at SNR {SNR:g} and {rate_words(rate)}",
     )
     with replacing(path) as temporary:
         temporary.write_text(text)

@@ -1,16 +1,16 @@
-"""Validation as in deployment: whole stretches, timeslides, injections, events.
+"""Validation as in deployment: long stretches, timeslides, injections and events.
 
-Everything is drawn once, so that two networks, or one network at two times, are judged
-by the same strain. What is measured:
+All strain is drawn once, so that networks, and one network at several steps, are
+compared on the same data. The validation measures
 
-- the share of injections found at a false-alarm rate of one an hour and one a day: by
-  the loudest event of 8 s, as the search clusters its scores, within
-  ``MATCH_WINDOW`` of the merger's time;
-- on single windows as in training, the loss and the part of the ROC curve that a search
-  lives in, below a false-positive rate of 1e-3.
+- the efficiency at false-alarm rates of one an hour and one a day. An injection is
+  found if an event above the threshold lies within ``MATCH_WINDOW`` of its merger;
+  events are the loudest scores within 8 s, as in a search.
+- on single windows as in training, the loss and the area under the ROC curve below a
+  false-positive rate of 1e-3, the part that matters to a search.
 
-Timeslides are cheap for a network that looks at each detector alone first, whose frames
-can be shifted. Any other network is run again for each slide.
+Timeslides are cheap for a network with a single-detector frontend, whose frames can be
+shifted. Any other network runs again for each slide.
 """
 
 import copy
@@ -66,7 +66,7 @@ from chirpwatch.train.evaluation.scoring import (
 from chirpwatch.units import JULIAN_YEAR
 
 STRETCHES = 4
-"""Background stretches, each with sources and glitches of its own."""
+"""Number of background stretches, drawn independently."""
 
 GLITCH_RATE = 0.01
 """Glitches of each detector, Hz: 0.6 a minute.
@@ -76,33 +76,38 @@ Between those of H1 and L1 in O3, 0.3 and 1.1 a minute (arXiv:2111.03606, sectio
 
 GLITCH_LENGTH = 4.0
 INJECTION_SPACING = 12.0
-"""Time between injections, s.
+"""Mean time between injections, s.
 
-Less the jitter of both, more than events are apart: a loud merger is seen by kernels up
-to a second away, and what is louder within 8 s would take a fainter one's event.
+Even with the jitter of both, two injections are farther apart than events (8 s) and
+kernels reach, so that a loud merger doesn't hide a fainter one's event.
 """
 
 INJECTION_JITTER = 1.0
-LEAST_EVENTS = 10
-"""Background events that a threshold must have above it."""
+"""Largest offset of an injection from the regular spacing, s."""
+
+MIN_EVENTS = 10
+"""Fewest background events above a threshold for which efficiency is reported."""
 
 FALSE_POSITIVE_RATE = 1e-3
-"""Upper end of the part of the ROC curve that is averaged."""
+"""Upper end of the partial ROC curve."""
 
-LEAST_WINDOWS = round(LEAST_EVENTS / FALSE_POSITIVE_RATE)
-"""Windows without a signal that this takes."""
+MIN_WINDOWS = round(MIN_EVENTS / FALSE_POSITIVE_RATE)
+"""Fewest windows without a signal for a partial ROC curve."""
 
 SPACINGS = {"hour": 3600.0, "day": 86400.0}
-"""Time between two false alarms at the rates in question, s."""
+"""Mean time between false alarms by name of the rate, s."""
 
-LEAST_CAUSES = 5
-"""Independent stretches of strain that a threshold's background must come from."""
+MIN_CAUSES = 5
+"""Fewest independent causes of the background events above a threshold."""
 
 DEPLOYED = 10
-"""What a seed is for, beside ``train.data.windows``."""
+"""Purpose of a seed; ``train.data.windows`` has others."""
 
 SELECTION_SEED = 1001
-"""Seed of what chooses the best weights; their figures come from other noise."""
+"""Seed of the validation that chooses the best weights.
+
+The final validation has another seed, so that its results are unbiased.
+"""
 
 POSITIVES = 2560
 BANK_SIZE = 1000
@@ -114,49 +119,56 @@ def stretch_filters(
     geometry: Geometry,
     design: whitening.Design = whitening.design_filter,
 ) -> list[NDArray[Any]]:
-    """Design the whitening filters of one sequence as they are made on the server.
+    """Design the whitening filters of one sequence, as the server does.
 
     Args:
-        strain: One detector's, [size].
-        geometry: The analysis.
-        design: Makes a filter of the periodograms.
+        strain: One detector's strain, [size].
+        geometry: PSD and filter lengths.
+        design: Designs a filter from periodograms.
 
     Returns:
-        One filter for every ``psd_refresh_length`` of strain after the first, of the
-        PSD of what came before.
+        One filter for each ``psd_refresh_length`` of strain after the first, from the
+        PSD of the preceding strain.
     """
     spectra = whitening.periodograms(strain, geometry.fft_size, geometry.sample_rate)
     filters = []
     for due in range(geometry.psd_refresh_size, len(strain), geometry.psd_refresh_size):
-        # Segments overlap by half, and the last begins one whole length before.
+        # Periodograms overlap by half; count those that end by ``due``.
         count = 2 * due // geometry.fft_size - 1
-        seen = spectra[max(0, count - geometry.max_periodograms) : count]
-        filters.append(design(seen, geometry))
+        preceding = spectra[max(0, count - geometry.max_periodograms) : count]
+        filters.append(design(preceding, geometry))
     return filters
 
 
 def apply_filters(
     strain: NDArray[Any], filters: Sequence[NDArray[Any]], geometry: Geometry
 ) -> NDArray[Any]:
-    """Whiten strain by the filters of a sequence; see ``whiten_stretch``.
+    """Whiten strain with the filters of its sequence, see ``whiten_stretch``.
 
     Args:
-        strain: One detector's, or what was added to it, [size].
+        strain: One detector's strain, with or without injections, [size].
         filters: From ``stretch_filters``.
-        geometry: The analysis.
+        geometry: PSD and filter lengths.
+
+    Returns:
+        Whitened strain, float32, from ``whitened_start`` to half a filter before the
+        end.
     """
     refresh, half = geometry.psd_refresh_size, geometry.filter_size // 2
-    begin, pieces = whitened_start(geometry), []
+    start, pieces = whitened_start(geometry), []
     for number, taps in enumerate(filters, 1):
         end = min(len(strain) - half, (number + 1) * refresh - half)
-        pieces.append(whitening.whiten(strain[begin - half : end + half], taps))
-        begin = end
+        pieces.append(whitening.whiten(strain[start - half : end + half], taps))
+        start = end
     result: NDArray[Any] = np.concatenate(pieces).astype(np.float32)
     return result
 
 
 def whitened_start(geometry: Geometry) -> int:
-    """Sample of a sequence's strain that its first whitened sample belongs to."""
+    """Index of a sequence's first whitened sample in its strain.
+
+    It is the first sample of the first valid score's kernel.
+    """
     first = (geometry.warmup_strides + 1) * geometry.stride_size
     return first - geometry.filter_size // 2 - geometry.kernel_size
 
@@ -164,54 +176,54 @@ def whitened_start(geometry: Geometry) -> int:
 def whiten_stretch(
     strain: NDArray[Any],
     geometry: Geometry,
-    added: NDArray[Any] | None = None,
+    injected: NDArray[Any] | None = None,
     design: whitening.Design = whitening.design_filter,
 ) -> NDArray[Any]:
-    """Whiten a stretch as one sequence is whitened on the server.
+    """Whiten a stretch as one sequence, as the server does.
 
-    The PSD of what came before is made anew every ``psd_refresh_length``.
+    The PSD is that of the preceding strain, renewed every ``psd_refresh_length``.
 
     Args:
-        strain: One detector's, [size]; gives the PSD.
-        geometry: The analysis.
-        added: What is whitened instead, by the same filters, [size].
-        design: Makes a filter of the periodograms.
+        strain: One detector's strain, from which PSDs are estimated, [size].
+        geometry: PSD and filter lengths.
+        injected: The strain with injections, whitened in its place with the same
+            filters, [size].
+        design: Designs a filter from periodograms.
 
     Returns:
-        Whitened strain, float32: from the begin of the kernel of the first valid score
-        to half a filter before the end.
+        Whitened strain, float32, from the start of the first valid score's kernel to
+        half a filter before the end.
     """
     filters = stretch_filters(strain, geometry, design)
-    return apply_filters(strain if added is None else added, filters, geometry)
+    return apply_filters(strain if injected is None else injected, filters, geometry)
 
 
 def partial_auroc(noise: Tensor, signal: Tensor, limit: float) -> float:
-    """Mean share of signals found at false-positive rates from 0 to ``limit``.
+    """Normalised area under the ROC curve at false-positive rates up to ``limit``.
 
-    This is the area under that part of the ROC curve over its largest possible value.
+    This is the mean efficiency at these rates.
 
     Args:
         noise: Scores of windows without a signal, [n].
-        signal: Scores of windows with one, [m].
+        signal: Scores of windows with a signal, [m].
         limit: Largest false-positive rate.
 
     Returns:
-        From 0 to 1; NaN where fewer than ``LEAST_EVENTS`` noise windows lie in
-        that part.
+        From 0 to 1; NaN if fewer than ``MIN_EVENTS`` noise windows lie in that range.
     """
     count = int(limit * len(noise))
-    if count < LEAST_EVENTS:
+    if count < MIN_EVENTS:
         return math.nan
     loudest = noise.sort(descending=True).values[:count]
     return float((signal[:, None] > loudest).double().mean())
 
 
 class Glitch(NamedTuple):
-    """A glitch in a whitened stretch.
+    """A simulated glitch in a whitened stretch.
 
     Attributes:
-        ifo: Which detector has it, by index.
-        center: Sample of the stretch at which it is centred.
+        ifo: Index of its detector.
+        center: Its centre, a sample of the whitened stretch.
         snr: Its SNR in that detector.
     """
 
@@ -222,15 +234,15 @@ class Glitch(NamedTuple):
 
 @dataclass(frozen=True)
 class Injections:
-    """A whitened stretch with mergers in it.
+    """A whitened stretch with injections.
 
     Attributes:
-        strain: Whitened, float32, [ifos, time].
-        mergers: Sample of it at which each merger reaches the first detector, [n].
-        snrs: Network SNR of each, [n].
-        ifo_snrs: SNR in each detector, [n, ifos].
+        strain: Whitened strain, float32, [ifos, time].
+        mergers: Sample at which each merger reaches the first detector, [n].
+        snrs: Network SNR of each merger, [n].
+        ifo_snrs: SNR of each merger in each detector, [n, ifos].
         masses: Component masses, detector frame, heavier first, solar masses, [n, 2].
-        glitches: Those in the stretch.
+        glitches: Glitches in the stretch.
     """
 
     strain: Tensor
@@ -242,13 +254,12 @@ class Injections:
 
 
 class Piece(NamedTuple):
-    """Scores of one gap-free part of a timeslide.
+    """Scores of one gap-free piece of a timeslide.
 
     Attributes:
-        stretch: Which background stretch it is of.
-        begins: Sample of the stretch at which the first kernel begins in each detector,
-            [ifos].
-        scores: Of successive strides, [strides].
+        stretch: Index of the background stretch.
+        begins: First sample of the first kernel in each detector's stretch, [ifos].
+        scores: Scores of successive strides, [strides].
     """
 
     stretch: int
@@ -258,52 +269,54 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Slides:
-    """Events of all timeslides, and where in the strain they come from.
+    """Background events of all timeslides, with their times in each detector.
 
     Attributes:
-        statistics: Of each event, [n].
-        places: Time of each event in the strain of each detector, s; stretches follow
-            one another, far apart, [ifos, n].
-        livetime: Of all slides together, s.
-        kernel_length: Time that one score looks at, s.
+        statistics: Statistic of each event, [n].
+        times: Time of each event in each detector's strain, s, [ifos, n]. Stretches are
+            laid out one after the other, more than a kernel apart.
+        livetime: Livetime of all slides, s.
+        kernel_length: Length of a kernel, s.
     """
 
     statistics: NDArray[Any]
-    places: NDArray[Any]
+    times: NDArray[Any]
     livetime: float
     kernel_length: float
 
     @property
     def background(self) -> Background:
-        """The events without their places."""
+        """The background, without the events' times."""
         return Background.of(self.statistics, self.livetime)
 
     def causes(self, statistic: float) -> int:
-        """How many independent accidents the events at least as loud come from.
+        """Number of independent causes of the events at least as loud.
 
-        A loud glitch meets other strain in each slide, and may be loud in many:
-        events that share a kernel's time in a detector are of one cause.
+        One loud glitch can cause an event in many slides. Events within a kernel of
+        each other in any detector's strain are therefore linked, and each set of
+        linked events counts as one cause.
         """
         loud = self.statistics >= statistic
         count = int(loud.sum())
         edges = []
-        for place in self.places[:, loud]:
-            order = np.argsort(place)
-            near = np.diff(place[order]) <= self.kernel_length
+        for times in self.times[:, loud]:
+            order = np.argsort(times)
+            near = np.diff(times[order]) <= self.kernel_length
             edges.append(np.stack([order[:-1][near], order[1:][near]]))
-        one, other = np.concatenate(edges, axis=1)
-        graph = sparse.coo_array((np.ones(len(one)), (one, other)), (count, count))
+        first, second = np.concatenate(edges, axis=1)
+        graph = sparse.coo_array((np.ones(len(first)), (first, second)), (count, count))
         return int(sparse.csgraph.connected_components(graph)[0])
 
     def effective_count(self, statistic: float) -> float:
-        """Effective number of independent events at least as loud, n² / variance of n.
+        """Effective number of independent events at least as loud, n² / var(n).
 
-        The same data of a detector are met in many slides. The variance of the number n
-        of events is therefore that of data clustered in two or more ways (Cameron,
-        Gelbach and Miller 2011, J. Bus. Econ. Stat. 29, 238, eq. 2.11): the sum over
-        detectors of the variance from blocks of one detector's time, less what events
-        share in all detectors, which would count once for each of them. Unlike
-        ``causes``, it holds where there are so many events that all are linked.
+        All slides use the same strain, so that the n events are not independent. Their
+        variance is that of data clustered in several ways, by the time in each detector
+        (Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat. 29, 238, eq. 2.11): the
+        sum over detectors of the variance between blocks of that detector's time, minus
+        the part from events that share a block in all detectors, which the sum counts
+        once per detector. Unlike ``causes``, it also works where so many events are
+        loud that all are linked.
 
         Returns:
             At most n; 0 without events.
@@ -312,11 +325,11 @@ class Slides:
         count = int(loud.sum())
         if not count:
             return 0.0
-        blocks = (self.places[:, loud] // CLUSTER_LENGTH).astype(np.int64)
+        blocks = (self.times[:, loud] // CLUSTER_LENGTH).astype(np.int64)
         variance = 0.0
-        for place, every in zip(blocks, self.places, strict=True):
-            _, sizes = np.unique(place, return_counts=True)
-            total = len(np.unique(every // CLUSTER_LENGTH))
+        for ifo_blocks, ifo_times in zip(blocks, self.times, strict=True):
+            _, sizes = np.unique(ifo_blocks, return_counts=True)
+            total = len(np.unique(ifo_times // CLUSTER_LENGTH))
             variance += float((sizes**2).sum()) - count**2 / total
         _, sizes = np.unique(blocks, axis=1, return_counts=True)
         shared = float((sizes**2).sum())
@@ -331,19 +344,20 @@ def project_mergers(
     asds: NDArray[Any],
     geometry: Geometry,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mergers as the detectors see them, of random sky position and orientation.
+    """Simulate mergers in each detector, with isotropic sky position and orientation.
 
     Args:
-        masses: Heavier and lighter, detector frame, solar masses, [n, 2].
+        masses: Heavier and lighter mass, detector frame, solar masses, [n, 2].
         spins: Dimensionless aligned spins, [n, 2].
-        snrs: Network SNR of each above the highpass, [n].
-        asds: Amplitude spectral densities that define it, evenly spaced from 0 Hz to
-            half the sample rate, 1/sqrt(Hz), [ifos, bins].
+        snrs: Network SNRs above the highpass, [n].
+        asds: Amplitude spectral densities that define the SNR, at evenly spaced
+            frequencies from 0 Hz to half the sample rate, 1/sqrt(Hz), [ifos, bins].
         geometry: Detectors, sample rate and highpass.
 
     Returns:
-        Strain, float64, [n, ifos, SIGNAL_LENGTH * sample_rate], that reaches the first
-        detector MERGER_LENGTH after its start; and SNR in each detector, [n, ifos].
+        Strain, float64, [n, ifos, SIGNAL_LENGTH * sample_rate], with the merger
+        MERGER_LENGTH after its start in the first detector; and the SNR in each
+        detector, [n, ifos].
     """
     n, rate = len(snrs), geometry.sample_rate
     components, along = torch.from_numpy(masses), torch.from_numpy(spins)
@@ -360,24 +374,25 @@ def project_mergers(
     frequencies = np.fft.rfftfreq(strain.shape[-1], 1 / rate)
     grid = np.linspace(0, rate / 2, asds.shape[1])
     psd = np.stack([np.interp(frequencies, grid, asd) ** 2 for asd in asds])
-    found = compute_ifo_snr(strain, torch.from_numpy(psd), rate, geometry.highpass)
-    factors = torch.from_numpy(snrs) / found.square().sum(1).sqrt()
+    ifo_snrs = compute_ifo_snr(strain, torch.from_numpy(psd), rate, geometry.highpass)
+    factors = torch.from_numpy(snrs) / ifo_snrs.square().sum(1).sqrt()
     scaled: NDArray[Any] = (strain * factors[:, None, None]).numpy()
-    return scaled, (found * factors[:, None]).numpy()
+    return scaled, (ifo_snrs * factors[:, None]).numpy()
 
 
 def check_kernels(longest: Geometry, geometry: Geometry) -> None:
-    """Check that strain for one kernel holds that for another.
+    """Check that a validation's strain can be used with a shorter kernel.
 
     Args:
-        longest: What the strain is made for.
-        geometry: Like it in all but ``kernel_length``, which is no longer.
+        longest: Geometry that the strain was drawn for.
+        geometry: Geometry to use it with; it may differ in a shorter ``kernel_length``.
 
     Raises:
-        ConfigurationError: It differs in something else.
+        ConfigurationError: The kernel is longer, or the geometries differ in another
+            value.
     """
-    wanted = replace(geometry, kernel_length=longest.kernel_length)
-    if wanted != longest or geometry.kernel_length > longest.kernel_length:
+    expected = replace(geometry, kernel_length=longest.kernel_length)
+    if expected != longest or geometry.kernel_length > longest.kernel_length:
         raise ConfigurationError(
             "validation: expected geometries that differ in kernel_length alone, the "
             f"longest first, found {longest.to_json()} and {geometry.to_json()}"
@@ -385,29 +400,33 @@ def check_kernels(longest: Geometry, geometry: Geometry) -> None:
 
 
 class DeployedValidation:
-    """Draws strain once, and judges networks by it.
+    """Strain with injections, drawn once, on which networks are evaluated.
 
     Args:
         geometry: Kernel, stride and whitening.
-        settings: Noise curves, masses, SNRs and glitches, as in training; injections
-            have the SNRs of the training's end.
-        seed: Seed of everything that is drawn; another than in training.
-        length: Background strain, s, in ``STRETCHES`` stretches.
-        slides: Timeslides of it, for a network whose frames can be shifted.
-        injections: Mergers, one every ``INJECTION_SPACING`` of other strain.
-        windows: Single windows without a signal; there are none with a signal either
-            if 0, and no loss.
-        plain_slides: Timeslides for any other network, which runs again for each; no
-            share at a false-alarm rate is given for none.
-        sources: Where each detector's strain comes from; the settings' noise curves
-            if None.
-        stretches: Background stretches, each with sources and glitches of its own.
-        loud_injections: Further mergers, of the same distribution of SNR above
-            ``loud_snr`` alone.
-        loud_snr: Smallest network SNR of these.
+        settings: Noise curves, masses, SNRs and glitches, as in training. Injections
+            have the SNR distribution of the training's end.
+        seed: Seed of all draws; must differ from the training's.
+        length: Background strain in total, s.
+        slides: Timeslides, for networks with a single-detector frontend.
+        injections: Number of injections, one every ``INJECTION_SPACING`` of further
+            strain.
+        windows: Single windows without a signal; 0 leaves out single windows, and with
+            them the loss.
+        plain_slides: Timeslides for any other network, which runs again for each; 0
+            leaves out the efficiency at false-alarm rates.
+        sources: Strain of each detector; noise of the settings' noise curves if None.
+        stretches: Background stretches, drawn independently.
+        loud_injections: Further injections with a network SNR of at least ``loud_snr``,
+            with the same distribution above it.
+        loud_snr: Smallest network SNR of the loud injections.
+
+    Attributes:
+        injections: Stretches with injections.
+        glitches: Glitches in each background stretch.
 
     Raises:
-        ConfigurationError: The stretches are too short for as many slides.
+        ConfigurationError: The stretches are too short for that many slides.
     """
 
     def __init__(
@@ -429,20 +448,20 @@ class DeployedValidation:
         self.geometry, self.settings = geometry, settings
         self.slides, self.plain_slides = slides, plain_slides
         self._rng = np.random.default_rng([seed, DEPLOYED])
-        each = round(length / stretches * geometry.inference_sampling_rate)
-        self._size = each * geometry.stride_size
-        usable = each - geometry.warmup_strides
-        # The last detector is shifted most, and stays a step short of the whole circle.
+        strides = round(length / stretches * geometry.inference_sampling_rate)
+        self._size = strides * geometry.stride_size
+        usable = strides - geometry.warmup_strides
+        # The last detector's largest shift stays one step short of a full circle.
         steps = (len(geometry.ifos) - 1) * max(slides, plain_slides) + 1
         step = usable // steps * geometry.stride_length
-        # Kernels and filters of two slides share no strain then.
-        least = geometry.kernel_length + geometry.fduration + geometry.stride_length
-        if step < least:
+        # So far apart, kernels and filters of two slides share no strain.
+        min_step = geometry.kernel_length + geometry.fduration + geometry.stride_length
+        if step < min_step:
             raise ConfigurationError(
-                f"validation: expected at least {least:g} s between two of the "
-                f"{slides} slides, found {step:g} s in {stretches} stretches of "
-                f"{self._size / geometry.sample_rate:g} s; ask for fewer slides or "
-                "for more strain"
+                f"validation: expected at least {min_step:g} s between two of the "
+                f"{max(slides, plain_slides)} slides, found {step:g} s in {stretches} "
+                f"stretches of {self._size / geometry.sample_rate:g} s; use fewer "
+                "slides or more strain"
             )
         self._shift_size = round(step * geometry.sample_rate)
         self.sources = sources or {
@@ -461,22 +480,23 @@ class DeployedValidation:
             self._windows, self._labels = self._draw_windows(windows, seed)
 
     def with_kernel_of(self, geometry: Geometry) -> Self:
-        """The same strain for networks whose kernel is shorter.
+        """The same strain, for networks with a shorter kernel.
 
         Args:
-            geometry: Like this validation's in all but ``kernel_length``, which is no
-                longer.
+            geometry: Geometry of these networks; it may differ in a shorter
+                ``kernel_length``.
 
         Raises:
-            ConfigurationError: It differs in something else.
+            ConfigurationError: The kernel is longer, or the geometry differs in another
+                value.
         """
         own = self.geometry
         check_kernels(own, geometry)
-        # The first kernel ends where it did.
+        # Cut the start of each stretch, so that the first kernel's end stays in place.
         cut = own.kernel_size - geometry.kernel_size
 
         def moved(glitches: list[Glitch]) -> list[Glitch]:
-            return [one._replace(center=one.center - cut) for one in glitches]
+            return [glitch._replace(center=glitch.center - cut) for glitch in glitches]
 
         result = copy.copy(self)
         result.geometry = geometry
@@ -484,12 +504,12 @@ class DeployedValidation:
         result.glitches = [moved(glitches) for glitches in self.glitches]
         result.injections = [
             replace(
-                one,
-                strain=one.strain[:, cut:],
-                mergers=one.mergers - cut,
-                glitches=moved(one.glitches),
+                stretch,
+                strain=stretch.strain[:, cut:],
+                mergers=stretch.mergers - cut,
+                glitches=moved(stretch.glitches),
             )
-            for one in self.injections
+            for stretch in self.injections
         ]
         result._windows = self._windows[..., cut:]
         return result
@@ -497,11 +517,11 @@ class DeployedValidation:
     def _draw_strain(
         self, size: int
     ) -> tuple[NDArray[Any], NDArray[Any], list[Glitch]]:
-        """Strain with glitches, ASDs, and the glitches.
+        """Draw strain with glitches.
 
         Returns:
-            [ifos, size], [ifos, bins], and the glitches by their place in what is
-            whitened of the strain.
+            Strain, [ifos, size]; its ASDs, [ifos, bins]; and the glitches, by their
+            position in the whitened strain.
         """
         geometry, settings, rng = self.geometry, self.settings, self._rng
         rate = geometry.sample_rate
@@ -527,25 +547,25 @@ class DeployedValidation:
 
     def _draw_stretch(self) -> tuple[Tensor, list[Glitch]]:
         strain, _, glitches = self._draw_strain(self._size)
-        whitened = np.stack([whiten_stretch(one, self.geometry) for one in strain])
+        whitened = np.stack([whiten_stretch(row, self.geometry) for row in strain])
         return torch.from_numpy(whitened), glitches
 
-    def _draw_injections(self, wanted: int, min_snr: float = 0.0) -> list[Injections]:
-        """Mergers at a regular spacing with jitter, in stretches of their own."""
+    def _draw_injections(self, count: int, min_snr: float = 0.0) -> list[Injections]:
+        """Draw stretches with injections at a regular spacing with jitter."""
         geometry, rate = self.geometry, self.geometry.sample_rate
         spacing_size = round(INJECTION_SPACING * rate)
         warmup_size = geometry.psd_min_size + spacing_size
-        room = max(1, (self._size - warmup_size) // spacing_size - 1)
+        per_stretch = max(1, (self._size - warmup_size) // spacing_size - 1)
         result: list[Injections] = []
-        for done in range(0, wanted, room):
-            n = min(room, wanted - done)
+        for done in range(0, count, per_stretch):
+            n = min(per_stretch, count - done)
             size = warmup_size + (n + 1) * spacing_size
             size = -(-size // geometry.stride_size) * geometry.stride_size
             strain, asds, glitches = self._draw_strain(size)
             jitter = INJECTION_JITTER * rate * self._rng.uniform(-1, 1, n)
             times = warmup_size + spacing_size * np.arange(n) + jitter.round()
             times = times.astype(int)
-            snrs, loud = self._draw_snrs(n, min_snr), strain.copy()
+            snrs, injected = self._draw_snrs(n, min_snr), strain.copy()
             ifo_snrs, masses = [], []
             for first in range(0, n, WAVEFORM_BATCH):
                 batch = slice(first, first + WAVEFORM_BATCH)
@@ -555,10 +575,10 @@ class DeployedValidation:
                 start_size = round(MERGER_LENGTH * rate)
                 for time, signal in zip(times[batch], signals, strict=True):
                     start = time - start_size
-                    loud[:, start : start + signal.shape[-1]] += signal
+                    injected[:, start : start + signal.shape[-1]] += signal
             whitened = [
-                whiten_stretch(one, geometry, other)
-                for one, other in zip(strain, loud, strict=True)
+                whiten_stretch(row, geometry, injected_row)
+                for row, injected_row in zip(strain, injected, strict=True)
             ]
             result.append(
                 Injections(
@@ -573,11 +593,11 @@ class DeployedValidation:
         return result
 
     def _draw_snrs(self, n: int, min_snr: float = 0.0) -> NDArray[Any]:
-        """Network SNRs of the training's end: a power law, some louder.
+        """Draw network SNRs as at the training's end: two power laws, mixed.
 
         Args:
-            n: How many.
-            min_snr: Those below are drawn again.
+            n: Number of SNRs.
+            min_snr: Smaller SNRs are redrawn.
         """
         settings, limits = (
             self.settings,
@@ -594,17 +614,25 @@ class DeployedValidation:
     def _draw_signals(
         self, snrs: NDArray[Any], asds: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Draw mergers and project them.
+        """Draw mergers, see ``project_mergers``.
 
         Returns:
             Strain, float64, [n, ifos, SIGNAL_LENGTH * sample_rate]; SNR in each
-            detector, [n, ifos]; component masses, [n, 2].
+            detector, [n, ifos]; component masses, solar masses, [n, 2].
         """
         masses, spins = draw_components(len(snrs), self.settings, self._rng)
         return *project_mergers(masses, spins, snrs, asds, self.geometry), masses
 
     def _draw_windows(self, noise: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Windows and labels as in training, with fewer signals."""
+        """Draw windows and labels as in training.
+
+        Args:
+            noise: Number of windows without a signal; ``POSITIVES`` have one.
+            seed: Seed of the windows.
+
+        Returns:
+            Windows, float16, [n, ifos, kernel_size], and labels, 1 for a signal, [n].
+        """
         if not noise:
             shape = (0, len(self.geometry.ifos), self.geometry.kernel_size)
             return torch.empty(shape).half(), torch.empty(0)
@@ -618,7 +646,7 @@ class DeployedValidation:
             index += 1
             for value in missing:
                 chosen = torch.nonzero(label == value).flatten()[: missing[value]]
-                # Half precision: rounded by 1/2000 at most, for half the memory.
+                # Half precision halves the memory, with relative errors below 1/2000.
                 windows.append(batch[chosen].half())
                 labels.append(label[chosen])
                 missing[value] -= len(chosen)
@@ -626,20 +654,20 @@ class DeployedValidation:
 
     @torch.inference_mode()
     def evaluate(self, network: Any) -> dict[str, float]:
-        """Judge a network.
+        """Evaluate a network.
 
         Args:
-            network: Any of the three kinds; it is not changed.
+            network: Network of any kind; it is not changed.
 
         Returns:
-            ``valid_loss``, the binary cross-entropy in equal parts of windows with and
-            without a signal; ``valid_auroc``, see ``partial_auroc``;
-            ``valid_found_hour`` and ``valid_found_day``, the share of the injections
-            found at these false-alarm rates, NaN where the background has fewer than
-            ``LEAST_EVENTS`` events above the threshold, or they come from fewer
-            than ``LEAST_CAUSES``; ``valid_causes_hour`` and ``…_day``, from how
-            many, see ``Slides.causes``; ``valid_livetime``, that of the
-            background, s.
+            ``valid_loss``, the binary cross-entropy at equal odds, nat;
+            ``valid_auroc``, see ``partial_auroc``;
+            ``valid_found_hour`` and ``valid_found_day``, the efficiency at a
+            false-alarm rate of one an hour and one a day, NaN if fewer than
+            ``MIN_EVENTS`` background events, or fewer than ``MIN_CAUSES`` independent
+            causes, lie above the threshold;
+            ``valid_causes_hour`` and ``valid_causes_day``, the number of causes, see
+            ``Slides.causes``; ``valid_livetime``, the background's livetime, s.
         """
         network = network.fused()
         scores = score_windows(network, self._windows).cpu()
@@ -659,35 +687,34 @@ class DeployedValidation:
         result["valid_livetime"] = slides.livetime
         loudest = self.run_injections(network)
         for name, spacing in SPACINGS.items():
-            if slides.livetime < LEAST_EVENTS * spacing:
+            if slides.livetime < MIN_EVENTS * spacing:
                 continue
             limit = slides.background.threshold_at_far(JULIAN_YEAR / spacing)
             causes = slides.causes(limit)
             result[f"valid_causes_{name}"] = causes
-            if causes >= LEAST_CAUSES:
+            if causes >= MIN_CAUSES:
                 result[f"valid_found_{name}"] = float((loudest >= limit).mean())
         return result
 
     @torch.inference_mode()
     def run_slides(
-        self, network: Any, seen: Callable[[Piece], None] | None = None
+        self, network: Any, on_piece: Callable[[Piece], None] | None = None
     ) -> Slides | None:
-        """Run a network over all slides of all stretches.
+        """Score all timeslides of all background stretches.
 
         Args:
             network: In evaluation mode.
-            seen: Called with each piece of each slide, for what is wanted of its scores
-                beside the events.
+            on_piece: Called with the scores of each gap-free piece of each slide.
 
         Returns:
-            Its events; None where it has no slides, as one detector alone.
+            Background events; None without slides, for example of a single detector.
         """
         geometry, sliding = self.geometry, has_slides(network)
         if len(geometry.ifos) < 2:
             return None
         slides = self.slides if sliding else self.plain_slides
         reach = cluster_strides(geometry)
-        statistics, places, strides = [], [], 0
+        statistics, times, strides = [], [], 0
         kernel = kernel_frames(network) if sliding else 0
         for number, strain in enumerate(self._background):
             frames = frames_of(network, strain) if sliding else strain
@@ -705,15 +732,15 @@ class DeployedValidation:
                     statistics.append(series[events])
                     first = np.array(starts) * (geometry.frame_size if sliding else 1)
                     begins = events * geometry.stride_size + first[:, None]
-                    # Stretches are as far apart as one is long.
-                    places.append(begins + 2 * number * self._size)
-                    if seen is not None:
-                        seen(Piece(number, first, series))
+                    # A gap of a stretch's length lies between two stretches.
+                    times.append(begins + 2 * number * self._size)
+                    if on_piece is not None:
+                        on_piece(Piece(number, first, series))
         if not strides:
             return None
         return Slides(
             np.concatenate(statistics),
-            np.concatenate(places, axis=1) / geometry.sample_rate,
+            np.concatenate(times, axis=1) / geometry.sample_rate,
             strides * geometry.stride_length,
             geometry.kernel_length,
         )
@@ -721,7 +748,13 @@ class DeployedValidation:
     def _score_strain(
         self, network: Any, strain: Tensor, shift: int
     ) -> list[tuple[list[int], Tensor]]:
-        """As ``score_slide``, with a network that sees all detectors at once."""
+        """Like ``score_slide``, for a network without a single-detector frontend.
+
+        Args:
+            network: In evaluation mode.
+            strain: Whitened, [ifos, time].
+            shift: Circular shift of each detector against the one before it, samples.
+        """
         parts = []
         for begins, size in slide_pieces(strain.shape[-1], shift, len(strain)):
             if size >= self.geometry.kernel_size:
@@ -738,17 +771,17 @@ class DeployedValidation:
     def run_injections(
         self,
         network: Any,
-        seen: Callable[[Injections, Tensor], None] | None = None,
+        on_stretch: Callable[[Injections, Tensor], None] | None = None,
     ) -> NDArray[Any]:
-        """Run a network over all injections.
+        """Score all injections.
 
         Args:
             network: In evaluation mode.
-            seen: Called with each stretch and its frames, [ifos, channels, frames], if
-                the network has slides.
+            on_stretch: Called with each stretch and its frames, [ifos, channels,
+                frames], if the network has a single-detector frontend.
 
         Returns:
-            Statistic of the event that belongs to each injection, else -inf, [n].
+            Statistic of each injection's event, -inf if no event matches it, [n].
         """
         geometry, sliding = self.geometry, has_slides(network)
         kernel = kernel_frames(network) if sliding else 0
@@ -760,30 +793,31 @@ class DeployedValidation:
                 frames = frames_of(network, stretch.strain)
                 summed = frames.sum(0)
                 tensor, peaks = score_frames_and_peaks(network, summed, kernel)
-                if seen is not None:
-                    seen(stretch, frames)
+                if on_stretch is not None:
+                    on_stretch(stretch, frames)
             else:
                 tensor, peaks = score_stretch(network, stretch.strain)
             scores = tensor.cpu().numpy()
-            places = np.arange(len(scores)) * float(geometry.stride_size)
+            positions = np.arange(len(scores)) * float(geometry.stride_size)
             if peaks is not None:
-                places += peaks.cpu().numpy() * geometry.frame_size
-            scored.append((scores, places))
-            # How far the merger lies behind, by the loudest kernel that it is in.
+                positions += peaks.cpu().numpy() * geometry.frame_size
+            scored.append((scores, positions))
+            # Calibrate the merger's offset from the loudest of the kernels it lies in,
+            # with the louder half of the injections.
             for merger, snr in zip(stretch.mergers, stretch.snrs, strict=True):
                 last = int(merger) // geometry.stride_size
                 first = max(0, last - geometry.kernel_size // geometry.stride_size + 1)
                 if snr >= np.median(stretch.snrs) and first < len(scores):
                     best = first + int(scores[first : last + 1].argmax())
-                    residuals.append(merger - places[best])
+                    residuals.append(merger - positions[best])
         offset = float(np.median(residuals))
         result = []
-        for stretch, (scores, places) in zip(self.injections, scored, strict=True):
+        for stretch, (scores, positions) in zip(self.injections, scored, strict=True):
             chosen = np.flatnonzero(find_events(scores, reach))
             nanoseconds = 1e9 / geometry.sample_rate
             matched = match_injections(
                 (stretch.mergers * nanoseconds).astype(np.int64),
-                ((places[chosen] + offset) * nanoseconds).astype(np.int64),
+                ((positions[chosen] + offset) * nanoseconds).astype(np.int64),
                 scores[chosen],
                 MATCH_WINDOW,
             )

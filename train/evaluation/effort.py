@@ -1,4 +1,4 @@
-"""How much a validation draws, by what a window costs in the network."""
+"""Sizes of a validation: amounts of noise, signals and glitches, by network."""
 
 from dataclasses import dataclass, replace
 
@@ -9,29 +9,32 @@ from chirpwatch.train.networks.baseline import SeedResNet
 from chirpwatch.train.networks.models import Scorer
 
 SNRS = (6.0, 8.0, 10.0, 12.0)
-"""Network SNRs of the table; a full validation has further ones for its curves."""
+"""Network SNRs of the tables."""
 
 CURVE_SNRS = (4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 14.0, 16.0, 20.0)
+"""Network SNRs of the efficiency curves."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is drawn.
+    """Sizes of a validation.
 
     Attributes:
-        noise_length: Noise of each detector, s; rounded up to whole sets of stretches.
-        slides: Blocks of one detector that each block of another meets.
-        signals: Windows for each pair of masses and SNR.
+        noise_length: Noise of each detector, s; rounded up to complete sets of
+            stretches.
+        slides: Timeslides of the noise.
+        signals: Windows with a merger for each pair of masses and SNR.
         glitch_windows: Noise windows with a glitch.
         snrs: Network SNRs of the signals.
-        scatter: Signals of any mass and SNR.
-        batches: Batches as in training, for the calibration.
-        optimum_windows: Noise windows of each pair's matched filter.
-        optimum_signals: Its mergers.
-        bank_windows, bank_signals: The same of a whole bank; it is left out if 0.
-        stretches: Noise stretches at a time, at least as many as slides.
-        bank_size: Waveforms of the signals of any mass.
-        glitch_bank_size: Analytic glitches; each comes again and again.
+        scatter: Mergers of random masses and SNR, for the scatter plot.
+        batches: Training-like batches, for the calibration.
+        optimum_windows: Noise windows for each pair's matched filter.
+        optimum_signals: Mergers for each pair's matched filter.
+        bank_windows: Noise windows for the template bank; 0 leaves the bank out.
+        bank_signals: Mergers of each pair for the template bank.
+        stretches: Noise stretches in memory at a time.
+        bank_size: Different waveforms among the mergers of random masses.
+        glitch_bank_size: Different analytic glitches.
     """
 
     noise_length: float = 100_800
@@ -62,23 +65,30 @@ QUICK = Effort(
     bank_windows=30_000,
     bank_signals=200,
 )
-# Networks whose slides are as dear as their windows, and at one score a window. At
-# 1e-4 the first has 51 windows of noise left: ten clusters, even if each is of five.
 DENSE = replace(FULL, noise_length=72_000, slides=1, signals=500, glitch_windows=20_000)
+"""For networks without a single-detector frontend, which a slide costs a full pass.
+
+About 50 noise windows exceed a threshold at 1e-4: ten clusters, at five windows each.
+"""
+
 WINDOWED = replace(
     FULL, slides=1, signals=500, glitch_windows=20_000, snrs=SNRS, batches=20
 )
+"""For networks that score one window at a time."""
 
 
-def most_slides(stretches: int, ifos: int) -> int:
-    """How many slides no two blocks meet twice in, all stretches moving in a circle."""
+def max_slides(stretches: int, ifos: int) -> int:
+    """Number of slides in which no two blocks are paired twice.
+
+    Each detector's stretches are shifted circularly against those of the one before.
+    """
     return 1 if ifos == 1 else (stretches - 1) // (ifos - 1) + 1
 
 
 def effort_of(network: Scorer, quick: bool = False) -> Effort:
-    """How much to draw for a network; less where a window costs more."""
+    """Sizes of a network's validation: smaller where scoring a window costs more."""
     effort = _effort_of(network, quick)
-    most = most_slides(effort.stretches, len(network.geometry.ifos))
+    most = max_slides(effort.stretches, len(network.geometry.ifos))
     return replace(effort, slides=min(effort.slides, most))
 
 
@@ -92,7 +102,7 @@ def _effort_of(network: Scorer, quick: bool) -> Effort:
         QUICK,
         slides=1,
         signals=100,
-        # Enough for 1e-3: one window a second, or eight that overlap.
+        # Enough noise for 1e-3: a score per window, or eight overlapping ones a second.
         noise_length=16_800 if windowed else 7_200,
         glitch_windows=2000,
         snrs=SNRS,

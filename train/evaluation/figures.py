@@ -1,4 +1,4 @@
-"""The figures of a training's report, drawn in the light and in the dark."""
+"""Figures of a training's report, in a light and a dark theme."""
 
 import io
 import math
@@ -17,20 +17,26 @@ from numpy.typing import NDArray
 from chirpwatch.efficiency import wilson_interval
 from chirpwatch.train.data.signals.waveforms import chirp_mass
 
-LEAST_RATE = 1e-7
+MIN_RATE = 1e-7
+"""Lower end of the ROC's axis, false-positive rate a window."""
+
 RESOLUTION = 144
-"""Dots an inch: sharp on a screen of twice the common density."""
+"""Dots per inch; sharp on high-density screens."""
 
 KINDS = {"gaussian": "Gaussian noise", "glitches": "10 % of windows with a glitch"}
+"""Kinds of noise windows in a validation's results, with their names in figures."""
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours, those of the results page.
+    """Colours of a figure; the same as those of the results page.
 
     Attributes:
-        panel, ink, muted, grid: Of the background, text, axes and grid.
-        series: Of up to four things that are told apart.
+        panel: Background.
+        ink: Text.
+        muted: Axes and ticks.
+        grid: Grid lines.
+        series: Up to four series: blue, orange, green and pink.
     """
 
     panel: str
@@ -51,21 +57,25 @@ DARK = Theme(
 
 
 def rate_words(rate: float | str) -> str:
-    """A rate as people write it: ``1e-4``."""
+    """Format a rate briefly, such as ``1e-4``."""
     digits, power = f"{float(rate):.0e}".split("e")
     return f"{digits}e{int(power)}"
 
 
 Draw = Callable[[Figure, Theme], None]
+"""Draws on an empty figure."""
 
 
 def render(draw: Draw, theme: Theme, size: tuple[float, float]) -> bytes:
-    """Draw a figure as PNG.
+    """Render a figure as PNG.
 
     Args:
-        draw: What draws it.
-        theme: Its colours.
+        draw: Draws the figure.
+        theme: Colours.
         size: Width and height, inches.
+
+    Returns:
+        Content of the PNG file.
     """
     style: Any = {
         "figure.facecolor": theme.panel,
@@ -96,7 +106,7 @@ def render(draw: Draw, theme: Theme, size: tuple[float, float]) -> bytes:
         "font.family": "DejaVu Sans",
     }
     with mpl.rc_context(style):
-        # Not through pyplot: it keeps every figure, and asks for a display.
+        # Without pyplot, which keeps every figure in memory and needs a display.
         figure = Figure(figsize=size, layout="constrained")
         draw(figure, theme)
         buffer = io.BytesIO()
@@ -105,37 +115,39 @@ def render(draw: Draw, theme: Theme, size: tuple[float, float]) -> bytes:
 
 
 def training(log: Mapping[str, NDArray[Any]]) -> Draw:
-    """Loss, the validation as deployed, and what the training was at meanwhile.
+    """Figure of loss, deployed validation, batch statistics and learning rate by step.
 
     Args:
-        log: Columns of ``metrics.csv``, NaN where a step has none, [rows].
+        log: Columns of ``metrics.csv``, NaN where a step has no value, [rows].
     """
 
     def series(axes: Axes, name: str, label: str, **options: Any) -> bool:
         values = log.get(name)
         if values is None or not np.isfinite(values).any():
             return False
-        known = np.isfinite(values)
-        axes.plot(log["step"][known], values[known], label=label, **options)
+        logged = np.isfinite(values)
+        axes.plot(log["step"][logged], values[logged], label=label, **options)
         return True
 
     def draw(figure: Figure, theme: Theme) -> None:
-        one, two, three, _ = theme.series
+        blue, orange, green, _ = theme.series
         loss, deployed, shares, rate = figure.subplots(2, 2, sharex=True).flat
-        series(loss, "loss", "training, logged batches", color=one, alpha=0.6, lw=1)
-        series(loss, "valid_loss", "validation", color=two, marker="o", ms=3.5)
+        series(loss, "loss", "training, logged batches", color=blue, alpha=0.6, lw=1)
+        series(loss, "valid_loss", "validation", color=orange, marker="o", ms=3.5)
         loss.set(title="Loss", ylabel="binary cross-entropy, nat")
-        series(deployed, "valid_found_hour", "found at one an hour", color=one, **DOTS)
-        series(deployed, "valid_found_day", "found at one a day", color=two, **DOTS)
-        label = "mean share found below FPR 1e-3"
-        series(deployed, "valid_auroc", label, color=three, **DOTS)
-        deployed.set(title="Validation as deployed", ylabel="share", ylim=(0, 1))
-        series(shares, "found", "signals above score 0", color=one, lw=1)
-        series(shares, "false", "noise above score 0", color=two, lw=1)
+        label = "injections, FAR of one an hour"
+        series(deployed, "valid_found_hour", label, color=blue, **DOTS)
+        label = "injections, FAR of one a day"
+        series(deployed, "valid_found_day", label, color=orange, **DOTS)
+        label = "single windows, mean below FPR 1e-3"
+        series(deployed, "valid_auroc", label, color=green, **DOTS)
+        deployed.set(title="Validation as deployed", ylabel="efficiency", ylim=(0, 1))
+        series(shares, "found", "signals above score 0", color=blue, lw=1)
+        series(shares, "false", "noise above score 0", color=orange, lw=1)
         waiting = "time spent waiting for windows"
-        series(shares, "loading_share", waiting, color=three, lw=1)
+        series(shares, "loading_share", waiting, color=green, lw=1)
         shares.set(title="Training batches", ylabel="share", ylim=(0, 1))
-        series(rate, "learning_rate", "learning rate", color=one)
+        series(rate, "learning_rate", "learning rate", color=blue)
         rate.set(title="Learning rate", ylabel="learning rate")
         rate.ticklabel_format(axis="y", scilimits=(-2, 2))
         for axes in (loss, deployed, shares, rate):
@@ -157,23 +169,27 @@ def _say(axes: Axes, words: str, theme: Theme) -> None:
 
 
 def roc(result: Mapping[str, Any]) -> Draw:
-    """Share found against false-positive rate, as far as noise suffices."""
+    """Figure of ROC curves by kind of noise and SNR, down to the lowest measured rate.
+
+    Args:
+        result: Results of ``validation.validate``.
+    """
 
     def draw(figure: Figure, theme: Theme) -> None:
         curves = result["roc"]
         for axes, kind in zip(figure.subplots(1, 2, sharey=True), KINDS, strict=True):
             rates = curves[kind]["rates"]
-            found = curves[kind]["found"]
-            for colour, (snr, shares) in zip(theme.series, found.items(), strict=False):
+            by_snr = curves[kind]["found"].items()
+            for colour, (snr, shares) in zip(theme.series, by_snr, strict=False):
                 label = f"SNR {float(snr):g}"
                 axes.plot(rates, shares, color=colour, label=label)
             if rates:
-                axes.axvspan(LEAST_RATE, min(rates), color=theme.grid, zorder=0)
+                axes.axvspan(MIN_RATE, min(rates), color=theme.grid, zorder=0)
             axes.plot([], [], color=theme.grid, lw=8, label="too little noise")
-            limits = {"xlim": (LEAST_RATE, 1), "ylim": (0, 1.01), "xscale": "log"}
+            limits = {"xlim": (MIN_RATE, 1), "ylim": (0, 1.01), "xscale": "log"}
             axes.set(title=KINDS[kind], xlabel="false-positive rate a window", **limits)
             axes.legend(loc="lower right")
-        figure.axes[0].set_ylabel("share of mergers found")
+        figure.axes[0].set_ylabel("efficiency")
 
     return draw
 
@@ -181,7 +197,7 @@ def roc(result: Mapping[str, Any]) -> Draw:
 def _bars(
     axes: Axes, snrs: Sequence[float], shares: Sequence[float], n: int, **options: Any
 ) -> None:
-    """Shares with their 68 % Wilson intervals."""
+    """Draw efficiencies from ``n`` mergers each, with 68 % Wilson intervals."""
     ends = np.array([wilson_interval(round(share * n), n) for share in shares])
     values = np.array(shares)
     errors = np.abs(np.stack([values - ends[:, 0], ends[:, 1] - values]))
@@ -189,16 +205,21 @@ def _bars(
 
 
 def efficiency(result: Mapping[str, Any], rate: str) -> Draw:
-    """Share found against SNR at one rate, beside the two limits."""
+    """Figure of efficiency against SNR at one rate, with the matched-filter limits.
+
+    Args:
+        result: Results of ``validation.validate``.
+        rate: False-positive rate, a key of the results.
+    """
 
     def draw(figure: Figure, theme: Theme) -> None:
-        one, two, three, _ = theme.series
+        blue, orange, green, _ = theme.series
         optimal = result.get("optimal")
         grid = _grid(figure, result)
         for axes, pair in zip(grid.flat, _pairs(result), strict=False):
             for kind, style in (
-                ("gaussian", {"color": one, "marker": "o"}),
-                ("glitches", {"color": two, "marker": "s", "mfc": theme.panel}),
+                ("gaussian", {"color": blue, "marker": "o"}),
+                ("glitches", {"color": orange, "marker": "s", "mfc": theme.panel}),
             ):
                 snrs, shares = _curve(result, kind, pair, rate)
                 if snrs:
@@ -206,26 +227,30 @@ def efficiency(result: Mapping[str, Any], rate: str) -> Draw:
                     n = result["signals"]
                     _bars(axes, snrs, shares, n, label=words, **style)
             if optimal and optimal.get("bank"):
-                (best,) = _of_pair(optimal["bank"], pair)
+                (limit,) = _of_pair(optimal["bank"], pair)
                 axes.plot(
-                    optimal["bank_snr"], best["found"][rate], color=three, ls="--",
-                    label="bank of templates",
+                    optimal["bank_snr"], limit["found"][rate], color=green, ls="--",
+                    label="template bank",
                 )  # fmt: skip
             if optimal:
-                (best,) = _of_pair(optimal["matched"], pair)
+                (limit,) = _of_pair(optimal["matched"], pair)
                 axes.plot(
-                    optimal["snr"], best["found"][rate], color=theme.muted, lw=0.7,
-                    label="template that is known",
+                    optimal["snr"], limit["found"][rate], color=theme.muted, lw=0.7,
+                    label="matched filter, known masses",
                 )  # fmt: skip
             axes.set(title=_words(pair), xlim=(3.5, 16.5), ylim=(0, 1.02))
         grid[0, 0].legend(loc="lower right")
-        _label(grid, "network SNR", "share found")
+        _label(grid, "network SNR", "efficiency")
 
     return draw
 
 
 def efficiency_by_rate(result: Mapping[str, Any]) -> Draw:
-    """Share found in Gaussian noise at every rate, and the bank's."""
+    """Figure of efficiency against SNR in Gaussian noise at every rate.
+
+    Args:
+        result: Results of ``validation.validate``.
+    """
 
     def draw(figure: Figure, theme: Theme) -> None:
         optimal = result.get("optimal")
@@ -239,23 +264,23 @@ def efficiency_by_rate(result: Mapping[str, Any]) -> Draw:
                     label=f"network, {rate_words(rate)}",
                 )  # fmt: skip
                 if optimal and optimal.get("bank"):
-                    (best,) = _of_pair(optimal["bank"], pair)
+                    (limit,) = _of_pair(optimal["bank"], pair)
                     axes.plot(
-                        optimal["bank_snr"], best["found"][rate], color=colour,
+                        optimal["bank_snr"], limit["found"][rate], color=colour,
                         ls="--", lw=1,
                     )  # fmt: skip
             if optimal and optimal.get("bank"):
-                label = "bank of templates, same rate"
+                label = "template bank, same rate"
                 axes.plot([], [], color=theme.muted, ls="--", lw=1, label=label)
             axes.set(title=_words(pair), xlim=(3.5, 16.5), ylim=(0, 1.02))
         grid[0, 0].legend(loc="lower right")
-        _label(grid, "network SNR", "share found")
+        _label(grid, "network SNR", "efficiency")
 
     return draw
 
 
 def _grid(figure: Figure, result: Mapping[str, Any]) -> NDArray[Any]:
-    """Axes for each pair of masses, in two rows."""
+    """Axes for each pair of masses, in a grid of two rows."""
     count = len(_pairs(result))
     grid: NDArray[Any] = figure.subplots(
         2, max(1, math.ceil(count / 2)), sharex=True, sharey=True, squeeze=False
@@ -278,32 +303,37 @@ def _words(pair: tuple[float, float]) -> str:
 
 def _pairs(result: Mapping[str, Any]) -> list[tuple[float, float]]:
     entries = result["efficiency"]["gaussian"]
-    return list(dict.fromkeys((one["mass_1"], one["mass_2"]) for one in entries))
+    return list(dict.fromkeys((entry["mass_1"], entry["mass_2"]) for entry in entries))
 
 
 def _of_pair(
     entries: Sequence[Mapping[str, Any]], pair: tuple[float, float]
 ) -> list[Mapping[str, Any]]:
-    return [one for one in entries if (one["mass_1"], one["mass_2"]) == pair]
+    return [entry for entry in entries if (entry["mass_1"], entry["mass_2"]) == pair]
 
 
 def _curve(
     result: Mapping[str, Any], kind: str, pair: tuple[float, float], rate: str
 ) -> tuple[list[float], list[float]]:
-    """SNRs and shares found, empty where noise does not suffice for the rate."""
+    """SNRs and efficiencies; both empty if there is too little noise for the rate."""
     entries = [
-        one
-        for one in _of_pair(result["efficiency"][kind], pair)
-        if rate in one["found"]
+        entry
+        for entry in _of_pair(result["efficiency"][kind], pair)
+        if rate in entry["found"]
     ]
-    return [one["snr"] for one in entries], [one["found"][rate] for one in entries]
+    shares = [entry["found"][rate] for entry in entries]
+    return [entry["snr"] for entry in entries], shares
 
 
 def scatter(result: Mapping[str, Any]) -> Draw:
-    """Score of single mergers against their SNR."""
+    """Figure of score against SNR for single mergers, coloured by chirp mass.
+
+    Args:
+        result: Results of ``validation.validate``.
+    """
 
     def draw(figure: Figure, theme: Theme) -> None:
-        columns = {name: np.array(one) for name, one in result["scatter"].items()}
+        columns = {name: np.array(values) for name, values in result["scatter"].items()}
         chirp = chirp_mass(columns["mass_1"], columns["mass_2"])
         axes = figure.subplots()
         points = axes.scatter(
@@ -333,16 +363,20 @@ def scatter(result: Mapping[str, Any]) -> Draw:
 
 
 def calibration(result: Mapping[str, Any]) -> Draw:
-    """How often there is a signal, by what the score claims."""
+    """Calibration figure: share of windows with a merger by the score's sigmoid.
+
+    Args:
+        result: Results of ``validation.validate``.
+    """
 
     def draw(figure: Figure, theme: Theme) -> None:
         bins = result["calibration"]["bins"]
-        claimed = np.array([one["predicted"] for one in bins])
-        share = np.array([one["share"] for one in bins])
-        counts = np.array([one["windows"] for one in bins])
+        predicted = np.array([entry["predicted"] for entry in bins])
+        share = np.array([entry["share"] for entry in bins])
+        counts = np.array([entry["windows"] for entry in bins])
         ends = [
-            wilson_interval(round(one["share"] * one["windows"]), one["windows"])
-            for one in bins
+            wilson_interval(round(entry["share"] * entry["windows"]), entry["windows"])
+            for entry in bins
         ]
         errors = np.abs(share - np.array(ends).T)
         axes, below = figure.subplots(
@@ -350,12 +384,12 @@ def calibration(result: Mapping[str, Any]) -> Draw:
         )
         axes.plot([0, 1], [0, 1], color=theme.muted, ls=":", label="calibrated")
         axes.errorbar(
-            claimed, share, errors, color=theme.series[0], marker="o", ms=4, capsize=2,
-            label="network",
+            predicted, share, errors, color=theme.series[0], marker="o", ms=4,
+            capsize=2, label="network",
         )  # fmt: skip
         axes.set(ylabel="share with a merger", xlim=(0, 1), ylim=(0, 1))
         axes.legend(loc="lower right")
-        below.bar(claimed, counts, width=0.06, color=theme.series[0], alpha=0.75)
+        below.bar(predicted, counts, width=0.06, color=theme.series[0], alpha=0.75)
         below.set(yscale="log", ylabel="windows", xlabel="sigmoid of the score")
         below.yaxis.set_minor_formatter(NullFormatter())
 
@@ -365,27 +399,27 @@ def calibration(result: Mapping[str, Any]) -> Draw:
 def comparison(
     shares: Mapping[str, Mapping[tuple[float, float], Sequence[float]]], words: str
 ) -> Draw:
-    """Shares found by each network of each kind.
+    """Bar chart that compares networks, with a dot for each seed.
 
     Args:
-        shares: For each kind, and pair of masses, the share that each seed's finds.
-        words: What share it is.
+        shares: For each network, and pair of masses, the efficiency of each seed.
+        words: Label of the vertical axis.
     """
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
         width = 0.8 / max(1, len(shares))
         pairs = list(next(iter(shares.values())))
-        for number, (name, found) in enumerate(shares.items()):
-            # Where the colours begin again, marks and bars are others.
+        for number, (name, by_pair) in enumerate(shares.items()):
+            # When colours repeat, markers and hatching distinguish the networks.
             turn, kind = divmod(number, len(theme.series))
             colour, marker = theme.series[kind], "osD"[turn % 3]
             bars: dict[str, Any] = {"color": colour, "alpha": 0.35}
             if turn:
                 bars |= {"edgecolor": colour, "hatch": "///"}
-            for place, pair in enumerate(pairs):
-                x = place + (number - (len(shares) - 1) / 2) * width
-                values = np.array(found[pair])
+            for index, pair in enumerate(pairs):
+                x = index + (number - (len(shares) - 1) / 2) * width
+                values = np.array(by_pair[pair])
                 axes.bar(x, values.mean(), width * 0.9, **bars)
                 spots = x + width * 0.12 * (np.arange(len(values)) - len(values) / 2)
                 axes.plot(spots, values, marker, color=colour, ms=5)

@@ -1,4 +1,4 @@
-"""Noise and glitches to judge a network by beside those of O3's curves."""
+"""Further noise and glitches for validation, other than the training's noise curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,21 +21,26 @@ from chirpwatch.train.data.noise.sources import StretchSource
 from chirpwatch.train.data.noise.spectra import coloured_noise
 from chirpwatch.train.data.recorded import RecordedStretches
 
-LEAST_FREQUENCY = 10
-"""Below this a measured spectrum is taken as flat, Hz: ground motion, never used."""
+MIN_FREQUENCY = 10
+"""Measured spectra are continued as flat below this frequency, Hz.
+
+Ground motion dominates there, and the highpass removes it.
+"""
 
 
 @dataclass(frozen=True)
 class OtherNoise:
-    """Noise that a network is judged by beside that of the training's curves.
+    """A kind of noise, with glitches, to validate a network in.
 
     Attributes:
-        name: What reports call it.
-        sources: Strain of each detector; the noise curves of ``run`` if None.
-        run: Observing run whose curves are used then.
-        glitches: Recorded ones, from ``read_glitches``, in place of analytic ones.
-        glitch_weights: Families of analytic glitches, see
-            ``families.FAMILIES``; those of the training if None.
+        name: Name in reports.
+        sources: Strain of each detector; if None, Gaussian noise of the run's noise
+            curves.
+        run: Observing run of the noise curves.
+        glitches: Recorded glitches from ``read_glitches``, [n, size]; analytic
+            glitches if None.
+        glitch_weights: Relative frequency of each family of analytic glitches, see
+            ``families.FAMILIES``; the training's if None.
     """
 
     name: str
@@ -46,10 +51,10 @@ class OtherNoise:
 
 
 def strain_noise(path: str | Path, geometry: Geometry) -> OtherNoise:
-    """The strain of a background file's test split.
+    """Recorded strain of a background file's test split.
 
     Raises:
-        StrainError: There is none that can be used, see
+        StrainError: The split is missing or cannot be used, see
             ``RecordedStretches``.
     """
     sources = {
@@ -59,17 +64,16 @@ def strain_noise(path: str | Path, geometry: Geometry) -> OtherNoise:
 
 
 def curve_noise(curve: str, geometry: Geometry) -> OtherNoise:
-    """Gaussian noise of published curves.
+    """Gaussian noise of published noise curves.
 
     Args:
-        curve: An observing run for the first curve of each detector in
-            ``curves.curve_names``, such as ``O4``; or one curve by its name, such as
-            ``O3/T1800545-low``.
+        curve: Observing run, such as ``O4``, for each detector's first curve in
+            ``curves.curve_names``; or run and curve, such as ``O3/T1800545-low``.
         geometry: Detectors and their sample rate.
 
     Raises:
-        StrainError: There is no such curve.
-        ConfigurationError: It ends below half the sample rate.
+        StrainError: The curve does not exist.
+        ConfigurationError: The curve ends below half the sample rate.
     """
     (run, _, name), rate = curve.partition("/"), geometry.sample_rate
     sources = {
@@ -82,7 +86,7 @@ def curve_noise(curve: str, geometry: Geometry) -> OtherNoise:
 
 
 class SpectrumStretches:
-    """Gaussian noise of given spectra, each of them as likely.
+    """Gaussian noise whose spectrum is drawn uniformly from a set.
 
     Args:
         asds: Amplitude spectral densities at evenly spaced frequencies from 0 to
@@ -95,50 +99,52 @@ class SpectrumStretches:
 
     @classmethod
     def of_folder(cls, folder: str | Path, ifo: str, sample_rate: int) -> Self:
-        """Noise of measured spectra.
+        """Noise with the measured spectra in a folder.
 
         Args:
-            folder: Holds a folder for each detector, and in it HDF5 files with
-                ``data``, a power spectral density, 1/Hz, from 0 Hz, and its attribute
-                ``delta_f``.
+            folder: Folder with a subfolder for each detector. Its HDF5 files hold
+                ``data``, a power spectral density from 0 Hz, 1/Hz, with the attribute
+                ``delta_f``, Hz.
             ifo: Detector.
             sample_rate: Hz.
 
         Raises:
-            StrainError: There is no such file, or one is of another layout or too
-                coarse.
+            StrainError: The detector has no file, or a file's layout or frequency
+                range is not as expected.
         """
         paths = sorted((Path(folder) / ifo).glob("*.hdf*"))
         if not paths:
             raise StrainError(
-                f"{Path(folder) / ifo}: expected HDF5 files of spectra, found none"
+                f"{Path(folder) / ifo}: expected HDF5 files of spectra (*.hdf*), found "
+                "none"
             )
         return cls([_read_spectrum(path, sample_rate) for path in paths], sample_rate)
 
     def draw(
         self, size: int, rng: np.random.Generator
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Draw a stretch, see ``StretchSource.draw``."""
+        """Draw a stretch of noise and its ASD, see ``StretchSource.draw``."""
         asd = self.asds[rng.integers(len(self.asds))]
         return coloured_noise(asd, size, self.sample_rate, rng), asd
 
 
 def _read_spectrum(path: Path, sample_rate: int) -> NDArray[Any]:
-    """Amplitude spectral density on the grid of the published curves, [bins]."""
+    """Read a PSD as an ASD at the noise curves' frequencies, 1/sqrt(Hz), [bins]."""
     try:
         with h5py.File(path, "r") as file:
             psd = file["data"][()].astype(np.float64)
             step = float(file["data"].attrs["delta_f"])
     except (OSError, KeyError) as error:
         raise StrainError(
-            f"{path}: expected a spectrum ('data' with 'delta_f'): {error}"
+            f"{path}: expected a spectrum (dataset 'data' with the attribute "
+            f"'delta_f'): {error}"
         ) from None
     frequencies = step * np.arange(len(psd))
-    used = frequencies >= LEAST_FREQUENCY
-    reach = frequencies[-1] + step >= sample_rate / 2
-    if not reach or not (psd[used] > 0).all() or not np.isfinite(psd[used]).all():
+    used = frequencies >= MIN_FREQUENCY
+    complete = frequencies[-1] + step >= sample_rate / 2
+    if not complete or not (psd[used] > 0).all() or not np.isfinite(psd[used]).all():
         raise StrainError(
-            f"{path}: expected a finite spectrum above zero from {LEAST_FREQUENCY} to "
+            f"{path}: expected finite positive values from {MIN_FREQUENCY} to "
             f"{sample_rate // 2} Hz, found {len(psd)} values to {frequencies[-1]:g} Hz"
         )
     grid = np.linspace(0, sample_rate / 2, spectrum_size(sample_rate))
@@ -149,35 +155,36 @@ def _read_spectrum(path: Path, sample_rate: int) -> NDArray[Any]:
 
 
 def read_glitches(path: str | Path, sample_rate: int, kernel_size: int) -> Tensor:
-    """Read recorded glitches, whitened, with the noise that they came in.
+    """Read whitened strain with recorded glitches.
 
     Args:
-        path: HDF5 file with ``glitches``, [n, size], in units of the noise's standard
-            deviation, each in the middle of its series, and the file's attribute
-            ``sample_rate``.
-        sample_rate: Hz.
+        path: HDF5 file with the dataset ``glitches``, whitened strain in units of the
+            noise's standard deviation with the glitch in the middle, [n, size], and
+            the file attribute ``sample_rate``, Hz.
+        sample_rate: Expected sample rate, Hz.
         kernel_size: Samples of a kernel.
 
     Returns:
-        The kernel before and the kernel after each middle, float32,
-        [n, 2 * kernel_size].
+        The two kernels around each glitch's centre, float32, [n, 2 * kernel_size].
 
     Raises:
-        StrainError: No such file, another layout or rate, or series too short.
+        StrainError: The file is missing, or its layout, sample rate or length is not
+            as expected.
     """
     try:
         with h5py.File(path, "r") as file:
             rate, series = file.attrs["sample_rate"], file["glitches"][()]
     except (OSError, KeyError) as error:
         raise StrainError(
-            f"{path}: expected whitened glitches ('glitches', 'sample_rate'): {error}"
+            f"{path}: expected whitened glitches (dataset 'glitches', file attribute "
+            f"'sample_rate'): {error}"
         ) from None
-    wide = series.ndim == 2 and series.shape[1] >= 2 * kernel_size
-    if rate != sample_rate or not wide or not np.isfinite(series).all():
+    long_enough = series.ndim == 2 and series.shape[1] >= 2 * kernel_size
+    if rate != sample_rate or not long_enough or not np.isfinite(series).all():
         raise StrainError(
             f"{path}: expected finite glitches [n, {2 * kernel_size} or more] at "
             f"{sample_rate} Hz, found the shape {series.shape} at {rate:g} Hz"
         )
-    middle = series.shape[1] // 2
-    cut = series[:, middle - kernel_size : middle + kernel_size]
+    center = series.shape[1] // 2
+    cut = series[:, center - kernel_size : center + kernel_size]
     return torch.from_numpy(cut).float()

@@ -1,4 +1,4 @@
-"""Matched filter for a merger of known masses, in noise of a known PSD."""
+"""Detection statistics of a matched filter with known masses and a known PSD."""
 
 import math
 from typing import Any
@@ -20,20 +20,20 @@ from chirpwatch.train.data.signals.waveforms import (
 
 TEMPLATE_LENGTH = 4.0
 NOISE_LENGTH = 32.0
-"""Length of the noise that is filtered at once, s."""
+"""Length of the noise filtered at once, s."""
 
 SIGNAL_BATCH = 500
 
 
 class MatchedFilter:
-    """The filter of one kind of merger in the detectors' noise.
+    """Matched filter for non-spinning mergers of given masses, in all detectors.
 
     Args:
-        geometry: Detectors, rate, and the frequency from which SNR is counted.
-        masses: Heavier and lighter, detector frame, solar masses.
-        run: Observing run whose noise curves are used.
-        window_length: Times that the merger may have, s.
-        seed: Seed of noise and orientations.
+        geometry: Detectors, sample rate and highpass.
+        masses: Heavier and lighter mass, detector frame, solar masses.
+        run: Observing run of the noise curves.
+        window_length: Range of merger times that the filter is maximised over, s.
+        seed: Seed of noise, sky positions and orientations.
     """
 
     def __init__(
@@ -61,23 +61,28 @@ class MatchedFilter:
             )
             spectrum[frequencies < geometry.highpass] = 0
             power.append(spectrum**2)
-        # Which detector sees how much of a face-on merger, for the same distance.
-        self.weights = torch.tensor(np.array([one.sum() for one in power]))
-        self.density = [one / one.sum() for one in power]
+        # Relative squared SNR of a face-on merger in each detector.
+        self.weights = torch.tensor(np.array([spectrum.sum() for spectrum in power]))
+        self.density = [spectrum / spectrum.sum() for spectrum in power]
         self.frequencies = frequencies
-        # Of light on its way from the first detector, whole samples.
+        # Light travel from the first detector to each, rounded up to samples.
         lengths = light_travel_lengths(geometry.ifos)[0] * rate
         self.reaches = [math.ceil(length) for length in lengths.tolist()]
 
     def _shape(self, ifo: int, size: int) -> Tensor:
-        """The normed template's power at each bin of a complex series, [size]."""
+        """Whitened template's normalised power at positive frequencies, [size].
+
+        Args:
+            ifo: Index of the detector.
+            size: Samples of the complex time series that it filters.
+        """
         bins = np.fft.fftfreq(size, 1 / self.geometry.sample_rate)
         density = np.interp(bins, self.frequencies, self.density[ifo], left=0, right=0)
         density[bins <= 0] = 0
         return torch.from_numpy(density / density.sum())
 
     def _noise(self, rows: int, size: int) -> Tensor:
-        """The filter's output in noise, complex: unit variance each part.
+        """Draw complex filter outputs in noise; both parts have unit variance.
 
         Returns:
             [rows, ifos, size].
@@ -92,35 +97,35 @@ class MatchedFilter:
         return torch.stack(series, 1)
 
     def noise_statistics(self, windows: int) -> NDArray[Any]:
-        """Squared SNR of noise windows.
+        """Draw the statistic in noise windows.
 
         Args:
-            windows: How many.
+            windows: Number of windows.
 
         Returns:
-            Largest sum of the detectors' ``|z|²`` of each, [windows].
+            Largest sum of the detectors' ``|z|²`` in each window, [windows].
         """
         rate = self.geometry.sample_rate
         window_size = round(self.window_length * rate)
-        each = int(NOISE_LENGTH * rate) // window_size - 1
+        count = int(NOISE_LENGTH * rate) // window_size - 1
         result = []
-        for _ in range(math.ceil(windows / each)):
+        for _ in range(math.ceil(windows / count)):
             series = self._noise(1, round(NOISE_LENGTH * rate))[0]
             total = self._combine(series.abs().square())
             result.append(
-                total[: each * window_size].reshape(each, window_size).max(1).values
+                total[: count * window_size].reshape(count, window_size).max(1).values
             )
         statistics: NDArray[Any] = torch.cat(result)[:windows].numpy()
         return statistics
 
     def _combine(self, power: Tensor) -> Tensor:
-        """Add to the first detector's power the others' loudest within light travel.
+        """Sum ``|z|²`` over detectors, each maximised within the light travel time.
 
         Args:
             power: ``|z|²``, [..., ifos, size].
 
         Returns:
-            [..., size].
+            Sum by time at the first detector, [..., size].
         """
         total = power[..., 0, :]
         for i, reach in enumerate(self.reaches[1:], start=1):
@@ -130,18 +135,18 @@ class MatchedFilter:
         return total
 
     def signal_statistics(self, n: int, snrs: NDArray[Any]) -> NDArray[Any]:
-        """Squared SNR of windows with a merger, sky and orientation isotropic.
+        """Draw the statistic in windows with a merger of isotropic orientation.
 
         Args:
-            n: Mergers, the same ones at each SNR, in the same noise.
+            n: Number of mergers. All SNRs share the same mergers and noise.
             snrs: Network SNRs, [k].
 
         Returns:
-            Largest sum of the detectors' ``|z|²`` of each window, [k, n].
+            Largest sum of the detectors' ``|z|²`` in each window, [k, n].
         """
         rate, ifos = self.geometry.sample_rate, self.geometry.ifos
         window_size = round(self.window_length * rate)
-        # A power of two, with room for the delays on both sides of the window.
+        # A power of two, with a margin for the delays on both sides of the window.
         size = 2 ** math.ceil(math.log2(2 * window_size))
         start = (size - window_size) // 2
         bins = torch.fft.fftfreq(size, 1 / rate, dtype=torch.float64)
@@ -155,7 +160,7 @@ class MatchedFilter:
                 sizes = (factors.abs().square() * self.weights).sqrt()
                 shares = factors * self.weights.sqrt() / sizes.norm(dim=1)[:, None]
                 delays = arrival_delays(angles, ifos)
-                # At the first detector the merger lies within the window.
+                # The window is that of the merger's time at the first detector.
                 delays = delays - delays[:, :1]
                 times = start / rate + self.window_length * torch.rand(rows, 1) + delays
                 noise = self._noise(rows, size)

@@ -1,7 +1,7 @@
-"""Where an event in recorded strain stands among the background.
+"""Significance of a catalogued detection in recorded strain.
 
-Its statistic is compared with kernels of the same strain that lie apart in time in each
-two detectors, and with simulated background of days.
+Its statistic is compared with timeslides of the same strain, and with the background of
+other strain, such as days of simulated noise.
 """
 
 from collections.abc import Sequence
@@ -36,29 +36,29 @@ from chirpwatch.train.networks.models import Sliding
 
 
 def find_segment(segments: Sequence[Segment], time: float) -> Segment:
-    """Segment that holds a time.
+    """Find the segment that contains a GPS time, s.
 
     Raises:
-        StrainError: None does.
+        StrainError: No segment contains the time.
     """
     for segment in segments:
         start = segment.t0_ns / NANOSECONDS
         if start <= time < start + segment.duration:
             return segment
     names = ", ".join(segment.name for segment in segments)
-    raise StrainError(f"expected strain at GPS {time:.3f}, found segments {names}")
+    raise StrainError(f"expected strain at GPS {time:.3f}, found the segments {names}")
 
 
 def check_shiftable(geometry: Geometry) -> None:
-    """Refuse one detector alone.
+    """Check that a geometry has the two detectors that timeslides need.
 
     Raises:
-        ShiftError: There is none that it could be shifted against.
+        ShiftError: The geometry has a single detector.
     """
     if len(geometry.ifos) < 2:
         raise ShiftError(
-            "background of recorded strain: expected two detectors to shift against "
-            f"each other, found {geometry.ifos[0]} alone"
+            "background of recorded strain: expected at least two detectors for "
+            f"timeslides, found only {geometry.ifos[0]}"
         )
 
 
@@ -70,26 +70,26 @@ def rank_event(
     background: Background,
     design: Design = design_filter,
 ) -> dict[str, Any]:
-    """Score an event, and every background window of the strain that it lies in.
+    """Score an event, and count the kernels and background events as loud.
 
     Args:
-        network: In evaluation mode; one that looks at each detector alone first.
-        segment: Recorded strain of all detectors, as long as there are valid scores.
+        network: Network with a single-detector frontend, in evaluation mode.
+        segment: Recorded strain of all detectors, long enough for valid scores.
         time: GPS time of the event, s.
         background: Background of this network in other strain.
-        design: Makes a whitening filter of periodograms.
+        design: Designs a whitening filter from periodograms.
 
     Returns:
         JSON-ready: ``statistic``, the largest score of a kernel that contains the
-        event; ``zero_lag``, the kernels elsewhere in the strain; ``file``, its
-        background windows, one kernel of each detector, each later by the same time
-        than the one before, and ``file_without_event``, those of them that do not hold
-        the event in any detector: ``windows``, how many are ``as_loud``, and the
-        ``loudest``; ``background``: ``livetime`` (s), ``events``, how many are
-        ``as_loud``, the ``loudest``, and the false-alarm rate of the statistic.
+        event; three tallies of kernels, each with the number of ``windows``, how many
+        are ``as_loud``, and the ``loudest`` score: ``zero_lag`` (kernels away from the
+        event), ``file`` (kernels of all timeslides) and ``file_without_event`` (those
+        that contain the event in no detector); and ``background``: ``livetime`` (s),
+        ``events``, how many are ``as_loud``, the ``loudest``, and the event's
+        false-alarm rate, ``far_per_year`` and ``saturated``.
 
     Raises:
-        ShiftError: There is one detector alone.
+        ShiftError: There is a single detector.
         StrainError: No valid kernel contains the event.
     """
     check_shiftable(network.geometry)
@@ -104,7 +104,7 @@ def rank_event(
     kernel = kernel_frames(network)
     zero_lag = score_frames(network, frames.sum(0), kernel).numpy()
     kernels = len(zero_lag)
-    # The first kernel begins a kernel and half a filter before its score's time.
+    # Event time in samples from the start of the first kernel.
     event = (time - segment.t0_ns / NANOSECONDS) * geometry.sample_rate
     event -= whitened_start(geometry)
     begins = np.arange(kernels) * geometry.stride_size
@@ -112,11 +112,12 @@ def rank_event(
     if not within.any():
         raise StrainError(
             f"{segment.source}, segment {segment.name}: no valid kernel contains GPS "
-            f"{time:.3f}; the first ones need {geometry.psd_min_length:g} s of strain"
+            f"{time:.3f}; scores are valid after the first "
+            f"{geometry.psd_min_length:g} s of strain"
         )
     slides, quiet = _slides(network, frames, within, kernel)
     statistic = float(zero_lag[within].max())
-    # Elsewhere: no sample of the kernel or its filter is one of the event's kernels'.
+    # Away from the event: kernel and filter share no sample with the event's kernels.
     apart = geometry.kernel_size + geometry.filter_size
     elsewhere = (begins + geometry.kernel_size + apart < event) | (
         event + apart < begins
@@ -141,23 +142,28 @@ def rank_event(
 def _slides(
     network: Sliding, frames: Tensor, within: NDArray[Any], kernel: int
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """Scores of all timeslides of a stretch, and those without the event.
+    """Score all timeslides of a stretch.
 
     Args:
         network: In evaluation mode, fused.
         frames: From ``frames_of``, [ifos, channels, frames].
-        within: Whether each zero-lag kernel contains the event, bool [kernels].
-        kernel: From ``kernel_frames``.
+        within: Whether each zero-lag kernel contains the event, bool, [kernels].
+        kernel: Frames in a kernel, from ``kernel_frames``.
+
+    Returns:
+        Scores of each timeslide, with and without the kernels that contain the event.
     """
     geometry, kernels = network.geometry, len(within)
     step = geometry.stride_size // geometry.frame_size
-    # Kernels this far apart share neither strain nor a whitening filter, and no signal
-    # travels so long between detectors.
-    least = (geometry.kernel_size + geometry.filter_size) // geometry.stride_size + 1
+    # Kernels this far apart share neither strain nor whitening filter, and the light
+    # travel time between detectors is far shorter.
+    min_shift = (
+        geometry.kernel_size + geometry.filter_size
+    ) // geometry.stride_size + 1
     slides, quiet = [], []
     later = len(frames) - 1
     longest = (kernels - 1) // later
-    for shift in [*range(least, longest + 1), *range(-longest, 1 - least)]:
+    for shift in [*range(min_shift, longest + 1), *range(-longest, 1 - min_shift)]:
         starts = [i * shift - min(0, later * shift) for i in range(len(frames))]
         count = kernels - later * abs(shift)
         size = (count - 1) * step + kernel
@@ -173,7 +179,7 @@ def _slides(
 
 
 def _tally(parts: list[NDArray[Any]], statistic: float) -> dict[str, Any]:
-    """Count scores, and those as loud as the event's."""
+    """Count kernels, and those that score at min_shift the event's statistic."""
     scores = np.concatenate(parts) if parts else np.empty(0)
     return {
         "windows": len(scores),

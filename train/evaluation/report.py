@@ -1,4 +1,4 @@
-"""The report of a training: figures as PNG, and one page that opens from disk."""
+"""Report of a training: one HTML page that opens from disk, and its figures as PNG."""
 
 import base64
 import csv
@@ -17,7 +17,7 @@ from chirpwatch.atomic import replacing
 from chirpwatch.efficiency import wilson_interval
 from chirpwatch.errors import ConfigurationError
 from chirpwatch.train.evaluation import figures
-from chirpwatch.train.evaluation.deployment import LEAST_EVENTS
+from chirpwatch.train.evaluation.deployment import MIN_EVENTS
 from chirpwatch.train.evaluation.figures import (
     DARK,
     KINDS,
@@ -31,7 +31,7 @@ from chirpwatch.train.evaluation.validation import weights_hash
 from chirpwatch.train.networks.checkpoint import load_checkpoint
 from chirpwatch.train.networks.models import Scorer
 
-LOG, FIGURES, CONFIG = "metrics.csv", "validation.json", "config.yaml"
+LOG, RESULTS, CONFIG = "metrics.csv", "validation.json", "config.yaml"
 NETWORK = "network.ckpt"
 PAGE, FOLDER = "report.html", "report"
 WIDE, NARROW = (10.5, 4.2), (6.0, 4.4)
@@ -43,21 +43,21 @@ ENVIRONMENT = Environment(
     autoescape=True,
     undefined=StrictUndefined,
 )
-"""What finds and fills the report's page."""
+"""Jinja environment of the report's template."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page.
+    """A figure of the report.
 
     Attributes:
-        name: Of its file, without suffix.
+        name: File name without suffix, and the section's id in the page.
         title: Heading.
-        caption: What it shows, its units and limits.
-        alt: What someone who cannot see it is told.
-        draw: What draws it; None where a part is missing.
+        caption: Caption below the figure.
+        alt: Alternative text for screen readers.
+        draw: Draws the figure; None if its data are missing.
         size: Width and height, inches.
-        missing: What to say in place of a figure.
+        missing: Text in place of a figure that cannot be drawn.
     """
 
     name: str
@@ -70,38 +70,37 @@ class Picture:
 
 
 def write_run_report(folder: str | Path) -> Path:
-    """Write ``report.html`` and ``report/*.png`` into the folder of a training.
+    """Write ``report.html`` and ``report/*.png`` into a training's folder.
 
     Args:
-        folder: With ``metrics.csv``, ``validation.json``, ``config.yaml`` and
-            ``network.ckpt``; a part that is missing is left out of the page, which
-            says so.
+        folder: Folder with ``metrics.csv``, ``validation.json``, ``config.yaml`` and
+            ``network.ckpt``. The page reports files that are missing.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        ConfigurationError: There is no such folder, a part of it is malformed, or the
-            figures are of other weights.
-        ModelError: The network is malformed.
+        ConfigurationError: The folder does not exist, a file is malformed, or the
+            results were measured with other weights.
+        ModelError: The checkpoint is malformed.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ConfigurationError(
             f"{folder}: expected the folder of a training ('chirpwatch train fit'), "
-            "found none"
+            "found no folder"
         )
-    log, result = read_log(folder / LOG), read_figures(folder / FIGURES)
+    log, results = read_log(folder / LOG), read_results(folder / RESULTS)
     details: Mapping[str, Any] | None = None
     if (folder / NETWORK).exists():
         network, details = load_checkpoint(folder / NETWORK)
-        if result and "weights" in result:
-            check_weights(folder, network, result)
-    if result:
-        details = result.get("checkpoint", details)
+        if results and "weights" in results:
+            check_weights(folder, network, results)
+    if results:
+        details = results.get("checkpoint", details)
     try:
-        origin = _origin(details, result)
-        pictures = _pictures(log, result, origin)
+        origin = _origin(details, results)
+        pictures = _pictures(log, results, origin)
         images = {
             picture.name: [
                 render(picture.draw, theme, picture.size) for theme in (LIGHT, DARK)
@@ -109,11 +108,12 @@ def write_run_report(folder: str | Path) -> Path:
             for picture in pictures
             if picture.draw
         }
-        page = _page(folder, pictures, images, log, result, origin)
+        page = _page(folder, pictures, images, log, results, origin)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"{folder / FIGURES}: expected figures of 'chirpwatch train validate', "
-            f"found others: {type(error).__name__}: {error}"
+            f"{folder / RESULTS}: expected results of 'chirpwatch train validate', "
+            f"found incomplete or malformed ones ({type(error).__name__}: {error}); "
+            "validate again"
         ) from error
     for name, (light, _) in images.items():
         with replacing(folder / FOLDER / f"{name}.png") as temporary:
@@ -124,13 +124,14 @@ def write_run_report(folder: str | Path) -> Path:
 
 
 def read_log(path: Path) -> dict[str, NDArray[Any]] | None:
-    """Read a training's log.
+    """Read a training's metrics log, ``metrics.csv``.
 
     Returns:
-        Columns, float64, [rows], NaN where a cell is empty; None without a file.
+        Columns by name, float64, [rows], NaN where a cell is empty; None if the file
+        does not exist.
 
     Raises:
-        ConfigurationError: There is no column ``step``, or a cell is no number.
+        ConfigurationError: The column ``step`` is missing, or a cell is not a number.
     """
     if not path.exists():
         return None
@@ -155,55 +156,61 @@ def read_log(path: Path) -> dict[str, NDArray[Any]] | None:
     return columns
 
 
-def read_figures(path: Path) -> dict[str, Any] | None:
-    """Read what ``validate.validate`` measured; None without a file.
+def read_results(path: Path) -> dict[str, Any] | None:
+    """Read the results of a validation, ``validation.json``.
+
+    Returns:
+        Results of ``validation.validate``; None if the file does not exist.
 
     Raises:
-        ConfigurationError: No JSON, or not those figures.
+        ConfigurationError: The file is not JSON, or lacks results.
     """
     if not path.exists():
         return None
     try:
-        result = json.loads(path.read_text())
+        results = json.loads(path.read_text())
     except ValueError as error:
         raise ConfigurationError(f"{path}: expected JSON: {error}") from None
-    wanted = {"found", "thresholds", "signals", "noise_windows"}
-    if not isinstance(result, dict) or not wanted <= set(result):
-        found = sorted(result) if isinstance(result, dict) else type(result).__name__
+    required = {"found", "thresholds", "signals", "noise_windows"}
+    if not isinstance(results, dict) or not required <= set(results):
+        keys = sorted(results) if isinstance(results, dict) else type(results).__name__
         raise ConfigurationError(
-            f"{path}: expected figures of 'chirpwatch train validate' "
-            f"({', '.join(sorted(wanted))}), found {found}"
+            f"{path}: expected results of 'chirpwatch train validate' "
+            f"({', '.join(sorted(required))}), found {keys}"
         )
-    return result
+    return results
 
 
-def check_weights(folder: Path, network: Scorer, result: Mapping[str, Any]) -> None:
-    """Refuse figures of other weights than those that lie beside them.
+def check_weights(folder: Path, network: Scorer, results: Mapping[str, Any]) -> None:
+    """Check that results were measured with the weights of the checkpoint beside them.
 
     Args:
-        folder: Of both, for the message.
-        network: Of ``network.ckpt``.
-        result: From ``read_figures``.
+        folder: Folder of both files, for the message.
+        network: Network of ``network.ckpt``.
+        results: From ``read_results``.
 
     Raises:
-        ConfigurationError: They are, or they do not say what they are of.
+        ConfigurationError: The results are of other weights, or don't record them.
     """
-    found, wanted = result.get("weights"), weights_hash(network)
-    if found != wanted:
+    measured, expected = results.get("weights"), weights_hash(network)
+    if measured != expected:
         raise ConfigurationError(
-            f"{folder / FIGURES}: expected figures of the weights {wanted[:12]}… of "
-            f"{NETWORK}, found those of {found[:12] + '…' if found else 'unknown ones'}"
-            "; validate again with 'chirpwatch train validate'"
+            f"{folder / RESULTS}: expected results for the weights {expected[:12]}… of "
+            f"{NETWORK}, found results for "
+            f"{measured[:12] + '…' if measured else 'unknown weights'}; validate again "
+            "with 'chirpwatch train validate'"
         )
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What of a page detectors recorded; mergers are always simulated.
+    """Which data of a report are simulated, and which are recorded.
+
+    Mergers are always simulated.
 
     Attributes:
-        training: Whether the training's noise was simulated; None if not known.
-        recorded: Strain and glitches of the validation that were not.
+        training: Whether the training's noise is simulated; None if unknown.
+        recorded: Descriptions of the validation's recorded strain and glitches.
     """
 
     training: bool | None
@@ -211,30 +218,32 @@ class Origin:
 
     @property
     def simulated(self) -> bool:
-        """Whether all of it is known to be simulated."""
+        """Whether all data are simulated; False if unknown."""
         return self.training is True and not self.recorded
 
-    def words(self) -> str:
-        """Say so in a sentence."""
+    def sentence(self) -> str:
+        """The origin of the data as a sentence for the report."""
         if self.simulated:
-            return "All noise, glitches and mergers of this page are simulated."
+            return "All noise, glitches and mergers in this report are simulated."
         training = {
-            True: ["the noise of the training is simulated"],
-            False: ["the noise of the training was recorded by detectors"],
+            True: ["the training's noise is simulated"],
+            False: ["the training's noise is recorded strain"],
             None: [],
         }[self.training]
-        other = [f"recorded: {', '.join(self.recorded)}"] if self.recorded else []
-        return "; ".join(["Mergers are simulated", *training, *other]) + "."
+        recorded = (
+            [f"recorded data: {', '.join(self.recorded)}"] if self.recorded else []
+        )
+        return "; ".join(["Mergers are simulated", *training, *recorded]) + "."
 
 
 def _origin(
-    details: Mapping[str, Any] | None, result: Mapping[str, Any] | None
+    details: Mapping[str, Any] | None, results: Mapping[str, Any] | None
 ) -> Origin:
-    """What was recorded, as the checkpoint and the figures say."""
+    """Origin of the data, from the checkpoint's details and the results."""
     training = None if details is None else details.get("simulated")
     recorded = [
-        f"{' and '.join(noise['recorded'])} of the validation in {noise['name']}"
-        for noise in (result or {}).get("noises", [])
+        f"the validation's {' and '.join(noise['recorded'])} ({noise['name']})"
+        for noise in (results or {}).get("noises", [])
         if noise["recorded"]
     ]
     return Origin(training, recorded)
@@ -243,47 +252,51 @@ def _origin(
 def _training_caption(training: bool | None) -> str:
     noise = {
         True: "simulated noise",
-        False: "strain that detectors recorded, with simulated mergers and glitches",
-        None: "noise of a kind that no checkpoint here tells",
+        False: "recorded strain with simulated mergers and glitches",
+        None: "noise of unknown origin",
     }[training]
     return (
-        "Loss of single batches of windows, and of the validation's windows, both of "
-        f"{noise}. As deployed: injections found in whole stretches of the same kind, "
-        "by events of 8 s, at false-alarm rates measured on timeslides; a point is "
-        "missing where the background is too short for it."
+        "Loss of single training batches, and of the validation's windows, both in "
+        f"{noise}. As deployed: efficiency for injections into long stretches of the "
+        "same noise, at false-alarm rates measured with timeslides. An injection is "
+        "found by an event, the loudest score within 8 s. Points are missing where "
+        "the background's livetime is too short."
     )
 
 
 def _pictures(
     log: Mapping[str, NDArray[Any]] | None,
-    result: Mapping[str, Any] | None,
+    results: Mapping[str, Any] | None,
     origin: Origin,
 ) -> list[Picture]:
-    """What the page shows, in order."""
-    figure = result or {}
-    lost = f"There is no {FIGURES}."
-    rate = _summary_rate(figure)
+    """Figures of the report, in order."""
+    measured = results or {}
+    no_file = f"There is no {RESULTS}."
+    rate = _summary_rate(measured)
     noise = ""
-    if result:
+    if results:
         noise = (
-            f"{figure['noise_windows']:,} noise windows of simulated {figure['run']} "
-            f"noise, {figure['glitch_windows']:,} of windows with a glitch; no rate is "
-            f"shown that fewer than {LEAST_EVENTS} clusters of windows exceed (windows "
-            "that overlap are one)."
+            f"There are {measured['noise_windows']:,} windows of simulated "
+            f"{measured['run']} noise without a glitch and "
+            f"{measured['glitch_windows']:,} with a glitch. A rate is shown if at "
+            f"least {MIN_EVENTS} clusters of windows exceed its threshold; overlapping "
+            "windows form one cluster."
         )
     has = {
-        name: result is not None and bool(figure.get(name))
+        name: results is not None and bool(measured.get(name))
         for name in ("efficiency", "roc", "scatter", "calibration", "optimal")
     }
-    optimum = _optimum(figure) if has["optimal"] else "No limits were measured. "
-    partly = f"{FIGURES} has no such figures; 'chirpwatch train validate' makes them."
-    why = lost if result is None else partly
+    optimum = _optimum(measured) if has["optimal"] else "No limits were measured. "
+    no_results = (
+        f"{RESULTS} lacks the results for this figure; run 'chirpwatch train validate'."
+    )
+    why = no_file if results is None else no_results
     return [
         Picture(
             "training",
             "Training and validation",
             _training_caption(origin.training),
-            "Curves of loss, validation, learning rate and waiting time by step.",
+            "Loss, deployed validation, batch statistics and learning rate by step.",
             figures.training(log) if log else None,
             SQUARE,
             f"There is no {LOG}.",
@@ -291,124 +304,126 @@ def _pictures(
         Picture(
             "efficiency",
             f"Efficiency at a false-positive rate of {rate and rate_words(rate)}",
-            "Share of simulated mergers found, in single windows of 1 s, by network "
-            f"SNR; bars: 68 % (Wilson), {figure.get('signals', 0):,} mergers a point. "
+            "Efficiency for simulated mergers in single windows, by network SNR. Bars: "
+            f"68 % Wilson intervals, {measured.get('signals', 0):,} mergers per point. "
             f"{optimum}",
-            "Share found by SNR for pairs of masses, network and limits.",
-            figures.efficiency(figure, rate) if has["efficiency"] and rate else None,
+            "Efficiency by SNR for each pair of masses: network and limits.",
+            figures.efficiency(measured, rate) if has["efficiency"] and rate else None,
             SQUARE,
             why,
         ),
         Picture(
             "efficiency_by_rate",
             "Efficiency at every rate, in Gaussian noise",
-            f"As above, at each rate that the noise suffices for. {noise}"
-            f"{_banks(figure)}",
-            "Share found by SNR for pairs of masses and several rates.",
-            figures.efficiency_by_rate(figure) if has["efficiency"] else None,
+            f"As above, at each rate for which there is enough noise. {noise}"
+            f"{_banks(measured)}",
+            "Efficiency by SNR for each pair of masses at several rates.",
+            figures.efficiency_by_rate(measured) if has["efficiency"] else None,
             SQUARE,
             why,
         ),
         Picture(
             "roc",
             "ROC",
-            "Share of mergers found, all pairs of masses together, against the "
+            "Efficiency, averaged over all pairs of masses, against the "
             f"false-positive rate a window. {noise}",
-            "Share found by false-positive rate for several SNRs.",
-            figures.roc(figure) if has["roc"] else None,
+            "Efficiency by false-positive rate for several SNRs.",
+            figures.roc(measured) if has["roc"] else None,
             WIDE,
             why,
         ),
         Picture(
             "scatter",
             "Score against SNR",
-            _scatter(figure) if has["scatter"] else "",
+            _scatter(measured) if has["scatter"] else "",
             "Score of each merger by its SNR, coloured by chirp mass.",
-            figures.scatter(figure) if has["scatter"] else None,
+            figures.scatter(measured) if has["scatter"] else None,
             NARROW,
             why,
         ),
         Picture(
             "calibration",
             "Calibration",
-            _calibration(figure) if has["calibration"] else "",
-            "Share of windows with a merger by the sigmoid of their score.",
-            figures.calibration(figure) if has["calibration"] else None,
+            _calibration(measured) if has["calibration"] else "",
+            "Share of windows with a merger by the sigmoid of the score.",
+            figures.calibration(measured) if has["calibration"] else None,
             NARROW,
             why,
         ),
     ]
 
 
-def _optimum(figure: Mapping[str, Any]) -> str:
-    """What the limits are that an efficiency is shown beside."""
-    optimal = figure["optimal"]
+def _optimum(results: Mapping[str, Any]) -> str:
+    """Caption of the limits beside an efficiency curve."""
+    optimal = results["optimal"]
     bank = ""
     if optimal.get("bank"):
         bank = (
-            "Dashed: all templates of the bank that comes with the project, whole, "
-            "their likelihoods weighted by the population and added, at the same rate, "
-            f"from {optimal['bank_noise_windows']:,} noise windows and "
+            "Dashed: limit of the template bank that comes with the project, with "
+            "complete templates and their likelihoods averaged over the population, at "
+            f"the same rate, from {optimal['bank_noise_windows']:,} noise windows and "
             f"{optimal['bank_signals']:,} mergers. "
         )
     return (
-        f"{bank}Thin: the one template that is the merger's own, as if its masses were "
-        f"known. Time (within {optimal['window_length']:.2f} s), phases, amplitudes "
-        "and sky position are unknown to both, the noise's spectrum is known."
+        f"{bank}Thin: limit of a matched filter that knows the merger's masses. Both "
+        f"limits search over time (within {optimal['window_length']:.2f} s), phases, "
+        "amplitudes and sky position, and know the noise's PSD."
     )
 
 
-def _banks(figure: Mapping[str, Any]) -> str:
-    """What is dashed at every rate, if it was measured."""
-    if not figure.get("optimal", {}).get("bank"):
+def _banks(results: Mapping[str, Any]) -> str:
+    """Caption of the bank's curves at every rate; empty if it was not measured."""
+    if not results.get("optimal", {}).get("bank"):
         return ""
-    return f" Dashed: the bank of templates at the same rate{_fitted(figure)}."
+    return f" Dashed: the template bank's limit at the same rate{_fitted(results)}."
 
 
-def _fitted(figure: Mapping[str, Any]) -> str:
-    """Which rates of the bank no noise was enough for."""
-    found = figure.get("optimal", {}).get("bank", [])
-    rates = {rate for one in found for rate in one["fitted"]}
-    rates &= set(figure.get("thresholds", {}).get("gaussian", {}))
+def _fitted(results: Mapping[str, Any]) -> str:
+    """Caption of the rates at which the bank's threshold comes from a fit."""
+    entries = results.get("optimal", {}).get("bank", [])
+    rates = {rate for entry in entries for rate in entry["fitted"]}
+    rates &= set(results.get("thresholds", {}).get("gaussian", {}))
     if not rates:
         return ""
     words = [rate_words(rate) for rate in sorted(rates, key=float, reverse=True)]
     return (
-        f", whose thresholds at {' and '.join(words)} come from a fit of the tail of "
-        "its noise"
+        f", whose thresholds at {' and '.join(words)} come from a fit to the tail of "
+        "its statistic in noise"
     )
 
 
-def _scatter(figure: Mapping[str, Any]) -> str:
-    masses, settings = "", figure.get("settings", {})
+def _scatter(results: Mapping[str, Any]) -> str:
+    masses, settings = "", results.get("settings", {})
     if settings:
         masses = (
             f"of {settings['min_mass']:g} to {settings['max_mass']:g} solar masses "
             "(detector frame) "
         )
     return (
-        f"{len(figure['scatter']['snr']):,} mergers {masses}in Gaussian noise, SNR "
-        "uniform in the logarithm. Dashed: the thresholds."
+        f"{len(results['scatter']['snr']):,} mergers {masses}in Gaussian noise, "
+        "log-uniform in SNR. Dashed: thresholds by false-positive rate."
     )
 
 
-def _calibration(figure: Mapping[str, Any]) -> str:
-    one, snr, settings = figure["calibration"], "", figure.get("settings", {})
+def _calibration(results: Mapping[str, Any]) -> str:
+    calibration, snr = results["calibration"], ""
+    settings = results.get("settings", {})
     if settings:
         snr = f" of SNR {settings['last_snr']:g} to {settings['max_snr']:g}"
     return (
-        f"{one['windows']:,} windows, {100 * one['prior']:.0f} % of them with a "
-        f"merger{snr}, with glitches; bars: 68 % "
-        f"(Wilson). Mean distance from the diagonal: {one['error']:.3f}. In a search "
-        "mergers are far rarer, so that the score is a ranking there, no probability."
+        f"{calibration['windows']:,} windows with glitches, "
+        f"{100 * calibration['prior']:.0f} % of them with a merger{snr}. Bars: 68 % "
+        "Wilson intervals. Mean distance from the diagonal: "
+        f"{calibration['error']:.3f}. Mergers are far rarer in a search, where the "
+        "score ranks events and is not a probability."
     )
 
 
-def _summary_rate(figure: Mapping[str, Any]) -> str:
-    """The rate that the page is about: 1e-4, or as deep as the noise reaches."""
-    reached = list(figure.get("thresholds", {}).get("gaussian", {}))
-    wanted = str(TABLE_RATES[-1])
-    return wanted if wanted in reached else (reached[-1] if reached else "")
+def _summary_rate(results: Mapping[str, Any]) -> str:
+    """False-positive rate of the report's summary: 1e-4, or the lowest measured one."""
+    measured = list(results.get("thresholds", {}).get("gaussian", {}))
+    preferred = str(TABLE_RATES[-1])
+    return preferred if preferred in measured else (measured[-1] if measured else "")
 
 
 def _page(
@@ -416,23 +431,24 @@ def _page(
     pictures: list[Picture],
     images: Mapping[str, list[bytes]],
     log: Mapping[str, NDArray[Any]] | None,
-    result: Mapping[str, Any] | None,
+    results: Mapping[str, Any] | None,
     origin: Origin,
 ) -> str:
     config = folder / CONFIG
-    figure = result or {}
+    measured = results or {}
     return ENVIRONMENT.get_template("report.html").render(
         name=folder.resolve().name,
         simulated=origin.simulated,
-        origin=origin.words(),
-        tiles=_tiles(figure, log),
+        origin=origin.sentence(),
+        tiles=_tiles(measured, log),
         pictures=[
-            (one, [_uri(x) for x in images.get(one.name, [])]) for one in pictures
+            (picture, [_uri(image) for image in images.get(picture.name, [])])
+            for picture in pictures
         ],
-        found=_found(figure),
-        noises=_noises(figure),
-        pairs=_pairs(figure),
-        provenance=_provenance(figure),
+        found=_found(measured),
+        noises=_noises(measured),
+        pairs=_pairs(measured),
+        provenance=_provenance(measured),
         config=config.read_text() if config.exists() else "",
     )
 
@@ -444,65 +460,68 @@ def _uri(image: bytes) -> Markup:
 
 
 def _tiles(
-    figure: Mapping[str, Any], log: Mapping[str, NDArray[Any]] | None
+    results: Mapping[str, Any], log: Mapping[str, NDArray[Any]] | None
 ) -> list[tuple[str, str, str]]:
-    """What matters most: name, value, note."""
-    rate = _summary_rate(figure)
+    """Headline results: label, value and note."""
+    rate = _summary_rate(results)
     tiles = []
-    for entry in figure.get("found", {}).get("gaussian", []):
+    for entry in results.get("found", {}).get("gaussian", []):
         masses = f"{entry['mass_1']:g}, {entry['mass_2']:g}"
         if entry["snr"] == SUMMARY_SNR and rate in entry["found"]:
             share = entry["found"][rate]
-            note = _distance(figure, entry, rate)
-            tiles.append((f"Found at SNR 8: {masses}", f"{100 * share:.1f} %", note))
+            note = _distance(results, entry, rate)
+            label = f"Efficiency at SNR {SUMMARY_SNR:g}: {masses}"
+            tiles.append((label, f"{100 * share:.1f} %", note))
     for name, words in (("hour", "one an hour"), ("day", "one a day")):
         values = (log or {}).get(f"valid_found_{name}", np.empty(0))
         values = values[np.isfinite(values)]
         if len(values):
-            note = "of the injections, at the last validation"
-            tiles.append((f"Found at {words}", f"{100 * values[-1]:.1f} %", note))
+            note = "false-alarm rate; injections, last validation as deployed"
+            label = f"Efficiency at {words}"
+            tiles.append((label, f"{100 * values[-1]:.1f} %", note))
     return tiles
 
 
-def _distance(figure: Mapping[str, Any], entry: Mapping[str, Any], rate: str) -> str:
-    """What the bank of templates finds of the same."""
-    optimal = figure.get("optimal")
+def _distance(results: Mapping[str, Any], entry: Mapping[str, Any], rate: str) -> str:
+    """Note of a headline efficiency: its rate, and the template bank's efficiency."""
+    optimal = results.get("optimal")
     if not optimal or entry["snr"] not in optimal.get("bank_snr", ()):
         return f"at {rate_words(rate)} a window"
-    place = optimal["bank_snr"].index(entry["snr"])
-    for one in optimal["bank"]:
-        if (one["mass_1"], one["mass_2"]) == (entry["mass_1"], entry["mass_2"]):
-            share = one["found"][rate][place]
+    index = optimal["bank_snr"].index(entry["snr"])
+    for limit in optimal["bank"]:
+        if (limit["mass_1"], limit["mass_2"]) == (entry["mass_1"], entry["mass_2"]):
+            share = limit["found"][rate][index]
             return f"at {rate_words(rate)} a window; bank {100 * share:.1f} %"
     return f"at {rate_words(rate)} a window"
 
 
-def _found(figure: Mapping[str, Any]) -> dict[str, Any]:
-    """The table of shares found: its heads, and its rows."""
-    if not figure:
+def _found(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Table of efficiencies by masses, SNR, kind of noise and rate; empty without."""
+    if not results:
         return {}
-    kinds = [(kind, list(figure["thresholds"][kind])) for kind in KINDS]
-    n, rows = figure["signals"], []
-    for entries in zip(*(figure["found"][kind] for kind in KINDS), strict=True):
+    kinds = [(kind, list(results["thresholds"][kind])) for kind in KINDS]
+    n, rows = results["signals"], []
+    for entries in zip(*(results["found"][kind] for kind in KINDS), strict=True):
         cells = [
             _share(entry["found"].get(rate), n)
             for entry, (_, rates) in zip(entries, kinds, strict=True)
             for rate in rates
         ]
-        one = entries[0]
-        rows.append((f"{one['mass_1']:g}, {one['mass_2']:g}", f"{one['snr']:g}", cells))
+        first = entries[0]
+        masses = f"{first['mass_1']:g}, {first['mass_2']:g}"
+        rows.append((masses, f"{first['snr']:g}", cells))
     return {
         "kinds": [
             (KINDS[kind], [rate_words(x) for x in rates]) for kind, rates in kinds
         ],
         "clusters": [
-            f"{figure['clusters'][kind][rate]:,.0f}"
+            f"{results['clusters'][kind][rate]:,.0f}"
             for kind, rates in kinds
             for rate in rates
-            if "clusters" in figure
+            if "clusters" in results
         ],
         "thresholds": [
-            f"{figure['thresholds'][kind][rate]:.2f}"
+            f"{results['thresholds'][kind][rate]:.2f}"
             for kind, rates in kinds
             for rate in rates
         ],
@@ -518,16 +537,20 @@ def _share(share: float | None, n: int) -> str:
     return f"{100 * share:.1f} ± {50 * (high - low):.1f}"
 
 
-def _pairs(figure: Mapping[str, Any]) -> list[str]:
-    """Masses of the mergers, in the order of the figures."""
-    entries = figure.get("found", {}).get("gaussian", [])
+def _pairs(results: Mapping[str, Any]) -> list[str]:
+    """Pairs of masses of the reference mergers, as column headings."""
+    entries = results.get("found", {}).get("gaussian", [])
     return list(dict.fromkeys(f"{x['mass_1']:g}, {x['mass_2']:g}" for x in entries))
 
 
-def _noises(figure: Mapping[str, Any]) -> list[tuple[str, str, str, str, list[str]]]:
-    """Further noise: name, what is recorded, kind, rate held, shares found."""
+def _noises(results: Mapping[str, Any]) -> list[tuple[str, str, str, str, list[str]]]:
+    """Rows of the table of further noise.
+
+    Each has the name, what is recorded, the kind of windows, the false-positive rate at
+    the first noise's threshold, and the efficiency for each pair of masses.
+    """
     rate, rows = str(TABLE_RATES[-1]), []
-    for noise in figure.get("noises", []):
+    for noise in results.get("noises", []):
         for kind, words in KINDS.items():
             held = noise["held_rates"][kind].get(rate)
             shares = [
@@ -536,24 +559,24 @@ def _noises(figure: Mapping[str, Any]) -> list[tuple[str, str, str, str, list[st
                 if entry["snr"] == SUMMARY_SNR
             ]
             recorded = ", ".join(noise["recorded"]) or "nothing"
-            told = NOT_MEASURED if held is None else f"{held:.2g}"
-            rows.append((noise["name"], recorded, words, told, shares))
+            held_rate = NOT_MEASURED if held is None else f"{held:.2g}"
+            rows.append((noise["name"], recorded, words, held_rate, shares))
     return rows
 
 
-def _provenance(figure: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What made the network and its figures: names and values."""
-    details = dict(figure.get("checkpoint", {}))
+def _provenance(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Provenance of the network and its results: labels and values."""
+    details = dict(results.get("checkpoint", {}))
     rows = []
     for key, words in (
         ("command", "Command"),
         ("model", "Network"),
         ("seed", "Seed of the training"),
         ("steps", "Steps"),
-        ("best_step", "Step of the weights"),
+        ("best_step", "Step of the best weights"),
         ("wall_time_length", "Wall time of the training"),
         ("cpu_time_length", "CPU time of the training"),
-        ("data_hash", "SHA-256 of the noise"),
+        ("data_hash", "SHA-256 of the background file or noise curves"),
         ("trainer.devices", "Processes of the training"),
     ):
         if key in details:
@@ -563,12 +586,12 @@ def _provenance(figure: Mapping[str, Any]) -> list[tuple[str, str]]:
             rows.append((words, str(value)))
     for name, version in details.get("versions", {}).items():
         rows.append((name, str(version)))
-    if figure:
-        if "weights" in figure:
-            rows.append(("SHA-256 of the weights", figure["weights"]))
-        rows.append(("Seed of the validation", str(figure["seed"])))
-        noise = f"{figure['noise_length']:,.0f} s of each detector"
+    if results:
+        if "weights" in results:
+            rows.append(("SHA-256 of the weights", results["weights"]))
+        rows.append(("Seed of the validation", str(results["seed"])))
+        noise = f"{results['noise_length']:,.0f} s of each detector"
         rows.append(
-            ("Noise of the validation", f"{noise}, {figure['slides']} pairings")
+            ("Noise of the validation", f"{noise}, {results['slides']} timeslides")
         )
     return rows

@@ -1,7 +1,8 @@
-"""How networks of each kind score windows, stretches and timeslides.
+"""Scoring of windows, stretches and timeslides, for networks of all kinds.
 
-A network that looks at each detector alone first, which shows in its method
-``features``, scores a timeslide by its head alone. Any other runs again.
+A network with a single-detector frontend (its method ``features``) computes each
+detector's frames once and runs only its head for each timeslide. Any other network runs
+completely for each timeslide.
 """
 
 from itertools import pairwise
@@ -15,19 +16,19 @@ from chirpwatch.geometry import Geometry
 from chirpwatch.train.networks.baseline import SeedResNet
 
 CHUNK_STRIDES, CHUNKS = 64, 8
-"""Scores in a row, and rows, that the head makes at once: what fits a core's cache."""
+"""Scores per row and rows per batch of the head; sized to fit a core's cache."""
 
 CHUNK_LENGTH = 32
-"""Strain that the frontend sees at once, s."""
+"""Strain processed by the frontend at once, s."""
 
 
 def has_slides(network: Any) -> bool:
-    """Whether a network looks at each detector alone first."""
+    """Whether a network has a single-detector frontend, so that slides are cheap."""
     return hasattr(network, "features")
 
 
 def device_of(network: Any) -> torch.device:
-    """Where a network's weights are."""
+    """Device of a network's weights; the CPU if it has none."""
     weight = next(network.parameters(), None)
     return torch.device("cpu") if weight is None else weight.device
 
@@ -35,7 +36,16 @@ def device_of(network: Any) -> torch.device:
 def score_windows(
     network: Any, windows: Float[Tensor, "n ifos time"], batch: int = 64
 ) -> Float[Tensor, " n"]:
-    """Score single windows, [n, ifos, kernel_size]; one score each, float32, [n]."""
+    """Score single windows.
+
+    Args:
+        network: In evaluation mode.
+        windows: Whitened strain, [n, ifos, kernel_size].
+        batch: Windows scored at once.
+
+    Returns:
+        One score per window, float32, [n].
+    """
     device = device_of(network)
     pieces = (x.float().to(device) for x in torch.split(windows, batch))
     if isinstance(network, SeedResNet):
@@ -46,11 +56,11 @@ def score_windows(
 def _score_fast(
     network: SeedResNet, windows: Float[Tensor, "n ifos time"]
 ) -> Float[Tensor, " n"]:
-    """Score windows with a trunk in bfloat16, [n].
+    """Score windows with the trunk in bfloat16, [n].
 
-    A window costs the reference a gigaflop: this takes 0.6 of the time, and is right to
-    1 %. Mean and logit are in float32, or else many scores would be equal, and those
-    that equal a threshold are not above it.
+    This takes 0.6 of the time of single precision, and the scores agree within 1 %.
+    Mean and logit stay in float32: bfloat16 would make many scores equal, and a score
+    that equals a threshold does not exceed it.
     """
     with torch.autocast(windows.device.type, torch.bfloat16):
         frames = network.trunk(windows)
@@ -61,15 +71,15 @@ def _score_fast(
 def score_stretch(
     network: Any, strain: Float[Tensor, "ifos time"]
 ) -> tuple[Float[Tensor, " strides"], Float[Tensor, " strides"] | None]:
-    """Score every whole kernel of a whitened stretch.
+    """Score a whitened stretch, one score per stride.
 
     Args:
         network: In evaluation mode.
         strain: Whitened, [ifos, time].
 
     Returns:
-        Scores [strides], and the frame of each kernel that tells the merger's time,
-        alike; None for a network that does not tell.
+        Scores, [strides], and for each the frame within the kernel that the network
+        estimates the merger at, [strides]; None if it does not estimate the time.
     """
     geometry: Geometry = network.geometry
     strain, step = strain.to(device_of(network)), geometry.stride_size
@@ -95,16 +105,19 @@ def score_stretch(
 def frames_of(
     network: Any, strain: Float[Tensor, "ifos time"]
 ) -> Float[Tensor, "ifos channels frames"]:
-    """Projected frames of a whitened stretch, [ifos, channels, frames].
+    """Frontend output for a whitened stretch.
 
     Args:
-        network: One that looks at each detector alone first.
+        network: Network with a single-detector frontend, in evaluation mode.
         strain: Whitened, [ifos, time].
+
+    Returns:
+        Each detector's frames, [ifos, channels, frames].
     """
     geometry: Geometry = network.geometry
     frame_size, step = geometry.frame_size, CHUNK_LENGTH * geometry.sample_rate
     strain = strain.to(device_of(network))
-    # What the last frame of a piece reaches beyond its own samples, or a little more.
+    # Samples that the last frame of a piece needs beyond its own, or slightly more.
     overlap = geometry.kernel_size - kernel_frames(network) * frame_size
     pieces = []
     for start in range(0, strain.shape[-1] - overlap - frame_size + 1, step):
@@ -116,31 +129,31 @@ def frames_of(
 def channels_last(
     frames: Float[Tensor, "*batch channels frames"],
 ) -> Float[Tensor, "*batch channels frames"]:
-    """Lay frames out, [batch, channels, frames], so that channels lie together.
+    """Make channels contiguous in memory; the shape stays [batch, channels, frames].
 
-    PyTorch's pooling on the CPU takes a third of the time then.
+    PyTorch's pooling on the CPU is three times as fast in this layout.
     """
     return frames.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def kernel_frames(network: Any) -> int:
-    """Frames of one detector that one score is made of."""
+    """Number of frames of one detector in a kernel."""
     geometry: Geometry = network.geometry
     kernel = torch.zeros(1, len(geometry.ifos), geometry.kernel_size)
     return int(network.features(kernel.to(device_of(network))).shape[-1])
 
 
 def slide_pieces(total: int, shift: int, ifos: int) -> list[tuple[list[int], int]]:
-    """Cut a circular timeslide where a detector's data begin anew.
+    """Cut a circular timeslide at each detector's wrap-around, into gap-free pieces.
 
     Args:
         total: Length of the stretch.
-        shift: By how much each detector is read later than the one before it, and
-            around.
-        ifos: Detectors.
+        shift: Circular shift of each detector against the one before it.
+        ifos: Number of detectors.
 
     Returns:
-        For each piece where each detector's data begin, and its length.
+        For each piece, its start in each detector's data, and its length. All are in
+        the units of ``total``, samples or frames.
     """
     offsets = [i * shift % total for i in range(ifos)]
     cuts = sorted({0, total} | {total - offset for offset in offsets})
@@ -153,18 +166,17 @@ def slide_pieces(total: int, shift: int, ifos: int) -> list[tuple[list[int], int
 def score_slide(
     network: Any, frames: Float[Tensor, "ifos channels frames"], shift: int, kernel: int
 ) -> list[tuple[list[int], Float[Tensor, " _"]]]:
-    """Score a timeslide of a stretch, piece by piece.
+    """Score a timeslide of a stretch, in gap-free pieces.
 
     Args:
-        network: As of ``frames_of``.
+        network: Network with a single-detector frontend, in evaluation mode.
         frames: From ``frames_of``, [ifos, channels, frames].
-        shift: Frames by which each detector is read later than the one before it, and
-            around.
-        kernel: From ``kernel_frames``.
+        shift: Circular shift of each detector against the one before it, frames.
+        kernel: Frames in a kernel, from ``kernel_frames``.
 
     Returns:
-        For each piece at which frame each detector's begins, and the scores, [strides].
-        No kernel lies in two pieces.
+        For each piece, its first frame in each detector, and the scores, [strides]. No
+        kernel spans two pieces; pieces shorter than a kernel are left out.
     """
     ifos, _, total = frames.shape
     parts = []
@@ -180,22 +192,23 @@ def score_slide(
 def score_frames(
     network: Any, total: Float[Tensor, "channels frames"], kernel: int
 ) -> Float[Tensor, " strides"]:
-    """Score frames that were added up, [channels, frames], chunk by chunk."""
+    """Score frames summed over detectors, see ``score_frames_and_peaks``."""
     return score_frames_and_peaks(network, total, kernel)[0]
 
 
 def score_frames_and_peaks(
     network: Any, total: Float[Tensor, "channels frames"], kernel: int
 ) -> tuple[Float[Tensor, " strides"], Float[Tensor, " strides"]]:
-    """Score frames that were added up, chunk by chunk.
+    """Score frames summed over detectors, and estimate merger times.
 
     Args:
-        network: As of ``frames_of``.
-        total: Frames of all detectors, added, [channels, frames].
-        kernel: From ``kernel_frames``.
+        network: Network with a single-detector frontend, in evaluation mode.
+        total: Sum of all detectors' frames, [channels, frames].
+        kernel: Frames in a kernel, from ``kernel_frames``.
 
     Returns:
-        Scores, and the frame of each kernel that tells the merger's time, [strides].
+        Scores, [strides], and for each the frame within the kernel that the network
+        estimates the merger at, [strides].
     """
     step = network.geometry.stride_size // network.geometry.frame_size
     strides = (total.shape[-1] - kernel) // step + 1

@@ -1,4 +1,4 @@
-"""A validation's figures as JSON, and as Markdown tables with their explanation."""
+"""Results of a validation, written as JSON and as Markdown tables."""
 
 import json
 from collections.abc import Mapping
@@ -7,18 +7,19 @@ from typing import Any
 
 from chirpwatch.atomic import replacing
 from chirpwatch.efficiency import wilson_interval
-from chirpwatch.train.evaluation.deployment import LEAST_EVENTS
+from chirpwatch.train.evaluation.deployment import MIN_EVENTS
 from chirpwatch.train.evaluation.thresholds import MASSES
 from chirpwatch.train.evaluation.validation import GLITCH_SHARE
 
 TABLE_RATES = (1e-3, 1e-4)
-"""False-positive rates of the tables; JSON has ``RATES``."""
+"""False-positive rates of the tables; the JSON has all of ``thresholds.RATES``."""
 
 NOT_MEASURED = "n/a"
+"""Cell of a table without a result, for example for lack of noise."""
 
 
 def table(result: dict[str, Any]) -> str:
-    """Lay out ``validate``'s figures as Markdown."""
+    """Markdown table of efficiencies by masses and SNR, from ``validate``'s results."""
     names = {"gaussian": "Gaussian noise", "glitches": "10 % with a glitch"}
     heads = [f"{names[name]}, {rate:g}" for name in names for rate in TABLE_RATES]
     lines = [
@@ -41,11 +42,11 @@ def table(result: dict[str, Any]) -> str:
 
 
 def noises_table(result: dict[str, Any]) -> str:
-    """Lay out the further kinds of noise as Markdown, at SNR 8 and 1e-4."""
+    """Markdown table of efficiencies by kind of noise, at SNR 8 and a rate of 1e-4."""
     rate, snr = "0.0001", 8.0
     pairs = [f"{mass_1:g}, {mass_2:g}" for mass_1, mass_2 in MASSES]
     lines = [
-        "| Noise | recorded | false positives at the first noise's threshold | "
+        "| Noise | recorded | false-positive rate at the first noise's threshold | "
         + " | ".join(pairs)
         + " |",
         "|---|---|---|" + "---|" * len(pairs),
@@ -75,27 +76,28 @@ def noises_table(result: dict[str, Any]) -> str:
 
 
 def preamble(result: dict[str, Any]) -> str:
-    """Say in Markdown what ``table`` shows and how it was measured."""
+    """Markdown text that explains what ``table`` shows and how it was measured."""
     settings, timed = result["settings"], ""
     if result["timing"]:
         share = 100 * result["timing"]["peak_within_sixteenth"]
         timed = (
-            f"\nThe merger's time is right to 1/16 s for {share:.1f} % of signals of "
-            "SNR 10 to 20.\n"
+            f"\nThe network's merger time is right within 1/16 s for {share:.1f} % of "
+            "signals of SNR 10 to 20.\n"
         )
     low, high = wilson_interval(result["signals"] // 2, result["signals"])
     return (
         f"{_made(result.get('checkpoint', {}))}"
-        f"Share of simulated mergers found in simulated {result['run']} noise, "
-        f"in {result['signals']} single windows each (half of them found is known to "
-        f"{50 * (high - low):.1f} %), with the merger at a random place "
+        f"The table gives the efficiency for simulated mergers in simulated "
+        f"{result['run']} noise at the stated false-positive rates a window. Each "
+        f"value is from {result['signals']} single windows; an efficiency of 50 % has "
+        f"a 68 % error of ± {50 * (high - low):.1f} %. The merger is at a random time "
         f"{settings['earliest_merger']:g} to {settings['latest_merger']:g} s "
-        "before the end of the window; sky and orientation are isotropic. Thresholds "
-        f"are for the stated false-positive rate a window, from "
-        f"{result['noise_windows']:,} windows of {result['noise_length']:,.0f} s of "
-        f"noise of each detector in {result['slides']} pairings, whitened with PSDs of "
-        f"{settings['psd_min_length']:g} to {settings['psd_length']:g} s; none is "
-        f"given that fewer than {LEAST_EVENTS} clusters of windows exceed. In the last "
+        "before the end of the window. Sky position and orientation are isotropic. "
+        f"The thresholds are from {result['noise_windows']:,} windows: "
+        f"{result['noise_length']:,.0f} s of noise of each detector in "
+        f"{result['slides']} timeslides, whitened with PSDs of "
+        f"{settings['psd_min_length']:g} to {settings['psd_length']:g} s. A threshold "
+        f"is given if at least {MIN_EVENTS} clusters of windows exceed it. In the last "
         f"{len(TABLE_RATES)} columns {100 * GLITCH_SHARE:g} % of all windows, with and "
         f"without a signal, have a glitch of SNR {settings['min_glitch_snr']:g} to "
         f"{settings['max_disturbance_snr']:g} in one detector.\n" + timed
@@ -103,17 +105,17 @@ def preamble(result: dict[str, Any]) -> str:
 
 
 def _made(details: Mapping[str, Any]) -> str:
-    """Say in Markdown how the network was made, as far as its checkpoint tells."""
+    """Markdown sentence on how the network was made, from its checkpoint's details."""
     if "command" not in details:
         return ""
     words = [f"Made by `{details['command']}`"]
-    known = [
+    settings = [
         f"{name} {details[key]}"
         for key, name in (("seed", "seed"), ("steps", "steps"))
         if key in details
     ]
-    if known:
-        words.append(f"({', '.join(known)})")
+    if settings:
+        words.append(f"({', '.join(settings)})")
     if "wall_time_length" in details:
         words.append(f"in {details['wall_time_length'] / 60:.1f} minutes")
     if "cpu_time_length" in details:
@@ -124,18 +126,21 @@ def _made(details: Mapping[str, Any]) -> str:
 
 
 def write_report(path: str | Path, result: dict[str, Any]) -> None:
-    """Write figures as JSON, and beside it a Markdown table.
+    """Write a validation's results as JSON, and as Markdown tables beside it.
 
     Args:
-        path: The JSON file; the table has the suffix ``.md``.
-        result: From ``validate``; with ``checkpoint``, what the checkpoint says
-            about its making.
+        path: JSON file; the tables have the suffix ``.md``.
+        result: Results of ``validate``, and the checkpoint's details under
+            ``checkpoint``, if any.
     """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
     path = Path(path)
     text = f"# {path.stem}\n\n{preamble(result)}\n{table(result)}"
     if result.get("noises"):
-        text += f"\nShares found at SNR 8 and 1e-4 elsewhere:\n\n{noises_table(result)}"
+        text += (
+            "\nEfficiency at SNR 8 and a false-positive rate of 1e-4 by kind of noise:"
+            f"\n\n{noises_table(result)}"
+        )
     with replacing(path.with_suffix(".md")) as temporary:
         temporary.write_text(text)

@@ -1,7 +1,8 @@
-"""Thresholds at false-positive rates, and the share of signals above them.
+"""Thresholds at given false-positive rates, and the efficiency at them.
 
-No threshold is given that fewer than ``LEAST_EVENTS`` clusters of windows exceed:
-windows of a dense evaluation overlap, and one fluctuation is loud in several.
+Overlapping windows are not independent, since one fluctuation is loud in several. A
+threshold is therefore given only if at least ``MIN_EVENTS`` independent clusters of
+windows exceed it.
 """
 
 import math
@@ -13,24 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chirpwatch.train.evaluation.deployment import LEAST_EVENTS
+from chirpwatch.train.evaluation.deployment import MIN_EVENTS
 from chirpwatch.train.evaluation.effort import SNRS, Effort
 from chirpwatch.volume import MASS_PAIRS
 
 MASSES = (*MASS_PAIRS, (15.0, 8.5), (150.0, 150.0))
-"""Heavier and lighter, solar masses, here in the detector frame."""
+"""Reference mergers: heavier and lighter mass, detector frame, solar masses."""
 
 RATES = (1e-3, 1e-4, 1e-5, 1e-6)
+"""False-positive rates a window."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Score that a false-positive rate belongs to.
+    """Score threshold at a false-positive rate.
 
     Attributes:
-        value: The smallest score that no more than this share of the windows exceed.
-        above: Effective number of independent clusters of windows above it, (Σw)² / Σw²
-            (Kish).
+        value: Smallest score that at most this share of the noise windows exceeds.
+        above: Effective number of independent clusters above the threshold,
+            (Σw)² / Σw² (Kish).
     """
 
     value: float
@@ -38,20 +40,18 @@ class Threshold:
 
 
 class FalsePositives:
-    """Scores of noise, a share of whose windows has a glitch.
+    """False-positive rate as a function of the threshold, from noise windows.
 
-    A rate is a share of windows. How well it is known depends on how many clusters of
-    windows exceed its threshold: those of a row that begin less than a kernel after the
-    one before are one.
+    Windows with glitches are weighted to make up a given share of all windows. Windows
+    that overlap form one cluster, and so do windows with the same glitch.
 
     Args:
-        noise: Scores of windows without a glitch, in time within a row, [rows,
-            strides]; rows of one window if [n].
-        glitch: Scores of windows with one, [m].
-        shapes: Which glitch each of them has, [m]: windows of the same one are one
-            cluster. Each has its own if None.
-        share: Share of the windows that have a glitch.
-        kernel_strides: Strides from a window to the next that it shares no strain with.
+        noise: Scores of windows without a glitch, [rows, strides]: the windows of a
+            row are successive strides. [n] if no two windows overlap.
+        glitch: Scores of windows with a glitch, [m].
+        share: Share of windows with a glitch, 0 to 1.
+        kernel_strides: Strides between two windows that no longer overlap.
+        shapes: Index of each window's glitch, [m]; all are different if None.
     """
 
     def __init__(
@@ -75,38 +75,39 @@ class FalsePositives:
         self._shares = weights[order].cumsum(0)
 
     def threshold(self, rate: float) -> Threshold:
-        """Score that a false-positive rate belongs to."""
+        """Threshold at a false-positive rate."""
         first = int(torch.searchsorted(self._shares, rate, right=True))
         limit = float(self._scores[min(first, len(self._scores) - 1)])
         return Threshold(limit, self._clusters_above(limit))
 
     def thresholds(self, rates: Sequence[float]) -> dict[str, Threshold]:
-        """Thresholds at those of the rates that enough clusters exceed."""
+        """Thresholds by rate; a rate with too few clusters above it is left out."""
         limits = {str(rate): self.threshold(rate) for rate in rates}
         return {
             rate: limit
             for rate, limit in limits.items()
-            if round(limit.above, 6) >= LEAST_EVENTS
+            if round(limit.above, 6) >= MIN_EVENTS
         }
 
     def moved(self, rate: float, sign: int) -> float:
-        """Threshold if n ± √n clusters were above it where n are.
+        """Threshold at a rate, moved by its 1 σ Poisson error, √n of n clusters.
 
         Args:
-            rate: One that clusters exceed the threshold of.
-            sign: 1 for more of them, that is, a lower threshold; or -1.
+            rate: False-positive rate whose threshold at least one cluster exceeds.
+            sign: 1 for the lower threshold, with more clusters above it; -1 for the
+                higher.
         """
         above = self.threshold(rate).above
         return self.threshold(rate * (1 + sign / math.sqrt(above))).value
 
     def rate(self, limit: float) -> float:
-        """Share of the windows whose score exceeds ``limit``."""
-        # Ascending, as searchsorted has it.
+        """False-positive rate at the threshold ``limit``."""
+        # Negated, since searchsorted needs ascending order.
         above = int(torch.searchsorted(-self._scores, -limit))
         return float(self._shares[above - 1]) if above else 0.0
 
     def _clusters_above(self, limit: float) -> float:
-        """Clusters of windows above a score, those of noise and glitches weighed."""
+        """Effective number of clusters of noise and glitch windows above a score."""
         row, stride = torch.nonzero(self._noise > limit, as_tuple=True)
         first = torch.ones(len(row), dtype=torch.bool)
         near = stride.diff() < self._kernel_strides
@@ -117,19 +118,21 @@ class FalsePositives:
             loud = self._glitch > limit
             glitch_share = self._share * int(loud.sum()) / len(loud)
             parts.append((glitch_share, len(self._shapes[loud].unique())))
-        # The variances of the two parts' shares add up.
+        # The two kinds of windows are independent, so that their variances add.
         variance = sum(share**2 / count for share, count in parts if count)
         return sum(share for share, _ in parts) ** 2 / variance if variance else 0.0
 
 
 @dataclass(frozen=True)
-class Scores:
-    """A network's scores of noise and of mergers of the reference masses.
+class WindowScores:
+    """A network's scores of noise windows and of the reference mergers.
 
     Attributes:
-        kinds: False positives of noise alone and of noise with glitches.
-        signals: Scores by masses' index, SNR and kind, [n].
-        noise_windows: Noise windows without a glitch.
+        kinds: False positives by kind of noise: without (``gaussian``) and with
+            glitches (``glitches``).
+        signals: Scores of windows with a merger, [n], by index in ``MASSES``, network
+            SNR and kind of noise.
+        noise_windows: Number of noise windows without a glitch.
     """
 
     kinds: dict[str, FalsePositives]
@@ -139,7 +142,7 @@ class Scores:
     def found(
         self, index: int, snr: float, kind: str, limits: Mapping[str, float]
     ) -> dict[str, float]:
-        """Share of signals above each of the thresholds."""
+        """Efficiency at each threshold, for one pair of masses, SNR and kind."""
         scores = self.signals[index, snr, kind]
         return {
             rate: float((scores > limit).double().mean())
@@ -147,8 +150,13 @@ class Scores:
         }
 
 
-def shares_found(scores: Scores, effort: Effort) -> dict[str, Any]:
-    """Thresholds and shares of signals found, JSON-ready."""
+def shares_found(scores: WindowScores, effort: Effort) -> dict[str, Any]:
+    """Thresholds and efficiencies by kind of noise, rate, masses and SNR, JSON-ready.
+
+    Returns:
+        ``noise_windows``, ``thresholds``, ``clusters``, ``found`` and ``efficiency``,
+        see ``validation.validate``.
+    """
     thresholds: dict[str, dict[str, float]] = {}
     clusters: dict[str, dict[str, float]] = {}
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in scores.kinds}
@@ -157,7 +165,7 @@ def shares_found(scores: Scores, effort: Effort) -> dict[str, Any]:
         limits = false.thresholds(RATES)
         thresholds[kind] = {rate: limit.value for rate, limit in limits.items()}
         clusters[kind] = {rate: round(x.above, 1) for rate, x in limits.items()}
-        used = {
+        limits_by_name = {
             "found": thresholds[kind],
             "found_low": {rate: false.moved(float(rate), -1) for rate in limits},
             "found_high": {rate: false.moved(float(rate), 1) for rate in limits},
@@ -170,7 +178,7 @@ def shares_found(scores: Scores, effort: Effort) -> dict[str, Any]:
                     "snr": snr,
                     **{
                         name: scores.found(index, snr, kind, values)
-                        for name, values in used.items()
+                        for name, values in limits_by_name.items()
                     },
                 }
                 curves[kind].append(entry)
@@ -185,8 +193,13 @@ def shares_found(scores: Scores, effort: Effort) -> dict[str, Any]:
     }
 
 
-def roc_curves(scores: Scores, effort: Effort) -> dict[str, Any]:
-    """Share found against false-positive rate, all masses together."""
+def roc_curves(scores: WindowScores, effort: Effort) -> dict[str, Any]:
+    """ROC curves by kind of noise and SNR, averaged over the reference masses.
+
+    Returns:
+        JSON-ready: for each kind of noise ``rates`` (false-positive rates) and
+        ``found`` (for each SNR the efficiency at each rate).
+    """
     rates = np.logspace(-7, 0, 57)
     result: dict[str, Any] = {}
     for kind, false in scores.kinds.items():

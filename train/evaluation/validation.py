@@ -1,10 +1,10 @@
-"""Validation: what a network finds in windows drawn as in training.
+"""Validation of a network on single windows, drawn as in training.
 
-A signal counts as found if the score of one window, with the merger at a random place
-in it as in training, exceeds the threshold. A search scores several windows of each
-merger and finds more (``train.evaluation.deployment``). The noise is whitened as
-served, in blocks that begin 8 s after a start; each score of the dense evaluation is
-one window.
+A merger is found if the score of its window exceeds the threshold. Each merger has one
+window, and a random time in it, as in training. A search scores several windows for
+each merger, and finds more (``train.evaluation.deployment``). The noise is whitened as
+on the server, in blocks that start 8 s or more after a sequence's start. A network that
+scores continuous strain contributes one window per stride.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from chirpwatch.train.evaluation.effort import (
     SNRS,
     Effort,
     effort_of,
-    most_slides,
+    max_slides,
 )
 from chirpwatch.train.evaluation.heldout import OtherNoise
 from chirpwatch.train.evaluation.optimal import optimal_curves
@@ -42,7 +42,7 @@ from chirpwatch.train.evaluation.thresholds import (
     MASSES,
     RATES,
     FalsePositives,
-    Scores,
+    WindowScores,
     roc_curves,
     shares_found,
 )
@@ -50,15 +50,17 @@ from chirpwatch.train.networks.baseline import SeedResNet
 from chirpwatch.train.networks.models import Scorer
 
 RUN = "O3"
-"""Observing run whose curves the first noise has."""
+"""Observing run of the first noise's curves."""
 
 VALIDATION_SEED = 1000
 GLITCH_SHARE = 0.1
+"""Share of windows with a glitch in the kind ``glitches``."""
+
 BATCH = 256
 SCATTER_SNRS = (4.0, 60.0)
 CALIBRATION_BINS = 10
 OTHER_NOISE_SHARE = 0.25
-"""Noise and signals for each further kind of noise, as a share of the first one's."""
+"""Amount of each further kind of noise and its signals, relative to the first's."""
 
 REPORTED_SETTINGS = (
     "min_mass",
@@ -70,7 +72,7 @@ REPORTED_SETTINGS = (
     "min_glitch_snr",
     "max_disturbance_snr",
 )
-"""Fields of ``WindowSettings`` that the figures include."""
+"""Fields of ``WindowSettings`` that the results include."""
 
 
 def weights_hash(network: Scorer) -> str:
@@ -83,7 +85,7 @@ def weights_hash(network: Scorer) -> str:
 
 
 def recorded_parts(noise: OtherNoise) -> list[str]:
-    """What of a kind of noise detectors recorded: ``strain``, ``glitches``, or none."""
+    """List which parts of a noise are recorded data: ``strain``, ``glitches``."""
     sources = (noise.sources or {}).values()
     parts = []
     if any(isinstance(x, RecordedStretches) and not x.simulated for x in sources):
@@ -94,13 +96,13 @@ def recorded_parts(noise: OtherNoise) -> list[str]:
 
 
 class Validation:
-    """Draws windows of one kind of noise, and scores them.
+    """Draws windows of one kind of noise, and scores them with a network.
 
     Args:
-        network: What is judged; BatchNorm is folded.
-        seed: Seed of all windows; another than in training.
-        effort: How much noise and how many waveforms are kept at a time.
-        noise: The kind of noise; O3's curves if None.
+        network: Network to validate; it is not changed.
+        seed: Seed of all windows; must differ from the training's.
+        effort: Numbers of stretches, waveforms and glitches in memory.
+        noise: Kind of noise; that of the O3 noise curves if None.
     """
 
     def __init__(
@@ -129,21 +131,21 @@ class Validation:
         )
 
     def refresh(self) -> None:
-        """Make all noise anew."""
+        """Draw new noise for all detectors."""
         for pool in self.maker.pools:
             pool.seek(pool.turn)
 
     @torch.inference_mode()
     def noise_scores(self, length: float, slides: int) -> Tensor:
-        """Score noise without signals.
+        """Score noise without signals, in timeslides.
 
         Args:
             length: Noise of each detector, s.
-            slides: Blocks of one detector that each block of another meets.
+            slides: Number of timeslides, the unshifted noise among them.
 
         Returns:
-            Scores, [rows, strides]: of windows of one stretch at successive strides,
-            or of one window for a network that looks at no more.
+            Scores, [rows, strides]. A row is one noise block at successive strides, or
+            a single window for a network that scores one window at a time.
         """
         pools = self.maker.pools
         per_pass = len(pools[0].blocks) * self.geometry.psd_refresh_length
@@ -152,7 +154,7 @@ class Validation:
             if number:
                 self.refresh()
             strain = torch.stack([pool.blocks for pool in pools], 1)
-            # Neighbours of one stretch would share its PSD's error.
+            # Shift by entire stretches: blocks of a stretch share its PSD's error.
             shifts = [slide * pools[0].per_stretch for slide in range(slides)]
             if has_slides(self.network):
                 result += self._slides(strain, shifts)
@@ -163,6 +165,12 @@ class Validation:
         return torch.cat(result).cpu()
 
     def _slides(self, strain: Tensor, shifts: Sequence[int]) -> list[Tensor]:
+        """Score blocks in timeslides through a single-detector frontend.
+
+        Args:
+            strain: Whitened blocks, [blocks, ifos, time].
+            shifts: Shift of each slide, blocks.
+        """
         features = torch.cat(
             [self.network.features(x) for x in torch.split(strain, BATCH // 8)]
         )
@@ -175,10 +183,11 @@ class Validation:
         return result
 
     def _plain(self, blocks: Tensor) -> Tensor:
-        """Score blocks, [n, ifos, time]: each stride, or each kernel by itself.
+        """Score blocks, [n, ifos, time], without a single-detector frontend.
 
         Returns:
-            [n, strides], or [n * kernels, 1].
+            Scores by stride, [n, strides]; of a network that scores one window at a
+            time, scores of adjacent kernels, [n * kernels, 1].
         """
         if isinstance(self.network, SeedResNet):
             size = self.geometry.kernel_size
@@ -192,10 +201,10 @@ class Validation:
         """Score single windows with a merger.
 
         Args:
-            bank: Waveform of each merger, [n].
-            snrs: Network SNR of each, [n].
-            glitches: Which glitch the window has in one detector as well, [n]; -1 for
-                none. See ``draw_glitches``.
+            bank: Index of each merger's waveform in the maker's bank, [n].
+            snrs: Network SNR of each merger, [n].
+            glitches: Index of a glitch that the window has in one detector, -1 for no
+                glitch, [n]. See ``draw_glitches``.
 
         Returns:
             Scores, [n].
@@ -210,7 +219,14 @@ class Validation:
 
     @torch.inference_mode()
     def glitch_scores(self, glitches: Tensor) -> Tensor:
-        """Score single windows without a merger; see ``window_scores``, [n]."""
+        """Score single windows without a merger.
+
+        Args:
+            glitches: Index of each window's glitch, see ``draw_glitches``, [n].
+
+        Returns:
+            Scores, [n].
+        """
         result = [
             score_windows(self.network, self._noise_windows(chosen)[0])
             for chosen in torch.split(glitches, BATCH)
@@ -218,21 +234,28 @@ class Validation:
         return torch.cat(result).cpu()
 
     def draw_glitches(self, n: int) -> Tensor:
-        """Draw which glitch each of ``n`` windows has, [n]; all about as often."""
+        """Draw a glitch's index for each of ``n`` windows, [n]; all equally often."""
         kinds = len(self.maker.glitches if self.recorded is None else self.recorded)
         return torch.arange(n)[torch.randperm(n)] % kinds
 
     def _noise_windows(self, glitches: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise, some of it with a glitch, and the blocks that it is from."""
+        """Draw noise windows, with a glitch where ``glitches`` is not -1.
+
+        Returns:
+            Windows, [n, ifos, kernel_size], and the blocks they are cut from,
+            [n, ifos].
+        """
         rows = self.maker.draw_rows(len(glitches))
         windows = self.maker.noise(rows)
-        place = torch.nonzero(glitches >= 0).flatten()
-        if len(place):
-            windows[place] = self._disturb(windows[place], rows[place], glitches[place])
+        chosen = torch.nonzero(glitches >= 0).flatten()
+        if len(chosen):
+            windows[chosen] = self._disturb(
+                windows[chosen], rows[chosen], glitches[chosen]
+            )
         return windows, rows
 
     def _disturb(self, windows: Tensor, rows: Tensor, glitches: Tensor) -> Tensor:
-        """Put a glitch into one detector of each window, at any time."""
+        """Put a glitch into a random detector of each window, at a random time."""
         n, ifos = rows.shape
         lone = torch.nn.functional.one_hot(torch.randint(ifos, (n,)), ifos)[..., None]
         lone = lone.to(windows.device)
@@ -244,20 +267,20 @@ class Validation:
         size = windows.shape[-1]
         pieces = self.recorded.unfold(-1, size, 1)
         recorded = pieces[glitches, torch.randint(1, size, (n,))]
-        # They come with their own noise.
+        # Recorded glitches include their noise, and so replace the window's.
         return torch.where(lone > 0, recorded[:, None].to(windows.device), windows)
 
     @torch.inference_mode()
     def peak_offsets(self, n: int, snr: float) -> Tensor:
-        """Where mergers lie behind the frame that the loudest score points to.
+        """Measure the offset of mergers from the frame that the network points to.
 
         Args:
-            n: Signals, their masses as in training.
+            n: Number of mergers, with masses as in training.
             snr: Their network SNR.
 
         Returns:
-            Samples from the start of the frame to the merger in the detector that it
-            reaches first, [n].
+            Samples from the start of the loudest kernel's peak frame to the merger in
+            the detector that it reaches first, [n].
         """
         geometry, maker = self.geometry, self.maker
         margin_size = geometry.kernel_size // 2
@@ -278,21 +301,27 @@ class Validation:
 
 
 def slide_blocks(blocks: Tensor, shift: int) -> Tensor:
-    """Move each detector's blocks by ``shift`` against those of the one before it."""
+    """Shift each detector's blocks circularly against those of the one before it.
+
+    Args:
+        blocks: [blocks, ifos, ...].
+        shift: Shift in blocks.
+    """
     moved = [blocks[:, i].roll(i * shift, 0) for i in range(blocks.shape[1])]
     return torch.stack(moved, 1)
 
 
 def calibrate(validation: Validation, n: int) -> dict[str, float]:
-    """Measure the offset of the merger from the frame that ``peak`` points to.
+    """Calibrate the merger's time: its offset from the network's peak frame.
 
     Args:
-        validation: Of the network in question.
-        n: Signals at each of the SNRs 10, 14 and 20.
+        validation: Validation of the network.
+        n: Mergers at each of the SNRs 10, 14 and 20.
 
     Returns:
-        ``peak_offset_size``, the median in samples; ``peak_offset_p05`` and ``…_p95``,
-        quantiles; ``peak_within_sixteenth``, the share whose time is right to 1/16 s.
+        ``peak_offset_size``, the median offset, samples; ``peak_offset_p05`` and
+        ``peak_offset_p95``, its 5 % and 95 % quantiles, samples;
+        ``peak_within_sixteenth``, the share of mergers within 1/16 s of the median.
     """
     offsets = torch.cat([validation.peak_offsets(n, snr) for snr in (10.0, 14.0, 20.0)])
     median = offsets.median()
@@ -310,16 +339,17 @@ def calibrate(validation: Validation, n: int) -> dict[str, float]:
 
 @torch.inference_mode()
 def reliability(validation: Validation, batches: int) -> dict[str, Any]:
-    """Compare the sigmoid of the score with how often there is a signal.
+    """Measure the score's calibration: its sigmoid against the share of signals.
 
     Args:
-        validation: Of the network in question, none of whose noise was replaced.
-        batches: Batches as at the end of the training.
+        validation: Validation of the network, not used before.
+        batches: Number of batches, drawn as at the end of the training.
 
     Returns:
-        JSON-ready: ``bins``, each with ``predicted`` (mean), ``share`` with a signal
-        and ``windows``; ``prior``, ``windows``, and ``error``, the mean difference of
-        the two, weighted by windows.
+        JSON-ready: ``bins`` of the sigmoid, each with ``predicted`` (its mean),
+        ``share`` (of windows with a signal) and ``windows``; ``prior``, the share over
+        all bins; ``windows``; and ``error``, the expected calibration error: the mean
+        of ``|predicted - share|`` over windows.
     """
     scores, labels = [], []
     for index in range(batches):
@@ -327,10 +357,10 @@ def reliability(validation: Validation, batches: int) -> dict[str, Any]:
         scores.append(score_windows(validation.network, windows).cpu())
         labels.append(label.cpu())
     predicted, label = torch.cat(scores).double().sigmoid(), torch.cat(labels).double()
-    places = (predicted * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    indices = (predicted * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     bins = []
-    for place in range(CALIBRATION_BINS):
-        inside = places == place
+    for index in range(CALIBRATION_BINS):
+        inside = indices == index
         if inside.any():
             bins.append(
                 {
@@ -349,16 +379,16 @@ def reliability(validation: Validation, batches: int) -> dict[str, Any]:
 
 
 def scatter(validation: Validation, n: int) -> dict[str, list[float]]:
-    """Score mergers of any mass, their SNR uniform in the logarithm.
+    """Score mergers with log-uniform masses and SNR.
 
-    Replaces the validation's bank of waveforms.
+    This replaces the validation's bank of waveforms.
 
     Args:
-        validation: Of the network in question.
-        n: Mergers.
+        validation: Validation of the network.
+        n: Number of mergers.
 
     Returns:
-        Columns [n]: ``snr``, ``mass_1``, ``mass_2``, ``score``.
+        Columns, [n]: ``snr``, ``mass_1`` and ``mass_2`` (solar masses), ``score``.
     """
     settings = validation.settings
     ratio = settings.max_mass / settings.min_mass
@@ -381,8 +411,8 @@ def scatter(validation: Validation, n: int) -> dict[str, list[float]]:
     }
 
 
-def _score(validation: Validation, effort: Effort) -> Scores:
-    """Score noise and the reference masses; replaces the bank of waveforms."""
+def _score(validation: Validation, effort: Effort) -> WindowScores:
+    """Score noise and the reference mergers; replaces the bank of waveforms."""
     noise = validation.noise_scores(effort.noise_length, effort.slides)
     shapes = validation.draw_glitches(effort.glitch_windows)
     glitch = validation.glitch_scores(shapes)
@@ -398,14 +428,14 @@ def _score(validation: Validation, effort: Effort) -> Scores:
                 glitches,
             )
             signals[index, snr, "gaussian"] = scores[:n]
-            # A tenth of the clean ones makes room for those with a glitch.
+            # Windows with a glitch replace a tenth of those without.
             signals[index, snr, "glitches"] = scores[dirty:]
     strides = validation.geometry.kernel_size // validation.geometry.stride_size
     kinds = {
         "gaussian": FalsePositives(noise, glitch, 0, strides, shapes),
         "glitches": FalsePositives(noise, glitch, GLITCH_SHARE, strides, shapes),
     }
-    return Scores(kinds, signals, noise.numel())
+    return WindowScores(kinds, signals, noise.numel())
 
 
 def validate(
@@ -417,41 +447,50 @@ def validate(
     processes: int = 1,
     **sizes: Any,
 ) -> dict[str, Any]:
-    """Measure shares found, with and without glitches, and what else a report shows.
+    """Validate a network: efficiencies, ROC, calibration, and all else in the report.
 
     Args:
-        network: What is judged.
+        network: Network to validate.
         seed: Seed of all windows.
-        quick: Draw less.
+        quick: Draw less, see ``effort_of``.
         noises: Further kinds of noise.
-        processes: Processes at a time, this one among them; with more than one, the
-            others score the further kinds of noise. The figures are the same for any
-            number.
-        **sizes: Fields of ``Effort`` to be set.
+        processes: Number of processes, this one included. Further processes score the
+            further kinds of noise. The results don't depend on it.
+        **sizes: Fields of ``Effort`` to override.
 
     Returns:
-        JSON-ready figures: ``thresholds`` and ``found``, for ``gaussian`` noise and
-        for ``glitches`` (a tenth of all windows, signals' too, has a glitch in one
-        detector), at those of ``RATES`` that the noise suffices for, and ``found_low``
-        and ``found_high``, the same at the thresholds if √n fewer or more of the n
-        ``clusters`` above them had been found; ``efficiency``, the same at more SNRs;
-        ``roc``; ``scatter``; ``calibration``; ``optimal``, see ``optimal_curves``;
-        ``noises``, for each further one thresholds and shares found, the rate
-        (``held_rates``) at which its windows exceed the first noise's thresholds, and
-        what of it was ``recorded``; ``timing``, empty for a network without one;
-        and what was judged and how: ``weights`` (see ``weights_hash``), ``quick``,
-        ``seed``, ``settings``, and ``simulated``, whether all noise and glitches are.
+        JSON-ready results. ``gaussian`` stands for Gaussian noise; ``glitches`` for the
+        same with a glitch in one detector in a tenth of all windows, those with signals
+        included.
+
+        - ``thresholds``: by kind and false-positive rate, for those of ``RATES`` with
+          enough noise; ``clusters``: effective number of clusters above each.
+        - ``found``: by kind, for each pair of masses and SNR the efficiency by rate
+          (``found``), and with n - √n (``found_low``) and n + √n (``found_high``)
+          clusters above the threshold in place of n. ``efficiency``: the same at more
+          SNRs.
+        - ``roc``, ``scatter``, ``calibration``: see ``roc_curves``, ``scatter`` and
+          ``reliability``.
+        - ``optimal``: see ``optimal_curves``.
+        - ``noises``: for each further kind of noise its thresholds and efficiencies,
+          its false-positive rate at the first noise's thresholds (``held_rates``), and
+          which parts are ``recorded``.
+        - ``timing``: see ``calibrate``; empty if the network estimates no time.
+        - ``weights`` (see ``weights_hash``), ``quick``, ``seed``, ``run``,
+          ``settings``, the amounts drawn, and ``simulated``, whether all noise and
+          glitches are simulated.
 
     Raises:
-        ConfigurationError: There are more slides than the stretches give.
+        ConfigurationError: More slides are asked for than the stretches allow.
     """
     effort = replace(effort_of(network, quick), **sizes)
     ifos = len(network.geometry.ifos)
-    most = most_slides(effort.stretches, ifos)
+    most = max_slides(effort.stretches, ifos)
     if effort.slides > most:
         raise ConfigurationError(
             f"validation: expected at most {most} slides of {effort.stretches} noise "
-            f"stretches of {ifos} detector(s), found {effort.slides}: they would repeat"
+            f"stretches of {ifos} detector(s), found {effort.slides}, which would "
+            "repeat pairings; use fewer slides or more stretches"
         )
     other_effort = _other_effort(effort)
     with _scores_of_others(
@@ -468,7 +507,7 @@ def validate(
             "slides": effort.slides,
             "signals": effort.signals,
             "glitch_windows": effort.glitch_windows,
-            # First, since it takes the noise and the waveforms in the training's order.
+            # First, since it needs the noise and waveforms as in training.
             "calibration": reliability(validation, effort.batches),
         }
         timed = has_slides(network)
@@ -487,7 +526,7 @@ def validate(
 
 
 def _reported_settings(validation: Validation) -> dict[str, Any]:
-    """Settings that the figures include."""
+    """Window and PSD settings that the results include."""
     return {
         **{name: getattr(validation.settings, name) for name in REPORTED_SETTINGS},
         "psd_min_length": validation.geometry.psd_min_length,
@@ -496,14 +535,14 @@ def _reported_settings(validation: Validation) -> dict[str, Any]:
 
 
 def _whole_passes(validation: Validation, effort: Effort) -> float:
-    """Length of the noise drawn of each detector, whole sets of stretches, s."""
+    """Length of each detector's noise, rounded up to complete sets of stretches, s."""
     per_pass = effort.stretches * validation.maker.pools[0].per_stretch
     per_pass_length = per_pass * validation.geometry.psd_refresh_length
     return math.ceil(effort.noise_length / per_pass_length) * per_pass_length
 
 
 def _optimal(validation: Validation, effort: Effort, seed: int) -> dict[str, Any]:
-    """What matched filters would find, see ``optimal_curves``."""
+    """Matched-filter limits for the reference mergers, see ``optimal_curves``."""
     settings = validation.settings
     return optimal_curves(
         validation.geometry,
@@ -520,7 +559,7 @@ def _optimal(validation: Validation, effort: Effort, seed: int) -> dict[str, Any
 
 
 def _other_effort(effort: Effort) -> Effort:
-    """How much is drawn of a further kind of noise."""
+    """Sizes for a further kind of noise."""
     share = OTHER_NOISE_SHARE
     return replace(
         effort,
@@ -532,10 +571,10 @@ def _other_effort(effort: Effort) -> Effort:
 
 
 def _score_other(task: bytes) -> bytes:
-    """Score one further kind of noise in a process of its own.
+    """Score one further kind of noise in a separate process.
 
-    Bytes go there and back: tensors would take the shared memory that a container has
-    little of.
+    Task and result are pickled bytes, since tensors would be sent through shared
+    memory, of which containers have little.
     """
     torch.set_num_threads(1)
     network, seed, effort, noise = pickle.loads(task)  # noqa: S301 (our own)
@@ -549,8 +588,17 @@ def _scores_of_others(
     effort: Effort,
     noises: Sequence[OtherNoise],
     processes: int,
-) -> Iterator[Iterator[Scores]]:
-    """Score further kinds of noise, meanwhile in as many processes, or when asked."""
+) -> Iterator[Iterator[WindowScores]]:
+    """Score further kinds of noise, in background processes or when iterated.
+
+    Args:
+        network: Network to validate.
+        seed: Seed of all windows.
+        effort: Sizes for each kind of noise.
+        noises: Further kinds of noise.
+        processes: Number of background processes; 0 scores each kind when it is
+            iterated.
+    """
     if not (processes and noises):
         yield (
             _score(Validation(network, seed, effort, noise), effort) for noise in noises
@@ -567,10 +615,17 @@ def _scores_of_others(
 def _other_noise(
     noise: OtherNoise,
     effort: Effort,
-    scores: Scores,
+    scores: WindowScores,
     held: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """What is found in one further kind of noise."""
+    """Results for one further kind of noise, JSON-ready.
+
+    Args:
+        noise: Kind of noise.
+        effort: Its sizes.
+        scores: Its scores.
+        held: Thresholds of the first noise, by kind and rate.
+    """
     tables = shares_found(scores, effort)
     del tables["efficiency"]
     rates = {

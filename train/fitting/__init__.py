@@ -1,1 +1,1 @@
-"""Training: batches, loss, optimizer, and going on after a kill."""
+"""Training: batches, loss, optimizer, and resuming after an interruption."""

@@ -1,4 +1,4 @@
-"""What goes on beside the training: its log, its clock, and its checkpoints."""
+"""Lightning callbacks and loggers: metrics log, checkpoints, timing, resuming."""
 
 import csv
 import json
@@ -31,32 +31,33 @@ from chirpwatch.train.networks.checkpoint import (
 )
 
 RUN = "chirpwatch"
-"""Key of a training's identity in the checkpoints that it resumes from."""
+"""Key of a training's settings and times in Lightning's checkpoints."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes Lightning's checkpoints whole or not at all."""
+    """Writes Lightning's checkpoints atomically."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint; the former one stays until the new one is whole.
+        """Write a checkpoint; the previous one stays until the new one is complete.
 
         Raises:
-            ModelError: The file cannot be written, as on a full disk.
+            ModelError: The file cannot be written, for example on a full disk.
         """
         write_content(path, checkpoint)
 
 
 class MetricsLog(Logger):
-    """A CSV file of all figures, with empty cells where a step has none.
+    """Writes all metrics to one CSV file, with empty cells where a step has none.
 
-    Lightning's own deletes what is there; a training that is resumed goes on with its
-    log instead, behind the step that it resumes from.
+    Lightning's ``CSVLogger`` deletes an existing log. This one continues it when a
+    training is resumed.
 
     Args:
-        path: The file; it is whole after every row.
-        step: Rows from this step on are of a part of the training that was lost.
+        path: The CSV file; replaced atomically with every row.
+        step: Step that the training resumes from, 0 for a new training. Rows from this
+            step on are dropped, since the training repeats them.
     """
 
     def __init__(self, path: str | Path, step: int = 0) -> None:
@@ -70,24 +71,24 @@ class MetricsLog(Logger):
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """Name of the CSV file."""
         return self.path.name
 
     @property
     def version(self) -> str:
-        """There is one of each run."""
+        """Empty: each training has one log."""
         return ""
 
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        """Do nothing: the configuration is a file beside the log."""
+        """Do nothing: the configuration has a file of its own beside the log."""
 
     @rank_zero_only
     def log_metrics(
         self, metrics: Mapping[str, float], step: int | None = None
     ) -> None:
-        """Add figures to the row of their step."""
+        """Add metrics to the row of their step."""
         if not self.rows or int(self.rows[-1]["step"]) != step:
             self.rows.append({"step": step})
         self.rows[-1] |= metrics
@@ -99,10 +100,10 @@ class MetricsLog(Logger):
 
 
 class Loading(lightning.Callback):
-    """Logs the share of the time that the training waited for windows.
+    """Logs ``loading_share``, the fraction of time spent waiting for windows.
 
-    Since the last value; validations and what Lightning does between epochs are left
-    out of both.
+    The fraction covers the steps since the last logged value. Validations and
+    Lightning's work between epochs don't count.
     """
 
     def __init__(self) -> None:
@@ -111,7 +112,7 @@ class Loading(lightning.Callback):
 
     def _elapsed(self) -> float:
         if torch.cuda.is_available():
-            # What a GPU has yet to do would be counted where the next step waits.
+            # Otherwise queued GPU work would be counted as waiting for windows.
             torch.cuda.synchronize()
         now = time.perf_counter()
         elapsed = 0.0 if self.last_time is None else now - self.last_time
@@ -119,17 +120,17 @@ class Loading(lightning.Callback):
         return elapsed
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Leave out what came before, and the start of the workers."""
+        """Restart the clock: validation and the start of the workers don't count."""
         self.last_time = None
 
     def on_train_batch_start(self, *arguments: Any) -> None:
-        """End of a wait."""
+        """Add the time since the last step to the waiting time."""
         self.waiting_time += self._elapsed()
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: lightning.LightningModule, *arguments: Any
     ) -> None:
-        """End of a step."""
+        """Add the step's time to the working time, and log the share."""
         self.working_time += self._elapsed()
         total = self.waiting_time + self.working_time
         pl_module.log("loading_share", self.waiting_time / total if total else 0.0)
@@ -138,15 +139,15 @@ class Loading(lightning.Callback):
 
 
 class Checkpoints(Checkpoint):
-    """Writes a checkpoint after each validation, and keeps that of the best weights.
+    """Writes ``last.ckpt`` after each validation, and ``best.ckpt`` if it is the best.
 
-    Lightning's ``ModelCheckpoint`` writes its last checkpoint only when weights were
-    the best so far, and forgets which were when the folder is moved.
+    Lightning's ``ModelCheckpoint`` updates its last checkpoint only when the weights
+    are the best so far, and loses track of the best ones if the folder is moved.
 
     Args:
-        folder: Gets ``last.ckpt`` and ``best.ckpt``.
-        monitor: Figure that tells which weights are the best: the larger the better,
-            but for a loss.
+        folder: Folder of the two checkpoints.
+        monitor: Validation metric that ranks the weights. The smallest is best if its
+            name ends in ``loss``, otherwise the largest.
     """
 
     def __init__(self, folder: Path, monitor: str) -> None:
@@ -157,46 +158,49 @@ class Checkpoints(Checkpoint):
         """Write the checkpoints.
 
         Raises:
-            ConfigurationError: The validation has no such figure.
+            ConfigurationError: The validation does not log the monitored metric.
         """
         if self.monitor not in trainer.callback_metrics:
             raise ConfigurationError(
-                f"monitor: expected a figure of the validation, found {self.monitor}; "
-                f"there are {', '.join(sorted(trainer.callback_metrics))}"
+                "monitor: expected one of the validation's metrics "
+                f"({', '.join(sorted(trainer.callback_metrics))}), found {self.monitor}"
             )
         score = float(trainer.callback_metrics[self.monitor])
         if self.monitor.endswith("loss"):
             score = -score
-        # Not a number, where there was too little livetime, is never the best.
+        # The metric is NaN where the livetime is too short; any number beats it.
         if self.best is None or score > self.best or math.isnan(self.best):
             self.best = score
             trainer.save_checkpoint(self.folder / "best.ckpt")
         trainer.save_checkpoint(self.folder / "last.ckpt")
 
     def state_dict(self) -> dict[str, Any]:
-        """What the best weights scored."""
+        """Metric of the best weights so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what the best weights scored."""
+        """Restore the metric of the best weights so far."""
         self.best = state_dict["best"]
 
 
 class Identity(lightning.Callback):
-    """Keeps in each checkpoint what training it is of, and the time that it took.
+    """Stores a training's settings, command and run time in each checkpoint.
 
     Args:
-        identity: ``model``, ``geometry`` (JSON), and what else must be the same for a
-            training to be gone on with; plain values.
-        command: What began the training.
+        identity: ``model``, ``geometry`` (JSON), and all other settings that must match
+            when the training is resumed; JSON-ready.
+        command: Command that started the training.
 
     Attributes:
-        other_versions: By package, the versions that a training that is gone on with
-            began with, and those now, where they differ.
+        identity: The settings, as JSON gives them back.
+        before: Wall and CPU time of the training before it was resumed, s.
+        final: Wall and CPU time of the complete training, s; empty until it ends.
+        other_versions: For each package whose version changed since the training
+            started: the version then and the version now.
     """
 
     def __init__(self, identity: dict[str, Any], command: str) -> None:
-        # As it is read back: no tuples, and no types of the argument parser's.
+        # Through JSON: tuples become lists, and the argument parser's types go.
         self.identity = json.loads(json.dumps(identity))
         self.command = command
         self.started_time, self.cpu_started_time = time.monotonic(), cpu_time()
@@ -205,28 +209,28 @@ class Identity(lightning.Callback):
         self.other_versions: dict[str, tuple[str, str]] = {}
 
     def times(self, trainer: lightning.Trainer) -> dict[str, float]:
-        """Wall and CPU time of the training so far, s, of all of its parts.
+        """Wall and CPU time of the training so far, s, including before a resume.
 
-        All processes of the training have to ask together.
+        A collective operation: all processes of a distributed training must call it.
         """
         wall = time.monotonic() - self.started_time
-        mine = torch.tensor(
+        process_cpu = torch.tensor(
             cpu_time() - self.cpu_started_time, device=trainer.strategy.root_device
         )
-        cpu = float(trainer.strategy.reduce(mine, reduce_op="sum"))
+        cpu = float(trainer.strategy.reduce(process_cpu, reduce_op="sum"))
         return {
             "wall_time_length": round(self.before["wall_time_length"] + wall, 1),
             "cpu_time_length": round(self.before["cpu_time_length"] + cpu, 1),
         }
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Keep the times of the whole training."""
+        """Keep the complete training's wall and CPU time."""
         self.final = self.times(trainer)
 
     def on_save_checkpoint(
         self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        """Add identity, command and times."""
+        """Add the settings, command, times and package versions."""
         checkpoint[RUN] = {
             "identity": self.identity,
             "command": self.command,
@@ -235,35 +239,36 @@ class Identity(lightning.Callback):
         }
 
     def resume(self, path: Path) -> int:
-        """Check that a checkpoint is of this training.
+        """Check that a checkpoint belongs to this training, and take over its times.
 
         Args:
-            path: The checkpoint.
+            path: Checkpoint to resume from.
 
         Returns:
-            The step that it was written after.
+            Number of steps that the checkpoint has been trained for.
 
         Raises:
-            ModelError: It is no such checkpoint, or of another model or geometry.
-            ConfigurationError: It is of a training with other settings.
+            ModelError: The file is not a training checkpoint, or has another model or
+                geometry.
+            ConfigurationError: Another setting differs.
         """
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             run = content[RUN]
-            found, times, command = run["identity"], run["times"], run["command"]
+            stored, times, command = run["identity"], run["times"], run["command"]
             versions = run["versions"]
             step = int(content["global_step"])
-        except Exception as error:  # torch.load raises whatever unpickling met
+        except Exception as error:  # Unpickling in torch.load can raise any exception.
             raise ModelError(
                 f"{path}: expected a checkpoint of 'chirpwatch train fit': {error}"
             ) from error
-        wanted = self.identity
-        check_same(path, found, wanted)
-        for key in sorted(found.keys() | wanted.keys()):
-            if found.get(key) != wanted.get(key):
+        expected = self.identity
+        check_same(path, stored, expected)
+        for key in sorted(stored.keys() | expected.keys()):
+            if stored.get(key) != expected.get(key):
                 raise ConfigurationError(
-                    f"{key}: the training in {path} has {found.get(key)}, found "
-                    f"{wanted.get(key)}; only the same settings go on with it"
+                    f"{key}: expected {stored.get(key)} as in {path}, found "
+                    f"{expected.get(key)}; resume with the same settings"
                 )
         self.before, self.command = times, command
         self.other_versions = {
@@ -275,27 +280,27 @@ class Identity(lightning.Callback):
 
 
 class Printing(lightning.Callback):
-    """Prints a line for each validation, where there is no terminal to draw on."""
+    """Prints one line per validation, where output is not a terminal."""
 
     @rank_zero_only
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Print the step and the figures."""
-        figures = {
+        """Print the step and the validation's metrics."""
+        metrics = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith("valid_")
         }
-        text = ", ".join(f"{name[6:]} {value:.4g}" for name, value in figures.items())
+        text = ", ".join(f"{name[6:]} {value:.4g}" for name, value in metrics.items())
         click.echo(f"step {trainer.global_step}: {text}")
 
 
 def cpu_time() -> float:
-    """CPU time of this process and its children, s, also of those that still run."""
+    """CPU time of this process and its children, finished and running, s."""
     total = sum(os.times()[:4])
     for child in multiprocessing.active_children():
         status = Path(f"/proc/{child.pid}/stat")
         if status.exists():
-            # The name, the only field that may have spaces, is in brackets.
+            # Split after the name in brackets, the only field that may have spaces.
             fields = status.read_text().rpartition(")")[2].split()
             total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return total

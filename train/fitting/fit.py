@@ -1,4 +1,4 @@
-"""Training: from a configuration to a folder with a network and what it finds."""
+"""Training of a network from a configuration, with its checkpoints and report."""
 
 import argparse
 import errno
@@ -30,8 +30,8 @@ from chirpwatch.errors import (
 )
 from chirpwatch.text import one_line
 from chirpwatch.train.evaluation.deployment import (
-    LEAST_EVENTS,
-    LEAST_WINDOWS,
+    MIN_EVENTS,
+    MIN_WINDOWS,
     SELECTION_SEED,
 )
 from chirpwatch.train.evaluation.heldout import (
@@ -49,7 +49,7 @@ from chirpwatch.train.fitting.callbacks import (
     MetricsLog,
     Printing,
 )
-from chirpwatch.train.fitting.module import Detector
+from chirpwatch.train.fitting.module import TrainingModule
 from chirpwatch.train.fitting.stream import (
     STOCKS,
     WindowData,
@@ -65,8 +65,7 @@ from chirpwatch.train.networks.checkpoint import (
 
 Figures = Literal["full", "quick", "none"]
 Monitor = Literal["valid_auroc", "valid_found_day", "valid_found_hour", "valid_loss"]
-# What else of Lightning's settings decides which weights come out.
-SAME = (
+TRAINER_SETTINGS = (
     "devices",
     "num_nodes",
     "strategy",
@@ -74,30 +73,32 @@ SAME = (
     "gradient_clip_val",
     "gradient_clip_algorithm",
 )
+"""Lightning's settings that change the weights; they must match to resume."""
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _content(path: str | Path | None) -> str | None:
-    """Digest of a file that a training begins with or learns from, if there is one."""
+def _content_digest(path: str | Path | None) -> str | None:
+    """Digest of an input file of the training, or None without a file."""
     return None if path is None else probe(path)
 
 
 class TrainingCLI(LightningCLI):
-    """Lightning's command line, with what a run of ours needs beside it.
+    """Configures a training with ``LightningCLI``, and runs it.
 
     Args:
-        arguments: Keys and values.
-        resume: Whether to go on from the last checkpoint.
-        typed: What was typed to say so, for the record.
+        arguments: Command-line arguments for the parser.
+        resume: Resume from the last checkpoint.
+        typed: Arguments as the user gave them; recorded in checkpoints and reports.
 
     Raises:
-        ConfigurationError: A key is unknown or its value no such thing.
+        ConfigurationError: A key is unknown, or a value is invalid.
     """
 
     def __init__(
         self, arguments: Sequence[str], resume: bool, typed: Sequence[str]
     ) -> None:
-        # Hints that are not about this run.
+        # Silence Lightning's hints that don't apply here.
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)
         for message in (".*LeafSpec.*", ".*does not have many workers.*"):
@@ -106,7 +107,7 @@ class TrainingCLI(LightningCLI):
         self.command = shlex.join(["chirpwatch", "train", "fit", *typed])
         try:
             super().__init__(
-                Detector,
+                TrainingModule,
                 WindowData,
                 save_config_callback=None,
                 seed_everything_default=1,
@@ -120,39 +121,49 @@ class TrainingCLI(LightningCLI):
             raise ConfigurationError(one_line(str(error), None)) from None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run's own keys, and link what several parts must agree on."""
+        """Add the training's own keys, and link keys that must agree."""
         parser.add_argument(
-            "--folder", type=str, default="runs/train", help="Folder of the run."
+            "--folder",
+            type=str,
+            default="runs/train",
+            help="Folder for the training's network, logs, checkpoints and report.",
         )
         parser.add_argument(
-            "--steps", type=PositiveInt, default=6500, help="Batches to train on."
+            "--steps",
+            type=PositiveInt,
+            default=6500,
+            help="Number of training steps, one batch each.",
         )
         parser.add_argument(
             "--validate_every",
             type=PositiveInt,
             default=500,
-            help="Steps between two validations and checkpoints.",
+            help="Steps between validations; each is followed by a checkpoint.",
         )
         parser.add_argument(
             "--ema_decay",
             type=float | None,
             default=None,
-            help="Decay of a moving average of the weights a step; none if null.",
+            help="Decay per step of an exponential moving average of the weights; "
+            "no average if null.",
         )
         parser.add_argument(
             "--monitor",
             type=Monitor,
             default="valid_auroc",
-            help="Figure of the validation by which the best weights are chosen.",
+            help="Validation metric that chooses the best weights.",
         )
         parser.add_argument(
-            "--threads", type=PositiveInt, default=1, help="Threads of the training."
+            "--threads",
+            type=PositiveInt,
+            default=1,
+            help="PyTorch threads of each training process.",
         )
         parser.add_argument(
             "--figures",
             type=Figures,
             default="full",
-            help="How long to judge the trained network for its report.",
+            help="Extent of the final validation and report: full, quick, or none.",
         )
         for source in ("steps", "validate_every"):
             parser.link_arguments(source, f"data.{source}")
@@ -170,22 +181,22 @@ class TrainingCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse what was given, whatever the command line of the process is."""
+        """Parse the given arguments; never those of ``sys.argv``."""
         self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what cannot be, before anything is made.
+        """Check the configuration, and set the number of threads.
 
         Raises:
-            ConfigurationError: Keys contradict each other.
+            ConfigurationError: A value is invalid, or two keys contradict each other.
         """
         config = self.config
-        taken = (VALIDATION_SEED, SELECTION_SEED)
-        if config.seed_everything in taken or not isinstance(
+        reserved = (VALIDATION_SEED, SELECTION_SEED)
+        if config.seed_everything in reserved or not isinstance(
             config.seed_everything, int
         ):
             raise ConfigurationError(
-                f"seed: expected a number other than the validations' "
+                f"seed: expected a number other than the validations' seeds "
                 f"({VALIDATION_SEED}, {SELECTION_SEED}), found {config.seed_everything}"
             )
         if config.steps % min(config.steps, config.validate_every):
@@ -193,7 +204,7 @@ class TrainingCLI(LightningCLI):
                 f"steps: expected a multiple of validate_every "
                 f"({config.validate_every}), found {config.steps}"
             )
-        for key, free in (
+        for key, default in (
             ("max_epochs", None),
             ("max_steps", -1),
             ("accumulate_grad_batches", 1),
@@ -202,17 +213,17 @@ class TrainingCLI(LightningCLI):
             ("overfit_batches", 0.0),
             ("limit_train_batches", None),
             ("limit_val_batches", None),
-            # A checkpoint comes with each validation, and not in between.
+            # Checkpoints are written with the validations only.
             ("min_epochs", None),
             ("min_steps", None),
             ("max_time", None),
             ("val_check_interval", None),
             ("check_val_every_n_epoch", 1),
         ):
-            if config.trainer[key] != free:
+            if config.trainer[key] != default:
                 raise ConfigurationError(
                     f"trainer.{key}: expected it unset, found {config.trainer[key]}; "
-                    "steps, validate_every, data.windows.batch_size and folder say it"
+                    "use steps, validate_every, data.windows.batch_size or folder"
                 )
         for key in ("model.learning_rate", "model.warmup_share", "ema_decay"):
             if config[key] is not None and not 0 < config[key] < 1:
@@ -230,14 +241,20 @@ class TrainingCLI(LightningCLI):
         ):
             raise ConfigurationError(
                 "data.stock_batches: expected 0, or the model matched with slides and "
-                "frontend_rate and filters_rate of 0, which a stock is for, found "
-                f"{config.data.stock_batches}"
+                "with frontend_rate and filters_rate of 0, found "
+                f"{config.data.stock_batches}; a stock needs frozen frontends"
             )
-        # Two contending threads are slower than one beside what makes the windows.
+        # More threads would compete with the workers that make the windows.
         torch.set_num_threads(config.threads)
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
-        """Make the trainer, and put it together with the run's log and checkpoints."""
+        """Make the trainer with its callbacks, logs and checkpoints.
+
+        Raises:
+            ConfigurationError: A trainer setting is invalid, or the folder has a
+                training already that is not to be resumed.
+            ModelError: The checkpoint to resume from is missing or of another model.
+        """
         config, folder = self.config, Path(self.config.folder)
         interval = min(config.steps, config.validate_every)
         self.datamodule.validate_every = interval
@@ -248,7 +265,7 @@ class TrainingCLI(LightningCLI):
             self.resumed_step = self.identity.resume(self.last)
         elif self.last.exists():
             raise ConfigurationError(
-                f"folder: {folder} has a training already; go on with it by --resume, "
+                f"folder: {folder} has a training already; continue it with --resume, "
                 "or choose another folder"
             )
         callbacks: list[Any] = list(self.config_init.trainer.callbacks or [])
@@ -274,7 +291,7 @@ class TrainingCLI(LightningCLI):
                 plugins=[AtomicCheckpointIO()],
                 max_epochs=config.steps // interval,
                 num_sanity_val_steps=0,
-                # The stream gives each process windows of its own already.
+                # Each process already seeds windows of its own.
                 use_distributed_sampler=False,
                 enable_progress_bar=terminal,
                 log_every_n_steps=min(config.trainer.log_every_n_steps or 50, interval),
@@ -284,7 +301,7 @@ class TrainingCLI(LightningCLI):
         return trainer
 
     def _settings(self, interval: int) -> dict[str, Any]:
-        """Settings that make the run what it is, kept in its checkpoints.
+        """Settings that determine the weights; checkpoints keep them.
 
         Args:
             interval: Steps between two validations.
@@ -301,7 +318,7 @@ class TrainingCLI(LightningCLI):
             "steps": config.steps,
             "windows": asdict(self.datamodule.windows),
             "background": config.data.background,
-            "background_content": _content(config.data.background),
+            "background_content": _content_digest(config.data.background),
             "learning_rate": config.model.learning_rate,
             "weight_decay": config.model.weight_decay,
             "warmup_share": config.model.warmup_share,
@@ -316,11 +333,11 @@ class TrainingCLI(LightningCLI):
             "frontend_rate": config.model.frontend_rate,
             "filters_rate": config.model.filters_rate,
             "initial": config.model.initial,
-            "initial_content": _content(
+            "initial_content": _content_digest(
                 config.model.initial and find_checkpoint(config.model.initial)
             ),
             "bank": config.model.bank,
-            "bank_content": _content(bank),
+            "bank_content": _content_digest(bank),
             "stock_batches": config.data.stock_batches,
             "stock_flattening": config.data.stock_flattening,
             "ema_decay": config.ema_decay,
@@ -331,17 +348,23 @@ class TrainingCLI(LightningCLI):
                 "length": self.datamodule.validation_length,
                 **self.datamodule.validation,
             },
-            **{f"trainer.{key}": config.trainer[key] for key in SAME},
+            **{f"trainer.{key}": config.trainer[key] for key in TRAINER_SETTINGS},
         }
 
     def run(self) -> None:
-        """Train, keep the best weights, and judge them."""
+        """Train, save the best weights, validate them, and write the report.
+
+        Raises:
+            ConfigurationError: A setting is invalid for this machine or strain.
+            ModelError: The gradient is not finite, or a checkpoint cannot be written.
+            StrainError: Recorded strain cannot be used for training.
+        """
         trainer, folder = self.trainer, Path(self.config.folder)
-        # What cannot be is refused before anything is written.
+        # Check everything before the first file is written.
         self.datamodule.share_size(trainer.world_size)
         self.datamodule.setup("fit")
         if trainer.is_global_zero:
-            self._say_what_is_unusual()
+            self._print_notes()
             self._find_test_strain()
             with replacing(folder / "config.yaml") as temporary:
                 temporary.write_text(self.parser.dump(self.config, skip_none=False))
@@ -357,39 +380,42 @@ class TrainingCLI(LightningCLI):
         if trainer.is_global_zero:
             self._finish(folder)
 
-    def _say_what_is_unusual(self) -> None:
-        """Print what will be otherwise than one would think."""
+    def _print_notes(self) -> None:
+        """Print a note if the best weights cannot be chosen, or if versions changed."""
         data, monitor = self.config.data, self.config.monitor
-        lacking, slides = "", has_slides(self.model.network)
-        if monitor == "valid_auroc" and data.validation_windows < LEAST_WINDOWS:
-            lacking = f"data.validation_windows of {LEAST_WINDOWS} or more"
+        missing, slides = "", has_slides(self.model.network)
+        if monitor == "valid_auroc" and data.validation_windows < MIN_WINDOWS:
+            missing = f"data.validation_windows of {MIN_WINDOWS} or more"
         elif "found" in monitor and len(data.geometry.ifos) < 2:
-            lacking = "two detectors to shift against each other"
+            missing = "two detectors to shift against each other"
         elif "found" in monitor and not (slides or data.validation_plain_slides):
-            lacking = f"data.validation_plain_slides to find {LEAST_EVENTS} events in"
-        if lacking:
+            missing = (
+                "data.validation_plain_slides that give at least "
+                f"{MIN_EVENTS} background events"
+            )
+        if missing:
             click.echo(
-                f"note: {monitor} needs {lacking}; without it no weights are better "
-                "than others, and the last are kept"
+                f"note: {monitor} needs {missing}; without it the best weights cannot "
+                "be chosen, and the last ones are kept"
             )
         for name, (before, now) in self.identity.other_versions.items():
             click.echo(
-                f"note: the training began with {name} {before}, this is {now}; the "
-                "weights may differ from those of one that was not interrupted"
+                f"note: the training started with {name} {before} and resumes with "
+                f"{now}; the weights may differ from an uninterrupted training's"
             )
 
     def _find_test_strain(self) -> None:
-        """Have the network judged in the test split as well, if there is one."""
+        """Add the background file's test split to the final validation, if present."""
         self.noises: list[OtherNoise] = []
         path = self.config.data.background
         if path is not None:
             try:
                 self.noises.append(strain_noise(path, self.datamodule.geometry))
             except StrainError as error:
-                click.echo(f"note: the report will show simulated noise alone: {error}")
+                click.echo(f"note: the report will cover simulated noise only: {error}")
 
     def _finish(self, folder: Path) -> None:
-        """Write the best weights, and what they find."""
+        """Save the best weights, validate them, and write the report."""
         network, config = self.model.network.cpu(), self.config
         best = torch.load(
             folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True
@@ -410,7 +436,7 @@ class TrainingCLI(LightningCLI):
             "command": self.identity.command,
             "best_step": best["global_step"],
             "simulated": self.datamodule.simulated,
-            # Of a training that ended before, and was only to be judged.
+            # ``final`` is empty if the training had ended before it was resumed.
             **(self.identity.final or self.identity.before),
             **provenance(config.data.background),
         }
@@ -440,26 +466,29 @@ def fit(
     """Train a network, as ``chirpwatch train fit`` does.
 
     Args:
-        folder: Folder of the run; what the configuration says if None, or else
-            ``runs/train/NAME`` of the first configuration.
+        folder: Folder of the training. If None, the configuration's ``folder``, or else
+            ``runs/train/NAME`` with the first configuration's name.
         configs: Names of configurations that come with the project, or YAML files;
             later ones override earlier ones.
-        seed: Seed of weights and windows; what the configuration says if None.
-        resume: Go on with the training in ``folder``, with its own configuration.
-        arguments: Any key of the configuration: ``("--steps", "100")``.
+        seed: Seed of weights and windows; the configuration's if None.
+        resume: Resume the training in ``folder`` with its own configuration.
+        arguments: Further keys of the configuration, such as ``("--steps", "100")``.
 
     Returns:
-        The folder.
+        Folder of the training.
 
     Raises:
-        ConfigurationError: A key is unknown, or its value no such thing.
-        ModelError: A checkpoint to resume from is of another model or geometry, or the
-            disk is full.
-        StrainError: Recorded strain cannot be trained on.
+        ConfigurationError: A key is unknown, a value is invalid, or the folder has a
+            training with other settings.
+        ModelError: The checkpoint to resume from has another model or geometry, the
+            gradient is not finite, or the disk is full.
+        StrainError: Recorded strain cannot be used for training.
     """
     if resume:
         if folder is None:
-            raise ConfigurationError("resume: expected --folder of the training")
+            raise ConfigurationError(
+                "resume: expected --folder of the training to resume, found no folder"
+            )
         configs = [Path(folder) / "config.yaml"]
     typed = [f"--config={config}" for config in configs]
     if folder is not None:
@@ -468,28 +497,28 @@ def fit(
         typed.append(f"--seed_everything={seed}")
     typed += arguments
     default = f"--folder=runs/train/{Path(configs[0]).stem}"
-    found = [f"--config={find_config(config)}" for config in configs]
-    cli = TrainingCLI([default, *found, *typed[len(configs) :]], resume, typed)
+    files = [f"--config={find_config(config)}" for config in configs]
+    cli = TrainingCLI([default, *files, *typed[len(configs) :]], resume, typed)
     try:
         cli.run()
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
         raise ModelError(
-            f"{cli.config.folder}: expected to write the log: {error.strerror}; the "
-            "checkpoints are intact. Make room, and go on with --resume"
+            f"{cli.config.folder}: cannot write the log: {error.strerror}; the "
+            "checkpoints are intact. Free some space, then continue with --resume"
         ) from error
     return Path(cli.config.folder)
 
 
 def find_config(name: str | Path) -> Path:
-    """File of a configuration.
+    """Path of a configuration file.
 
     Args:
-        name: A YAML file, or the name of one that comes with the project.
+        name: A YAML file, or the name of a configuration that comes with the project.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: Neither exists.
     """
     if Path(name).is_file():
         return Path(name)

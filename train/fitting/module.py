@@ -1,4 +1,4 @@
-"""What Lightning trains: a network, its loss and its optimizer."""
+"""Lightning module of the training: network, losses and optimizer."""
 
 import math
 from typing import TYPE_CHECKING, Any, Self
@@ -31,54 +31,56 @@ from chirpwatch.train.networks.network import Network
 if TYPE_CHECKING:
     from chirpwatch.train.evaluation.deployment import DeployedValidation
 
-# Windows that detectors are moved by from one slide of a batch to the next.
 SLIDE_STEP = 7
-# Factor of the learning rate of biases in units of the score.
+"""Windows by which a further detector shifts from one slide of a batch to the next."""
+
 OFFSET_RATE = 10.0
+"""Learning-rate factor for biases that are in units of the score."""
+
 GEOMETRY = Geometry()
 
 
-class Detector(lightning.LightningModule):
-    """Tells windows with a signal from windows without, and when the merger is.
+class TrainingModule(lightning.LightningModule):
+    """Trains a network to detect mergers in windows, and to time them.
 
     Args:
-        model: Which network, a key of ``models.MODELS``.
-        hyperparameters: What that network takes beside the geometry.
-        learning_rate: Highest learning rate of the cycle.
-        weight_decay: Of AdamW.
-        warmup_share: Share of the steps over which the learning rate rises.
-        timing_weight: Weight of the loss of the merger's time, in networks that tell
-            it.
-        growth_weight: Weight of a loss that asks scores of loud mergers to grow with
-            the SNR: softplus(growth_slope * SNR - score) from growth_min_snr on.
-            Without it a score of 10 is as good as one of 50, and loud mergers, which
-            loud glitches resemble more, end up below fainter ones.
-        growth_slope: Score wanted for each unit of SNR.
-        growth_min_snr: Smallest network SNR that it is asked of.
+        model: Network to train, a key of ``models.MODELS``.
+        hyperparameters: The network's hyper-parameters, apart from the geometry.
+        learning_rate: Peak learning rate of the one-cycle schedule.
+        weight_decay: Weight decay of AdamW.
+        warmup_share: Fraction of the steps over which the learning rate rises.
+        timing_weight: Weight of the merger-time loss, for networks that estimate the
+            time.
+        growth_weight: Weight of a loss that makes loud mergers' scores grow with SNR:
+            softplus(growth_slope * SNR - score) from growth_min_snr on. Without it a
+            score of 10 costs as little as one of 50, and loud mergers, which resemble
+            loud glitches, can score below fainter ones.
+        growth_slope: Target score per unit of network SNR in the growth loss.
+        growth_min_snr: Smallest network SNR to which the growth loss applies.
         slides: Timeslides in which each batch's windows without a merger are scored,
-            for networks that look at each detector alone first; 0 scores them as they
-            are.
-        disturbed_shares: Share that windows with a glitch in one detector, with a
-            merger in one detector alone, and with both or several of these have of all
-            windows without a merger that slides score. Their loss is weighted so.
-        low_rate_weight: Weight of a second cross-entropy, in which there are
-            ``low_rate_odds`` times as many windows without a merger as with one: a
-            search works where false alarms are rare.
-        low_rate_odds: See ``low_rate_weight``.
-        frontend_rate: Factor of the learning rate in a learned frontend; 0 leaves it
-            as it is.
-        filters_rate: The same for matched filters.
-        initial: Checkpoint from which the training of a network of matched filters
-            starts, a file or the name of one that comes with the project: of ``split``,
-            whose frontend it takes, or of ``matched``, from whose weights it goes on.
-        bank: Bank of templates to begin with, for a network of matched filters; the
-            one that comes with the project if None, unless ``initial`` has templates.
+            for networks with a single-detector frontend; 0 scores them in zero-lag.
+        disturbed_shares: Loss weights of three classes of windows without a merger,
+            as fractions of all such windows: a glitch in one detector, a merger in
+            one detector only, and disturbances in several detectors. Used with
+            slides.
+        low_rate_weight: Weight of a second cross-entropy with ``low_rate_odds``
+            windows without a merger for each with one. It trains for the low
+            false-alarm rates of a search.
+        low_rate_odds: Odds of the second cross-entropy, see ``low_rate_weight``.
+        frontend_rate: Learning-rate factor of a learned frontend; 0 freezes it.
+        filters_rate: Learning-rate factor of matched filters; 0 freezes them.
+        initial: Initial weights of a network of matched filters: a checkpoint file, or
+            the name of a checkpoint that comes with the project. A ``split``
+            checkpoint gives its frontend; a ``matched`` one gives all weights.
+        bank: Initial template bank of a network of matched filters, a JSON file. If
+            None, the templates of ``initial``, or else the bank that comes with the
+            project.
         geometry: Kernel, stride and frame sizes.
-        steps: Steps of the whole training, for the learning-rate cycle.
+        steps: Length of the training in steps, for the learning-rate schedule.
 
     Raises:
-        ConfigurationError: A value is none that the network can be trained with.
-        ModelError: ``initial`` is no checkpoint that the network can start from.
+        ConfigurationError: A setting is invalid for this model.
+        ModelError: ``initial`` is not a checkpoint that this model can start from.
     """
 
     def __init__(
@@ -117,53 +119,59 @@ class Detector(lightning.LightningModule):
         for name, value in (("initial", initial), ("bank", bank)):
             if value is not None and not matched:
                 raise ConfigurationError(
-                    f"model.{name}: expected none for the model {model}, found {value}"
+                    f"model.{name}: expected null for the model {model}, which has no "
+                    f"templates, found {value}"
                 )
         if slides and not has_slides(self.network):
             raise ConfigurationError(
-                f"model.slides: expected 0 for the model {model}, which sees all "
-                f"detectors at once, found {slides}"
+                f"model.slides: expected 0 for the model {model}, which has no "
+                f"single-detector frontend, found {slides}"
             )
         if slides < 0 or sum(self.disturbed_shares) >= 1:
             raise ConfigurationError(
-                "model: expected slides of 0 or more and disturbed_shares below 1 "
-                f"together, found {slides} and {self.disturbed_shares}"
+                "model: expected slides of 0 or more and disturbed_shares with a sum "
+                f"below 1, found {slides} and {self.disturbed_shares}"
             )
         if isinstance(self.network, MatchedNetwork):
-            self._begin(self.network, initial, bank)
-        # Lightning keeps the modes that it finds.
+            self._initialise(self.network, initial, bank)
+        # Lightning trains in the mode that the module has when fit starts.
         self.train()
 
     @staticmethod
-    def _begin(network: MatchedNetwork, initial: str | None, bank: str | None) -> None:
-        """Give a network the weights that its training starts from."""
+    def _initialise(
+        network: MatchedNetwork, initial: str | None, bank: str | None
+    ) -> None:
+        """Set a network's weights and templates before the first step."""
         if initial is not None:
             path = find_checkpoint(initial)
-            before, details = load_checkpoint(path)
-            if isinstance(before, MatchedNetwork):
+            source, details = load_checkpoint(path)
+            if isinstance(source, MatchedNetwork):
                 check_same(path, details, {"geometry": network.geometry.to_json()})
-                if before.hyperparameters != network.hyperparameters:
+                if source.hyperparameters != network.hyperparameters:
                     raise ModelError(
                         f"{path}: expected a checkpoint with the hyperparameters "
-                        f"{network.hyperparameters}, found {before.hyperparameters}"
+                        f"{network.hyperparameters}, found {source.hyperparameters}"
                     )
                 if bank is not None:
                     raise ConfigurationError(
-                        f"model.bank: expected none, since {path} has templates, found "
+                        f"model.bank: expected null, since {path} has templates, found "
                         f"{bank}"
                     )
-                network.load_state_dict(before.state_dict())
+                network.load_state_dict(source.state_dict())
                 return
-            if not isinstance(before, Network):
+            if not isinstance(source, Network):
                 raise ModelError(
                     f"{path}: expected a checkpoint of the model split or matched, "
                     f"found {details['model']}"
                 )
-            network.set_learned(before)
+            network.set_learned(source)
         network.set_bank(shipped_bank() if bank is None else read_bank(bank))
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; a frontend that is not trained keeps its norms as well."""
+        """Set the mode; a frozen frontend stays in evaluation mode.
+
+        Its BatchNorm statistics are then frozen as well.
+        """
         super().train(mode)
         frontend = getattr(self.network, "frontend", None)
         if frontend is not None and not self.frontend_rate:
@@ -171,22 +179,23 @@ class Detector(lightning.LightningModule):
         return self
 
     def training_step(self, batch: Batch | FrameBatch, index: int) -> Tensor:
-        """Loss of one batch, of windows or of frames from a stock."""
-        total, figures = self.losses(batch)
+        """Return and log the loss of one batch of windows or of stock frames."""
+        total, metrics = self.losses(batch)
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
-        figures["learning_rate"] = optimizer.param_groups[0]["lr"]
-        self.log("loss", figures.pop("loss"), prog_bar=True)
-        self.log_dict(figures)
+        metrics["learning_rate"] = optimizer.param_groups[0]["lr"]
+        self.log("loss", metrics.pop("loss"), prog_bar=True)
+        self.log_dict(metrics)
         return total
 
     def losses(self, batch: Batch | FrameBatch) -> tuple[Tensor, dict[str, Any]]:
-        """What is to be made small, and its parts.
+        """Compute the total loss of a batch, and its terms.
 
         Returns:
-            The sum that is trained on, and figures for the log: ``loss``, the
-            cross-entropy at equal odds; ``found`` and ``false``, shares of scores above
-            0; and the other losses.
+            The total loss, and metrics for the log: ``loss``, the cross-entropy at
+            equal odds; ``found`` and ``false``, the share of windows with and without
+            a merger that score above 0; and the unweighted further terms
+            (``low_rate_loss``, ``growth``, ``timing``) where they are used.
         """
         labels, mergers, snrs, disturbances = batch[-4:]
         network, positive = self.network, labels > 0
@@ -210,7 +219,7 @@ class Detector(lightning.LightningModule):
                 salience = salience[positive]
         scores = scores.float().squeeze(1)
         loss = cross_entropy(scores, positive, shares, 1.0) / 2
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "loss": loss,
             "found": (scores[positive] > 0).float().mean(),
             "false": (scores[~positive] > 0).float().mean(),
@@ -218,14 +227,14 @@ class Detector(lightning.LightningModule):
         total = loss
         if self.low_rate_weight:
             rare = cross_entropy(scores, positive, shares, self.low_rate_odds) / 2
-            figures["low_rate_loss"] = rare
+            metrics["low_rate_loss"] = rare
             total = total + self.low_rate_weight * rare
         if self.growth_weight:
-            missing = nn.functional.softplus(self.growth_slope * snrs - scores)
-            missing = torch.where(snrs >= self.growth_min_snr, missing, 0)
-            # As many positives as negatives, whatever the slides.
-            growth = missing.sum() / (2 * positive.sum())
-            figures["growth"] = growth
+            shortfall = nn.functional.softplus(self.growth_slope * snrs - scores)
+            shortfall = torch.where(snrs >= self.growth_min_snr, shortfall, 0)
+            # The mean over the batch at equal odds, independent of the slides.
+            growth = shortfall.sum() / (2 * positive.sum())
+            metrics["growth"] = growth
             total = total + self.growth_weight * growth
         if salience is not None:
             assert isinstance(network, Sliding)
@@ -234,12 +243,16 @@ class Detector(lightning.LightningModule):
             timing = nn.functional.cross_entropy(
                 salience.float().squeeze(2), frame.clamp(0, salience.shape[1] - 1)
             )
-            figures["timing"] = timing
+            metrics["timing"] = timing
             total = total + self.timing_weight * timing
-        return total, figures
+        return total, metrics
 
     def features(self, batch: Batch | FrameBatch) -> Tensor:
-        """What of each detector is added up, [batch, ifos, channels, frames]."""
+        """Each detector's frames, before they are summed over detectors.
+
+        Returns:
+            [batch, ifos, channels, frames].
+        """
         network = self.network
         if isinstance(batch, Batch):
             assert isinstance(network, Sliding)
@@ -252,28 +265,29 @@ class Detector(lightning.LightningModule):
     def slide(
         self, features: Tensor, positive: Tensor, disturbances: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Add the detectors' frames: of positives as they are, of others in slides.
+        """Sum the detectors' frames: windows with a merger in zero-lag, others slid.
 
         Args:
-            features: [batch, ifos, channels, frames].
-            positive: Whether there is a merger, [batch].
-            disturbances: See ``Batch``.
+            features: Each detector's frames, [batch, ifos, channels, frames].
+            positive: Whether the window has a merger, [batch].
+            disturbances: Kind of disturbance by detector, see ``Batch``, [batch, ifos].
 
         Returns:
-            Sums, [positives + slides * negatives, channels, frames], and the share of
-            all windows without a merger that each stands for, 0 for positives.
+            Sums, [positives + slides * negatives, channels, frames], and each sum's
+            share in the loss of windows without a merger; 0 for windows with one.
         """
-        apart, kinds = features[~positive], disturbances[~positive]
-        totals, both = [features[positive].sum(1)], []
+        negatives, kinds = features[~positive], disturbances[~positive]
+        totals, slid_kinds = [features[positive].sum(1)], []
         for slide in range(self.slides):
-            total, rolled = apart[:, 0], [kinds[:, 0]]
-            for i in range(1, apart.shape[1]):
+            total, rolled = negatives[:, 0], [kinds[:, 0]]
+            for i in range(1, negatives.shape[1]):
                 shift = i * slide * SLIDE_STEP
-                total = total + apart[:, i].roll(shift, 0)
+                total = total + negatives[:, i].roll(shift, 0)
                 rolled.append(kinds[:, i].roll(shift, 0))
             totals.append(total)
-            both.append(torch.stack(rolled, 1))
-        kind, disturbed = torch.cat(both), (torch.cat(both) > 0).sum(1)
+            slid_kinds.append(torch.stack(rolled, 1))
+        kind = torch.cat(slid_kinds)
+        disturbed = (kind > 0).sum(1)
         classes = torch.where(disturbed > 1, 3, kind.amax(1))
         shares = torch.zeros(len(kind), device=features.device)
         for number, share in enumerate(
@@ -281,41 +295,46 @@ class Detector(lightning.LightningModule):
         ):
             inside = classes == number
             shares[inside] = share / inside.sum().clamp(min=1)
-        none = torch.zeros(int(positive.sum()), device=features.device)
-        return torch.cat(totals), torch.cat([none, shares])
+        zeros = torch.zeros(int(positive.sum()), device=features.device)
+        return torch.cat(totals), torch.cat([zeros, shares])
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """End a training whose weights would no longer be numbers.
+        """Stop the training before a non-finite gradient reaches the weights.
 
         Raises:
             ModelError: The gradient is not finite.
         """
         gradients = [x.grad for x in self.parameters() if x.grad is not None]
-        # Of all processes together, so that they end together.
+        # Gradients are averaged over processes already, so that all stop together.
         if not torch.isfinite(nn.utils.get_total_norm(gradients)):
             raise ModelError(
-                f"step {self.global_step}: expected finite gradients, found others; "
-                "the checkpoints are from before. Is the strain sound, and "
-                f"model.learning_rate ({self.learning_rate:g}) not too high?"
+                f"step {self.global_step}: expected finite gradients, found NaN or "
+                "infinity. The last checkpoint is intact. Check the strain, or lower "
+                f"model.learning_rate ({self.learning_rate:g})"
             )
 
     def validation_step(
         self, validation: "DeployedValidation | None", index: int
     ) -> None:
-        """Judge the network as deployed, in single precision, by the first process."""
-        figures: dict[str, float] = {}
+        """Log the deployed validation's metrics, computed in single precision.
+
+        Args:
+            validation: The validation in the first process, None in all others.
+            index: Index of the batch, always 0.
+        """
+        metrics: dict[str, float] = {}
         if validation is not None:
             with torch.autocast(self.device.type, enabled=False):
-                figures = validation.evaluate(self.network)
-        # Every process decides alike which weights are the best.
-        figures = self.trainer.strategy.broadcast(figures)
+                metrics = validation.evaluate(self.network)
+        # All processes need the metrics, to agree on the best weights.
+        metrics = self.trainer.strategy.broadcast(metrics)
         several = self.trainer.world_size > 1
-        self.log_dict(figures, batch_size=1, prog_bar=True, sync_dist=several)
+        self.log_dict(metrics, batch_size=1, prog_bar=True, sync_dist=several)
 
     def configure_optimizers(
         self,
     ) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
-        """AdamW under one cycle of the learning rate."""
+        """AdamW with a one-cycle learning-rate schedule."""
         groups = self.rate_groups(self.learning_rate)
         optimizer = torch.optim.AdamW(groups)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -330,9 +349,9 @@ class Detector(lightning.LightningModule):
         }
 
     def rate_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """Parameters that are trained, with their learning rate and weight decay.
+        """Parameter groups for the optimizer, with learning rate and weight decay.
 
-        The others no longer take gradients.
+        Frontends and filters with a rate of 0 are frozen and left out.
         """
         named = dict(self.network.named_parameters())
         frontends, filters = (
@@ -354,7 +373,7 @@ class Detector(lightning.LightningModule):
             (rest, 1.0, self.weight_decay),
             (frontends, self.frontend_rate, self.weight_decay),
             (filters, self.filters_rate, 0.0),
-            # In units of the score, and not to be drawn to 0.
+            # In units of the score; decay would pull the thresholds to 0.
             (offsets, OFFSET_RATE, 0.0),
         ]
         return [
@@ -367,14 +386,18 @@ class Detector(lightning.LightningModule):
 def cross_entropy(
     scores: Tensor, positive: Tensor, shares: Tensor, odds: float
 ) -> Tensor:
-    """Mean over positives plus ``odds`` times the mean over negatives, of each loss.
+    """Binary cross-entropy of scores in a mixture with ``odds`` negatives a positive.
+
+    The loss is the mean over positives plus ``odds`` times the weighted mean over
+    negatives, nat.
 
     Args:
         scores: Logits at equal odds, [n].
-        positive: Whether there is a merger, [n].
-        shares: Share of all negatives that each window stands for, [n].
-        odds: How many windows without a merger there are for each with one.
+        positive: Whether the window has a merger, [n].
+        shares: Weight of each window among the negatives, with the sum 1; 0 for
+            positives, [n].
+        odds: Windows without a merger for each window with one.
     """
     logit = scores - math.log(odds)
-    found = nn.functional.softplus(-logit[positive]).mean()
-    return found + odds * (shares * nn.functional.softplus(logit)).sum()
+    positive_loss = nn.functional.softplus(-logit[positive]).mean()
+    return positive_loss + odds * (shares * nn.functional.softplus(logit)).sum()

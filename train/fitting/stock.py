@@ -1,10 +1,11 @@
-"""Frames of windows, made once, for a training that leaves the frontends as they are.
+"""Cache of frontend outputs ("stock") for trainings with frozen frontends.
 
-Templates and a learned frontend that are not trained give a window the same values at
-every step, and making these is most of a step's cost. So they are kept: as many windows
-as are asked for, each detector's values in half precision. A step then draws positives
-as they are, and for every window without a merger each detector's values on their own,
-which makes every pair of windows one more of them.
+Frozen templates and a frozen learned frontend give a window the same output at every
+step, and computing it is most of a step's cost. So the outputs of a fixed number of
+windows are computed once and stored in half precision. A step draws windows with a
+merger from them unchanged. A window without a merger is combined from detectors drawn
+independently of each other, so that n stored windows give n² combinations of two
+detectors.
 """
 
 import hashlib
@@ -25,22 +26,24 @@ from chirpwatch.errors import ModelError
 from chirpwatch.train.data.windows import Batch
 from chirpwatch.train.networks.matched import MatchedNetwork
 
-# What a seed is for, beside ``train.data.windows`` and ``train.evaluation.deployment``.
 STOCK = 20
-LARGEST = 6e4
-"""Largest value that is kept: half precision has none above 65504."""
+"""Purpose of a seed; ``train.data.windows`` and ``train.evaluation.deployment`` have
+others."""
 
-SAYING = "stock.json"
+LARGEST = 6e4
+"""Values are clipped here: the largest finite half-precision number is 65504."""
+
+MANIFEST = "stock.json"
 ARRAYS = ("power", "frames", "labels", "mergers", "snrs", "disturbances")
 
 
 class FrameBatch(NamedTuple):
-    """What a step trains on when frontends are left as they are.
+    """Training batch of frontend outputs, used in place of windows.
 
     Attributes:
-        power: Log-likelihood ratios of groups of templates, [batch, ifos, groups,
+        power: Log-likelihood ratio of each group of templates, [batch, ifos, groups,
             frames].
-        frames: The learned frontend's output, [batch, ifos, channels, frames].
+        frames: Learned frontend's output, [batch, ifos, channels, frames].
         labels, mergers, snrs, disturbances: See ``Batch``.
     """
 
@@ -53,11 +56,11 @@ class FrameBatch(NamedTuple):
 
 
 def identity(network: MatchedNetwork, details: dict[str, Any]) -> str:
-    """Digest of what a stock depends on.
+    """SHA-256 of the frontends and window settings that a stock depends on.
 
     Args:
-        network: Whose frontends make it.
-        details: What the windows are made from; plain values.
+        network: Network whose frontends compute the stock.
+        details: Settings of the windows; JSON-ready.
     """
     digest = hashlib.sha256(json.dumps(details, sort_keys=True).encode())
     for part in (network.matched, network.frontend):
@@ -74,39 +77,39 @@ def make_stock(
     count: int,
     key: str,
 ) -> None:
-    """Make the frames of all windows, and write them to a folder.
+    """Compute the frontend outputs of all windows, and write them to a folder.
 
-    The folder appears whole or not at all. One that is there already is kept if it is
-    of the same frontends and windows, else made anew.
+    The write is atomic. An existing stock with the same key is kept; any other is
+    replaced.
 
     Args:
-        folder: Of the stock.
-        network: Whose frontends make it.
-        batches: Windows, as many in each.
-        count: How many batches.
-        key: As from ``identity``.
+        folder: Folder of the stock.
+        network: Network whose frontends compute the stock.
+        batches: Batches of windows, all of the same size.
+        count: Number of batches.
+        key: Digest from ``identity``.
 
     Raises:
-        ModelError: It cannot be written, as on a full disk.
+        ModelError: The stock cannot be written, for example on a full disk.
     """
-    saying = folder / SAYING
-    if saying.exists() and json.loads(saying.read_text())["identity"] == key:
+    manifest = folder / MANIFEST
+    if manifest.exists() and json.loads(manifest.read_text())["identity"] == key:
         return
     partial = folder.with_name(folder.name + ".partial")
     try:
-        for left in (folder, partial):
-            shutil.rmtree(left, ignore_errors=True)
+        for outdated in (folder, partial):
+            shutil.rmtree(outdated, ignore_errors=True)
         partial.mkdir(parents=True)
         _write_frames(partial, network, batches, count)
-        with replacing(partial / SAYING) as temporary:
+        with replacing(partial / MANIFEST) as temporary:
             temporary.write_text(json.dumps({"identity": key, "batches": count}))
         partial.rename(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise ModelError(
-            f"{folder}: expected to write the frames of {count} batches of windows: "
-            f"{error.strerror or error}. Make room, or set data.stock_batches to 0, "
-            "which makes windows anew at each step"
+            f"{folder}: cannot write the frontend outputs of {count} batches of "
+            f"windows: {error.strerror or error}. Free some space, or set "
+            "data.stock_batches to 0 to make new windows at each step"
         ) from error
 
 
@@ -114,7 +117,7 @@ def make_stock(
 def _write_frames(
     folder: Path, network: MatchedNetwork, batches: Iterable[Batch], count: int
 ) -> None:
-    """Write an array for each part of all batches."""
+    """Write one ``.npy`` file for each field of ``FrameBatch``."""
     arrays: dict[str, NDArray[Any]] = {}
     device = next(network.parameters()).device
     for number, batch in enumerate(batches):
@@ -141,17 +144,19 @@ def _write_frames(
 
 
 class StockStream(Dataset[FrameBatch]):
-    """A finite stream of batches that are drawn from a stock.
+    """Finite stream of batches drawn from a stock.
 
-    A batch is a function of stock, seed and index alone.
+    A batch depends on the stock, the seed and its index alone.
 
     Args:
-        folder: Of a stock that ``make_stock`` made.
+        folder: Folder written by ``make_stock``.
         batch_size: Windows in a batch, half of them with a merger.
         batches: Length of the stream.
-        seed: Seed of what is drawn.
-        flattening: How far groups of templates come equally often as the best one of
-            a window with a merger: 0 leaves windows as they are, 1 makes them equal.
+        seed: Seed of the draws.
+        flattening: Exponent that evens out which group of templates matches best:
+            a window with a merger is drawn with weight count ** -flattening, where
+            count is the number of windows with the same best group. 0 draws all
+            windows equally often; 1 draws all groups equally often.
     """
 
     def __init__(
@@ -174,7 +179,7 @@ class StockStream(Dataset[FrameBatch]):
         self.odds = odds / odds.sum()
 
     def _best_group(self, row: int) -> int:
-        """Group with the largest sum of the detectors' largest values."""
+        """Group of templates with the largest sum over detectors of peak power."""
         power = self.arrays["power"][row].astype(np.float32)
         return int(power.max(-1).sum(0).argmax())
 
@@ -186,16 +191,16 @@ class StockStream(Dataset[FrameBatch]):
         """Draw a batch.
 
         Raises:
-            IndexError: The stream is not that long.
+            IndexError: ``index`` is outside the stream.
         """
         if not 0 <= index < self.batches:
             raise IndexError(index)
         rng = np.random.default_rng([*self.seed, STOCK, index])
         half = self.batch_size // 2
-        # Rows in order: a disk that is read from likes them better.
+        # Sorted rows: reads from disk are then sequential.
         mergers = np.sort(rng.choice(self.mergers, half, p=self.odds))
         ifos = self.arrays["power"].shape[1]
-        # Each detector's own, in an order of its own.
+        # Independent rows for each detector: every combination is a new window.
         noise = np.stack([rng.choice(self.noise, half) for _ in range(ifos)], 1)
 
         def detectors(name: str) -> NDArray[Any]:
@@ -203,13 +208,13 @@ class StockStream(Dataset[FrameBatch]):
             apart = np.stack([array[noise[:, i], i] for i in range(ifos)], 1)
             return np.concatenate([array[mergers], apart])
 
-        def of_windows(name: str) -> NDArray[Any]:
+        def windows(name: str) -> NDArray[Any]:
             array = self.arrays[name][mergers]
             return np.concatenate([array, np.zeros(half, array.dtype)])
 
         parts: dict[str, Tensor] = {}
         for name in ARRAYS:
             single = name in ("labels", "mergers", "snrs")
-            values = torch.from_numpy(of_windows(name) if single else detectors(name))
+            values = torch.from_numpy(windows(name) if single else detectors(name))
             parts[name] = values.float() if values.is_floating_point() else values
         return FrameBatch(**parts)

@@ -1,7 +1,7 @@
-"""The stream of training batches, from loud signals to faint ones.
+"""Training batches and their data module.
 
-A batch is a function of seed, process and index alone. So the stream can be entered
-anywhere, and any number of workers make the same one.
+A batch depends on the seed, the process and its index alone. A training can therefore
+resume at any step, and any number of workers makes the same batches.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,23 +28,25 @@ from chirpwatch.train.networks.checkpoint import probe
 from chirpwatch.train.networks.matched import MatchedNetwork
 
 STOCKS = "stock"
-"""Folder within a run's, until the training ends: a stock for each process."""
+"""Subfolder of the training's folder with one stock per process, until it ends."""
 
-# Batches that a worker makes ahead.
 PREFETCH = 16
+"""Batches that each worker makes ahead."""
+
 GEOMETRY, WINDOWS = Geometry(), WindowSettings()
 
 
 class WindowStream(Dataset[Batch]):
-    """A finite stream of batches, from loud signals to faint ones.
+    """Finite stream of simulated training batches, whose signals grow fainter.
 
     Args:
         geometry: Kernel, PSD and filter lengths.
-        settings: What the windows hold.
+        settings: Noise, signals and glitches of the windows.
         batches: Length of the stream.
-        seed: Seed of everything that is drawn; one number or several.
-        sources: Strain of each detector; simulated as the settings say if None.
-        device: Where windows are made.
+        seed: Seed of all draws.
+        sources: Strain of each detector; if None, simulated noise of the settings'
+            noise curves.
+        device: Device on which windows are made.
     """
 
     def __init__(
@@ -66,18 +68,20 @@ class WindowStream(Dataset[Batch]):
         return self.batches
 
     def __getitem__(self, index: int) -> Batch:
-        """Make a batch; the smallest SNR falls over the first half of them.
+        """Make a batch.
 
-        Cheapest in order, see ``WindowMaker.batch``.
+        The smallest SNR falls linearly from ``first_snr`` to ``last_snr`` over the
+        first half of the stream. Batches in sequence are the fastest, see
+        ``WindowMaker.batch``.
 
         Raises:
-            IndexError: The stream is not that long.
+            IndexError: ``index`` is outside the stream.
         """
         if not 0 <= index < self.batches:
             raise IndexError(index)
         settings = self.settings
         if self._maker is None:
-            # Not before it is used: each worker has its own.
+            # Made on first use, so that each worker makes its own.
             self._maker = WindowMaker(
                 self.geometry, settings, self.seed, self.sources, self.device
             )
@@ -87,59 +91,60 @@ class WindowStream(Dataset[Batch]):
 
 
 class Span(Sampler[int]):
-    """Indices from wherever the training is, as many as an epoch has.
+    """Sampler of one epoch's batch indices, from the training's current step on.
 
     Args:
-        position: Gives the index to begin at, whenever iteration begins.
-        size: Indices in an epoch.
-        end: One more than the last index of all.
+        position: Returns the current step; called at the start of each epoch.
+        size: Batches in an epoch.
+        end: Batches in the training; no index reaches it.
     """
 
     def __init__(self, position: Callable[[], int], size: int, end: int) -> None:
         self.position, self.size, self.end = position, size, end
 
     def __iter__(self) -> Iterator[int]:
-        """Count on from the position."""
-        begin = self.position()
-        return iter(range(begin, min(begin + self.size, self.end)))
+        """Consecutive indices from the current step on."""
+        first = self.position()
+        return iter(range(first, min(first + self.size, self.end)))
 
     def __len__(self) -> int:
-        """Indices in an epoch."""
+        """Batches in an epoch."""
         return self.size
 
 
 class WindowData(lightning.LightningDataModule):
-    """Windows to train on, made while the network trains, and what judges it.
+    """Data of a training: windows made while the network trains, and its validation.
 
-    On a CPU, windows are made by processes of their own; on a GPU, by the training's
-    process on the GPU.
+    When training on a CPU, worker processes make the windows. When training on a GPU,
+    the training process makes them on the GPU.
 
     Args:
         geometry: Kernel, PSD and filter lengths.
-        windows: What the windows hold; a step's batch is divided among the processes of
-            a distributed training.
-        background: File of recorded strain to train and to validate on; noise is
-            simulated if None.
-        workers: Processes that make windows, for each process that trains; 0 makes them
-            in between the steps.
-        stock_batches: Batches of windows whose frames are made once, before the first
-            step, and drawn from at every step, for a training that leaves the frontends
-            as they are, see ``train.fitting.stock``; 0 makes windows anew at each step.
-        stock_flattening: How far groups of templates come equally often as the best one
-            of what is drawn, see ``StockStream``.
-        validation_length: Strain that the deployed validation looks at, s.
-        validation_slides: Timeslides of it, for a network whose frames can be shifted.
-        validation_plain_slides: Timeslides of it for any other, which runs again for
-            each; without one, no share is found at a false-alarm rate.
-        validation_injections: Mergers injected into other strain.
+        windows: Noise, signals and glitches of the windows. A distributed training
+            divides ``batch_size`` among its processes.
+        background: HDF5 file of recorded strain to train and validate on; if None,
+            noise is simulated.
+        workers: Worker processes per training process; 0 makes the windows between the
+            steps.
+        stock_batches: Batches of windows whose frontend outputs are computed once and
+            drawn from at every step, see ``train.fitting.stock``. Only for trainings
+            with frozen frontends; 0 makes new windows at each step.
+        stock_flattening: How far draws from the stock even out which group of templates
+            matches best, 0 to 1, see ``StockStream``.
+        validation_length: Background strain of the deployed validation, s.
+        validation_slides: Its timeslides, for networks with a single-detector frontend.
+        validation_plain_slides: Its timeslides for any other network, which must run
+            again for each slide; 0 leaves out the efficiency at false-alarm rates.
+        validation_injections: Mergers injected into further strain.
         validation_windows: Single windows without a signal.
         steps: Steps of the training.
         validate_every: Steps between two validations.
         seed: Seed of the training's windows.
-        folder: Folder of the run; the stock is kept in it.
+        folder: Folder of the training; it holds the stock.
 
     Raises:
-        ConfigurationError: A stock cannot be drawn from as asked.
+        ConfigurationError: A stock setting is out of range, or the windows' smallest
+            SNR changes during the training, which a stock cannot follow.
     """
 
     def __init__(
@@ -168,9 +173,9 @@ class WindowData(lightning.LightningDataModule):
             )
         if stock_batches and windows.first_snr != windows.last_snr:
             raise ConfigurationError(
-                "data.windows: expected the same first_snr and last_snr for a stock, "
-                "which is drawn from in no order, found "
-                f"{windows.first_snr:g} and {windows.last_snr:g}"
+                "data.windows: expected the same first_snr and last_snr with "
+                "data.stock_batches, since a stock is drawn from in random order, "
+                f"found {windows.first_snr:g} and {windows.last_snr:g}"
             )
         self.stock_batches, self.stock_flattening = stock_batches, stock_flattening
         self.folder = folder
@@ -187,10 +192,11 @@ class WindowData(lightning.LightningDataModule):
         self.steps, self.validate_every, self.seed = steps, validate_every, seed
 
     def setup(self, stage: str) -> None:
-        """Look through the recorded strain, before anything is made of it.
+        """Open and check the recorded strain, if any.
 
         Raises:
-            StrainError: It cannot be trained on.
+            StrainError: The strain cannot be used for training.
+            ConfigurationError: No segment is long enough for the validation.
         """
         if self.background is not None and not self.recorded:
             recorded = {
@@ -204,7 +210,7 @@ class WindowData(lightning.LightningDataModule):
             self.recorded = recorded
 
     def _check_length(self, sources: Mapping[str, RecordedStretches]) -> None:
-        """Refuse segments that the validation's stretches do not fit in."""
+        """Refuse strain without a segment as long as a validation stretch."""
         from chirpwatch.train.evaluation.deployment import STRETCHES
 
         needed = self.validation_length / STRETCHES
@@ -215,41 +221,42 @@ class WindowData(lightning.LightningDataModule):
                     f"data.validation_length: {self.validation_length:g} s are "
                     f"{STRETCHES} stretches of {needed:g} s; expected a segment of "
                     f"{source.ifo} as long under 'valid/' in {self.background}, found "
-                    f"{longest / self.geometry.sample_rate:g} s at most"
+                    f"{longest / self.geometry.sample_rate:g} s at most; ask for less "
+                    "validation strain"
                 )
 
     @property
     def simulated(self) -> bool:
-        """Whether any of the noise is simulated."""
+        """Whether any of the training's noise is simulated."""
         stretches = [
             source for split in self.recorded.values() for source in split.values()
         ]
         return not stretches or any(source.simulated for source in stretches)
 
     def share_size(self, processes: int) -> int:
-        """Windows of a batch for each of the training's processes.
+        """Batch size in each process of a distributed training.
 
         Raises:
-            ConfigurationError: The batch cannot be divided among them.
+            ConfigurationError: The batch cannot be divided evenly among the processes.
         """
         size = self.windows.batch_size
         if size < 1 or size % (2 * processes):
             raise ConfigurationError(
-                f"data.windows.batch_size: expected a multiple of {2 * processes}, two "
-                f"for each process, found {size}"
+                f"data.windows.batch_size: expected a multiple of {2 * processes} (a "
+                f"window with and one without a merger per process), found {size}"
             )
         return size // processes
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches from the training's present step on.
+        """Loader of the batches from the training's current step on.
 
         Raises:
-            ModelError: There is no room for the stock.
+            ModelError: The stock cannot be written.
         """
         trainer = self.trainer
         assert trainer is not None
         span = Span(lambda: trainer.global_step, self.validate_every, self.steps)
-        # A training that has ended draws nothing, and its stock is gone.
+        # A completed training draws no batches, and its stock is deleted.
         if not self.stock_batches or trainer.global_step >= self.steps:
             return self._window_loader(self.steps, span)
         stock = StockStream(
@@ -264,7 +271,7 @@ class WindowData(lightning.LightningDataModule):
     def _window_loader(
         self, batches: int, sampler: Sampler[int] | None = None
     ) -> DataLoader[Any]:
-        """Batches of windows as they are made."""
+        """Loader of newly made windows; by default in sequence, from the first on."""
         trainer = self.trainer
         assert trainer is not None
         on_gpu = trainer.strategy.root_device.type == "cuda"
@@ -287,7 +294,7 @@ class WindowData(lightning.LightningDataModule):
         )
 
     def _make_stock(self) -> Path:
-        """Make this process's stock, unless it is there already, and say where."""
+        """Make this process's stock, unless it exists, and return its folder."""
         trainer = self.trainer
         assert trainer is not None and trainer.lightning_module is not None
         network = trainer.lightning_module.network
@@ -311,9 +318,9 @@ class WindowData(lightning.LightningDataModule):
         return folder
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """One batch: the deployed validation itself, drawn once by the first process.
+        """Loader of one item: the ``DeployedValidation``, made by the first process.
 
-        The others' is None.
+        The item is None in all other processes.
         """
         from chirpwatch.train.evaluation.deployment import (
             SELECTION_SEED,
@@ -332,9 +339,9 @@ class WindowData(lightning.LightningDataModule):
                 **self.validation,
             )
             only = [validation]
-        # Without a collation that has no use for either.
-        return DataLoader(only, batch_size=None, collate_fn=_as_it_is)
+        # The item is passed on as it is: it is no tensor to convert.
+        return DataLoader(only, batch_size=None, collate_fn=_unchanged)
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
