@@ -240,7 +240,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> 
     live.stages.labels("scored").observe(1)
     live.frames.labels("H1", "read").inc()
     live.seconds.labels("gap").inc()
-    live.told.labels("file", "told").inc()
+    live.deliveries.labels("file", "told").inc()
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as api:
         with api.client() as client:
             client.put_run("run", RUN)
@@ -266,7 +266,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> 
     assert len(wanted) > 8
     assert wanted <= names
     # Each alert is explained.
-    guide = (ROOT / "docs" / "operating.md").read_text()
+    guide = (ROOT / "docs" / "how-to" / "operate.md").read_text()
     assert [rule["alert"] for rule in rules if rule["alert"] not in guide] == []
     scraped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     targets = {

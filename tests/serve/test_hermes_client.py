@@ -21,7 +21,7 @@ from tests.builders import join
 
 PACKAGE = Path(sys.prefix) / "ml4gw-hermes-0.3.1"
 PROGRAM = Path(__file__).parent / "hermes_stream.py"
-GUIDE = Path(__file__).parents[2] / "docs" / "clients.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "clients.md"
 LONG, LONG_STRIDES = "stream-8s", 64
 
 
