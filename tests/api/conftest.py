@@ -20,7 +20,7 @@ def client(api):
 
 @pytest.fixture
 def page(browser, api):
-    """A page whose every complaint fails the test, and that sees this API alone."""
+    """A page; console messages, errors, and requests to other hosts fail the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     complaints: list[str] = []

@@ -34,7 +34,7 @@ def description() -> dict[str, Any]:
 
 
 def declarations(api: Schema) -> str:
-    """The types, as TypeScript declarations."""
+    """TypeScript declarations of the API's types."""
     schemas = api["components"]["schemas"]
     names = {"Problem"}
     paths = []
@@ -73,14 +73,14 @@ def _properties(schema: Schema) -> list[str]:
 
 
 def _parameter(parameter: Schema) -> str:
-    # A number does not hold a time in nanoseconds exactly. A parameter cannot be null.
+    # Numbers cannot hold nanosecond times exactly. A parameter cannot be null.
     kind = _type(parameter["schema"], integer="number | bigint").removesuffix(" | null")
     mark = "" if parameter.get("required") else "?"
     return f"{parameter['name']}{mark}: {kind};"
 
 
 def _type(schema: Schema, integer: str = "number") -> str:
-    """A schema as a TypeScript type."""
+    """TypeScript type of a schema."""
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(REFERENCE)
     if "enum" in schema:
@@ -99,7 +99,7 @@ def _type(schema: Schema, integer: str = "number") -> str:
 
 
 def _references(schema: Schema, schemas: Schema) -> Iterator[str]:
-    """Names of the schemas that a schema uses, also by way of others."""
+    """Names of the schemas that a schema uses, directly or through others."""
     for name in re.findall(f"{REFERENCE}(\\w+)", repr(schema)):
         yield name
         yield from _references(schemas[name], schemas)

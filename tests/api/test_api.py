@@ -1,4 +1,4 @@
-"""The results service, met through HTTP as a real process over a real file."""
+"""The results service as a real process with a real database, through HTTP."""
 
 import json
 import math
@@ -61,16 +61,16 @@ from tests.builders import (
 
 @pytest.fixture
 def run(client, request):
-    """A run of this test's own."""
+    """Name of a run for this test only."""
     name = re.sub(r"\W+", "-", request.node.name)[-64:]
     client.put_run(name, RUN)
     return name
 
 
-# Storing
+# Writing
 
 
-def test_the_same_again_changes_nothing(client, run):
+def test_a_repeated_put_changes_nothing(client, run):
     injection = Injection(time_ns=GPS * SECOND, snr=9.0, parameters={"mass_1": 35.0})
     puts = [
         lambda: client.put_stream(run, "zl", ZERO_LAG),
@@ -123,7 +123,7 @@ def test_chunks_come_in_any_order(client, run):
         client.put_chunk(run, "zl", 4, chunk(4))
 
 
-def test_livetime_is_what_is_valid(client, run):
+def test_livetime_counts_valid_strides(client, run):
     client.put_stream(run, "zl", ZERO_LAG)
     valid = [False] * 63 + [True]
     client.put_chunk(run, "zl", 0, chunk(0, valid=valid))
@@ -136,7 +136,7 @@ def test_livetime_is_what_is_valid(client, run):
     assert (status.start, status.stop) == (GPS, GPS + 24.0)
 
 
-def test_time_enters_livetime_once(client, run):
+def test_overlapping_time_counts_once_in_the_livetime(client, run):
     client.put_stream(run, "a", ZERO_LAG)
     client.put_chunk(run, "a", 0, chunk(0))
     with pytest.raises(ApiRefused, match="counted twice"):
@@ -162,7 +162,7 @@ def test_progress_is_reported(client, run):
     assert (second.runs, second.total) == (everything.runs[1:2], everything.total)
 
 
-def test_a_failed_run_may_go_on(client, run):
+def test_a_failed_run_may_resume(client, run):
     client.update_run(run, RunUpdate(state="failed", message="H1 ran dry"))
     client.put_run(run, RUN)
     client.update_run(run, RunUpdate(state="running"))
@@ -170,10 +170,10 @@ def test_a_failed_run_may_go_on(client, run):
     assert (status.state, status.message) == ("running", None)
 
 
-# Asking
+# Reading
 
 
-def test_rates_count_background_and_add_one(client, run):
+def test_far_is_the_count_of_louder_background_plus_one(client, run):
     client.put_stream(run, "zl", ZERO_LAG)
     events = [(15, 0.0, 1.0), (47, 0.5, 5.0)]
     client.put_block(run, 0, block(slide(4.0, events), number=0))
@@ -196,7 +196,7 @@ def test_rates_count_background_and_add_one(client, run):
     between = {"start_ns": GPS * SECOND, "stop_ns": (GPS + 3) * SECOND}
     early = client.candidates(run, **between)
     assert ([c.statistic for c in early.candidates], early.total) == ([3.0], 2)
-    # The best rate that is told may be asked for.
+    # The lowest FAR that the API reports can be requested.
     lowest = client.background(run).lowest_far_per_year
     assert client.injections(run, lowest).far_per_year == lowest
     curve = client.ifar(run)
@@ -215,7 +215,7 @@ def test_rates_count_background_and_add_one(client, run):
     ]
 
 
-def test_without_background_the_answer_says_so(client, run):
+def test_without_background_rates_are_refused(client, run):
     client.put_stream(run, "zl", ZERO_LAG)
     client.put_chunk(run, "zl", 0, chunk(0, [(4.0, 6.0)]))
     for ask in [
@@ -231,7 +231,7 @@ def test_without_background_the_answer_says_so(client, run):
     assert client.background(run).lowest_far_per_year is None
 
 
-def test_background_of_another_run_is_never_used(client, run):
+def test_another_runs_background_is_never_used(client, run):
     other = run + "-other"
     client.put_run(other, RUN.model_copy(update={"model": "0" * 16}))
     client.put_block(other, 0, block(slide(4.0, [(31, 0.0, 6.0)])))
@@ -243,7 +243,7 @@ def test_background_of_another_run_is_never_used(client, run):
     assert refused.value.status == 409
 
 
-def test_a_run_may_rest_on_the_background_of_another_of_its_model(client, run):
+def test_a_run_may_use_another_runs_background_of_its_model(client, run):
     client.put_block(run, 0, block(slide(4.0, [(31, 0.0, 6.0)])))
     live = f"{run}-live"[-64:]
     client.put_run(live, RUN.model_copy(update={"background_run": run}))
@@ -255,7 +255,7 @@ def test_a_run_may_rest_on_the_background_of_another_of_its_model(client, run):
     assert client.candidate(live, candidate.time_ns).count == 1
     assert client.ifar(live).points == client.ifar(run).points
     assert client.run(live).background.livetime == 0
-    # More of it is told at once, to who has an answer already.
+    # New background changes the answer at once, despite the client's ETag.
     address = f"{client.url}/v1/runs/{live}/far?statistic=5"
     tag = httpx.get(address).headers["etag"]
     client.put_block(run, 1, block(slide(4.0, [(31, 0.0, 6.0)]), number=1))
@@ -270,7 +270,7 @@ def test_a_run_may_rest_on_the_background_of_another_of_its_model(client, run):
 
 
 def test_the_newest_events_are_compared_with_background(client, run):
-    # An event in 16 s of background.
+    # One event per 16 s of background.
     events = [(70 + 128 * i, 0.5, float(i)) for i in range(8)]
     client.put_block(run, 0, block(slide(4.0, events, valid=[(0, 1024)])))
     client.put_stream(run, "zl", ZERO_LAG)
@@ -292,7 +292,7 @@ def test_the_newest_events_are_compared_with_background(client, run):
     assert (vetoed.livetime, vetoed.events) == (64, 32)
 
 
-def test_injections_are_found_or_missed_and_none_is_forgotten(client, run):
+def test_every_injection_is_found_or_missed(client, run):
     times = [(2.0, 5.0), (5.0, 9.0), (11.0, 20.0), (300.0, 40.0)]
     injections = [
         Injection(
@@ -309,7 +309,7 @@ def test_injections_are_found_or_missed_and_none_is_forgotten(client, run):
     client.put_chunk(run, "inj", 0, chunk(0, events))
     client.put_chunk(run, "inj", 1, chunk(1))
     early = client.injections(run, JULIAN_YEAR / 8.0)
-    # Of a run that goes on, only times whose events are all reported count.
+    # In an ongoing run, only times with complete events count.
     assert (early.total, early.pending) == (2, 2)
     client.update_run(run, RunUpdate(state="complete"))
     answer = client.injections(run, JULIAN_YEAR / 8.0)
@@ -334,7 +334,7 @@ def test_injections_are_found_or_missed_and_none_is_forgotten(client, run):
 
 
 def test_sensitive_volume_counts_what_was_too_faint(client, run):
-    """Against the weights of the injections found, one by one."""
+    """Against the found injections' weights, summed one by one."""
     injections = [drawn(0, 2.0), drawn(1, 5.0), drawn(2, 11.0), drawn(3, 14.0)]
     body = InjectionSet(injections=injections, population=POPULATION)
     client.put_injections(run, "set", body)
@@ -349,7 +349,7 @@ def test_sensitive_volume_counts_what_was_too_faint(client, run):
     assert len(answer.volumes) == 8
     found = {rates[0]: [1, 2], rates[1]: [0, 1, 2]}
     for one in answer.volumes:
-        # The first threshold lies just above the background's event.
+        # The first threshold is just above the background's event.
         chosen = [injections[i].parameters for i in found[one.far_per_year]]
         expected = sensitive_volume(
             POPULATION.population(),
@@ -370,14 +370,14 @@ def test_sensitive_volume_counts_what_was_too_faint(client, run):
     assert chirp.low_edge == pytest.approx((50 * 40) ** 0.6 / 90**0.2)
     with pytest.raises(ApiRefused, match="distance"):
         client.efficiency(run, rates[1], by="distance")
-    # What a veto takes is neither found nor missed, nor are the draws it stands for.
+    # Vetoed injections are neither found nor missed, and their draws do not count.
     segment = [GPS * SECOND + 13 * SECOND, GPS * SECOND + 15 * SECOND]
     client.put_veto(run, "v", Veto(segments=[segment]))
     assert client.volume(run, rates[1:]).draws == pytest.approx(3 * 94 / 4)
 
 
-def test_a_volume_is_that_of_livetime(client, run):
-    """Injections in time without valid scores leave, as that time does."""
+def test_a_volume_counts_injections_in_livetime_only(client, run):
+    """Injections without valid scores at their time are excluded, as is the time."""
     injections = [drawn(i, 2.0 + 4 * i) for i in range(4)]
     body = InjectionSet(injections=injections, population=POPULATION)
     client.put_injections(run, "set", body)
@@ -392,14 +392,14 @@ def test_a_volume_is_that_of_livetime(client, run):
     assert {one.found for one in answer.volumes} == {2}
 
 
-def test_status_tells_gaps_and_how_far_live_data_trail_the_clock(client, run):
+def test_status_has_gaps_and_the_latency_of_live_data(client, run):
     client.put_stream(run, "zl", ZERO_LAG)
     valid = [True] * 64
     valid[10:18] = [False] * 8
     client.put_chunk(run, "zl", 0, chunk(0, valid=valid))
     status = client.run(run)
     assert (status.zero_lag.livetime, status.zero_lag.gaps) == (7.0, 1.0)
-    # Recorded data trail nothing.
+    # Recorded data have no latency.
     assert status.lag is None
     now = Time.now().gps
     live = f"{run}-live"[-64:]
@@ -414,7 +414,7 @@ def test_status_tells_gaps_and_how_far_live_data_trail_the_clock(client, run):
     assert client.run(live).lag == pytest.approx(Time.now().gps - newest, abs=3)
 
 
-def test_runs_are_compared_each_by_its_own_background(client, run):
+def test_compared_runs_each_use_their_own_background(client, run):
     other = f"{run}-other"[-64:]
     client.put_run(other, RUN.model_copy(update={"model": "0" * 16}))
     for name, threshold in ((run, 3.0), (other, 8.5)):
@@ -444,8 +444,8 @@ def test_runs_are_compared_each_by_its_own_background(client, run):
         client.compare([run, "nothing"])
 
 
-def test_odds_weigh_mergers_at_a_given_rate_against_noise(client, run):
-    """Against the densities as they are, of even signals and exponential noise."""
+def test_p_astro_follows_from_the_rate_densities(client, run):
+    """Against the true densities: uniform for signals, exponential for noise."""
     count, size = 200, 64
     injections = [drawn(0, 8 * i + 3.0, redshift=0.2) for i in range(count)]
     body = InjectionSet(injections=injections, population=POPULATION)
@@ -477,7 +477,7 @@ def test_odds_weigh_mergers_at_a_given_rate_against_noise(client, run):
         client.candidates(run, merger_rate=0.0)
 
 
-def test_a_volume_needs_injections_that_say_what_they_were_drawn_from(client, run):
+def test_a_volume_needs_the_injections_population(client, run):
     client.put_block(run, 0, block(slide(4.0, [(31, 0.0, 3.0)])))
     with pytest.raises(ApiRefused, match="found none") as refused:
         client.volume(run, [JULIAN_YEAR])
@@ -537,7 +537,7 @@ def test_thinned_scores_keep_every_peak(client, run, points):
     assert zoom.maximum == [scores[2, peak]]
 
 
-def test_scores_are_those_of_now_and_of_their_kind(client, run):
+def test_scores_are_current_and_of_the_requested_kind(client, run):
     client.put_stream(run, "zl", ZERO_LAG)
     client.put_injections(run, "set", InjectionSet(injections=[]))
     client.put_stream(run, "inj", injected("set"))
@@ -552,8 +552,8 @@ def test_scores_are_those_of_now_and_of_their_kind(client, run):
 
 
 @pytest.mark.parametrize("points", [1, 3, 10])
-def test_scores_of_many_chunks_are_thinned_by_whole_chunks(client, run, points):
-    """As the strides' own extremes say, at the range's ends as well."""
+def test_scores_of_many_chunks_are_thinned_chunk_by_chunk(client, run, points):
+    """Against the extremes of the strides, also at the range's ends."""
     client.put_stream(run, "zl", ZERO_LAG)
     rng = np.random.default_rng(points)
     size, count = 16, 60
@@ -625,7 +625,7 @@ def test_a_bad_chunk_is_refused_whole(api, client, name):
     client.put_stream(run, "zl", ZERO_LAG)
     response = httpx.put(
         f"{api.url}/v1/runs/{run}/streams/zl/chunks/0",
-        # json.dumps writes NaN and Infinity, which are no JSON but do get sent.
+        # json.dumps writes NaN and Infinity, which are not JSON, but clients send them.
         content=json.dumps(BAD_CHUNKS[name]),
         headers={
             "Authorization": f"Bearer {api.token}",
@@ -667,7 +667,7 @@ def test_a_stream_that_contradicts_its_kind_is_refused(api, client, stream):
     assert client.streams("bad-streams") == []
 
 
-def test_a_geometry_that_describes_nothing_is_refused(api):
+def test_an_impossible_geometry_is_refused(api):
     run = json.loads(RUN.model_dump_json())
     run["geometry"]["kernel_length"] = 1 / 3
     response = httpx.put(
@@ -698,7 +698,7 @@ def test_geometry_bodies_have_the_fields_of_geometry():
         ("/?run=absent", 404),
     ],
 )
-def test_questions_about_nothing_are_problems(api, path, status):
+def test_unknown_names_are_answered_with_problems(api, path, status):
     response = httpx.get(api.url + path)
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
@@ -717,11 +717,11 @@ def test_a_request_that_is_too_large_is_refused_while_it_arrives(api):
         )
         assert response.status_code == 413
     except httpx.WriteError:
-        pass  # The service may hang up on what it doesn't want to hear.
+        pass  # The service may close the connection before the body ends.
     assert httpx.get(f"{api.url}/healthz").json()["status"] == "ok"
 
 
-def test_a_request_that_says_it_is_too_large_is_refused_before_it_arrives(api):
+def test_a_large_content_length_is_refused_before_the_body(api):
     host, port = api.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         connection.sendall(
@@ -734,7 +734,7 @@ def test_a_request_that_says_it_is_too_large_is_refused_before_it_arrives(api):
     assert b"urn:chirpwatch:too-large" in answer
 
 
-def test_who_may_not_write_is_told_before_the_body_arrives(api):
+def test_a_write_without_the_token_is_refused_before_the_body(api):
     host, port = api.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         connection.sendall(
@@ -764,7 +764,7 @@ def test_writing_needs_the_token_and_reading_does_not(api, token):
         assert reader.health().status == "ok"
 
 
-def test_an_api_that_is_not_there_is_told_from_one_that_refuses(api):
+def test_unreachable_and_refusing_apis_raise_different_errors(api):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -821,7 +821,7 @@ def test_other_machines_need_a_token(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_token_file_is_made_for_its_owner_alone(tmp_path):
+def test_a_token_file_is_readable_by_its_owner_only(tmp_path):
     path = tmp_path / "token"
     command = [
         sys.executable,
@@ -882,7 +882,7 @@ def test_several_writers_at_once_store_each_chunk_once(api, run):
         assert client.run(run).zero_lag.livetime == 96.0
 
 
-# What the API says about itself
+# The API's description
 
 
 @pytest.fixture(scope="module")
@@ -910,7 +910,7 @@ def test_every_body_has_an_example_that_the_api_takes(openapi, client):
         "veto": "storm",
         "start_ns": "0",
     }
-    # The run first, then streams, then what needs them.
+    # The run first, then streams, then requests that need them.
     for method, path in sorted(
         examples, key=lambda key: (len(key[1]), key[0] == "patch")
     ):
@@ -921,7 +921,7 @@ def test_every_body_has_an_example_that_the_api_takes(openapi, client):
             headers=dict(client._http.headers),
         )
         assert answer.is_success, (method, path, answer.text)
-    # One of the two events, and a minute, are taken by the veto.
+    # The veto removes one of the two events, and a minute.
     background = client.run(run).background
     assert (background.events, background.vetoed) == (1, 60.0)
 
@@ -942,7 +942,7 @@ def test_every_field_and_parameter_is_described(openapi):
             assert ("401" in operation["responses"]) == writes
 
 
-def test_references_in_the_description_lead_somewhere(openapi):
+def test_references_in_the_description_resolve(openapi):
     text = json.dumps(openapi)
     schemas = openapi["components"]["schemas"]
     for part in text.split('"#/components/schemas/')[1:]:
@@ -950,12 +950,12 @@ def test_references_in_the_description_lead_somewhere(openapi):
 
 
 @pytest.mark.slow
-def test_the_description_is_true(api, client, run, tmp_path):
-    """Schemathesis asks and sends what the description allows, and what it doesn't."""
+def test_the_api_conforms_to_its_description(api, client, run, tmp_path):
+    """Schemathesis sends requests that the description allows, and others."""
     client.put_stream(run, "zl", ZERO_LAG)
     client.put_chunk(run, "zl", 0, chunk(0, [(3.0, 1.0)]))
     client.put_block(run, 0, block(slide(4.0, [(23, 0.0, 2.0)])))
-    # Names that exist, so that requests get past "there is no such thing".
+    # Existing names, so that requests are not just answered with 404.
     names = {
         "run_id": run,
         "stream_id": "zl",
@@ -981,7 +981,7 @@ checks.negative_data_rejection.enabled = false
             *("--phases", "coverage,fuzzing", "--max-examples", "5", "--seed", "1"),
             # Rules between two fields, such as equal lengths, are beyond a schema.
             *("--exclude-checks", "positive_data_acceptance"),
-            # It never ends.
+            # This response never ends.
             *("--exclude-path", "/v1/live"),
         ],
         cwd=tmp_path,
@@ -993,12 +993,12 @@ checks.negative_data_rejection.enabled = false
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
 
 
-# What would make a rate too low or an efficiency too high
+# Requests that would make a FAR too low or an efficiency too high
 
 
 def test_the_same_pairs_of_data_count_once(client, run):
     client.put_block(run, 0, block(slide(4.0), slide(8.0)))
-    # Around a stretch of 128 s, -120 s is 8 s.
+    # In a circular stretch of 128 s, a shift of -120 s equals 8 s.
     for shift in (6.1, 8.0, -120.0, 136.0):
         with pytest.raises(ApiRefused, match="must not be counted twice") as refused:
             client.put_block(run, 1, block(slide(shift)))
@@ -1011,7 +1011,7 @@ def test_the_same_pairs_of_data_count_once(client, run):
     assert client.run(run).background.livetime == 24.0
 
 
-def test_stretches_are_the_same_or_apart(client, run):
+def test_stretches_are_equal_or_disjoint(client, run):
     client.put_block(run, 0, block(slide(4.0)))
     with pytest.raises(ApiRefused, match="not of the same stretch") as refused:
         client.put_block(run, 1, block(slide(20.0), strides=1000))
@@ -1067,7 +1067,7 @@ def test_a_bad_block_is_refused_whole(api, client, run, name):
     assert client.blocks(run) == []
 
 
-def test_blocks_say_what_is_there(client, run):
+def test_blocks_list_the_stored_ones(client, run):
     planned = RUN.model_copy(update={"planned_background": 1e6})
     name = run + "-planned"
     client.put_run(name, planned)
@@ -1090,7 +1090,7 @@ def test_a_new_block_enters_the_rates_at_once(client, run):
     assert (far.count, far.livetime) == (2, 16.0)
 
 
-def test_an_injection_has_one_try(client, run):
+def test_an_injection_is_scored_at_a_single_shift(client, run):
     client.put_stream(run, "a", injected("set"))
     shifted = injected("set").model_copy(update={"shifts": {"H1": 0.0, "L1": 4.0}})
     with pytest.raises(ApiRefused, match="use one set for each"):

@@ -1,4 +1,4 @@
-"""One candidate: its numbers, its strain and Q-transform, and its page."""
+"""A candidate's values, its strain and Q-transform, and its page."""
 
 import base64
 
@@ -22,7 +22,7 @@ AT = GPS * SECOND + 30_062_500_000
 
 
 def noise_with_a_chirp():
-    """16 s of white noise of H1 and L1 from 18 s on; a sweep to 250 Hz ends at AT."""
+    """16 s of white noise of H1 and L1 from 18 s on, and a sweep to 250 Hz until AT."""
     rng = np.random.default_rng(1)
     t = np.arange(16 * RATE) / RATE - (AT / SECOND - GPS - 18)
     inside = (t > -0.3) & (t < 0)
@@ -54,7 +54,7 @@ def client(api):
         yield client
 
 
-def test_a_candidate_is_told_with_what_is_around_it(client):
+def test_a_candidate_has_the_scores_and_events_around_it(client):
     candidates = client.candidates("run").candidates
     one = client.candidate("run", int(candidates[0].id))
     assert (one.time_ns, one.statistic, one.rank) == (AT, 9.0, 1)
@@ -63,7 +63,7 @@ def test_a_candidate_is_told_with_what_is_around_it(client):
     expected = 1 - np.exp(-one.far_per_year * one.observing_time / JULIAN_YEAR)
     assert one.false_alarm_probability == pytest.approx(expected)
     assert [event.statistic for event in one.neighbours] == [2.0, 1.0]
-    # By the centres of the windows, 1 s before the right edges that scores have.
+    # By the windows' centres, 1 s before the right edges, which are the scores' times.
     assert [(part.start - GPS, part.stop - GPS) for part in one.invalid] == [
         (11.5, 12.5)
     ]
@@ -76,7 +76,7 @@ def test_a_candidate_is_told_with_what_is_around_it(client):
     with pytest.raises(ApiRefused, match="no zero-lag event"):
         client.candidate("run", AT + 1)
     assert client.put_veto("run", "v", Veto(segments=[[AT, AT + SECOND]]))
-    # Another list of the same name: nothing new, and yet a change.
+    # Another list under the same name: no new time, but a change.
     segments = [[AT - SECOND, AT + SECOND]]
     assert client.put_veto("run", "v", Veto(segments=segments))
     assert not client.put_veto("run", "v", Veto(segments=segments))
@@ -86,7 +86,7 @@ def test_a_candidate_is_told_with_what_is_around_it(client):
     assert [(part.start, part.stop) for part in veto] == [
         (AT / SECOND - 1, AT / SECOND + 1)
     ]
-    # What a veto takes is no rank's and no neighbour's.
+    # Vetoed events count neither for the rank nor as neighbours.
     second = client.candidate("run", (GPS + 50) * SECOND)
     assert client.candidates("run").candidates[0].id == second.id
     assert second.rank == 1
@@ -94,11 +94,11 @@ def test_a_candidate_is_told_with_what_is_around_it(client):
     client.delete_veto("run", "v")
 
 
-def test_whitened_strain_and_q_transform_are_gwpys_at_the_right_time(client):
+def test_whitened_strain_and_q_transform_agree_with_gwpy(client):
     white = client.whitened("run", AT)
     series = np.array(white.strain["H1"])
     times = white.start + np.arange(series.size) / white.sample_rate
-    # A whole sample of rounding at most.
+    # Rounding by a sample at most.
     assert times[0] == pytest.approx(-0.6, abs=1 / RATE)
     assert series[times < -0.35].std() == pytest.approx(1, abs=0.15)
     inside = (times > -0.25) & (times < -0.01)
@@ -109,7 +109,7 @@ def test_whitened_strain_and_q_transform_are_gwpys_at_the_right_time(client):
     column, row = np.unravel_index(energy.argmax(), energy.shape)
     assert -0.3 < transform.start + column * transform.step < 0.01
     assert 50 < transform.frequencies[row] < 300
-    # The same from gwpy itself.
+    # gwpy's own Q-transform.
     data = noise_with_a_chirp()["L1"].astype(float)
     offset = AT / SECOND - GPS - 18
     theirs = TimeSeries(data, sample_rate=RATE).q_transform(
@@ -126,7 +126,7 @@ def test_whitened_strain_and_q_transform_are_gwpys_at_the_right_time(client):
         client.whitened("run", (GPS + 3) * SECOND)
 
 
-def test_strain_that_cannot_be_is_refused(client):
+def test_invalid_strain_is_refused(client):
     series = noise_with_a_chirp()
     start = (GPS + 18) * SECOND
     assert client.put_strain("run", start, strain_body(series)) is False
@@ -165,7 +165,7 @@ def test_the_page_of_a_candidate_shows_its_strain(page, api, client):
         page.get_by_role("button", name="Scores around the candidate: download CSV").click()
     lines = download.value.path().read_text().splitlines()
     loudest = max(lines[1:], key=lambda line: float(line.split(",")[1] or -99))
-    # Scores of the test go up with time: the last one drawn is that of the view's end.
+    # The test's scores rise with time: the last in the plot is at the view's end.
     assert lines[0] == "gps_time_s,score"
     assert float(loudest.split(",")[0]) == pytest.approx(AT / SECOND + 20, abs=2)
     numbers = page.locator("#content dl")
@@ -175,7 +175,7 @@ def test_the_page_of_a_candidate_shows_its_strain(page, api, client):
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         assert serious(page) == []
-    # What comes later is told without a reload.
+    # Later results appear without a reload.
     page.evaluate("window.sameDocument = true")
     client.put_block("run", 1, block(slide(4.0, [(9, 0.5, 30.0)]), number=1))
     expect(numbers).to_contain_text("2 background events as loud", timeout=10_000)
@@ -184,7 +184,7 @@ def test_the_page_of_a_candidate_shows_its_strain(page, api, client):
     expect(page.locator("#content")).to_contain_text("v: -1.0 to +1.0 s")
     client.delete_veto("run", "v")
     assert page.evaluate("window.sameDocument")
-    # Without the clipboard of secure addresses the link can be copied by hand.
+    # Only secure addresses have a clipboard; otherwise the link is shown for copying.
     page.evaluate("delete Navigator.prototype.clipboard")
     page.get_by_role("button", name="Copy link").click()
     expect(page.locator("#address")).to_have_value(page.url)

@@ -1,4 +1,4 @@
-"""What programs send to the results service, and what becomes of any text in it."""
+"""Requests to the results service, and the treatment of arbitrary text in them."""
 
 import pytest
 from hypothesis import example, given
@@ -16,11 +16,11 @@ TEXTS = st.text(st.characters(blacklist_categories=[]), max_size=2 * LINE_SIZE)
 @given(TEXTS)
 @example("\nexpected\tstrain, found\x00 none\r\n")
 @example("\u2028\x7f")
-def test_a_run_ends_with_the_words_of_any_error(text: str) -> None:
+def test_a_run_can_end_with_any_errors_message(text: str) -> None:
     update = ended_by(ValueError(text))
     assert update.state == "failed" and update.message
     assert RunUpdate.model_validate(update.model_dump()) == update
-    # Nothing that can be read is lost, but for what is too long.
+    # No readable character is lost, except beyond the maximal length.
     words = text.split()
     if text.isprintable() and words and len(text) <= LINE_SIZE:
         assert update.message.split() == words
@@ -35,9 +35,9 @@ def test_a_run_ends_with_the_words_of_any_error(text: str) -> None:
         (ValueError("\n\n"), "ValueError"),
     ],
 )
-def test_an_error_without_words_is_named(error, message) -> None:
+def test_an_error_without_a_message_is_named(error, message) -> None:
     assert ended_by(error).message == message
 
 
-def test_a_line_is_cut_where_it_is_too_long() -> None:
+def test_a_long_line_is_truncated() -> None:
     assert one_line("a " * LINE_SIZE, 5) == "a a a"

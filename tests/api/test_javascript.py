@@ -1,4 +1,4 @@
-"""The page's JavaScript beside what `make test` checks of it with deno."""
+"""Checks of the page's JavaScript, beside those with deno in `make test`."""
 
 from datetime import datetime, timedelta
 
@@ -11,18 +11,18 @@ from chirpwatch.utc import unix_offsets, unix_time
 from tests.api import page_types
 
 EPOCH = datetime(1970, 1, 1)
-# Around each leap second, but not in it: Unix time has none.
+# Around each leap second, but not within it: Unix time has no leap seconds.
 GPS_TIMES = [0.5, 1_187_008_882.4, 1_451_606_400.0] + [
     since + after for since, _ in unix_offsets()[1:] for after in (-1e5, -0.5, 1, 1e5)
 ]
 
 
 def iso(gps: float) -> str:
-    """UTC by astropy, to a tenth of a second."""
+    """UTC from astropy, to a tenth of a second."""
     return Time(gps, format="gps", precision=1).utc.iso
 
 
-def test_types_are_those_of_the_api() -> None:
+def test_types_match_the_api() -> None:
     expected = page_types.declarations(page_types.description())
     assert page_types.FILE.read_text() == expected, (
         f"{page_types.FILE} is not what the API's description gives; "
@@ -31,7 +31,7 @@ def test_types_are_those_of_the_api() -> None:
 
 
 def test_no_line_is_longer_than_100_columns() -> None:
-    # The formatter leaves a long text in one line.
+    # The formatter does not break long strings.
     long = [
         f"{path.name}:{number}"
         for path in STATIC.glob("*.js")

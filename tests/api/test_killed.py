@@ -1,4 +1,4 @@
-"""The results service killed under ingest: nothing is lost, nothing counted twice."""
+"""The results service is killed during ingest: nothing is lost or counted twice."""
 
 import os
 import random
@@ -25,11 +25,11 @@ from tests.builders import (
 
 KILLS = 50
 STREAM_CHUNK = 8
-"""Strides of a chunk: small, so that there are many transactions to be hit."""
+"""Strides of a chunk: few, so that there are many transactions to interrupt."""
 
 
 class Writer(threading.Thread):
-    """Sends the same things until each has been acknowledged; keeps its faults."""
+    """Sends each request until it is acknowledged; keeps an unexpected error."""
 
     def __init__(self, client, puts, stop):
         super().__init__(daemon=True)
@@ -44,12 +44,12 @@ class Writer(threading.Thread):
                 while not self.insist(put):
                     time.sleep(0.01)
                 self.sent += 1
-        except Exception as error:  # the test shows it
+        except Exception as error:  # raised by the test
             self.fault = error
 
     def insist(self, put):
         try:
-            # Stored before the answer was lost: the same again changes nothing.
+            # Stored before the answer was lost: repeating the request changes nothing.
             self.repeated += not put(self.client)
         except ApiUnavailable:
             return False
@@ -97,12 +97,12 @@ def test_fifty_kills_under_ingest_lose_nothing_and_count_nothing_twice(
         writer.start()
     for _ in range(KILLS):
         process = ApiProcess(url, port=port, log=log, token=token).__enter__()
-        # At any point of what the writers do.
+        # At a random point of the writers' work.
         time.sleep(dice.uniform(0.05, 0.4))
         os.kill(process.pid, signal.SIGKILL)
         process.stop()
     with ApiProcess(url, port=port, log=log, token=token):
-        # Some requests without a kill, too.
+        # Some requests without a kill.
         time.sleep(0.5)
         stop.set()
         for writer in writers:

@@ -1,4 +1,4 @@
-"""The tables: as the models say, made once, on both databases."""
+"""Migrations: tables as the models define them, made once, on both databases."""
 
 import threading
 
@@ -19,7 +19,7 @@ def engine_of(url):
     return create_engine(url if "://" in url else f"sqlite:///{url}")
 
 
-def test_the_migrations_make_the_tables_that_the_models_say(new_database):
+def test_the_migrations_make_the_models_tables(new_database):
     url = new_database()
     Database(url).close()
     with engine_of(url).connect() as connection:
@@ -44,7 +44,7 @@ def test_services_that_start_at_once_make_the_tables_once(new_database):
     assert faults == []
 
 
-def test_tables_of_a_version_that_is_not_known_are_left_alone(new_database):
+def test_tables_of_an_unknown_version_are_not_changed(new_database):
     url = new_database()
     Database(url).close()
     engine = engine_of(url)
@@ -54,21 +54,21 @@ def test_tables_of_a_version_that_is_not_known_are_left_alone(new_database):
         Database(url)
 
 
-def test_another_programs_database_is_left_alone(new_database):
+def test_another_programs_database_is_not_changed(new_database):
     url = new_database()
     with engine_of(url).begin() as connection:
         connection.execute(text("CREATE TABLE runs (id INTEGER)"))
     with pytest.raises(ApiError, match="is it a chirpwatch database"):
         Database(url)
     with engine_of(url).connect() as connection:
-        # Nothing half-made stays.
+        # No partial tables are left.
         assert connection.execute(text("SELECT count(*) FROM runs")).scalar() == 0
         context = MigrationContext.configure(connection)
         assert context.get_current_revision() is None
 
 
 def test_a_postgresql_database_without_an_encoding_holds_text(postgresql):
-    """PostgreSQL set up where no locale is."""
+    """As where PostgreSQL was set up without a locale."""
     database = Database(postgresql.new_database("SQL_ASCII"))
     with database.writing() as session:
         session.execute(text("CREATE TABLE names (name TEXT)"))

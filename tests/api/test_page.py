@@ -1,4 +1,4 @@
-"""The page in a real headless browser, over a real API."""
+"""The page in a real headless browser, with a real API."""
 
 import re
 import time
@@ -90,7 +90,7 @@ def declare(client: ApiClient, run: str, name: str = "A run") -> None:
 
 
 def put_block(client: ApiClient, run: str, number: int, strides, statistics, size=SIZE):
-    """Send block `number` of `size` strides with one slide."""
+    """Store block `number` of `size` strides with a single slide."""
     client.put_block(
         run,
         number,
@@ -112,7 +112,7 @@ def put_block(client: ApiClient, run: str, number: int, strides, statistics, siz
 
 
 def send(client: ApiClient, run: str, number: int) -> None:
-    """Send 64 s of each kind, with events 16 s apart."""
+    """Store 64 s of each kind of stream, with events 16 s apart."""
     rng = np.random.default_rng(number)
     put_block(client, run, number, [79, 207, 335], rng.normal(size=3).tolist())
     for kind in ("zero_lag", "injections"):
@@ -147,7 +147,7 @@ def wait_until_drawn(page: Page, revision: int) -> None:
     )
 
 
-def test_everything_is_drawn_and_follows_the_run_without_a_reload(page, api):
+def test_every_plot_follows_the_run_without_a_reload(page, api):
     with api.client() as client:
         page.goto(api.url)
         expect(page.locator("#empty")).to_be_visible()
@@ -200,7 +200,7 @@ def test_everything_is_drawn_and_follows_the_run_without_a_reload(page, api):
     assert page.evaluate("window.sameDocument")
 
 
-def test_every_plot_downloads_as_a_picture_and_as_its_numbers(page, api, tmp_path):
+def test_every_plot_downloads_as_a_picture_and_as_data(page, api, tmp_path):
     with api.client() as client:
         declare(client, "run")
         for number in range(2):
@@ -237,7 +237,7 @@ def test_every_plot_downloads_as_a_picture_and_as_its_numbers(page, api, tmp_pat
         ]
 
 
-def test_a_limited_rate_says_that_it_is_one(page, api):
+def test_a_saturated_rate_is_marked(page, api):
     with api.client() as client:
         declare(client, "run")
         send(client, "run", 0)
@@ -266,21 +266,21 @@ def test_a_limited_rate_says_that_it_is_one(page, api):
 
 
 def in_view(page: Page) -> tuple[float, float]:
-    """Begin, GPS s, and length, s, of what the plot of the scores shows."""
+    """Start, GPS s, and length, s, of the scores' plot."""
     told = page.locator("#readout").inner_text()
     match = re.match(r"GPS (\S+) to (\S+) s ·", told)
     assert match, told
     return float(match[1]), float(match[2]) - float(match[1])
 
 
-def test_time_is_moved_by_keys_buttons_wheel_and_candidates(page, api):
+def test_keys_buttons_wheel_and_candidates_change_the_time_range(page, api):
     with api.client() as client:
         declare(client, "run")
         for number in range(3):
             send(client, "run", number)
         page.goto(api.url)
         wait_until_drawn(page, client.run("run").revision)
-    # Of 192 s, whose scores look at what is a second earlier.
+    # 192 s; scores are drawn a second before their right edge.
     first, length = GPS - 1, 192
     stream = page.locator("#stream")
     stream.focus()
@@ -317,12 +317,12 @@ def test_time_is_moved_by_keys_buttons_wheel_and_candidates(page, api):
     expect(page.locator("#readout")).to_contain_text("UTC")
 
 
-def test_of_a_year_a_second_can_be_looked_at(page, api):
+def test_a_second_of_a_year_can_be_viewed(page, api):
     day = 86_400
     with api.client() as client:
         declare(client, "run")
         send(client, "run", 0)
-        # Between the first and this there is nothing.
+        # There are no data between the first chunk and this.
         start_ns = GPS * SECOND + 340 * day * SECOND
         late = Event(time_ns=start_ns + 30 * SECOND, statistic=20.0)
         client.put_chunk(
@@ -357,7 +357,7 @@ def test_of_a_year_a_second_can_be_looked_at(page, api):
         assert abs(origin + float(label) - late.time_ns / SECOND) < 1
 
 
-def test_a_phone_needs_no_sideways_scrolling(page, api):
+def test_a_phone_needs_no_horizontal_scrolling(page, api):
     with api.client() as client:
         declare(client, "run", "A run with quite a long name, as they tend to have")
         for number in range(2):
@@ -373,9 +373,7 @@ def test_a_phone_needs_no_sideways_scrolling(page, api):
         assert box["x"] + box["width"] <= 360
 
 
-def test_a_service_that_is_gone_is_said_and_one_that_is_back_is_heard(
-    browser, api, tmp_path
-):
+def test_the_page_reports_a_lost_service_and_reconnects(browser, api, tmp_path):
     context = browser.new_context()
     page = context.new_page()
     with api.client() as client:
@@ -394,14 +392,14 @@ def test_a_service_that_is_gone_is_said_and_one_that_is_back_is_heard(
         context.close()
 
 
-def test_who_reads_a_table_stays_there_while_it_changes(page, api):
+def test_a_tables_focus_stays_while_its_rows_change(page, api):
     with api.client() as client:
         declare(client, "run")
         send(client, "run", 0)
         page.goto(api.url)
         wait_until_drawn(page, client.run("run").revision)
         page.locator("#candidates tbody a").nth(1).focus()
-        # The rates change, and with them the row.
+        # The rates change, and the row with them.
         send(client, "run", 1)
         wait_until_drawn(page, client.run("run").revision)
     expect(page.locator("#candidates tbody tr")).to_have_count(6)
@@ -409,7 +407,7 @@ def test_who_reads_a_table_stays_there_while_it_changes(page, api):
     expect(page.locator("#run option")).to_have_count(1)
 
 
-def test_names_are_text_and_never_markup(page, api):
+def test_names_are_shown_as_text_not_markup(page, api):
     name = '<img src=x onerror=alert(1)> & "quotes" {{ 7 * 7 }}'
     with api.client() as client:
         declare(client, "run", name)
@@ -419,7 +417,7 @@ def test_names_are_text_and_never_markup(page, api):
     expect(page).to_have_title(f"{name} · chirpwatch")
 
 
-def test_of_two_quick_choices_the_last_is_drawn(page, api):
+def test_the_last_of_two_quick_choices_is_drawn(page, api):
     run, size = "choices", 60_000
     with api.client() as client:
         declare(client, run)
@@ -470,7 +468,7 @@ def test_of_two_quick_choices_the_last_is_drawn(page, api):
 
 
 @pytest.mark.slow
-def test_axe_finds_nothing_serious(page, api):
+def test_axe_finds_no_serious_violation(page, api):
     with api.client() as client:
         declare(client, "run")
         for number in range(2):

@@ -1,4 +1,4 @@
-"""A run as a file: what the API answers and what the file says are the same."""
+"""A run's export file has the same values as the API's answers."""
 
 import h5py
 import numpy as np
@@ -26,7 +26,7 @@ from tests.builders import (
 )
 
 
-def test_the_file_says_what_the_api_answers(client, tmp_path):
+def test_the_file_has_the_values_of_the_apis_answers(client, tmp_path):
     run = "whole"
     client.put_run(run, RUN)
     client.put_stream(run, "zl", ZERO_LAG)
@@ -96,7 +96,7 @@ def test_the_file_says_what_the_api_answers(client, tmp_path):
     assert len(table) == background.events
 
 
-def test_a_run_that_is_empty_or_not_there(client, tmp_path):
+def test_the_export_of_an_empty_and_of_an_unknown_run(client, tmp_path):
     client.put_run("empty", RUN)
     client.export("empty", tmp_path / "empty.hdf5")
     with h5py.File(tmp_path / "empty.hdf5") as file:

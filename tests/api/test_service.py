@@ -1,4 +1,4 @@
-"""The service itself: metrics, readiness, and how it tells that something changed."""
+"""The service's metrics, readiness, and notification of changes."""
 
 import json
 import threading
@@ -24,7 +24,7 @@ def api(tmp_path):
 
 
 def samples(api):
-    """Every sample by name and labels."""
+    """Every metric sample, by name and labels."""
     text = httpx.get(f"{api.url}/metrics").raise_for_status().text
     return {
         (sample.name, *sorted(sample.labels.values())): sample.value
@@ -33,7 +33,7 @@ def samples(api):
     }
 
 
-def test_metrics_are_those_of_the_runs_and_the_service(api):
+def test_metrics_cover_the_runs_and_the_service(api):
     with api.client() as client:
         client.put_run("one", RUN)
         client.put_stream("one", "zl", ZERO_LAG)
@@ -53,14 +53,14 @@ def test_metrics_are_those_of_the_runs_and_the_service(api):
     assert found["chirpwatch_update_latency_seconds", "0.99", "one"] == 0.03
     put = "chirpwatch_request_seconds_count", "/v1/runs/{run_id}", "201", "PUT"
     assert found[put] == 1
-    # Addresses that are none make no metric of their own.
+    # Unknown addresses do not add metrics.
     for path in ("/nothing", "/v1/nothing/2"):
         assert httpx.get(api.url + path).status_code == 404
     names = {key for key in samples(api) if "/nothing" in str(key)}
     assert names == set()
 
 
-def test_readiness_asks_the_database_and_triton(api, server, tmp_path):
+def test_readiness_checks_the_database_and_triton(api, server, tmp_path):
     ready = httpx.get(f"{api.url}/readyz")
     assert ready.json() == {"database": "ok", "triton": "none"}
     for address, status in ((server.address, 200), ("127.0.0.1:9", 503)):
@@ -71,12 +71,12 @@ def test_readiness_asks_the_database_and_triton(api, server, tmp_path):
             if status == 503:
                 assert answer.json()["type"] == "urn:chirpwatch:not-ready"
                 assert "127.0.0.1:9" in answer.json()["detail"]
-            # The service answers all the same.
+            # The service still answers.
             assert httpx.get(f"{other.url}/healthz").status_code == 200
 
 
 def events(lines):
-    """The data of server-sent events named `runs`, one after the other."""
+    """Data of the server-sent events named `runs`, in order."""
     name = None
     for line in lines:
         if line.startswith("event: "):
@@ -85,7 +85,7 @@ def events(lines):
             yield json.loads(line.removeprefix("data: "))
 
 
-def test_changes_are_told_as_they_come_and_the_service_still_ends_at_once(api):
+def test_changes_are_pushed_and_do_not_delay_the_services_end(api):
     with api.client() as client:
         client.put_run("old", RUN)
         with httpx.stream("GET", f"{api.url}/v1/live", timeout=10) as response:
@@ -104,7 +104,7 @@ def test_changes_are_told_as_they_come_and_the_service_still_ends_at_once(api):
             assert time.monotonic() - begin < 2.5
 
 
-def test_a_listener_who_hangs_up_is_forgotten(api):
+def test_a_disconnected_listener_is_removed(api):
     def listeners():
         return samples(api)["chirpwatch_listeners",]
 
@@ -121,7 +121,7 @@ def test_a_listener_who_hangs_up_is_forgotten(api):
             assert listeners() == 0
 
 
-def test_what_did_not_change_is_not_sent_again(api):
+def test_an_unchanged_answer_is_304(api):
     with api.client() as client:
         client.put_run("one", RUN)
         client.put_block("one", 0, block(slide(4.0, [(9, 0.5, 1.0)])))
@@ -143,6 +143,6 @@ def test_what_did_not_change_is_not_sent_again(api):
             changed = httpx.get(address, headers={"If-None-Match": tag})
             assert changed.status_code == 200
             assert changed.headers["etag"] != tag
-    # A run that is not there is told so, whatever the client has.
+    # An unknown run is answered with 404, whatever the client's ETag.
     missing = httpx.get(f"{api.url}/v1/runs/two", headers={"If-None-Match": tag})
     assert missing.status_code == 404

@@ -1,4 +1,4 @@
-"""Vetoed time leaves events and livetime together, wherever either is counted."""
+"""Vetoes remove events and livetime together, wherever either is counted."""
 
 import numpy as np
 import pytest
@@ -22,13 +22,13 @@ LAG = (GEOMETRY.kernel_length + GEOMETRY.fduration) / 2
 
 
 def veto(*segments, ifos=None):
-    """Segments in s after the begin."""
+    """Veto with segments in s after GPS."""
     times = [[GPS * SECOND + round(t * SECOND) for t in pair] for pair in segments]
     return Veto(ifos=ifos, segments=times, reason="a test")
 
 
-def test_of_background_what_any_detector_saw_in_vetoed_time_is_gone(client):
-    """Against a loop over every event and stride, one by one."""
+def test_a_veto_removes_background_with_any_detector_in_its_time(client):
+    """Against a loop over every event and stride."""
     client.put_run("background", RUN)
     rng = np.random.default_rng(1)
     strides, shifts = 1024, [4.0, 60.015625, 100.5]
@@ -81,7 +81,7 @@ def test_of_background_what_any_detector_saw_in_vetoed_time_is_gone(client):
     assert rate.vetoes == ["H1", "L1"]
 
 
-def test_blocks_that_come_later_are_vetoed_as_well_and_a_veto_can_be_taken_back(client):
+def test_later_blocks_are_vetoed_too_and_a_veto_can_be_withdrawn(client):
     client.put_run("later", RUN)
     events = [(100, 1.0, 1.0), (800, 1.0, 2.0)]
     client.put_block("later", 0, block(slide(4.0, events, valid=[(64, 1024)])))
@@ -93,7 +93,7 @@ def test_blocks_that_come_later_are_vetoed_as_well_and_a_veto_can_be_taken_back(
     )
     assert client.background("later").events == 3
     assert client.put_veto("later", "early", veto((10, 14))) is False
-    # Another list of the same name takes its place.
+    # Another list under the same name replaces it.
     client.put_veto("later", "early", veto((10, 14), (128 + 98, 128 + 103)))
     assert client.background("later").events == 2
     assert [one.duration for one in client.vetoes("later")] == [9.0]
@@ -108,7 +108,7 @@ def test_blocks_that_come_later_are_vetoed_as_well_and_a_veto_can_be_taken_back(
         client.delete_veto("later", "early")
 
 
-def test_zero_lag_and_injections_leave_with_their_livetime(client):
+def test_a_veto_removes_zero_lag_and_injections_with_their_livetime(client):
     client.put_run("streams", RUN)
     client.put_stream("streams", "zl", ZERO_LAG)
     client.put_chunk("streams", "zl", 0, chunk(0, [(3.0, 5.0), (6.5, 4.0)]))
@@ -146,7 +146,7 @@ def test_zero_lag_and_injections_leave_with_their_livetime(client):
     assert client.events("streams", "zero_lag").total == 1
     answer = client.injections("streams", rate)
     assert (answer.total, answer.vetoed) == (1, 1)
-    # A chunk that comes later is vetoed as well.
+    # A later chunk is vetoed too.
     client.put_veto("streams", "one", veto((2.5, 3.5), (10, 11)))
     client.put_chunk("streams", "zl", 1, chunk(1, [(10.5, 6.0), (13.0, 1.0)]))
     assert [one.statistic for one in client.candidates("streams").candidates] == [
@@ -156,7 +156,7 @@ def test_zero_lag_and_injections_leave_with_their_livetime(client):
     assert client.run("streams").zero_lag.livetime == 14.0
 
 
-def test_a_veto_that_cannot_be_is_refused(client):
+def test_an_invalid_veto_is_refused(client):
     client.put_run("refused", RUN)
     with pytest.raises(ApiRefused, match="found V1"):
         client.put_veto("refused", "v", veto((1, 2), ifos=["V1"]))

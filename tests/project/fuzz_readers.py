@@ -1,10 +1,10 @@
-"""Coverage-guided fuzzing of the readers of files.
+"""Coverage-guided fuzzing of the file readers.
 
     python -m tests.project.fuzz_readers READER
 
-libFuzzer, by atheris, changes the bytes of a valid file and keeps what reaches new
-code. Whatever comes, a reader gives data or a ChirpwatchError; anything else, a crash,
-or more than 10 s ends it with an error, and leaves the file that did it. Arguments
+libFuzzer (through atheris) changes the bytes of a valid file, and keeps changes that
+reach new code. A reader must return data or raise a ChirpwatchError. Any other error, a
+crash, or more than 10 s ends the fuzzing with an error, and the file is kept. Arguments
 after the reader's name are libFuzzer's, such as ``-max_total_time=60``.
 """
 
@@ -28,7 +28,7 @@ SEGMENT = f"{START}-{SIZE // RATE}"
 
 
 def write_background(path: Path) -> None:
-    """Two seconds of strain."""
+    """Write two seconds of strain in our format."""
     data = {ifo: np.linspace(0, 1e-21, SIZE) for ifo in IFOS}
     background_file.write_background(
         path, "test", START, data, RATE, {"simulated": True}
@@ -36,7 +36,7 @@ def write_background(path: Path) -> None:
 
 
 def write_gwosc(path: Path) -> None:
-    """Strain as GWOSC publishes it, compressed."""
+    """Write compressed strain in GWOSC's format."""
     with h5py.File(path, "w") as file:
         data = file.create_dataset(
             "strain/Strain", data=np.linspace(0, 1e-21, SIZE), compression="gzip"
@@ -46,7 +46,7 @@ def write_gwosc(path: Path) -> None:
 
 
 def write_signals(path: Path) -> None:
-    """Two mergers, projected."""
+    """Write a signal file with two mergers."""
     columns = {name: np.ones(2) for name in ("snr", "mass_1", "mass_2")}
     found = signals.ProjectedSignals(
         IFOS,
@@ -61,7 +61,7 @@ def write_signals(path: Path) -> None:
 
 
 def read_background(path: Path) -> None:
-    """All of it."""
+    """Read a complete background file."""
     for segment in background_file.read_background(path, "test", IFOS, RATE):
         for ifo in IFOS:
             segment.read(ifo, 0, min(segment.size, 1 << 20))
@@ -92,11 +92,11 @@ def main() -> None:
         try:
             read(path)
         except ChirpwatchError as error:
-            assert path.name in str(error), "an error that does not say of what"
+            assert path.name in str(error), "expected an error that names the file"
         finally:
             path.unlink()
 
-    # What an address space of 4 GB does not hold is refused, not tried.
+    # With 4 GB of address space, sizes beyond this must be refused.
     atheris.Setup([*sys.argv, "-timeout=10", "-rss_limit_mb=4096", str(corpus)], once)
     atheris.Fuzz()
 

@@ -22,9 +22,9 @@ class Fenced:
     """A fenced block of a page.
 
     Attributes:
-        page: The page, from the repository's root.
-        language: What stands behind the fence.
-        text: What it holds.
+        page: Path of the page, from the repository's root.
+        language: Language that is named after the fence.
+        text: Content of the block.
     """
 
     page: str
@@ -37,9 +37,9 @@ class Command:
     """A simple command, without redirections.
 
     Attributes:
-        page: The page that it is on.
-        words: Its words, the program first.
-        whole: Whether it is meant to be typed as it is, and not just named in a text.
+        page: Path of the page.
+        words: The command's words, the program first.
+        whole: Whether it is complete, to be typed, and not just named in a text.
     """
 
     page: str
@@ -51,7 +51,7 @@ class Command:
 
 
 def blocks(*languages: str) -> list[Fenced]:
-    """Fenced blocks of all pages, or those of some languages."""
+    """Fenced blocks of all pages, optionally of some languages only."""
     found = []
     for path in PAGES:
         for indent, language, text in FENCE.findall(path.read_text()):
@@ -63,7 +63,7 @@ def blocks(*languages: str) -> list[Fenced]:
 
 
 def commands() -> list[Command]:
-    """Commands of all pages: of shell blocks, and those that a text names."""
+    """Commands of all pages: in shell blocks, and named in the text."""
     found = [
         Command(block.page, words, "…" not in words)
         for block in blocks("sh")
@@ -80,7 +80,7 @@ def commands() -> list[Command]:
 
 
 def _simple(text: str) -> Iterator[tuple[str, ...]]:
-    """Simple commands of a shell script; assignments before them are left out."""
+    """Simple commands of a shell script, without assignments before them."""
     text = re.sub(r"(^|\s)#\s.*$", "", text.replace("\\\n", " "), flags=re.MULTILINE)
     lexer = shlex.shlex(text, posix=True, punctuation_chars=SEPARATORS)
     lexer.commenters = ""

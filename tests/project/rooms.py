@@ -1,10 +1,9 @@
-"""How folders import each other: ``python -m tests.project.rooms [REVISION]``.
+"""Import structure of the folders: ``python -m tests.project.rooms [REVISION]``.
 
-A room is a folder with Python files of its own; an arrow, that a file of one room
-imports from another; a floor, the longest way down from a room. What ``python -m`` runs
-(``__main__.py``) is a door, and no part of its room. Prints, for each
-package at the root of the checkout, their numbers, as they are now or as they were in a
-revision of git, then every arrow with the number of imports behind it.
+A room is a folder that has Python files. An arrow means that a file of a room imports
+from another room. A room's floor is the length of the longest path of arrows from it.
+``__main__.py`` is not part of its room. The program prints the numbers of these for
+each package, now or in a git revision; then every arrow with its number of imports.
 """
 
 import ast
@@ -18,13 +17,13 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("chirpwatch", "api", "export", "serve", "streamer", "train", "commands")
 PREFIX = "chirpwatch."
-"""Each package but ``chirpwatch`` is imported as one within it."""
+"""Prefix of imports: each other package is imported as part of ``chirpwatch``."""
 
 Arrows = Counter[tuple[str, str]]
 
 
 def sources(revision: str | None = None) -> dict[str, str]:
-    """Python files of the packages, by their paths from the root."""
+    """Text of the packages' Python files, by path from the root."""
     git = ("git", "-C", str(ROOT))
     if revision is None:
         listed = _output(*git, "ls-files", "--", *PACKAGES)
@@ -49,7 +48,7 @@ def _output(*command: str) -> str:
 
 
 def imported(text: str) -> Iterator[str]:
-    """Names of what a file imports, also within functions: modules, or their parts."""
+    """Dotted names of a file's imports, also within functions."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -59,10 +58,10 @@ def imported(text: str) -> Iterator[str]:
 
 
 def file_of(name: str, files: Iterable[str]) -> str | None:
-    """File that an imported name is in, if it is one of ours."""
+    """File of an imported name, if it is one of ours."""
     parts = name.removeprefix(PREFIX).split(".")
     if not name.startswith(PREFIX) and parts[0] not in PACKAGES:
-        # The standard library has a `statistics` as well.
+        # The standard library has a `statistics`, too.
         return None
     for count in range(len(parts), 0, -1):
         path = "/".join(parts[:count])
@@ -73,7 +72,7 @@ def file_of(name: str, files: Iterable[str]) -> str | None:
 
 
 def arrows(files: Mapping[str, str]) -> Arrows:
-    """How many imports lead from each room to each other."""
+    """Number of imports from each room to each other room."""
     found: Arrows = Counter()
     for path, text in files.items():
         here = str(PurePosixPath(path).parent)
@@ -86,10 +85,10 @@ def arrows(files: Mapping[str, str]) -> Arrows:
 
 
 def floors(found: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """The longest way down from each room.
+    """Length of the longest path of arrows from each room.
 
     Raises:
-        CycleError: Rooms import each other in a circle.
+        CycleError: Rooms have circular imports.
     """
     below: dict[str, set[str]] = {}
     for here, there in found:

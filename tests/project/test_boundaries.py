@@ -1,4 +1,4 @@
-"""Who may import whom, and who must not need torch."""
+"""Allowed imports between packages, and parts that must not need torch."""
 
 import ast
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.project.rooms import arrows, file_of, floors, imported, sources
 
 ROOT = Path(__file__).parents[2]
-# Each package with those it may import; all of them may import `chirpwatch` itself.
+# Packages that each package may import; all may import `chirpwatch` itself.
 ALLOWED: dict[str, set[str]] = {
     "chirpwatch": set(),
     "train": set(),
@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": set(),
     "commands": {"streamer", "train"},
 }
-# What others may know of the results service: its bodies, its client, its process.
+# Parts of the results service that others may import: bodies, client, process.
 CONTRACT = ("api/contract/", "api/client.py", "api/process.py")
 COMMANDS = [
     "fetch",
@@ -43,7 +43,7 @@ COMMANDS = [
 
 def test_imports_go_one_way() -> None:
     files = sources()
-    # Raises if rooms import each other in a circle.
+    # Raises for circular imports.
     assert floors(arrows(files))["commands"] > 1
     for path, text in files.items():
         package = path.split("/")[0]
@@ -68,8 +68,8 @@ def test_no_test_module_imports_from_another_one() -> None:
             assert top != "tests" or not apart, f"{path} imports {name}"
 
 
-# Extras of pyproject.toml whose packages each folder may import, beside those that
-# chirpwatch always needs. Streamer imports its extra's only on live strain.
+# Extras of pyproject.toml whose packages each folder may import, in addition to
+# chirpwatch's own requirements. Streamer imports its extra's only for live strain.
 EXTRAS: dict[str, set[str]] = {
     "chirpwatch": set(),
     "api": set(),
@@ -82,18 +82,18 @@ EXTRAS: dict[str, set[str]] = {
     "tests": {"train", "live", "dev"},
 }
 OURS = {"chirpwatch", "tests", "benchmarks"}
-# Triton has the first, `requirements/ml4gw-hermes-0.3.1.lock` the other.
+# Triton provides the first, `requirements/ml4gw-hermes-0.3.1.lock` the other.
 UNDECLARED = {"triton_python_backend_utils", "hermes"}
 
 
 def normal(requirement: str) -> str:
-    """Name of a requirement's distribution, as pip compares names."""
+    """Normalised name of a requirement's distribution, as pip compares it."""
     name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def third_parties(text: str) -> Iterator[str]:
-    """Top-level modules of others that a file imports, also within functions."""
+    """Top-level third-party modules that a file imports, also within functions."""
     for node in ast.walk(ast.parse(text)):
         names = []
         if isinstance(node, ast.Import):
@@ -129,11 +129,11 @@ def test_what_is_imported_is_declared() -> None:
     assert not missing, "\n".join(sorted(missing))
 
 
-# What a command's module may import beside the standard library and the project, with
-# what rich brings along.
+# Packages that a command's module may import beside the standard library and the
+# project, including rich's own imports.
 LIGHT = {"click", "rich", "pygments", "markdown_it", "mdurl"}
-# Asks every command for help and for an option that it does not have, then what only
-# its function can refuse. Says of each what it printed and imported.
+# Runs every command with --help and with an unknown option, then with arguments that
+# only its function can refuse. Prints each output, and the imported modules.
 EVERY_COMMAND = """
 import contextlib, io, json, sys
 before = set(sys.modules)
@@ -212,7 +212,7 @@ def test_help_and_wrong_usage_import_nothing_heavy(tmp_path: Path) -> None:
 
 
 def processor_time(*arguments: str) -> float:
-    """Processor time that a Python process takes, s."""
+    """CPU time of a Python process, s."""
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -221,7 +221,7 @@ def processor_time(*arguments: str) -> float:
 
 
 def test_help_costs_little_more_than_click_and_rich() -> None:
-    # Both on the machine as it is just now; the first ones compile what has changed.
+    # Both in turn, under the same load; the first runs compile changed modules.
     times = [
         (
             processor_time("-m", "chirpwatch", "--help"),
@@ -230,7 +230,7 @@ def test_help_costs_little_more_than_click_and_rich() -> None:
         for _ in range(6)
     ]
     shown, reference = (min(column) for column in zip(*times, strict=True))
-    # 1.65 where this was written, 0.15 s; NumPy alone would make it 2.4.
+    # Measured: 1.65 (0.15 s). NumPy alone would make it 2.4.
     assert shown < 2.2 * reference, f"{shown:.3f} s, against {reference:.3f} s"
 
 
@@ -239,11 +239,11 @@ def test_services_need_no_torch() -> None:
         "chirpwatch." + path.removeprefix("chirpwatch/").removesuffix(".py")
         for path in sources()
         if path.split("/")[0] in ("chirpwatch", "serve", "streamer", "api")
-        # These run within Triton and within Alembic.
+        # These modules run within Triton and Alembic.
         and not {"backends", "migrations"} & set(path.split("/"))
     ]
     modules = [name.removesuffix("/__init__").replace("/", ".") for name in modules]
-    # The demo makes its strain.
+    # The demo simulates its strain.
     modules.append("chirpwatch.train.data.noise.background")
     program = (
         "import importlib, sys\n"
@@ -265,7 +265,7 @@ def test_services_need_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_comes_with_the_project_is_found_without_its_checkout(tmp_path) -> None:
+def test_shipped_files_are_found_without_the_checkout(tmp_path) -> None:
     (tmp_path / "chirpwatch").symlink_to(ROOT / "chirpwatch")
     program = (
         "from chirpwatch.train.networks.bank import shipped_bank_path\n"
@@ -278,7 +278,7 @@ def test_what_comes_with_the_project_is_found_without_its_checkout(tmp_path) -> 
         "    assert path.is_file(), path\n"
     )
     done = subprocess.run(
-        # Neither where it runs nor anything but this on the path.
+        # Another working directory, and only this on the path.
         [sys.executable, "-P", "-c", program],
         capture_output=True,
         text=True,

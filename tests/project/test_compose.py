@@ -1,4 +1,4 @@
-"""``docker-compose.yml`` parses, and what it runs works outside a container too."""
+"""``docker-compose.yml`` parses, and its commands work outside a container too."""
 
 import json
 import re
@@ -39,7 +39,7 @@ GPU = "model_repo/*/configs/{}.pbtxt"
 
 
 def configuration(profiles: str, *files: str) -> dict:
-    """The file, or several, as docker-compose understands it."""
+    """Configuration that docker-compose reads from its files."""
     compose = needs.program("docker-compose", "docker-compose")
     done = subprocess.run(
         [compose, *(f"--file={file}" for file in files), "config"],
@@ -72,21 +72,21 @@ def test_every_profile_parses(profiles: str) -> None:
     assert {"triton", "embedded", "database", "api", "replay"} <= set(found["services"])
 
 
-def test_no_service_may_more_than_it_needs(services: dict) -> None:
+def test_services_have_no_more_rights_than_they_need(services: dict) -> None:
     for name, service in services.items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["restart"], name
         assert name == "secrets" or service["mem_limit"], name
-        # What others can reach is what the page and Grafana need, on this machine.
+        # Only the page and Grafana have published ports, on this machine only.
         ports = [str(port) for port in service.get("ports", [])]
         assert all("127.0.0.1" in port for port in ports), name
         variables = json.dumps(service.get("environment", {}))
         assert not re.search(r'PASSWORD"', variables), name
 
 
-def test_triton_is_told_what_the_embedded_server_is(services: dict) -> None:
+def test_triton_has_the_embedded_servers_options(services: dict) -> None:
     command = services["triton"]["command"]
     assert "--disable-auto-complete-config" in command
     assert f"--model-config-name={CONFIGURATION}" in command
@@ -98,7 +98,7 @@ def test_triton_is_told_what_the_embedded_server_is(services: dict) -> None:
         assert str(volume).startswith(str(ROOT / "model_repo"))
 
 
-def test_on_a_gpu_triton_takes_the_configurations_that_the_models_have() -> None:
+def test_on_a_gpu_triton_uses_configurations_that_the_models_have() -> None:
     files = ("docker-compose.yml", "docker-compose.gpu.yml")
     found = configuration("native", *files)["services"]
     usual = configuration("native")["services"]
@@ -118,12 +118,12 @@ def test_on_a_gpu_triton_takes_the_configurations_that_the_models_have() -> None
     )
     (device,) = triton["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
-    # What TensorRT builds stays where the models' configurations put it.
+    # TensorRT's engines are kept where the models' configurations put them.
     assert any(f":{ENGINES}:rw" in str(volume) for volume in triton["volumes"])
     assert set(before["volumes"]) < set(triton["volumes"])
 
 
-def test_the_gpu_configurations_differ_in_where_models_run_alone(
+def test_the_gpu_configurations_fit_the_models(
     tmp_path: Path,
 ) -> None:
     """The real server parses them, and their warm-up fits the models."""
@@ -142,19 +142,19 @@ def test_the_gpu_configurations_differ_in_where_models_run_alone(
     for path in repository.glob("*/configs/gpu.pbtxt"):
         text = path.read_text()
         assert "KIND_GPU" in text
-        # There is no GPU here.
+        # This machine has no GPU.
         found = text_format.Parse(
             text.replace("KIND_GPU", "KIND_CPU").replace("cpu:0;gpu:0", "cpu:0"),
             pb.ModelConfig(),
         )
         found.ClearField("optimization")
-        # The longest requests would take minutes here.
+        # The longest requests would take minutes on a CPU.
         del found.model_warmup[2:]
         (path.parent.parent / "config.pbtxt").write_text(str(found))
     log = tmp_path / "triton.log"
     with TritonServer(repository, configuration=None, log=log):
         pass
-    # A warm-up that does not fit is one that the server refuses.
+    # The server refuses a warm-up that does not fit the model.
     alone = tmp_path / "alone"
     shutil.copytree(repository / "head", alone / "head")
     path = alone / "head" / "config.pbtxt"
@@ -204,10 +204,10 @@ def test_api_and_replay_run_outside_a_container(
     with subprocess.Popen(command("api"), stdout=subprocess.PIPE, text=True) as api:
         assert api.stdout is not None
         assert f"127.0.0.1:{port}" in api.stdout.readline()
-        # What the replay waits for.
+        # The health checks that the replay waits for.
         assert "/readyz" in json.dumps(services["api"]["healthcheck"])
         httpx.get(f"http://127.0.0.1:{port}/readyz").raise_for_status()
-        # Fewer timeslides: all are in the demo's own test.
+        # Fewer timeslides: the demo's own test has all.
         done = subprocess.run(
             [*command("replay"), "--slides=8"],
             capture_output=True,
@@ -235,7 +235,7 @@ def test_options_are_given_by_the_environment(tmp_path: Path) -> None:
     assert (tmp_path / "results.db").exists()
 
 
-def test_dashboard_and_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
+def test_dashboard_and_alerts_use_existing_metrics(tmp_path: Path) -> None:
     live = LiveMetrics(tmp_path)
     live.stages.labels("scored").observe(1)
     live.frames.labels("H1", "read").inc()
@@ -247,7 +247,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> 
             client.put_stream("run", "zl", ZERO_LAG)
             client.put_chunk("run", "zl", 0, chunk(0))
             client.put_block("run", 0, block(slide(4.0, [(9, 0.5, 1.0)])))
-        # Of recorded data these two have no samples.
+        # These two have no samples for recorded data.
         known = httpx.get(f"{api.url}/metrics").text
     known += "chirpwatch_lag_seconds 0\nchirpwatch_drift_p_value 1\n"
     known += generate_latest(live.registry).decode()
@@ -265,7 +265,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> 
     }
     assert len(wanted) > 8
     assert wanted <= names
-    # Each alert is explained.
+    # The documentation explains each alert.
     guide = (ROOT / "docs" / "how-to" / "operate.md").read_text()
     assert [rule["alert"] for rule in rules if rule["alert"] not in guide] == []
     scraped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
@@ -278,7 +278,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> 
     assert targets <= set(configuration("native")["services"])
 
 
-def test_triton_has_the_metrics_that_the_dashboard_asks_for(
+def test_triton_has_the_dashboards_metrics(
     shipped_server: TritonServer,
 ) -> None:
     dashboard = (MONITORING / "dashboard.json").read_text()

@@ -1,15 +1,15 @@
 """Every command, program and file format on the documentation's pages is checked.
 
-Here, without running them: a command of chirpwatch or of a module must parse with its
-real options and types, keys of a training with the real configuration, and files,
-targets, extras and services that others name must be there. What is typed as it stands
-must be complete; what a text merely names may lack arguments.
+The tests here do not run the commands. A command of chirpwatch or of a module must
+parse with its real options and types, a training's keys with the real configuration.
+Files, targets, extras and services that other commands name must exist. A command in a
+block must be complete; a command that a text only names may lack arguments.
 
 ``test_docs_run.py`` runs ``docs/first-hour.md`` and ``docs/how-to/query.md`` line by
-line, the program of ``docs/explanation/simulation.md``, and the notebook; curl stands
-on no other page. What runs for minutes, or needs a cluster, a GPU, Docker or a
-download, is only parsed: the programs of ``data.md`` and ``clients.md`` are compiled,
-and what they import of chirpwatch must be there.
+line, the program of ``docs/explanation/simulation.md``, and the notebook; no other page
+uses curl. Commands that run for minutes, or need a cluster, a GPU, Docker or a
+download, are only parsed. The programs of ``data.md`` and ``clients.md`` are compiled,
+and their imports from chirpwatch must exist.
 """
 
 import ast
@@ -30,25 +30,25 @@ from tests.project.pages import FENCE, PAGES, ROOT, Command, blocks, commands
 
 RUN_PAGES = {"docs/first-hour.md", "docs/how-to/query.md"}
 OTHERS = {"curl", "sed", "tr", "unzip", ".", "pre-commit"}
-"""Programs whose options are not checked; curl is run wherever it stands."""
+"""Programs whose options are not checked; curl commands are run instead."""
 LANGUAGES = {"sh", "python", "text", "yaml", "json"}
 GENERATED = ("runs/", "build/", "dist/")
-"""What commands make in the checkout."""
+"""Paths in the checkout that commands create."""
 APART = {"hermes"}
-"""Modules that tests run in environments of their own."""
+"""Modules that tests run in separate environments."""
 
 
 @pytest.fixture(autouse=True)
 def _anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parse in an empty folder, where the files that commands name need not exist."""
+    """Let click parse paths of files that do not exist."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: value)
 
 
-def test_every_block_says_what_it_holds() -> None:
+def test_every_block_names_its_language() -> None:
     assert {block.language for block in blocks()} == LANGUAGES
     for path in PAGES:
-        # An unclosed fence would hide what comes after it.
+        # An unclosed fence would hide the rest of the page.
         assert "```" not in FENCE.sub("", path.read_text()), path
 
 
@@ -59,7 +59,7 @@ def test_lines_of_prose_are_short() -> None:
                 assert len(line) <= 100, f"{path}: {line}"
 
 
-def test_files_that_pages_name_are_there() -> None:
+def test_files_that_pages_name_exist() -> None:
     folders = "|".join(sorted(path.name for path in ROOT.iterdir() if path.is_dir()))
     for path in PAGES:
         text = FENCE.sub("", path.read_text())
@@ -69,7 +69,7 @@ def test_files_that_pages_name_are_there() -> None:
 
 
 def of_program(*names: str) -> list[Command]:
-    """Commands by a program's name."""
+    """Commands of the given programs."""
     return [
         command
         for command in commands()
@@ -77,7 +77,7 @@ def of_program(*names: str) -> list[Command]:
     ]
 
 
-def test_no_program_is_left_out() -> None:
+def test_every_program_is_checked() -> None:
     known = {"chirpwatch", "make", "pip", "python", "pytest", "docker", *OTHERS}
     for command in commands():
         assert command.words[0].removeprefix(".venv/bin/") in known, command
@@ -93,7 +93,7 @@ def test_commands_of_chirpwatch_parse() -> None:
 
 
 def parse(command: Command, parser: click.Command, words: tuple[str, ...]) -> None:
-    """Fail unless click takes the words, or some of them where more are to follow."""
+    """Fail unless click accepts the words; incomplete ones if more may follow."""
     if isinstance(parser, click.Group) and words and not words[0].startswith("-"):
         below = parser.get_command(click.Context(parser), words[0])
         assert below is not None, f"{command}: there is no {words[0]}"
@@ -108,20 +108,20 @@ def parse(command: Command, parser: click.Command, words: tuple[str, ...]) -> No
     except click.MissingParameter as error:
         assert not command.whole, f"{command}: {error.format_message()}"
     except click.UsageError as error:
-        # A command that is only named, such as `chirpwatch replay --strain`.
+        # A command that a text only names, such as `chirpwatch replay --strain`.
         named = not command.whole and "requires" in error.format_message()
         assert named, f"{command}: {error.format_message()}"
     return None
 
 
 def trainings() -> list[tuple[str, ...]]:
-    """Keys and values of every training, by command."""
+    """Options of every training, by command."""
     return sorted(
         {
             command.words[3:]
             for command in of_program("chirpwatch")
             if command.whole and command.words[1:3] == ("train", "fit")
-            # Its configuration is in the folder.
+            # A resumed training has its configuration in its folder.
             if "--resume" not in command.words
         }
     )
@@ -170,7 +170,7 @@ def test_modules_parse() -> None:
             parse(command, parsers.pop(), command.words[3:])
 
 
-def test_what_others_name_is_there() -> None:
+def test_targets_extras_and_services_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     for command in of_program("make"):
@@ -203,7 +203,7 @@ def test_what_others_name_is_there() -> None:
             assert command.words[command.words.index("exec") + 1] in services, command
 
 
-def test_python_compiles_and_finds_what_it_imports() -> None:
+def test_python_programs_compile_and_their_imports_exist() -> None:
     for block in blocks("python"):
         for node in ast.walk(ast.parse(block.text, block.page)):
             if isinstance(node, ast.ImportFrom) and node.module:
@@ -214,7 +214,7 @@ def test_python_compiles_and_finds_what_it_imports() -> None:
                     assert hasattr(module, name.name), f"{block.page}: {name.name}"
 
 
-def test_json_and_yaml_are_what_they_are_for() -> None:
+def test_json_and_yaml_blocks_are_valid() -> None:
     (veto,) = blocks("json")
     assert Veto.model_validate(json.loads(veto.text)).ifos == ["L1"]
     for block in blocks("yaml"):

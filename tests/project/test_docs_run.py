@@ -1,10 +1,10 @@
-"""What is run: the first hour and queries line by line, a program, the notebook.
+"""Runs documentation: the first hour, the queries, a program, and the notebook.
 
-Blocks of a page are one script of bash, in which every line must succeed. What is
-changed is in ``SHORTER``: one Triton serves every command, the demo has been run
-before by a fixture, with 20 of its 200 timeslides, and background has fewer slides.
-The day of strain and its year of background are left out: both parse, by
-``test_docs.py``. The program simulates 64 s in place of 4,096 s.
+A page's blocks are joined to a bash script, in which every line must succeed.
+``SHORTER`` has the changes: a single Triton serves every command, a fixture has run the
+demo with 20 of its 200 timeslides, and the background has fewer slides. The day of
+strain and its year of background are skipped; ``test_docs.py`` parses both. The program
+simulates 64 s instead of 4,096 s.
 """
 
 import os
@@ -32,11 +32,11 @@ SHORTER = {
         r'\1 --slides 8 \2 --triton "$TRITON"'
     ),
     r"chirpwatch .* day\.hdf5.*": "true",
-    # Served in a terminal of its own, until the page is done.
+    # A server in a second terminal, until the page is done.
     r"chirpwatch api (.*)": r"serve \1",
     r"API=http://127\.0\.0\.1:8080": 'API="$(cat address)"',
 }
-"""Lines of the pages, as regular expressions, and what is run in their place."""
+"""Lines of the pages, as regular expressions, and their replacements."""
 PRELUDE = r"""
 set -euo pipefail
 curl() { command curl --fail-with-body --show-error "$@"; }
@@ -52,14 +52,14 @@ trap 'kill $servers' EXIT
 
 @pytest.fixture(scope="module")
 def triton() -> Iterator[str]:
-    """A Triton that serves what ships: its address."""
+    """Address of a Triton with the shipped models."""
     with TritonServer(SHIPPED) as server:
         yield server.address
 
 
 @pytest.fixture(scope="module")
 def folder(triton: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the demo has been run."""
+    """Folder in which the demo has been run."""
     folder = tmp_path_factory.mktemp("documented")
     command = [sys.executable, "-m", "chirpwatch", *DEMO, "--triton", triton]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -67,7 +67,7 @@ def folder(triton: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(page: str, folder: Path, triton: str) -> str:
-    """Run a page's blocks, and return what they print."""
+    """Run a page's blocks, and return their output."""
     script = PRELUDE
     for block in blocks("sh", "python"):
         if block.page != page:
@@ -98,7 +98,7 @@ def run(page: str, folder: Path, triton: str) -> str:
 
 
 def shorter(text: str) -> str:
-    """A block of shell with what takes less time in place of some lines."""
+    """Replace slow lines of a shell block by ``SHORTER``."""
     lines = []
     for line in text.replace("\\\n", " ").splitlines():
         for pattern, other in SHORTER.items():
@@ -109,7 +109,7 @@ def shorter(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_every_replacement_is_of_a_line_that_is_there() -> None:
+def test_every_replacement_matches_a_line() -> None:
     text = "\n".join(block.text.replace("\\\n", " ") for block in blocks("sh"))
     for pattern in SHORTER:
         assert re.search(rf"^{pattern}$", text, re.MULTILINE), pattern
@@ -119,7 +119,7 @@ def test_first_hour(folder: Path, triton: str) -> None:
     for path in needs.gwosc_files():
         (folder / path.name).symlink_to(path)
     printed = run("docs/first-hour.md", folder, triton)
-    # What the page shows: the loudest event, the veto, the one after it, GW150914.
+    # As on the page: the loudest event, the veto, the next event, GW150914.
     shown = (ROOT / "docs/first-hour.md").read_text()
     for line in ('"id": "1262305016851137638"', '"vetoed": 1', '"livetime": 1190.125'):
         assert line in printed
@@ -132,7 +132,7 @@ def test_first_hour(folder: Path, triton: str) -> None:
 
 def test_queries(folder: Path, triton: str) -> None:
     printed = run("docs/how-to/query.md", folder, triton)
-    # The answer that has not changed, the client's, and the table of pandas.
+    # The 304 answer, the client's output, and the pandas table.
     assert re.search(r"}304$", printed, re.MULTILINE)
     assert "p-value " in printed
     assert "events above 6 in " in printed

@@ -1,4 +1,4 @@
-"""What comes from outside, and means harm: no crash, no hang, no path, no secret."""
+"""Hostile input: no crash, no hang, and no leaked path or secret."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from chirpwatch.streamer.client import (
 from tests.builders import RUN, ZERO_LAG
 
 SECONDS = 15
-"""Fuzzing of each reader."""
+"""Time for fuzzing each reader, s."""
 
 PATH = re.compile(r"(?<![\w:])/(tmp|root|home|usr|opt|work|dev)/|site-packages|\.py\b")
 
@@ -52,14 +52,14 @@ def test_readers_take_any_file(reader: str, tmp_path: Path) -> None:
 
 
 def tensors() -> st.SearchStrategy[np.ndarray]:
-    """Tensors of any type and shape, not large, of any numbers."""
+    """Small tensors of any type, shape and values."""
     shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6)
     types = st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.bool_])
     return types.flatmap(lambda kind: hnp.arrays(kind, shapes))
 
 
 def strain() -> st.SearchStrategy[np.ndarray]:
-    """Tensors that might be strain, with numbers that no strain has."""
+    """Tensors with strain's shape, and values that strain cannot have."""
     shapes = st.tuples(
         st.integers(0, 3), st.integers(0, 3), st.sampled_from([0, 1, 255, 256, 2048])
     )
@@ -102,7 +102,7 @@ REQUESTS = st.fixed_dictionaries(
 def test_triton_answers_any_request(
     request: pytest.FixtureRequest, served: str
 ) -> None:
-    """An error or an answer; and after it, the right scores."""
+    """Triton answers or returns an error, and scores are right afterwards."""
     server = request.getfixturevalue(served)
     client = grpc.InferenceServerClient(server.address)
     before = {one.pid for one in psutil.Process(server.pid).children()}
@@ -186,7 +186,7 @@ METHODS = st.sampled_from(["GET", "PUT", "PATCH", "DELETE", "POST"])
 
 
 def test_the_api_answers_anything(tmp_path: Path) -> None:
-    """Never an error of its own, and nothing of itself in an answer."""
+    """The API never fails internally, and its answers reveal no internals."""
     with ApiProcess(tmp_path / "results.db", log=tmp_path / "api.log") as api:
         with api.client() as client:
             client.put_run("run", RUN)

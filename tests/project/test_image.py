@@ -1,4 +1,4 @@
-"""The steps of the image in a plain virtual environment, as its Dockerfile has them."""
+"""The Dockerfile's steps, run in a virtual environment without Docker."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ PLACE = "/opt/chirpwatch"
 
 
 def instructions() -> dict[str, tuple[str, list[tuple[str, str]]]]:
-    """Of each stage of the Dockerfile what it is built on, and its instructions."""
+    """Base and instructions of each stage of the Dockerfile."""
     text = (ROOT / "docker" / "Dockerfile").read_text().replace("\\\n", " ")
     found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
     stage = ""
@@ -31,7 +31,7 @@ def instructions() -> dict[str, tuple[str, list[tuple[str, str]]]]:
 
 
 def variables(steps: list[tuple[str, str]], place: Path) -> dict[str, str]:
-    """What a stage sets in the environment."""
+    """Environment variables that a stage sets."""
     found = {}
     for word, rest in steps:
         if word == "ENV":
@@ -43,7 +43,7 @@ def variables(steps: list[tuple[str, str]], place: Path) -> dict[str, str]:
 
 
 def build(stage: str, folder: Path) -> Path:
-    """Do what a stage says, and the one that it is built on; where it lies."""
+    """Build a stage and its base; return the resulting folder."""
     base, steps = instructions()[stage]
     place = folder / "opt"
     if base in instructions():
@@ -53,11 +53,11 @@ def build(stage: str, folder: Path) -> Path:
         base_steps = []
     work = folder / "build"
     work.mkdir(exist_ok=True)
-    # What lies beside the interpreter that runs the tests is not there.
+    # The base interpreter, without the packages of the tests' environment.
     python = Path(sys.base_prefix) / "bin"
     environment = {"HOME": str(folder), "PATH": f"{python}:{os.environ['PATH']}"}
     for name in os.environ:
-        # The way to packages is the machine's.
+        # Settings of the package index are the machine's.
         if name.startswith(("PIP_", "SSL_", "REQUESTS_")) or "proxy" in name.lower():
             environment[name] = os.environ[name]
     if base_steps:
@@ -93,7 +93,7 @@ def build(stage: str, folder: Path) -> Path:
 
 
 def run_in(place: Path, folder: Path, *command: str) -> str:
-    """Run a command as the image would, with nothing else; what it printed."""
+    """Run a command in the image's environment only, and return its output."""
     environment = variables(instructions()["runtime"][1], place)
     environment["XDG_CACHE_HOME"] = str(folder / "cache")
     done = subprocess.run(
@@ -114,7 +114,7 @@ def test_the_image_serves_and_searches(tmp_path: Path) -> None:
     place = build("build", tmp_path)
     find = "import importlib.util as u; print(u.find_spec({!r}) is not None)"
     installed = {"chirpwatch.api": True, "torch": False, "lalframe": False}
-    # Other projects have packages of these names.
+    # Packages of other projects have these names.
     installed |= dict.fromkeys(("api", "export", "serve", "streamer", "train"), False)
     for module, there in installed.items():
         found = run_in(
@@ -123,7 +123,7 @@ def test_the_image_serves_and_searches(tmp_path: Path) -> None:
         assert found.strip() == str(there), module
     out = run_in(place, tmp_path, f"{place}/bin/chirpwatch", "demo", "--slides", "4")
     assert "Injections found" in out
-    # The other image is the same, and reads frames as well.
+    # The other image can also read frames.
     build("build-live", tmp_path)
     for module in ("lalframe", "ligo.gracedb.rest"):
         found = run_in(

@@ -1,4 +1,4 @@
-"""Where CI is set, no test is left out for want of something."""
+"""In CI, no test is skipped because something is missing."""
 
 import ast
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests import needs
 HERE = Path(needs.__file__).parent
 
 
-def test_what_is_missing_skips_a_test_and_fails_it_in_ci(monkeypatch) -> None:
+def test_a_missing_requirement_skips_a_test_and_fails_it_in_ci(monkeypatch) -> None:
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match=r"expected 1 of none\.hdf in /"):
         needs.shared_data("none.hdf")
@@ -28,5 +28,5 @@ def test_no_other_test_skips() -> None:
             for node in ast.walk(ast.parse(path.read_text())):
                 name = {ast.Attribute: "attr", ast.alias: "name"}.get(type(node), "")
                 if getattr(node, name, None) in ways:
-                    # The exception that pytest's skip() raises is looked at above.
+                    # The test above checks the exception that pytest's skip() raises.
                     assert path == Path(__file__), f"{path}, line {node.lineno}"

@@ -1,4 +1,4 @@
-"""A geometry of H1, L1 and V1 through all of the system, by its commands."""
+"""H1, L1 and V1 through the complete system, by its commands."""
 
 import itertools
 import json
@@ -69,7 +69,7 @@ NAMES = ",".join(IFOS)
 RATE = 2048
 DURATION = 128
 STEP = 131
-"""Least step of two slides: kernel, filter and light's way, feature frames."""
+"""Smallest step between slides: kernel, filter and light travel, feature frames."""
 
 
 def run(*arguments: object) -> str:
@@ -106,14 +106,14 @@ def signals_file(folder: Path, background: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(folder: Path) -> Path:
-    """A network after sixty steps, judged as any other is, by less."""
+    """A network after sixty training steps, with a small validation."""
     path = folder / "train"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "chirpwatch.train.evaluation.effort.QUICK",
             Effort(**TINY_EFFORT, slides=1),
         )
-        # Which draws what validation.json says, whatever the detectors.
+        # It draws the figures of validation.json for any detectors.
         patch.setattr(
             "chirpwatch.train.evaluation.report.write_run_report", lambda folder: None
         )
@@ -175,13 +175,13 @@ def replayed(folder, background, signals_file, server, api) -> dict:
 
 
 def score(server: TritonServer, strain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and validity of strain, float32 [ifos, size], as one sequence."""
+    """Scores and validity of strain, float32 [ifos, size], in a single sequence."""
     scores, valid = score_rows(server, strain[None])
     return scores[0], valid
 
 
 def score_rows(server: TritonServer, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of rows [rows, ifos, size] of one sequence, and their validity."""
+    """Scores and validity of rows [rows, ifos, size] in a single sequence."""
     strides = rows.shape[-1] // GEOMETRY.stride_size
     pieces = list(
         ScoreClient(server.address).stream(lambda a, b: rows[..., a:b], strides, 512)
@@ -197,7 +197,7 @@ def strain_of(segment: Segment) -> np.ndarray:
     return np.stack(parts).astype(np.float32)
 
 
-def test_the_detectors_noise_is_independent_and_each_one_s_own(segment) -> None:
+def test_the_detectors_noise_is_independent_and_has_their_spectra(segment) -> None:
     strain = np.stack([segment.read(ifo, 0, segment.size) for ifo in IFOS])
     spectra = np.fft.rfft(strain.reshape(3, -1, 2 * RATE) * np.hanning(2 * RATE))
     power = (abs(spectra) ** 2).mean(1)
@@ -211,7 +211,7 @@ def test_the_detectors_noise_is_independent_and_each_one_s_own(segment) -> None:
         assert coherence.mean() == pytest.approx(1 / (DURATION // 2), rel=0.5)
 
 
-def test_lines_of_virgo_are_those_of_its_site() -> None:
+def test_virgo_has_the_lines_of_its_site() -> None:
     rng = np.random.default_rng(1)
     found = [line.frequency for line in detector_lines("V1", rng)]
     assert found[:6] == [50, 100, 150, 200, 250, 300]
@@ -219,7 +219,7 @@ def test_lines_of_virgo_are_those_of_its_site() -> None:
 
 
 def test_mergers_reach_each_detector_when_light_does(signals) -> None:
-    """Delays by LALSuite's positions; they are in the strain as in the parameters."""
+    """Delays from LALSuite's positions, in the strain and in the parameters."""
     delays = np.stack([signals.parameters[f"delay_{ifo}"] for ifo in IFOS], 1)
     assert (delays.min(1) == 0).all()
     sites = np.stack([lal.cached_detector_by_prefix[ifo].location for ifo in IFOS])
@@ -228,7 +228,7 @@ def test_mergers_reach_each_detector_when_light_does(signals) -> None:
     expected = -np.stack(source, 1) @ sites.T / lal.C_SI
     expected -= expected.min(1, keepdims=True)
     np.testing.assert_allclose(delays, expected, rtol=0, atol=1e-6)
-    # Farther than H1 and L1 are from each other.
+    # More than the light travel time between H1 and L1.
     assert 0.0101 < abs(delays[:, 2] - delays[:, 0]).max() < 0.0274
     strain = np.stack([signals.strain[i] for i in range(len(signals))])
     spectrum = np.fft.fft(strain)
@@ -250,20 +250,20 @@ def test_an_injection_lies_in_each_detector_at_its_own_time(segment, signals) ->
     assert peaks == pytest.approx(RATE + np.array(delays) * RATE, abs=3)
 
 
-def test_the_validation_of_the_training_is_of_three_detectors(checkpoint) -> None:
+def test_the_trainings_validation_uses_three_detectors(checkpoint) -> None:
     network, details = load_checkpoint(checkpoint)
     assert network.geometry == GEOMETRY and len(network.projections) == 3
     result = json.loads((checkpoint.parent / "validation.json").read_text())
     assert abs(details["peak_offset_size"]) < 2 * RATE
-    # The best that can be done grows with SNR in three detectors as well.
+    # The optimal efficiency rises with SNR in three detectors, too.
     found = result["optimal"]["matched"][0]["found"]["0.001"]
     assert found[0] < 0.2 and found[-1] > 0.98
 
 
 def test_each_detector_counts_for_the_score(server, segment, signals) -> None:
-    """Without what one of them saw of a merger the score is another, and only there.
+    """Without a merger's signal in a detector, the score changes, and only there.
 
-    All are rows of one sequence, whose first gives the PSD: the strain alone differs.
+    All are rows of a sequence, whose first row gives the PSD: only the strain differs.
     """
     job = SequenceJob(segment, GEOMETRY, (0.0, 0.0, 0.0), {"set": signals})
     quiet = strain_of(segment)
@@ -276,9 +276,9 @@ def test_each_detector_counts_for_the_score(server, segment, signals) -> None:
     for one in muted:
         changed = abs(one - whole)
         assert np.median([changed[m : m + 16].max() for m in mergers]) > 1
-        # From 1 to 3 s before them, what the signals have in band is rounded away.
+        # From 1 to 3 s before the mergers, the signals are below float32's resolution.
         assert max(changed[m - 24 : m - 8].max() for m in mergers) < 1e-3
-    # Before the first merger nothing changed.
+    # Before the first merger, scores are equal.
     first = int(mergers[0])
     assert np.array_equal(whole[: first - 30], silent[: first - 30])
 
@@ -312,7 +312,7 @@ def test_slides_of_a_replay_have_two_shifts_and_their_exact_livetime(replayed) -
 
 
 def test_a_slide_scores_what_the_shifted_detectors_score(server, segment) -> None:
-    """Against one sequence of the strain that is left where none wraps around."""
+    """Against a sequence of the strain that does not wrap around."""
     strain, shift = strain_of(segment), 8 * 40
     slides = Timeslides(server.address).scores(strain, np.array([[shift, 2 * shift]]))
     job = SequenceJob(segment, GEOMETRY, (0.0, shift / 64, 2 * shift / 64))
@@ -328,7 +328,7 @@ def test_a_slide_scores_what_the_shifted_detectors_score(server, segment) -> Non
     np.testing.assert_allclose(
         slides.score[0, : len(alone)][part], alone[part], rtol=0, atol=1e-4
     )
-    # The shift of V1 alone makes another slide.
+    # A different shift of V1 alone makes another slide.
     other = Timeslides(server.address).scores(strain, np.array([[shift, shift]]))
     both = other.valid[0] & slides.valid[0]
     assert abs(other.score[0] - slides.score[0])[both].max() > 1e-2
@@ -385,7 +385,7 @@ def test_background_of_three_detectors(folder, background, server, api) -> None:
 
 
 @pytest.mark.slow
-def test_live_reads_virgo_s_own_channels_and_waits_for_its_frames(
+def test_live_reads_virgos_channels_and_waits_for_its_frames(
     folder, server, api
 ) -> None:
     short, frames = folder / "short.hdf5", folder / "frames"
@@ -468,13 +468,13 @@ def test_unknown_detectors_are_refused(tmp_path) -> None:
 
 
 @given(total=st.integers(2, 200), shift=st.integers(0, 400), ifos=st.integers(1, 4))
-def test_pieces_of_a_slide_hold_every_place_of_each_detector_once(
+def test_a_slides_pieces_have_every_sample_of_each_detector_once(
     total, shift, ifos
 ) -> None:
     read = [[], [], [], []]
     for begins, size in slide_pieces(total, shift, ifos):
         for row, begin in zip(read, begins, strict=False):
-            # No detector's data jump within a piece.
+            # Each detector's data are contiguous within a piece.
             assert begin + size <= total
             row += range(begin, begin + size)
     for i, row in enumerate(read[:ifos]):
@@ -490,12 +490,12 @@ def test_validation_slides_each_detector_against_each_other(checkpoint) -> None:
     slides = validation.run_slides(network.fused())
     with torch.inference_mode():
         frames = frames_of(network.fused(), validation._background[0]).shape[-1]
-    # L1 is read later than H1, and V1 than L1, by as much, around the circle.
+    # L1 is read later than H1, and V1 later than L1 by as much, circularly.
     later = np.diff(slides.times, axis=0) * 64 % frames
     assert later.shape[0] == 2 and (later[0] == later[1]).all()
     steps = np.unique(later)
     assert len(steps) == 5 and (np.diff(steps) == steps[0]).all() and steps[0] > 128
-    # The same kernels of the same stretch, put together anew.
+    # The same kernels of the same stretch, combined again by hand.
     loudest, size = int(slides.statistics.argmax()), 2 * validation._size
     number = int(slides.times[0, loudest] * RATE // size)
     begins = np.round(slides.times[:, loudest] * RATE).astype(int) - number * size
@@ -507,7 +507,9 @@ def test_validation_slides_each_detector_against_each_other(checkpoint) -> None:
 
 
 @pytest.mark.parametrize(("ifos", "most"), [(1, 1), (2, 16), (3, 10), (4, 7)])
-def test_noise_of_the_validation_meets_each_other_detector_s_once(ifos, most) -> None:
+def test_validation_pairs_each_noise_sample_once_with_another_detectors(
+    ifos, most
+) -> None:
     network = EnergyNetwork(Geometry(ifos=(*IFOS, "K1")[:ifos]))
     effort = effort_of(network)
     assert effort.slides == most
@@ -518,13 +520,13 @@ def test_noise_of_the_validation_meets_each_other_detector_s_once(ifos, most) ->
         assert len(set(met)) == len(met)
 
 
-def test_more_slides_than_the_stretches_give_are_refused() -> None:
+def test_more_slides_than_the_stretches_allow_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="at most 10 slides of 20 noise"):
         validate(EnergyNetwork(GEOMETRY), slides=11)
 
 
 @torch.inference_mode()
-def test_an_event_is_ranked_among_windows_that_are_apart_in_each_pair(
+def test_an_event_is_ranked_among_windows_separate_in_each_pair(
     checkpoint, segment
 ) -> None:
     network, _ = load_checkpoint(checkpoint)
@@ -567,7 +569,7 @@ def test_virgo_is_farther_away_than_livingston() -> None:
         for other in IFOS
     ]
     np.testing.assert_allclose(lengths.flatten(), expected, rtol=0, atol=1e-6)
-    # As far as a signal's delays reach, and no farther than the reach of the filter.
+    # At least a signal's largest delay, and at most the filter's reach.
     delays = arrival_delays(sky(20_000), IFOS)
     delays = (delays - delays[:, :1]).abs().amax(0)
     assert (delays <= lengths[0] + 1e-9).all() and (delays >= 0.99 * lengths[0]).all()
@@ -576,7 +578,7 @@ def test_virgo_is_farther_away_than_livingston() -> None:
 
 
 def test_detectors_that_change_places_keep_their_signals_together() -> None:
-    """All change places, whatever their number, and none is there twice."""
+    """All detectors are permuted, whatever their number, and none is repeated."""
     settings = replace(
         TINY_WINDOWS, swap_share=1.0, flip_share=0.0, reversal_share=0.0, batch_size=8
     )
@@ -586,7 +588,7 @@ def test_detectors_that_change_places_keep_their_signals_together() -> None:
     assert moved.equal(still[:, [1, 2, 0]])
 
 
-def test_one_detector_has_no_timeslides_and_says_so(checkpoint, segment) -> None:
+def test_timeslides_of_a_single_detector_are_refused(checkpoint, segment) -> None:
     alone = Geometry(ifos=("V1",))
     with pytest.raises(ShiftError, match="slides need two detectors; found V1 alone"):
         make_plan([segment], alone, slides=1)

@@ -82,7 +82,10 @@ def test_a_finished_training_is_only_validated_again(tmp_path, capsys) -> None:
 
 @pytest.mark.parametrize(
     ("room", "message"),
-    [(300_000, r"best\.ckpt: .*File too large.*intact"), (200, "too large.*intact")],
+    [
+        (300_000, r"best\.ckpt: .*File too large; the previous one is kept"),
+        (200, "too large.*intact"),
+    ],
     ids=["checkpoint", "log"],
 )
 def test_full_disk_is_reported_and_keeps_the_previous_checkpoint(

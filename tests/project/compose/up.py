@@ -1,12 +1,12 @@
-"""The whole stack in containers, on a machine with a Docker engine.
+"""Test of the complete stack in containers, on a machine with a Docker engine.
 
-Builds our image, brings the stack up, waits until everything is healthy and the replay
-is done, asks for its results from outside, kills the results service and the database
-to see that they come back with the same results, and takes everything down again, with
-its volumes. Where it fails, it shows the containers' logs.
+It builds our image, starts the stack, waits until everything is healthy and the replay
+is done, and requests the results from outside. It kills the results service and the
+database, and checks that they restart with the same results. Then it removes everything
+with its volumes. On failure, it shows the containers' logs.
 
-Needs Docker with compose, and nothing else but Python. Images come from their
-registries, or, where there are none, from `stand_ins.sh`::
+It needs only Docker with compose, and Python. Images come from their registries, or,
+where these cannot be reached, from `stand_ins.sh`::
 
     PYTHON_IMAGE=chirpwatch-test-python POSTGRES_IMAGE=chirpwatch-test-postgres \
         python tests/project/compose/up.py
@@ -28,7 +28,7 @@ PATIENCE = 900.0
 
 
 class Stack:
-    """The services of one project of compose."""
+    """The services of a compose project."""
 
     def __init__(self, profiles: str, port: int, files: list[str]) -> None:
         plugin = subprocess.run(
@@ -45,12 +45,12 @@ class Stack:
         self._url = f"http://127.0.0.1:{port}"
 
     def compose(self, *arguments: str, check: bool = True) -> None:
-        """Run compose."""
+        """Run docker compose and return its output."""
         command = [*self._command, *arguments]
         subprocess.run(command, cwd=ROOT, env=self._environment, check=check)
 
     def containers(self) -> dict[str, tuple[str, dict]]:
-        """Name and state of the container of each service, stopped ones as well."""
+        """Container name and state of each service, including stopped ones."""
         label = f"label=com.docker.compose.project={PROJECT}"
         names = _docker("ps", "--all", "--quiet", "--filter", label).split()
         found = {}
@@ -61,12 +61,12 @@ class Stack:
         return found
 
     def ask(self, path: str) -> dict:
-        """Ask the results service, from outside."""
+        """Send a GET request to the results service, from outside."""
         with urllib.request.urlopen(f"{self._url}{path}", timeout=30) as answer:
             return json.load(answer)
 
     def wait_until_healthy(self) -> None:
-        """Wait until every container that says how it is says that it is well."""
+        """Wait until every container with a health check is healthy."""
         deadline = time.monotonic() + PATIENCE
         states: dict[str, str] = {}
         while time.monotonic() < deadline:
@@ -81,7 +81,7 @@ class Stack:
         raise SystemExit(f"not healthy: {states}")
 
     def wait_until_replayed(self) -> None:
-        """Wait until the replay has ended well, without having been begun anew."""
+        """Wait until the replay has succeeded, without a restart."""
         deadline = time.monotonic() + PATIENCE
         state: dict = {}
         while time.monotonic() < deadline:
@@ -94,7 +94,7 @@ class Stack:
         raise SystemExit(f"the replay did not end well: {state}")
 
     def results(self) -> dict:
-        """What is known of the replay's run."""
+        """Results of the replay's run."""
         (run,) = self.ask("/v1/runs")["runs"]
         found = self.ask(f"/v1/runs/{run['id']}")
         if found["state"] != "complete" or not found["background"]["livetime"]:
@@ -103,7 +103,7 @@ class Stack:
         return found
 
     def check_containers(self) -> None:
-        """Our containers are no root, cannot write their programs, have no torch."""
+        """Check our containers: not root, code not writable, no torch."""
         for service, (name, _) in self.containers().items():
             if service not in {"api", "embedded"}:
                 continue
@@ -117,7 +117,7 @@ class Stack:
             _docker("exec", name, "python", "-c", look)
 
     def kill(self, service: str) -> None:
-        """Kill the processes of a service, as if they had crashed."""
+        """Kill a service's processes, as if they had crashed."""
         _, state = self.containers()[service]
         os.kill(state["Pid"], 9)
         deadline = time.monotonic() + 60
@@ -137,7 +137,7 @@ def _docker(*arguments: str) -> str:
 
 
 def main() -> None:
-    """Run it."""
+    """Run the test."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profiles", default="embedded")
     parser.add_argument("--port", type=int, default=18080)
