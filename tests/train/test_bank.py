@@ -133,13 +133,13 @@ def test_templates_recover_their_own_mergers(bank: Bank) -> None:
 
 
 def test_truncation_costs_what_another_template_may_win_back(bank: Bank) -> None:
-    factors = measure(bank, GEOMETRY, 40)
-    factors, own = factors.fitting, factors.own
+    measured = measure(bank, GEOMETRY, 40)
+    factors, own = measured.fitting, measured.own
     assert (own > 0.7).all() and (own < 1).all()
     assert factors.mean() < own.mean()
     assert (factors < own + 0.05).all()
     whole = Bank(WHOLE, bank.masses, bank.spins, bank.shift, bank.share)
-    heavy = chirp_mass(*factors.masses.T) > 20
+    heavy = chirp_mass(*measured.masses.T) > 20
     assert (measure(whole, GEOMETRY, 40).own[heavy] > 0.998).all()
 
 
