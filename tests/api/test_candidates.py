@@ -162,7 +162,7 @@ def test_the_page_of_a_candidate_shows_its_strain(page, api, client):
         page.get_by_role("button", name="Q-transform, H1: download PNG").click()
     assert download.value.suggested_filename == f"run-{AT}-q-H1.png"
     with page.expect_download() as download:
-        page.get_by_role("button", name="Scores around the candidate: download CSV").click()
+        page.get_by_role("button", name="Scores nearby: download CSV").click()
     lines = download.value.path().read_text().splitlines()
     loudest = max(lines[1:], key=lambda line: float(line.split(",")[1] or -99))
     # The test's scores rise with time: the last in the plot is at the view's end.
