@@ -137,7 +137,7 @@ def _prepare(parent: int) -> None:
         os.dup2(nowhere, stream)
     with contextlib.suppress(ImportError):
         # gwpy's GWF backend takes a second or two to load.
-        import gwpy.timeseries.io.gwf.lalframe  # noqa: F401
+        import gwpy.timeseries.io.gwf.lalframe  # noqa: F401 - loads it early
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class FrameReader:
         # The exit of this process waits for the pool's thread, which may be reading a
         # half-sent result. It gets end-of-file once no writer is left.
         if results is not None:
-            results._writer.close()  # type: ignore[attr-defined]
+            results._writer.close()  # type: ignore[attr-defined]  # private
 
     def submit(self, file: FrameFile, channels: Channels) -> Reading:
         """Begin to read a frame file."""

@@ -10,7 +10,7 @@ def test_json_gives_back_the_same_geometry() -> None:
     geometry = Geometry(ifos=("H1", "L1", "V1"), psd_length=32)
     assert Geometry.from_json(geometry.to_json()) == geometry
     assert Geometry(psd_length=32).digest == Geometry(psd_length=32.0).digest
-    assert Geometry(sample_rate=2048.0).digest == Geometry().digest  # type: ignore[arg-type]
+    assert Geometry(sample_rate=2048.0).digest == Geometry().digest  # type: ignore[arg-type]  # a float
 
 
 @given(st.integers(1, 4096), st.sampled_from([2, 4, 8, 16, 32]))
@@ -57,7 +57,7 @@ def test_a_stride_is_a_whole_number_of_samples_or_an_error(
 )
 def test_contradictions_are_named(change: dict[str, object], word: str) -> None:
     with pytest.raises(GeometryError, match=word):
-        Geometry(**change)  # type: ignore[arg-type]
+        Geometry(**change)  # type: ignore[arg-type]  # wrong types too
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"sample_rate": 2048}'])

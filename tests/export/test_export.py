@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -108,7 +109,8 @@ def test_a_failed_export_keeps_the_existing_repository(
     with pytest.raises(ModelError, match="a model with the output score, found none"):
         write_repository(repository, geometry, broken, 1.0, {}, {})
     with pytest.raises(TypeError):
-        write_repository(repository, geometry, models, 1.0, {}, {"report": None})  # type: ignore[dict-item]
+        no_text: Any = None
+        write_repository(repository, geometry, models, 1.0, {}, {"report": no_text})
     assert contents(repository) == before
     assert [path.name for path in tmp_path.iterdir()] == ["repository"]
     write_repository(repository, geometry, models, 1.0, {"new": True}, {})

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
@@ -299,3 +300,23 @@ def test_the_console_command_lists_the_parts_in_order() -> None:
     listed = done.stdout.split("Commands:")[1].split("\n")
     names = [line.split()[0] for line in listed if line.strip()]
     assert names == COMMANDS
+
+
+REASONED = re.compile(
+    r"# (noqa: [A-Z0-9, ]+ (- |\()\w|type: ignore\[[a-z, -]+\] +# ?\w)"
+)
+
+
+def test_each_lint_ignore_carries_its_reason() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    for path in listed.stdout.splitlines():
+        with (ROOT / path).open("rb") as file:
+            for token in tokenize.tokenize(file.readline):
+                if re.match(r"# ?(noqa|type: ignore)", token.string):
+                    assert REASONED.match(token.string), f"{path}: {token.line}"

@@ -50,15 +50,15 @@ class Between(service_pb2_grpc.GRPCInferenceServiceServicer):
     def ServerLive(self, request, context):  # noqa: N802 - gRPC's name
         return self._server.ServerLive(request)
 
-    def ModelConfig(self, request, context):  # noqa: N802
+    def ModelConfig(self, request, context):  # noqa: N802 - gRPC's name
         return self._server.ModelConfig(request)
 
-    def ModelInfer(self, request, context):  # noqa: N802
+    def ModelInfer(self, request, context):  # noqa: N802 - gRPC's name
         answer = self._server.ModelInfer(request)
         self._touch(answer)
         return answer
 
-    def ModelStreamInfer(self, requests, context):  # noqa: N802
+    def ModelStreamInfer(self, requests, context):  # noqa: N802 - gRPC's name
         for answer in self._server.ModelStreamInfer(requests):
             if not answer.error_message:
                 self._touch(answer.infer_response)
