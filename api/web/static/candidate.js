@@ -1,5 +1,5 @@
 // The page of one candidate: its strain, Q-transforms, and the scores around it.
-/** @import { QTransform, Scores, Whitened } from "../openapi.d.ts" */
+/** @import { QTransform, ScoresAnswer, Whitened } from "../openapi.d.ts" */
 /** @import { Table } from "./data.js" */
 /** @import { Box, Pair } from "./draw.js" */
 import { get, listen, nanoseconds, reason } from "./api.js";
@@ -174,7 +174,7 @@ function drawTransform(host, { ifo, start, step, frequencies, energy }) {
 /**
  * Times are those of the plot: the middle of the kernel behind a score.
  * @param {HTMLElement} host
- * @param {Scores} scores
+ * @param {ScoresAnswer} scores
  */
 function drawScores(host, { time: times, maximum, bucket }) {
   tables[host.id] = {

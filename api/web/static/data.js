@@ -1,5 +1,7 @@
 // What the plots show as columns and rows, with units.
-/** @import { Drift, EfficiencyAnswer, IfarAnswer, InjectionsAnswer } from "../openapi.d.ts" */
+/**
+ * @import { DriftAnswer, EfficiencyAnswer, IfarAnswer, InjectionsAnswer } from "../openapi.d.ts"
+ */
 /** @import { StreamPlot } from "./stream.js" */
 import { placed } from "./plane.js";
 
@@ -55,7 +57,7 @@ export function efficiencyTable({ by, unit, bins }) {
 }
 
 /**
- * @param {Drift} drift
+ * @param {DriftAnswer} drift
  * @returns {Table}
  */
 export function driftTable({ points }) {

@@ -1,5 +1,5 @@
 // The newest events against background: how many are at least as loud, at some statistics.
-/** @import { Drift, DriftPoint } from "../openapi.d.ts" */
+/** @import { DriftAnswer, DriftPointAnswer } from "../openapi.d.ts" */
 /** @import { Pair } from "./draw.js" */
 import { el, linear, log, message, numbered, path, plot, ticks, xAxis, yAxis } from "./draw.js";
 import { fixed, number } from "./units.js";
@@ -9,7 +9,7 @@ const NORMAL95 = 1.96;
 
 /**
  * @param {HTMLElement} host
- * @param {Drift | null} answer
+ * @param {DriftAnswer | null} answer
  */
 export function drawDrift(host, answer) {
   const points = answer?.livetime ? answer.points : [];
@@ -23,7 +23,7 @@ export function drawDrift(host, answer) {
   const box = plot(host, 190, margin, label);
   /**
    * Ends of the interval that holds about 95 % of Poisson numbers.
-   * @param {DriftPoint} p
+   * @param {DriftPointAnswer} p
    * @param {1 | -1} sign
    */
   const edge = (p, sign) => Math.max(FLOOR, p.expected + sign * NORMAL95 * Math.sqrt(p.expected));
@@ -34,7 +34,7 @@ export function drawDrift(host, answer) {
   const decades = [1, 10, 100, 1e3, 1e4, 1e5].filter((value) => value < highest * 1.3);
   const marks = ticks(first, last, (box.right - box.left) / 70);
   /**
-   * @param {(p: DriftPoint) => number} value
+   * @param {(p: DriftPointAnswer) => number} value
    * @returns {Pair[]}
    */
   const along = (value) => points.map((p) => [x(p.statistic), y(Math.max(FLOOR, value(p)))]);

@@ -1,6 +1,6 @@
 // The page: asks what changed, and draws what did.
 /**
- * @import { Candidates, Drift, EfficiencyAnswer, IfarAnswer, InjectionsAnswer, RunStatus,
+ * @import { Candidates, DriftAnswer, EfficiencyAnswer, IfarAnswer, InjectionsAnswer, RunStatus,
  *   VolumesAnswer } from "../openapi.d.ts"
  */
 /** @import { Table } from "./data.js" */
@@ -65,7 +65,7 @@ const state = {
  * @property {{ run_id: string, far_per_year: number } | null} asked
  * @property {IfarAnswer | null} ifar
  * @property {Candidates} candidates
- * @property {Drift | null} drift
+ * @property {DriftAnswer | null} drift
  * @property {InjectionsAnswer | null} injections
  * @property {EfficiencyAnswer | null} efficiency
  * @property {VolumesAnswer | null} volumes

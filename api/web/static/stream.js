@@ -1,5 +1,5 @@
 // The score streams over a common time axis, with what happened in them.
-/** @import { Candidate, Recovered, RunStatus, Scores } from "../openapi.d.ts" */
+/** @import { Candidate, Recovered, RunStatus, ScoresAnswer } from "../openapi.d.ts" */
 /** @import { Box, Pair, Scale } from "./draw.js" */
 import {
   diamond,
@@ -30,7 +30,7 @@ export const CANDIDATES = 10; // most that are marked, the loudest in view
 /**
  * @typedef {"zero_lag" | "injections"} Kind
  * @typedef {{ kind: Kind, style: string, name: string }} LaneStyle
- * @typedef {LaneStyle & { scores: Scores }} Lane
+ * @typedef {LaneStyle & { scores: ScoresAnswer }} Lane
  */
 
 /** @type {LaneStyle[]} */
@@ -50,7 +50,7 @@ const LANES = [
  * What the plot gets its data by, for stretches of GPS time, s.
  * @typedef {object} Source
  * @property {(run: RunStatus, kind: Kind, start: number, stop: number, points: number) =>
- *   Promise<Scores>} scores
+ *   Promise<ScoresAnswer>} scores
  * @property {(run: RunStatus, start: number, stop: number) => Promise<Marks>} marks
  * @property {(error: unknown) => void} failed Gets the reason why one of them did not come
  */
@@ -382,7 +382,7 @@ export class StreamPlot {
 
 /**
  * Runs of points that have valid scores.
- * @param {Scores} scores
+ * @param {ScoresAnswer} scores
  */
 function pieces({ minimum, maximum, time, bucket }) {
   /** @type {{ time: number, minimum: number, maximum: number }[][]} */

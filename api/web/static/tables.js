@@ -1,6 +1,6 @@
 // The tables: text only, so that nothing from a run's name becomes markup.
 /**
- * @import { BackgroundAnswer, Candidates, Drift, EfficiencyAnswer, InjectionsAnswer,
+ * @import { BackgroundAnswer, Candidates, DriftAnswer, EfficiencyAnswer, InjectionsAnswer,
  *   VolumesAnswer } from "../openapi.d.ts"
  */
 import { all, byId } from "./dom.js";
@@ -195,7 +195,7 @@ const DRIFTED = 1e-4; // largest p-value of data that do not fit the background
 
 /**
  * Whether the newest data are still those of the background.
- * @param {Drift | null} answer
+ * @param {DriftAnswer | null} answer
  */
 export function showDrift(answer) {
   const note = byId("drift-note");
