@@ -144,7 +144,8 @@ def _segments(
 ) -> list[Segment]:
     if split not in file or not len(file[split]):
         raise StrainError(
-            f"{path}: expected segments under '{split}/', found {sorted(file)}"
+            f"{path}: expected segments in the split '{split}', found the splits "
+            f"{', '.join(sorted(file)) or 'none'}; choose another with --split"
         )
     segments = []
     for name, group in file[split].items():
@@ -154,7 +155,7 @@ def _segments(
             present = [key for key in group if isinstance(group[key], h5py.Dataset)]
             raise StrainError(
                 f"{where}: expected detectors {', '.join(ifos)}, found "
-                f"{', '.join(present) or 'none'}"
+                f"{', '.join(present) or 'none'}; give a file with all of these"
             )
         starts = set()
         for ifo in ifos:

@@ -12,9 +12,8 @@ MATCH_WINDOW = 0.5
 """Largest difference between the GPS times of an injection and its event, s.
 
 An event's time is accurate to 1/16 s for a clear signal, and to a few strides of 1/8 s
-for a quiet one. Clustering keeps background events 8 s apart, so at most one injection
-in eight has an unrelated event within half a second, and that event is rarely above a
-threshold.
+for a quiet one. Clustering keeps events 8 s apart, so at most one injection in eight
+has an event of noise within half a second, and that event is rarely above a threshold.
 """
 
 SNR_EDGES = (0.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, math.inf)

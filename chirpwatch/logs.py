@@ -46,7 +46,9 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             body["exception"] = self.formatException(record.exc_info)
         fields = record.__dict__.keys() - _STANDARD
-        return json.dumps(body | {name: record.__dict__[name] for name in fields})
+        body |= {name: record.__dict__[name] for name in fields}
+        # A value that JSON does not have is written as text, rather than lost.
+        return json.dumps(body, default=str)
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):

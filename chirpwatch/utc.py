@@ -34,7 +34,9 @@ def unix_offsets() -> list[tuple[int, int]]:
 
 
 def unix_time(gps_time: float) -> float:
-    """Unix time of a GPS time, s."""
+    """Unix time of a GPS time, s; before GPS time 0, without leap seconds."""
+    offsets = unix_offsets()
+    first = offsets[0][1]
     return gps_time + next(
-        offset for since, offset in reversed(unix_offsets()) if gps_time >= since
+        (offset for since, offset in reversed(offsets) if gps_time >= since), first
     )

@@ -49,12 +49,12 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup)
 @click.version_option(__version__)
 def cli() -> None:
-    """Detect compact binary mergers in several detectors' strain, online.
+    """Detect mergers of black holes in the strain of several detectors, online.
 
-    In the order of the data flow: fetch or simulate strain, train a network, export it
-    to a model repository, serve the repository with Triton, replay strain through it or
-    search live data, and query the results API for candidates, false-alarm rates and
-    the sensitive volume.
+    In the order of the data flow: fetch or simulate strain; train a network; export it
+    to a model repository, and serve that with Triton; replay recorded strain, measure
+    background, or search live frame files; query the results service for candidates,
+    false-alarm rates and the sensitive volume.
     """
 
 

@@ -54,7 +54,7 @@ def build_models(
         raise ModelError(
             "export: expected a network for two detectors or more, found "
             f"{geometry.ifos[0]} alone: without timeslides a search has no "
-            "false-alarm rates"
+            "false-alarm rates; train one for more detectors (data.geometry.ifos)"
         )
     frontend, network_head, sum_head = export_networks(network, peak_offset_size)
     stateful = snapshotter.build(geometry)
@@ -96,8 +96,8 @@ def export_repository(
         The models' digest.
 
     Raises:
-        ModelError: The models differ from the reference, or ``path`` holds something
-            other than a model repository.
+        ModelError: The network is for a single detector, the models differ from the
+            reference, or ``path`` holds something other than a model repository.
     """
     geometry = network.geometry
     models = build_models(network, peak_offset_size)

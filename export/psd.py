@@ -45,7 +45,8 @@ def periodograms(graph: Graph, layout: Layout, strain: Value, counts: Counts) ->
         graph: The graph to extend.
         layout: Sizes.
         strain: The detector's scaled strain in row 0, [tail + n].
-        counts: The detector's counts.
+        counts: How many samples, periodograms and PSDs the detector had before the
+            request, and has after it.
     """
     geometry = layout.geometry
     size, hop = geometry.fft_size, layout.hop_size
@@ -166,7 +167,8 @@ def refreshes(
         layout: Sizes.
         old: Periodograms from before the request.
         new: Periodograms that ended in the request, [periodograms, bins].
-        counts: The detector's counts.
+        counts: How many samples, periodograms and PSDs the detector had before the
+            request, and has after it.
         start: Samples of its data before the sequence began, int64 [1].
 
     Returns:

@@ -47,7 +47,8 @@ def find_runtime() -> Runtime:
     stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.exists():
         raise ServerError(
-            f"nvidia-pytriton has no backend for Python {version}; use Python 3.11"
+            "expected a Python that nvidia-pytriton has a backend for, found "
+            f"{version} ({sys.executable}); use Python 3.11"
         )
     library = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
     name = f"libpython{version}.so.1.0"
@@ -79,7 +80,7 @@ def _find_package() -> Path:
         raise ServerError(
             "the embedded Triton server runs on Linux x86_64, found "
             f"{platform.system()} {platform.machine()}; use docker compose, or give "
-            "the address of a server elsewhere"
+            "the address of a running server (--triton)"
         )
     specification = importlib.util.find_spec("pytriton")
     if specification is None or specification.origin is None:

@@ -1,4 +1,4 @@
-"""Odds that candidates are mergers (p_astro), from injections and background."""
+"""Probability that candidates are mergers (p_astro), by injections and background."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from chirpwatch.errors import StatisticsError
 def odds_of(
     session: Session, run: RunRow, cache: RunCache, merger_rate: float
 ) -> Callable[[float], Odds]:
-    """Make the function that gives the odds of a statistic.
+    """Make the function that gives p_astro for a statistic.
 
     Args:
         session: Database session.
@@ -40,7 +40,7 @@ def odds_of(
     if not background.livetime:
         raise insufficient(
             StatisticsError(
-                f"odds of run {run.id!r}: expected background with a livetime above "
+                f"p_astro, run {run.id!r}: expected background with a livetime above "
                 "0 s, found 0 s; send timeslides with valid data first"
             )
         )

@@ -1,8 +1,8 @@
 """Vetoed time, which removes events and livetime together.
 
-An event is vetoed if its merger lies in a vetoed segment at any detector's own time, a
-stride if the centre of its window does. If events left without their livetime, every
-false-alarm rate would be too low.
+An event is vetoed if its merger lies in a vetoed segment at any detector's own time. A
+score is vetoed if the centre of the strain that it depends on does. If events left
+without their livetime, every false-alarm rate would be too low.
 """
 
 import json
@@ -47,7 +47,7 @@ class Vetoes:
         segments: Starts and ends of each detector's vetoed time, GPS ns, ascending and
             disjoint, int64 [2, segments].
         by_name: Merged segments of each veto, for any detector, GPS ns.
-        lag_ns: Time from the centre of a window to its score's time, ns.
+        lag_ns: Time from the centre of a score's strain to its right edge, ns.
     """
 
     names: tuple[str, ...] = ()

@@ -119,7 +119,7 @@ class IfarAnswer(Answer):
 
 
 class EventAnswer(Answer):
-    """A local maximum of the scores."""
+    """A valid score that no other valid score within the clustering reach exceeds."""
 
     time_ns: int = Field(description="GPS time of the merger, integer ns")
     time: float = Field(description="The same time in GPS s, to a microsecond")

@@ -22,7 +22,7 @@ class Odds(Answer):
         "and unit of the statistic"
     )
     noise: float = Field(
-        description="Rate density of false alarms at the candidate's statistic, per "
+        description="Rate density of background at the candidate's statistic, per "
         "year and unit of the statistic"
     )
     limited: bool = Field(

@@ -115,7 +115,7 @@ class GeometryBody(Body):
 
 
 class Run(Body):
-    """One analysis: a model, a geometry and the data they are applied to."""
+    """One search, with one model and one geometry."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.RUN]})
 
@@ -175,7 +175,7 @@ def ended_by(error: BaseException) -> RunUpdate:
 
 
 class Stream(Body):
-    """A sequence of scores: one segment, analysed at one set of time shifts."""
+    """The scores of one segment, zero-lag or with one set of injections."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.STREAM]})
 
@@ -199,8 +199,8 @@ class Stream(Body):
         8.0,
         ge=0,
         le=3600,
-        description="Length of the clustering window, s; an event is reported up to "
-        "this long after its score",
+        description="Clustering reach, s: an event is the loudest score within this "
+        "time before and after it, and is reported this long after it",
     )
 
     @model_validator(mode="after")
@@ -231,7 +231,7 @@ class Stream(Body):
 
 
 class Event(Body):
-    """A local maximum of the scores."""
+    """A valid score that no other valid score within the clustering reach exceeds."""
 
     time_ns: TimeNs = Field(description="GPS time of the merger, ns")
     statistic: FiniteFloat = Field(description="Detection statistic, dimensionless")
@@ -267,13 +267,13 @@ class Chunk(Body):
     def _is_consistent(self) -> Self:
         if len(self.scores) != len(self.valid):
             raise ValueError(
-                "scores, valid: expected lists of one length, found "
+                "scores, valid: expected lists of equal length, found "
                 f"{len(self.scores)} and {len(self.valid)} entries"
             )
         if max(map(abs, self.scores)) > MAX_SINGLE:
             raise ValueError(
                 f"scores: expected magnitudes of at most {MAX_SINGLE:g} (single "
-                "precision), found a larger one"
+                f"precision), found {max(map(abs, self.scores)):g}"
             )
         return self
 
@@ -327,7 +327,7 @@ class BlockSlide(Body):
         sizes = [len(self.strides), len(self.delays), len(self.statistics)]
         if len(set(sizes)) > 1:
             raise ValueError(
-                "strides, delays, statistics: expected lists of one length, found "
+                "strides, delays, statistics: expected lists of equal length, found "
                 f"{sizes[0]}, {sizes[1]} and {sizes[2]} entries"
             )
         ranges = np.array(self.valid, dtype=np.int64).reshape(-1, 2)
@@ -441,8 +441,8 @@ class Strain(Body):
         sizes = {ifo: samples.size for ifo, samples in self.samples().items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
             raise ValueError(
-                "strain: expected as many samples of each detector, at least one; "
-                f"found {sizes}"
+                "strain: expected the same number of samples, at least one, for each "
+                f"detector, found {sizes}"
             )
         return self
 
@@ -459,11 +459,11 @@ class Strain(Body):
                 series = np.frombuffer(data, dtype="<f4")
             except ValueError as error:
                 raise ValueError(
-                    f"{ifo}: expected float32 in base64: {error}"
+                    f"strain, {ifo}: expected float32 in base64: {error}"
                 ) from None
             if not np.isfinite(series).all():
                 raise ValueError(
-                    f"{ifo}: expected finite strain, found infinity or NaN"
+                    f"strain, {ifo}: expected finite strain, found infinity or NaN"
                 )
             result[ifo] = series
         return result

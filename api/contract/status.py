@@ -63,7 +63,7 @@ class PerKind(Answer):
     vetoed: float = Field(description="Valid time that vetoes remove, s")
     analysed: float = Field(description="Time with scores, valid or not, s")
     gaps: float = Field(
-        description="Time without valid scores, s: PSD warm-up, gaps, bad data"
+        description="Time without valid scores, s: PSD warm-up, missing or bad data"
     )
     planned: float = Field(description="Total length of the streams' segments, s")
 
@@ -127,8 +127,8 @@ class RunStatus(RunSummary):
     background: BackgroundStatus
     injections: PerKind
     lag: float | None = Field(
-        description="Latency of the newest zero-lag scores on arrival, s: arrival "
-        "time less data time. Null where it exceeds a day, as for recorded data"
+        description="Latency of the newest zero-lag scores: their arrival less the "
+        "time at which their strain ends, s. Null above a day, as for recorded strain"
     )
     arrived: datetime | None = Field(
         description="When the newest zero-lag scores arrived, UTC; null: no scores"

@@ -36,7 +36,7 @@ def report_lag(geometry: Geometry, cluster_length: float) -> float:
 
     Args:
         geometry: The run's.
-        cluster_length: The stream's clustering window, s.
+        cluster_length: The stream's clustering reach to either side, s.
     """
     return cluster_length + geometry.kernel_length + geometry.fduration
 

@@ -151,7 +151,7 @@ def make_plan(
     if (livetime is None) == (slides is None):
         raise ConfigurationError(
             "expected either a livetime or a number of slides, found "
-            + ("both" if slides is not None else "neither")
+            + ("both; give one of them" if slides is not None else "neither; give one")
         )
     if livetime is not None and not (math.isfinite(livetime) and livetime > 0):
         raise ConfigurationError(f"expected a livetime above 0 s, found {livetime:g} s")
@@ -173,11 +173,11 @@ def make_plan(
         if target > max_strides:
             raise ConfigurationError(
                 f"expected a livetime of at most "
-                f"{max_strides * geometry.stride_length:.1f} s, the livetime of all "
-                f"slides of {len(stretches)} stretches of {len(segments)} segment(s), "
-                f"{sum(segment.duration for segment in segments):g} s, at a step of "
-                f" {step * geometry.frame_size / geometry.sample_rate:g} s; "
-                f"found {livetime:g} s"
+                f"{max_strides * geometry.stride_length:.1f} s, which all slides of "
+                f"{len(stretches)} stretch(es) in {len(segments)} segment(s) "
+                f"({sum(segment.duration for segment in segments):g} s) have at a step "
+                f"of {step * geometry.frame_size / geometry.sample_rate:g} s, found "
+                f"{livetime:g} s; add strain, or ask for less livetime"
             )
     else:
         assert slides is not None
@@ -185,7 +185,7 @@ def make_plan(
         if slides > limit:
             raise ConfigurationError(
                 f"expected at most {limit} slides, as many as the longest stretch "
-                f"allows, found {slides}"
+                f"allows, found {slides}; add longer segments, or ask for fewer slides"
             )
         target = max_strides
     chosen: list[list[int]] = [[] for _ in stretches]
@@ -288,7 +288,10 @@ def min_step(geometry: Geometry) -> int:
 
 def _step(geometry: Geometry, length: float | None) -> int:
     if len(geometry.ifos) < 2:
-        raise ShiftError(f"slides need two detectors; found {geometry.ifos[0]} alone")
+        raise ShiftError(
+            "timeslides: expected a model of two detectors or more, found "
+            f"{geometry.ifos[0]} alone; serve a model of more detectors"
+        )
     smallest = min_step(geometry)
     if length is None:
         return smallest
@@ -343,8 +346,8 @@ def _cut(
             )
     if not length <= MAX_LENGTH:
         raise ConfigurationError(
-            f"expected stretches of at most {MAX_LENGTH:g} s, which is what a server "
-            f"takes at once, found {length:g} s"
+            f"expected stretches of at most {MAX_LENGTH:g} s, the longest request that "
+            f"the models accept, found {length:g} s; give a smaller --stretch-length"
         )
     max_strides = math.floor(length * geometry.inference_sampling_rate)
     frames = geometry.stride_size // geometry.frame_size
@@ -364,9 +367,10 @@ def _cut(
     )
     if min_strides is None:
         raise StrainError(
-            f"expected stretches so long that a slide has livetime: longer than the "
-            f"warm-up of {geometry.psd_min_length:g} s of each detector and two steps "
-            f"of {step_length:g} s, found {length:g} s"
+            "stretches: expected more than each detector's warm-up of "
+            f"{geometry.psd_min_length:g} s and two steps of {step_length:g} s, so "
+            f"that a slide has livetime, found {length:g} s; give a larger "
+            "--stretch-length"
         )
     stretches: list[Stretch] = []
     left_out: list[str] = []
@@ -404,10 +408,11 @@ def _check(segment: Segment, geometry: Geometry, where: str) -> None:
     if missing:
         raise StrainError(
             f"{where}: expected detectors {', '.join(geometry.ifos)}, found "
-            f"{', '.join(segment.strain)}"
+            f"{', '.join(segment.strain)}; give strain of all of the model's "
+            "detectors, or serve a model for these"
         )
     if segment.sample_rate != geometry.sample_rate:
         raise StrainError(
             f"{where}: the served model expects {geometry.sample_rate} Hz, found "
-            f"{segment.sample_rate} Hz"
+            f"{segment.sample_rate} Hz; resample the strain first"
         )

@@ -103,8 +103,8 @@ def replay(
 ) -> None:
     """Search recorded or simulated strain, and measure the background with timeslides.
 
-    The Triton server computes the scores. The results API computes false-alarm rates
-    and found injections. Give either --strain or --background.
+    The Triton server computes the scores. The results service computes false-alarm
+    rates and which injections are found. Give either --strain or --background.
     """
     source = chosen(strain_files, background_file, split)
     search(
@@ -136,9 +136,9 @@ def search(
     """Replay strain and print the results; start the servers that are not given.
 
     Args:
-        load: Returns the segments for the served geometry.
-        signals_files: Files of projected test signals, each with a set for each
-            segment.
+        load: Called with the served geometry; returns the segments.
+        signals_files: Files of projected signals. Each is an injection set, with
+            signals for every segment.
         name: Name of the run for people.
         api: Address of a running results API; None starts an API.
         slides: Most timeslides.

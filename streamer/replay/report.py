@@ -33,10 +33,10 @@ def collect(
 
     Returns:
         JSON values: ``run``, ``model``, ``simulated``, ``data``, ``zero_lag_events``
-        (their number), ``zero_lag`` (the loudest), ``livetime`` (s), ``background``,
-        ``injections`` (``null`` without injections), ``throughput`` (s of strain per
-        s), ``slides_throughput`` (s of all slides per s, ``null`` without slides) and
-        ``latency`` (ms, of updates of 1/8 s).
+        (their number), ``zero_lag`` (the loudest), ``livetime`` (each kind's, s),
+        ``background``, ``injections`` (``null`` without injections), ``throughput`` (s
+        of strain per s), ``slides_throughput`` (s of all slides per s, ``null`` without
+        slides) and ``latency`` (ms, of updates of 1/8 s).
     """
     status = client.run(run)
     candidates = client.candidates(run, limit=CANDIDATES)

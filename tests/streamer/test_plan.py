@@ -223,7 +223,11 @@ def test_the_smallest_step_covers_kernel_filter_and_light_travel(geometry):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"livetime": 1e9}, ConfigurationError, r"at most .* 1 stretches of 1 segment"),
+        (
+            {"livetime": 1e9},
+            ConfigurationError,
+            r"at most .* 1 stretch\(es\) in 1 segment",
+        ),
         ({"livetime": 0.0}, ConfigurationError, "above 0 s, found 0 s"),
         ({"livetime": -1.0}, ConfigurationError, "above 0 s, found -1 s"),
         ({"livetime": float("nan")}, ConfigurationError, "above 0 s, found nan"),
@@ -249,7 +253,7 @@ def test_the_smallest_step_covers_kernel_filter_and_light_travel(geometry):
         (
             {"slides": 1, "stretch_length": 1281.0},
             ConfigurationError,
-            "at most 1280 s, which is what a server takes at once, found 1281 s",
+            "at most 1280 s, the longest request that the models accept, found 1281 s",
         ),
         ({"slides": 1, "stretch_length": 8.0}, StrainError, "warm-up of 8 s"),
         ({"slides": 1, "stretch_length": 2.0}, ShiftError, "less than the stretches"),
@@ -277,7 +281,7 @@ def test_no_data_are_refused(geometry):
 
 def test_one_detector_has_no_slides():
     alone = Geometry(ifos=("H1",))
-    with pytest.raises(ShiftError, match="two detectors; found H1 alone"):
+    with pytest.raises(ShiftError, match="two detectors or more, found H1 alone"):
         make_plan([segment(100)], alone, slides=1)
 
 

@@ -46,7 +46,10 @@ def find_segment(segments: Sequence[Segment], time: float) -> Segment:
         if start <= time < start + segment.duration:
             return segment
     names = ", ".join(segment.name for segment in segments)
-    raise StrainError(f"expected strain at GPS {time:.3f}, found the segments {names}")
+    raise StrainError(
+        f"expected strain at GPS {time:.3f}, found the segments {names} in "
+        f"{segments[0].source if segments else 'no file'}; give files that contain it"
+    )
 
 
 def check_shiftable(geometry: Geometry) -> None:
@@ -142,7 +145,7 @@ def rank_event(
 def _slides(
     network: Sliding, frames: Tensor, within: NDArray[Any], kernel: int
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """Score all timeslides of a stretch.
+    """Score all timeslides of a segment, without its ends: shifts are not circular.
 
     Args:
         network: In evaluation mode, fused.
@@ -179,7 +182,7 @@ def _slides(
 
 
 def _tally(parts: list[NDArray[Any]], statistic: float) -> dict[str, Any]:
-    """Count kernels, and those that score at min_shift the event's statistic."""
+    """Count kernels, and those that score at least the event's statistic."""
     scores = np.concatenate(parts) if parts else np.empty(0)
     return {
         "windows": len(scores),

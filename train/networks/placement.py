@@ -1,6 +1,6 @@
 """Placement of a bank's templates.
 
-Templates are chosen among candidates, which are mergers drawn from the population. A
+Templates are chosen from a pool of mergers drawn from the population. A
 greedy algorithm maximises the population's mean of the best match, raised to a power
 (facility location: Nemhauser, Wolsey and Fisher, Math. Program. 14, 265). A stochastic
 bank (arXiv:0908.2090) bounds the worst match instead.

@@ -50,8 +50,8 @@ class DownloadPolicy:
     Attributes:
         tries: Number of attempts of a download that fails or is damaged.
         wait: Back-off before the second attempt, s; it doubles after each attempt.
-        stop: Event that cancels all downloads.
-        received: Called with the number of bytes in each chunk.
+        stop: Set to cancel all downloads.
+        received: Called with the size of each piece received, bytes.
     """
 
     tries: int
@@ -64,7 +64,7 @@ class Stopped(Exception):
     """The fetch was cancelled."""
 
 
-class _Interrupted(Exception):
+class _TransientError(Exception):
     """A download failed with a transient error."""
 
 
@@ -163,22 +163,22 @@ def _intact(
             try:
                 return digest, _content(raw.name, file, rate)
             except StrainError as error:
-                raise _Interrupted(str(error)) from None
+                raise _TransientError(str(error)) from None
 
     try:
         return Retrying(
-            retry=retry_if_exception_type(_Interrupted),
+            retry=retry_if_exception_type(_TransientError),
             stop=stop_after_attempt(policy.tries),
             wait=wait_exponential(policy.wait),
             sleep=pause,
             reraise=True,
         )(download)
-    except _Interrupted as failure:
+    except _TransientError as failure:
         raise StrainError(
             f"{file.url}: not downloaded in {policy.tries} tries; the last failed "
             f"with: {failure}; finished downloads are kept: check the network and the "
-            "host, and run the same command again, or leave out GPS "
-            f"{file.start} to {file.stop}"
+            "host, and run the same command again, or fetch the times before GPS "
+            f"{file.start} and after {file.stop} (--start, --end)"
         ) from None
 
 
@@ -217,7 +217,8 @@ def _write_part(
     if infinite.any():
         raise StrainError(
             f"{file.url}: expected finite strain, found infinity at GPS "
-            f"{file.start + int(np.argmax(infinite))}; leave that time out"
+            f"{file.start + int(np.argmax(infinite))}; fetch the times before and "
+            "after it (--start, --end)"
         )
     # GWOSC marks missing data with NaN; the resampling filter would spread infinity
     # into the planned data beside it.
@@ -277,10 +278,10 @@ def _download(
     except httpx.HTTPStatusError as error:
         failure = f"HTTP status {error.response.status_code}"
         if error.response.is_server_error or error.response.status_code in TRANSIENT:
-            raise _Interrupted(failure) from None
+            raise _TransientError(failure) from None
         raise StrainError(
             f"{url}: not downloaded: {failure}; finished downloads are kept: check the "
             "host, and run the same command again"
         ) from None
     except httpx.HTTPError as error:
-        raise _Interrupted(f"{type(error).__name__}: {error}") from None
+        raise _TransientError(f"{type(error).__name__}: {error}") from None

@@ -24,8 +24,8 @@ from chirpwatch.train.data.noise.curves import (
 )
 from chirpwatch.train.data.signals.waveforms import chirp_mass
 
-CHOICE = 20
-"""Mergers drawn for each that is kept, so that rare chirp masses are among them."""
+OVERDRAW = 20
+"""Mergers drawn for each one kept, so that rare chirp masses occur."""
 
 MASS_BINS = 24
 """Bins in the logarithm of the chirp mass that estimate its density."""
@@ -71,9 +71,9 @@ def draw_components(
 
     A share of the masses is log-uniform, the others are uniform. From a larger draw,
     mergers are kept with weights p^-``mass_flattening``, where p is the density of
-    their log chirp mass; 1 makes it uniform, 0 leaves it. Spins have isotropic
-    directions; half of their magnitudes are below a quarter of the largest, as for the
-    mergers of GWTC-3 (arXiv:2111.03634, section VI).
+    their log chirp mass; the exponent 1 makes it uniform, 0 leaves it. Spins have
+    isotropic directions; half of their magnitudes are below a quarter of the largest,
+    as for the mergers of GWTC-3 (arXiv:2111.03634, section VI).
 
     Args:
         n: Number of mergers.
@@ -84,7 +84,7 @@ def draw_components(
         Component masses, heavier first, solar masses, and spin components along the
         orbital angular momentum, each [n, 2].
     """
-    low, high, drawn = ranges.min_mass, ranges.max_mass, CHOICE * n
+    low, high, drawn = ranges.min_mass, ranges.max_mass, OVERDRAW * n
     uniform = rng.uniform(low, high, (drawn, 2))
     logarithmic = np.exp(rng.uniform(math.log(low), math.log(high), (drawn, 2)))
     chosen = rng.random((drawn, 1)) < ranges.logarithmic_share
@@ -133,7 +133,7 @@ class InjectionSettings:
             1 / (1 + redshift), for a constant merger rate in the source frame.
         first_length: Time from the segment's start to the first merger, s.
         spacing_length: Time between mergers, s.
-        jitter_length: Largest shift of a merger to either side, s.
+        jitter_length: Largest random displacement of a merger in time, either way, s.
         signal_length: Length of a signal, s; the merger is 1/2 s before its end.
         highpass: Low-frequency cutoff of the SNR, Hz.
         sample_rate: Hz.
