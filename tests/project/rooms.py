@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def floors(found: Iterable[tuple[str, str]]) -> dict[str, int]:
     heights: dict[str, int] = {}
     for room in TopologicalSorter(below).static_order():
         heights[room] = 1 + max(
-            (heights[one] for one in below.get(room, ())), default=0
+            (heights[lower] for lower in below.get(room, ())), default=0
         )
     return heights
 
@@ -114,8 +114,12 @@ def main(revision: str | None) -> None:
         inside = [pair for pair in found if set(pair) <= rooms]
         count = sum(path.split("/")[0] == package for path in files)
         print(f"{package}: {count} files, {len(rooms)} rooms, {len(inside)} arrows")
-    heights = floors(found)
-    for room in sorted(heights, key=lambda one: (heights[one], one)):
+    try:
+        heights = floors(found)
+    except CycleError as error:
+        heights = {}
+        print(f"no floors, imports in a circle: {' -> '.join(error.args[1])}")
+    for room in sorted(heights, key=lambda name: (heights[name], name)):
         print(f"floor {heights[room]}: {room}")
     for (here, there), count in sorted(found.items()):
         print(f"{here} -> {there}: {count}")
