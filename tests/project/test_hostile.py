@@ -159,7 +159,7 @@ BODIES = st.one_of(
         ),
         lambda inner: st.one_of(
             st.lists(inner, max_size=4),
-            st.dictionaries(st.sampled_from(sorted(RUN.model_fields)), inner),
+            st.dictionaries(st.sampled_from(sorted(type(RUN).model_fields)), inner),
         ),
         max_leaves=8,
     ).map(lambda value: json.dumps(value).encode()),

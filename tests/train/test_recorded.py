@@ -199,7 +199,7 @@ def test_the_report_also_covers_the_test_split(tmp_path, capsys) -> None:
     write(path, ("train", 1000, 140), ("valid", 2000, 140), ("test", 3000, 100))
     more = (*TINY, "--steps=1", f"--data.background={path}")
     fit(tmp_path / "run", ["split"], arguments=more)
-    assert "simulated noise alone: " in capsys.readouterr().out
+    assert "report will cover simulated noise only: " in capsys.readouterr().out
     write(path, ("test", 4000, 140))
     tiny = {name: value for name, value in TINY_EFFORT.items() if name != "slides"}
     with pytest.MonkeyPatch.context() as patch:
