@@ -600,7 +600,7 @@ def test_timeslides_of_a_single_detector_are_refused(checkpoint, segment) -> Non
         alone, settings, 5, length=200, slides=5, injections=2, windows=64
     )
     assert validation.run_slides(network) is None
-    with pytest.raises(ShiftError, match="at least two detectors.* found only V1"):
+    with pytest.raises(ShiftError, match=r"at least two detectors.* found only V1"):
         rank_event(network, segment, START + 12.0, Background.of([1.0], 1e6))
     with pytest.raises(ConfigurationError, match="at most 1 slides"):
         validate(network, slides=2)
