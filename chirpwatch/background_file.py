@@ -145,7 +145,7 @@ def _segments(
     if split not in file or not len(file[split]):
         raise StrainError(
             f"{path}: expected segments in the split '{split}', found the splits "
-            f"{', '.join(sorted(file)) or 'none'}; choose another with --split"
+            f"{', '.join(sorted(file)) or 'none'}; choose another split"
         )
     segments = []
     for name, group in file[split].items():

@@ -688,7 +688,7 @@ def test_an_unreachable_scheduler_is_an_error(run, monkeypatch):
         ({"livetime": "1h"}, "either --livetime or --slides"),
         ({"stretch_length": "7 weeks"}, "expected a time such as 1yr, 30d"),
         ({"stretch_length": "0s"}, "expected a time above 0 s"),
-        ({"stretch_length": "9s"}, "so long that a slide has livetime"),
+        ({"stretch_length": "9s"}, "so that a slide has livetime"),
         ({"background": "nothing.hdf5"}, "no such file"),
         ({"triton": "127.0.0.1:1"}, "no Triton server at 127.0.0.1:1"),
         ({"scheduler": "a:1", "cluster": "slurm"}, "either --scheduler or --cluster"),

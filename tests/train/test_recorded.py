@@ -152,7 +152,7 @@ def test_spectrum_has_the_frequency_grid_of_its_strain(tmp_path) -> None:
         (lambda path: None, "no such file"),
         (
             lambda path: write(path, ("valid", START, 150)),
-            r"under 'train/', found \['valid'\]",
+            "split 'train', found the splits valid",
         ),
         (
             lambda path: write(path, ("train", START, 60), ("train", START + 99, 90)),
