@@ -1,8 +1,8 @@
-"""Pauses between tries that grow."""
+"""Exponential back-off between attempts."""
 
 
 class Backoff:
-    """Exponential back-off: each pause is twice the one before, up to a ceiling.
+    """Pauses between attempts: each is twice the one before, up to a ceiling.
 
     Args:
         first: First pause, s.
@@ -14,11 +14,11 @@ class Backoff:
         self._next = first
 
     def next(self) -> float:
-        """The pause before the next try, s."""
+        """Return the pause before the next attempt, s."""
         pause = self._next
         self._next = min(2 * pause, self._last)
         return pause
 
     def reset(self) -> None:
-        """Begin with the first pause again, after a try that succeeded."""
+        """Return to the first pause, after an attempt that succeeded."""
         self._next = self._first

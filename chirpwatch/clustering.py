@@ -1,4 +1,4 @@
-"""Scores to events: the loudest score of its neighbourhood is an event."""
+"""Clusters scores: the loudest one of its neighbourhood is an event."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ def cluster_strides(geometry: Geometry) -> int:
 def find_events(
     scores: NDArray[Any], reach: int, valid: NDArray[Any] | None = None
 ) -> NDArray[Any]:
-    """Which scores are events.
+    """Find the scores that are events.
 
-    A valid score is an event if no other valid one within ``reach`` strides on
-    either side is larger, and no earlier one of them is equal. Shoulders next to a
-    louder peak are none, and of a plateau the first score is the event. A score that is
-    not finite counts as not valid: it is no event and hides none.
+    A valid score is an event if no valid score within ``reach`` strides on either side
+    is larger, and none before it in this range is equal: a plateau's first score is its
+    event. A score that is not finite counts as not valid: it is not an event, and does
+    not keep another score from being one.
 
     Args:
         scores: [..., strides], each row a sequence.
         reach: Strides on either side.
-        valid: Whether each score is valid, same shape; None where all are.
+        valid: Whether each score is valid, same shape; None if all are.
 
     Returns:
-        bool, [..., strides].
+        Whether each score is an event, bool, [..., strides].
     """
     usable = np.isfinite(scores) if valid is None else valid & np.isfinite(scores)
     masked = np.where(usable, scores, -np.inf)
@@ -91,7 +91,7 @@ class Clusterer:
 
     @property
     def decided(self) -> int:
-        """Strides, from the sequence's start, whose events are all known."""
+        """Number of strides, from the sequence's start, whose events are decided."""
         return self._decided
 
     def push(
@@ -102,7 +102,7 @@ class Clusterer:
         Args:
             score: [strides].
             delay: [strides].
-            valid: [strides]; a score that is not valid is no event and hides none.
+            valid: Whether each score is valid, [strides].
         """
         self._score = np.append(self._score, np.where(valid, score, -np.inf))
         self._delay = np.append(self._delay, delay)

@@ -64,13 +64,13 @@ def start(
     environment: Mapping[str, str],
     process_group: int | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Start a child that writes to a log and ends with this process.
+    """Start a child process that writes to a log and ends with this process.
 
-    See ``with_parent`` for which thread may start it.
+    ``with_parent`` says which thread may start it.
 
     Args:
         command: The program and its arguments.
-        log: File for what it prints.
+        log: File for its stdout and stderr.
         environment: Variables on top of this process's own.
         process_group: As for ``subprocess.Popen``.
 
@@ -89,15 +89,15 @@ def start(
 
 
 def wait_until_ready(look: Callable[[], Ready | None], timeout: float) -> Ready | None:
-    """Look every now and then until a child that was started is ready.
+    """Poll a child process until it is ready.
 
     Args:
-        look: Returns what is known of a child that is ready, None of one that is not
-            yet; raises an error of one that never will be.
+        look: Returns None until the child is ready, then a description of it; raises an
+            error if the child failed.
         timeout: Longest wait, s.
 
     Returns:
-        What ``look`` returned; None where the time is over.
+        What ``look`` returned, or None after ``timeout``.
     """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -22,7 +22,7 @@ REFRESH_LENGTH = 600.0
 log = logging.getLogger("chirpwatch.live")
 
 
-class Ranking:
+class LiveRanking:
     """The background of a model, and the candidates' threshold from it.
 
     Args:

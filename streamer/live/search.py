@@ -30,7 +30,7 @@ from chirpwatch.streamer.live.frames import FrameReader
 from chirpwatch.streamer.live.intake import Intake
 from chirpwatch.streamer.live.ledger import Candidate
 from chirpwatch.streamer.live.metrics import LiveMetrics
-from chirpwatch.streamer.live.ranking import Ranking
+from chirpwatch.streamer.live.ranking import LiveRanking
 from chirpwatch.streamer.live.run import LiveRun
 from chirpwatch.streamer.live.settings import LiveSettings
 from chirpwatch.streamer.live.state import LiveState
@@ -175,7 +175,7 @@ class LiveSearch:
         self._score_client, self._geometry = score_client, score_client.geometry
         self._stretch: LiveStretch | None = None
         self._decimator = self._new_decimator()
-        self._ranking = Ranking(
+        self._ranking = LiveRanking(
             self._settings.ranking,
             self._client,
             self._settings.directory / "background.npz",

@@ -11,7 +11,6 @@ from chirpwatch.api.client import ApiClient
 from chirpwatch.api.contract.injection_set import (
     Injection,
     InjectionSet,
-    PopulationBody,
 )
 from chirpwatch.api.contract.requests import (
     Block,
@@ -27,7 +26,7 @@ from chirpwatch.api.contract.requests import (
 from chirpwatch.api.process import ApiProcess
 from chirpwatch.geometry import Geometry
 from tests.api.accessibility import serious
-from tests.builders import GPS, SECOND, STRIDE
+from tests.builders import GPS, POPULATION, SECOND, STRIDE
 
 SIZE = 512
 
@@ -74,16 +73,8 @@ def declare(client: ApiClient, run: str, name: str = "A run") -> None:
         )
         for i in range(12)
     ]
-    population = PopulationBody(
-        rejected=100,
-        min_mass=5.0,
-        max_mass=100.0,
-        mass_distribution="uniform",
-        source_frame=False,
-        reference_share=0.0,
-        reference_masses=[35.0, 35.0],
-        max_redshift=1.0,
-        time_dilation=False,
+    population = POPULATION.model_copy(
+        update={"rejected": 100, "mass_distribution": "uniform", "source_frame": False}
     )
     body = InjectionSet(injections=injections, population=population)
     client.put_injections(run, "set", body)

@@ -68,6 +68,25 @@ def test_files_that_pages_name_exist() -> None:
                 assert (ROOT / name).exists(), f"{path}: {name}"
 
 
+def test_python_names_that_pages_give_exist() -> None:
+    for path in PAGES:
+        for name in re.findall(
+            r"`(chirpwatch(?:\.\w+)+)", FENCE.sub("", path.read_text())
+        ):
+            assert resolves(name), f"{path}: {name}"
+    assert not resolves("chirpwatch.strain.write_background")
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is a module, or what a module has."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return hasattr(importlib.import_module(module), attribute)
+    return True
+
+
 def of_program(*names: str) -> list[Command]:
     """Commands of the given programs."""
     return [
